@@ -1,0 +1,522 @@
+"""Where results accumulate: counts, failures by kind, HDR histograms, one interval a second.
+
+Generators record raw nanoseconds and hand on a `BenchStats` delta every second; the parent merges
+the deltas. Everything here merges exactly (threads, processes, machines): counts are added,
+histograms are added bucket by bucket, and a percentile is only ever read from merged buckets.
+Memory depends on the number of histograms and seconds, never on the number of operations.
+
+The bucket layout is HdrHistogram's (http://hdrhistogram.org): microseconds from 1 us to 1 h with
+three significant digits, so that any HdrHistogram tool reads what `Histogram.encode` writes.
+Count, minimum, maximum, mean and variance are kept exactly, from the nanoseconds.
+"""
+
+import math
+from array import array
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pool_bench.errors import ConnectError, FailureKind, Phase
+
+Int64Array = npt.NDArray[np.int64]
+
+LOWEST_US: Final = 1
+HIGHEST_US: Final = 3_600_000_000
+SIGNIFICANT_DIGITS: Final = 3
+
+# With three digits a sub-bucket must tell 2 * 10**3 values apart: 2**11 of them, the upper half new.
+_SUB_BUCKETS: Final = 2048
+_HALF_BITS: Final = 10
+_HALF: Final = _SUB_BUCKETS // 2
+_BUCKETS: Final = (HIGHEST_US // _SUB_BUCKETS).bit_length() + 1
+_LENGTH: Final = (_BUCKETS + 1) * _HALF
+
+PERCENTILES: Final = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99)
+
+
+def _bucket_indices(values_us: Int64Array) -> Int64Array:
+    """Index of each value's HDR bucket; the array form of HdrHistogram's countsArrayIndex."""
+    # frexp's exponent is the bit length of a positive integer, exact below 2**53.
+    bits = np.frexp((values_us | (_SUB_BUCKETS - 1)).astype(np.float64))[1].astype(np.int64)
+    bucket = bits - (_HALF_BITS + 1)
+    indices: Int64Array = (bucket << _HALF_BITS) + (values_us >> bucket)
+    return indices
+
+
+def bucket_lower_us(indices: Int64Array) -> Int64Array:
+    """Lowest value in microseconds that falls into each bucket of `indices` (shape n)."""
+    bucket = np.maximum((indices >> _HALF_BITS) - 1, 0)
+    lower: Int64Array = (indices - (bucket << _HALF_BITS)) << bucket
+    return lower
+
+
+def bucket_upper_us(indices: Int64Array) -> Int64Array:
+    """Highest whole microsecond that falls into each bucket of `indices` (shape n)."""
+    bucket = np.maximum((indices >> _HALF_BITS) - 1, 0)
+    upper: Int64Array = bucket_lower_us(indices) + (np.int64(1) << bucket) - 1
+    return upper
+
+
+class Histogram:
+    """Durations in HDR buckets, with exact count, extremes, mean and variance.
+
+    Empty histograms hold no array, so the ones of unused phases cost nothing.
+    """
+
+    __slots__ = ("_counts", "_m2", "_mean", "count", "max_ns", "min_ns")
+
+    def __init__(self) -> None:
+        self._counts: Int64Array | None = None
+        self.count = 0
+        self.min_ns = 0
+        self.max_ns = 0
+        self._mean = 0.0
+        self._m2 = 0.0
+
+    def __repr__(self) -> str:
+        return f"Histogram(count={self.count}, min_ns={self.min_ns}, max_ns={self.max_ns})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Histogram):
+            return NotImplemented
+        return self.__getstate__()[:3] == other.__getstate__()[:3] and np.array_equal(
+            self.nonzero()[1], other.nonzero()[1]
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # a histogram changes while it fills
+
+    def record(self, values_ns: Int64Array) -> None:
+        """Add durations in nanoseconds (shape n); those over an hour share the last bucket."""
+        count = len(values_ns)
+        if count == 0:
+            return
+        if self._counts is None:
+            self._counts = np.zeros(_LENGTH, dtype=np.int64)
+        values_us = np.minimum((values_ns + 500) // 1000, HIGHEST_US)
+        indices = _bucket_indices(values_us)
+        if count < 4096:
+            np.add.at(self._counts, indices, 1)
+        else:
+            self._counts += np.bincount(indices, minlength=_LENGTH)
+        mean = float(values_ns.mean())
+        m2 = float(np.square(values_ns - mean).sum())
+        self._fold(count, int(values_ns.min()), int(values_ns.max()), mean, m2)
+
+    def merge(self, other: "Histogram") -> None:
+        """Add all of `other`."""
+        if other._counts is None:
+            return
+        if self._counts is None:
+            self._counts = other._counts.copy()
+        else:
+            self._counts += other._counts
+        self._fold(other.count, other.min_ns, other.max_ns, other._mean, other._m2)
+
+    def _fold(self, count: int, min_ns: int, max_ns: int, mean: float, m2: float) -> None:
+        """Combine moments (Chan, Golub and LeVeque 1979: stable where a sum of squares is not)."""
+        total = self.count + count
+        delta = mean - self._mean
+        self.min_ns = min(self.min_ns, min_ns) if self.count else min_ns
+        self.max_ns = max(self.max_ns, max_ns)
+        self._m2 += m2 + delta * delta * self.count * count / total
+        self._mean += delta * count / total
+        self.count = total
+
+    @property
+    def mean_ms(self) -> float | None:
+        """Exact mean in milliseconds, None where nothing was recorded."""
+        return self._mean / 1e6 if self.count else None
+
+    @property
+    def stdev_ms(self) -> float | None:
+        """Exact population standard deviation in milliseconds, None where nothing was recorded."""
+        return math.sqrt(self._m2 / self.count) / 1e6 if self.count else None
+
+    @property
+    def total_s(self) -> float:
+        """Sum of all durations in seconds."""
+        return self._mean * self.count / 1e9
+
+    def percentiles_ms(self, percentiles: Iterable[float]) -> list[float | None]:
+        """Nearest-rank percentiles in milliseconds, each the upper end of its bucket.
+
+        Never outside the exact minimum and maximum; all None where nothing was recorded.
+        """
+        wanted = list(percentiles)
+        if self._counts is None:
+            return [None] * len(wanted)
+        cumulative = np.cumsum(self._counts)
+        # Rounding first keeps 99.9 % of 1000 at rank 999: 0.999 * 1000 is a little over 999.
+        ranks = [min(self.count, max(1, math.ceil(round(p / 100 * self.count, 6)))) for p in wanted]
+        indices = np.searchsorted(cumulative, ranks)
+        upper_ms = bucket_upper_us(indices.astype(np.int64)) / 1e3
+        return [min(max(float(v), self.min_ns / 1e6), self.max_ns / 1e6) for v in upper_ms]
+
+    def percentile_ms(self, percentile: float) -> float | None:
+        """One nearest-rank percentile in milliseconds; see `percentiles_ms`."""
+        return self.percentiles_ms((percentile,))[0]
+
+    def summary_ms(self) -> dict[str, float | None]:
+        """The `latency_ms` object of the result file: min, mean, stdev, percentiles, max."""
+        keys = ("p50", "p75", "p90", "p95", "p99", "p99_9", "p99_99")
+        summary: dict[str, float | None] = {
+            "min": self.min_ns / 1e6 if self.count else None,
+            "mean": self.mean_ms,
+            "stdev": self.stdev_ms,
+        }
+        summary.update(zip(keys, self.percentiles_ms(PERCENTILES), strict=True))
+        summary["max"] = self.max_ns / 1e6 if self.count else None
+        return {key: None if value is None else round(value, 6) for key, value in summary.items()}
+
+    def nonzero(self) -> tuple[Int64Array, Int64Array]:
+        """Indices of the buckets in use and their counts (two arrays of one shape)."""
+        if self._counts is None:
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        indices = np.flatnonzero(self._counts).astype(np.int64)
+        return indices, self._counts[indices]
+
+    def binned(self, edges_ms: npt.NDArray[np.float64]) -> Int64Array:
+        """Counts between `edges_ms` (ascending, shape n); shape n + 1 with both open ends.
+
+        A bucket is placed by its middle, so the counts always add up to `count`.
+        """
+        indices, counts = self.nonzero()
+        middles_ms = (bucket_lower_us(indices) + bucket_upper_us(indices)) / 2e3
+        places = np.searchsorted(edges_ms, middles_ms, side="right")
+        return np.bincount(places, weights=counts, minlength=len(edges_ms) + 1).astype(np.int64)
+
+    def encode(self) -> str:
+        """HdrHistogram V2 compressed encoding in base64, as `histogram.data` in the result file."""
+        import ctypes
+
+        from hdrh.histogram import HdrHistogram
+
+        hdr = HdrHistogram(LOWEST_US, HIGHEST_US, SIGNIFICANT_DIGITS)
+        if self._counts is not None:
+            ctypes.memmove(hdr.counts, self._counts.ctypes.data, self._counts.nbytes)
+            used = np.flatnonzero(self._counts).astype(np.int64)
+            hdr.total_count = self.count
+            hdr.min_value = int(bucket_lower_us(used[:1])[0])
+            hdr.max_value = int(bucket_upper_us(used[-1:])[0])
+        encoded: bytes = hdr.encode()
+        return encoded.decode("ascii")
+
+    @classmethod
+    def decode(cls, data: str) -> "Histogram":
+        """Read what `encode` wrote.
+
+        The encoding holds buckets only: extremes and moments come back to the buckets' precision.
+
+        Raises:
+            ValueError: the text is no HdrHistogram encoding of this layout.
+        """
+        import binascii
+        import zlib
+
+        from hdrh.codec import HdrCookieException, HdrLengthException
+        from hdrh.histogram import HdrHistogram
+
+        try:
+            hdr = HdrHistogram.decode(data)
+        except (HdrCookieException, HdrLengthException, binascii.Error, zlib.error, IndexError) as error:
+            raise ValueError(f"not an HdrHistogram V2 encoding: {error}") from error
+        if (hdr.lowest_trackable_value, hdr.highest_trackable_value, hdr.significant_figures) != (
+            LOWEST_US,
+            HIGHEST_US,
+            SIGNIFICANT_DIGITS,
+        ):
+            raise ValueError("the histogram has another range or precision than 1 us to 1 h, 3 digits")
+        histogram = cls()
+        counts = np.array(hdr.counts, dtype=np.int64)
+        used = np.flatnonzero(counts).astype(np.int64)
+        if len(used):
+            histogram._counts = counts
+            lower, upper = bucket_lower_us(used), bucket_upper_us(used)
+            middles_ns = (lower + upper) * 500.0
+            total = int(counts.sum())
+            mean = float((middles_ns * counts[used]).sum()) / total
+            m2 = float((np.square(middles_ns - mean) * counts[used]).sum())
+            histogram._fold(total, int(lower[0]) * 1000, int(upper[-1]) * 1000, mean, m2)
+        return histogram
+
+    def __getstate__(self) -> tuple[int, int, int, float, float, bytes, bytes]:
+        indices, counts = self.nonzero()
+        return (
+            self.count,
+            self.min_ns,
+            self.max_ns,
+            self._mean,
+            self._m2,
+            indices.astype(np.uint16).tobytes(),
+            counts.tobytes(),
+        )
+
+    def __setstate__(self, state: tuple[int, int, int, float, float, bytes, bytes]) -> None:
+        self.count, self.min_ns, self.max_ns, self._mean, self._m2, indices, counts = state
+        self._counts = None
+        if self.count:
+            self._counts = np.zeros(_LENGTH, dtype=np.int64)
+            self._counts[np.frombuffer(indices, np.uint16)] = np.frombuffer(counts, np.int64)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class FailureKey:
+    """What tells failures apart: kind, the phase they happened in, and SQLSTATE ("" without one)."""
+
+    kind: FailureKind
+    phase: Phase
+    sqlstate: str = ""
+
+
+@dataclass(slots=True)
+class FailureCount:
+    """How often one sort of failure happened, and one message of it for a person."""
+
+    count: int
+    sample: str
+
+
+@dataclass(slots=True)
+class Interval:
+    """One second (about) of a run.
+
+    Attributes:
+        t: end of the interval, seconds since measuring began.
+        seconds: its exact length.
+        ok, failed: operations that ended in it.
+        in_flight: operations under way at its end.
+        lag_ms: worst event-loop lag in it, milliseconds.
+        cpu_s: client CPU time spent in it, seconds.
+        latency: its latency histogram; None once sealed.
+        p50, p95, p99, max: milliseconds, set when sealed.
+    """
+
+    t: float
+    seconds: float
+    ok: int
+    failed: int
+    in_flight: int
+    lag_ms: float
+    cpu_s: float
+    latency: Histogram | None
+    p50: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    max: float | None = None
+
+    def seal(self) -> None:
+        """Read the percentiles and let the histogram go, so that a long run stays small."""
+        if self.latency is not None:
+            self.p50, self.p95, self.p99, self.max = self.latency.percentiles_ms((50, 95, 99, 100))
+            self.latency = None
+
+    def merge(self, other: "Interval") -> None:
+        """Add the same second of another generator.
+
+        Raises:
+            ValueError: one of the two is sealed; percentiles cannot be merged.
+        """
+        if self.latency is None or other.latency is None:
+            raise ValueError(f"the interval at {self.t:.1f} s is sealed: percentiles cannot be merged")
+        self.seconds = max(self.seconds, other.seconds)
+        self.ok += other.ok
+        self.failed += other.failed
+        self.in_flight += other.in_flight
+        self.lag_ms = max(self.lag_ms, other.lag_ms)
+        self.cpu_s += other.cpu_s
+        merged = Histogram()
+        merged.merge(self.latency)
+        merged.merge(other.latency)
+        self.latency = merged
+
+
+@dataclass(slots=True)
+class BenchStats:
+    """Everything counted about operations: one target's, one second's or a whole run's."""
+
+    ok: int = 0
+    failed: int = 0
+    unfinished: int = 0
+    latency: Histogram = field(default_factory=Histogram)
+    failure_latency: Histogram = field(default_factory=Histogram)
+    phases: dict[Phase, Histogram] = field(default_factory=dict)
+    failures: dict[FailureKey, FailureCount] = field(default_factory=dict)
+    intervals: list[Interval] = field(default_factory=list)
+
+    @property
+    def attempts(self) -> int:
+        """Operations that were begun, however they ended."""
+        return self.ok + self.failed + self.unfinished
+
+    @property
+    def success_rate(self) -> float | None:
+        """Successes over attempts, 0 to 1; None where nothing was attempted."""
+        return self.ok / self.attempts if self.attempts else None
+
+    @property
+    def errors(self) -> dict[FailureKind, int]:
+        """Failures by kind, most frequent first."""
+        counts: dict[FailureKind, int] = {}
+        for key, failure in self.failures.items():
+            counts[key.kind] = counts.get(key.kind, 0) + failure.count
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    def merge(self, other: "BenchStats") -> None:
+        """Add all of `other`; intervals that end at the same `t` become one.
+
+        Raises:
+            ValueError: two intervals of the same second are to be merged and one is sealed.
+        """
+        self.ok += other.ok
+        self.failed += other.failed
+        self.unfinished += other.unfinished
+        self.latency.merge(other.latency)
+        self.failure_latency.merge(other.failure_latency)
+        for phase, histogram in other.phases.items():
+            self.phases.setdefault(phase, Histogram()).merge(histogram)
+        for key, failure in other.failures.items():
+            mine = self.failures.setdefault(key, FailureCount(0, failure.sample))
+            mine.count += failure.count
+        self._merge_intervals(other.intervals)
+
+    def _merge_intervals(self, others: list[Interval]) -> None:
+        from dataclasses import replace
+
+        known = {interval.t: interval for interval in self.intervals[-2 * len(others) - 2 :]}
+        if others and self.intervals and others[0].t < self.intervals[-1].t:
+            known = {interval.t: interval for interval in self.intervals}
+        added = False
+        for interval in others:
+            mine = known.get(interval.t)
+            if mine is None:
+                self.intervals.append(replace(interval))
+                added = True
+            else:
+                mine.merge(interval)
+        if added and len(self.intervals) > 1 and self.intervals[-1].t < self.intervals[-2].t:
+            self.intervals.sort(key=lambda interval: interval.t)
+
+    def seal_intervals(self, keep: int = 0) -> None:
+        """Seal all but the last `keep` intervals."""
+        for interval in reversed(self.intervals[: len(self.intervals) - keep]):
+            if interval.latency is None:
+                break
+            interval.seal()
+
+    @staticmethod
+    def merged(parts: Iterable["BenchStats"]) -> "BenchStats":
+        """The sum of `parts`, none of which is changed."""
+        total = BenchStats()
+        for part in parts:
+            total.merge(part)
+        return total
+
+
+@dataclass(slots=True)
+class ClientUsage:
+    """What the generator itself cost, and how late its event loop was.
+
+    Attributes:
+        cpu_s: user and system CPU time, seconds.
+        wall_s: over how many seconds of wall time.
+        rss_bytes: largest resident size seen.
+        lag: event-loop lag.
+        processes: how many generator processes this adds up.
+    """
+
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
+    rss_bytes: int = 0
+    lag: Histogram = field(default_factory=Histogram)
+    processes: int = 1
+
+    @property
+    def cpu_share(self) -> float:
+        """CPU time over wall time of one core, 0 to 1 for each process."""
+        return self.cpu_s / self.wall_s if self.wall_s else 0.0
+
+    def merge(self, other: "ClientUsage") -> None:
+        """Add a later second of the same generator."""
+        self.cpu_s += other.cpu_s
+        self.wall_s += other.wall_s
+        self.rss_bytes = max(self.rss_bytes, other.rss_bytes)
+        self.lag.merge(other.lag)
+
+
+class Recorder:
+    """Takes operations one by one at the cost of an `array.extend`, and fills histograms in bulk.
+
+    Rows are `total_ns` and then one column for each of `phases`, -1 where the operation skipped it.
+    """
+
+    # Small enough that a fill stalls the event loop for tens of microseconds, large enough that
+    # NumPy's fixed cost per call vanishes.
+    _ROWS_PER_FILL: Final = 256
+
+    __slots__ = ("_columns", "_failures_ns", "_limit", "_phases", "_rows", "_stats")
+
+    def __init__(self, phases: tuple[Phase, ...]) -> None:
+        self._phases = phases
+        self._columns = len(phases) + 1
+        self._limit = self._ROWS_PER_FILL * self._columns
+        self._rows = array("q")
+        self._failures_ns = array("q")
+        self._stats = BenchStats()
+
+    def ok(self, row: tuple[int, ...]) -> None:
+        """Record a success: `(total_ns, phase_ns, ...)` in the order of `phases`."""
+        rows = self._rows
+        rows.extend(row)
+        if len(rows) >= self._limit:
+            self._fill()
+
+    def failed(self, error: ConnectError, total_ns: int) -> None:
+        """Record a failure and the time it took to fail, nanoseconds."""
+        stats = self._stats
+        stats.failed += 1
+        self._failures_ns.append(total_ns)
+        if len(self._failures_ns) >= self._ROWS_PER_FILL:
+            self._fill_failures()
+        key = FailureKey(error.kind, error.phase, error.sqlstate or "")
+        known = stats.failures.get(key)
+        if known is None:
+            stats.failures[key] = FailureCount(1, error.message)
+        else:
+            known.count += 1
+
+    def unfinished(self, count: int) -> None:
+        """Record operations that were given up when the grace period ended."""
+        self._stats.unfinished += count
+
+    def _fill(self) -> None:
+        table = np.frombuffer(self._rows, dtype=np.int64).reshape(-1, self._columns)
+        stats = self._stats
+        stats.ok += len(table)
+        stats.latency.record(table[:, 0])
+        for column, phase in enumerate(self._phases, 1):
+            values = table[:, column]
+            values = values[values >= 0]
+            if len(values):
+                stats.phases.setdefault(phase, Histogram()).record(values)
+        self._rows = array("q")
+
+    def _fill_failures(self) -> None:
+        self._stats.failure_latency.record(np.frombuffer(self._failures_ns, dtype=np.int64))
+        self._failures_ns = array("q")
+
+    def take(self) -> BenchStats:
+        """Everything recorded since the last call."""
+        if self._rows:
+            self._fill()
+        if self._failures_ns:
+            self._fill_failures()
+        taken, self._stats = self._stats, BenchStats()
+        return taken
+
+
+def errors_by_name(errors: Mapping[FailureKind, int]) -> dict[str, int]:
+    """Failure counts with plain string keys, as the result file holds them."""
+    return {str(kind): count for kind, count in errors.items()}
