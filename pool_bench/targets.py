@@ -1,0 +1,377 @@
+"""Targets: PostgreSQL URLs the way libpq reads them, printable only without their password.
+
+https://www.postgresql.org/docs/current/libpq-connect.html (34.1.1.2 connection URIs, 34.1.2
+parameter key words, 34.15 environment variables, 34.16 the password file). No I/O here: what the
+environment and files hold is passed in.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal, TypeVar, cast, get_args
+from urllib.parse import quote, unquote
+
+from pool_bench.errors import UsageError
+
+SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+SslNegotiation = Literal["postgres", "direct"]
+ChannelBinding = Literal["disable", "prefer", "require"]
+TlsVersion = Literal["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"]
+ProtocolVersion = Literal["3.0", "3.2", "latest"]
+_Choice = TypeVar("_Choice")
+
+DEFAULT_PORT: Final = 5432
+_MASK: Final = "***"
+_PASSFILE_LINE: Final = re.compile(r"((?:\\.|[^:\\])*):" * 4 + r"(.*)")
+
+_ENVIRONMENT: Final = {
+    "host": "PGHOST",
+    "hostaddr": "PGHOSTADDR",
+    "port": "PGPORT",
+    "dbname": "PGDATABASE",
+    "user": "PGUSER",
+    "password": "PGPASSWORD",
+    "passfile": "PGPASSFILE",
+    "channel_binding": "PGCHANNELBINDING",
+    "options": "PGOPTIONS",
+    "application_name": "PGAPPNAME",
+    "sslmode": "PGSSLMODE",
+    "sslnegotiation": "PGSSLNEGOTIATION",
+    "sslcert": "PGSSLCERT",
+    "sslkey": "PGSSLKEY",
+    "sslrootcert": "PGSSLROOTCERT",
+    "sslsni": "PGSSLSNI",
+    "ssl_min_protocol_version": "PGSSLMINPROTOCOLVERSION",
+    "ssl_max_protocol_version": "PGSSLMAXPROTOCOLVERSION",
+    "connect_timeout": "PGCONNECT_TIMEOUT",
+    "client_encoding": "PGCLIENTENCODING",
+    "load_balance_hosts": "PGLOADBALANCEHOSTS",
+    "target_session_attrs": "PGTARGETSESSIONATTRS",
+    "gssencmode": "PGGSSENCMODE",
+    "max_protocol_version": "PGMAXPROTOCOLVERSION",
+}
+_PARAMETERS: Final = frozenset(_ENVIRONMENT) | {"sslpassword", "fallback_application_name"}
+
+# These name a server. Someone who only keeps PGUSER or PGPASSWORD in a profile named none.
+NAMING_VARIABLES: Final = ("PGHOST", "PGHOSTADDR", "PGPORT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """One place to try: a name, an address or the directory of a Unix socket.
+
+    Attributes:
+        name: what certificates are checked against and people are shown.
+        port: TCP port, or the number in the Unix socket's name.
+        address: numeric address that replaces the look-up of `name`, if given.
+        password: the password for this host from the password file, if that is where it came from.
+    """
+
+    name: str
+    port: int = DEFAULT_PORT
+    address: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    @property
+    def is_unix(self) -> bool:
+        """True for a Unix socket (a directory, or an abstract name that starts with `@`)."""
+        return self.address is None and self.name.startswith(("/", "@"))
+
+    @property
+    def socket_path(self) -> str:
+        """Path of the Unix socket; an abstract one starts with a zero byte."""
+        path = f"{self.name}/.s.PGSQL.{self.port}"
+        return "\0" + path[1:] if path.startswith("@") else path
+
+    def __str__(self) -> str:
+        name = f"[{self.name}]" if ":" in self.name else self.name
+        if name.startswith(("/", "@")):
+            name = quote(name, safe="")
+        return f"{name}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A server or pooler to connect to, in libpq's terms.
+
+    `str()` and `repr()` never contain a password.
+    """
+
+    hosts: tuple[Host, ...]
+    user: str
+    dbname: str
+    password: str | None = field(default=None, repr=False)
+    sslmode: SslMode = "prefer"
+    sslnegotiation: SslNegotiation = "postgres"
+    sslrootcert: str | None = None
+    sslcert: str | None = None
+    sslkey: str | None = None
+    sslpassword: str | None = field(default=None, repr=False)
+    sslsni: bool = True
+    ssl_min_protocol_version: TlsVersion = "TLSv1.2"
+    ssl_max_protocol_version: TlsVersion | None = None
+    channel_binding: ChannelBinding = "prefer"
+    application_name: str = ""
+    client_encoding: str | None = None
+    options: str | None = None
+    connect_timeout_s: float | None = None
+    load_balance_hosts: bool = False
+    max_protocol_version: ProtocolVersion = "3.0"
+
+    def password_for(self, host: Host) -> str | None:
+        """The password to use at `host`: an explicit one, else the password file's."""
+        return self.password if self.password is not None else host.password
+
+    def startup_parameters(self) -> dict[str, str]:
+        """The parameters of the StartupMessage, in the order libpq sends them."""
+        parameters = {"user": self.user, "database": self.dbname}
+        if self.options:
+            parameters["options"] = self.options
+        if self.application_name:
+            parameters["application_name"] = self.application_name
+        if self.client_encoding:
+            parameters["client_encoding"] = self.client_encoding
+        return parameters
+
+    def __str__(self) -> str:
+        """A URL without secrets that names the target."""
+        places = ",".join(str(host) for host in self.hosts)
+        text = f"postgresql://{quote(self.user, safe='')}@{places}/{quote(self.dbname, safe='')}"
+        shown = []
+        if self.sslmode != "prefer":
+            shown.append(f"sslmode={self.sslmode}")
+        if self.sslnegotiation != "postgres":
+            shown.append(f"sslnegotiation={self.sslnegotiation}")
+        return text + ("?" + "&".join(shown) if shown else "")
+
+
+def redact(text: str) -> str:
+    """Remove what is or could be a password from a URL, or from anything that contains one.
+
+    Malformed URLs lose more than well-formed ones, never less.
+    """
+    # The last @ ends the credentials here, so that an unescaped @ in a password hides all of it.
+    text = re.sub(r"(\w://[^:/@?\s]*):\S*@", rf"\1:{_MASK}@", text)
+    # `scheme://user:secret` without a host: what stands where a port belongs may be a password.
+    text = re.sub(r"(\w://[^:/@?\s\[]*):(?!\d+(?:[,/?\s]|$))[^@/?,\s]*(?=[,/?\s]|$)", rf"\1:{_MASK}", text)
+    return re.sub(r"(?i)\b(\w*password\s*=\s*)('[^']*'|[^&\s]*)", rf"\1{_MASK}", text)
+
+
+def parse_target(
+    url: str,
+    *,
+    env: Mapping[str, str],
+    default_user: str,
+    default_host: str = "localhost",
+    read_passfile: Callable[[str | None], str] = lambda path: "",
+) -> Target:
+    """Read a `postgresql://` URL; what it leaves out comes from `PG*` variables in `env`.
+
+    Args:
+        url: the URL; `postgresql://` alone takes everything from `env` and the defaults.
+        env: environment variables.
+        default_user: user where neither names one (libpq takes the operating system's).
+        default_host: host where neither names one.
+        read_passfile: gives the text of the password file at a path (None: the default place),
+            "" where there is none.
+
+    Raises:
+        UsageError: the URL is malformed or asks for something unsupported; no secret in the message.
+    """
+    given = _split_url(url)
+    values = {key: env[name] for key, name in _ENVIRONMENT.items() if env.get(name)}
+    values |= given
+    return _build(values, default_user, default_host, read_passfile, redact(url))
+
+
+def _split_url(url: str) -> dict[str, str]:
+    match = re.fullmatch(r"postgres(?:ql)?://([^/?#]*)(?:/([^?#]*))?(?:\?([^#]*))?", url)
+    if match is None:
+        raise UsageError(f"{redact(url)!r} is not a PostgreSQL URL (postgresql://user@host:port/database)")
+    authority, path, query = match[1], match[2], match[3]
+    values: dict[str, str] = {}
+    credentials, at, places = authority.rpartition("@")
+    if at:
+        user, colon, password = credentials.partition(":")
+        if user:
+            values["user"] = _decode(user, url)
+        if colon:
+            values["password"] = _decode(password, url)
+    if places:
+        names, ports = zip(*(_split_place(place, url) for place in places.split(",")), strict=True)
+        if any(names):
+            values["host"] = ",".join(names)
+        if any(ports):
+            values["port"] = ",".join(ports)
+    if path:
+        values["dbname"] = _decode(path, url)
+    for pair in (query or "").split("&") if query else ():
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"{redact(url)}: a URL parameter is written name=value")
+        key, value = _decode(key, url), _decode(value, url)
+        if key == "ssl" and value == "true":
+            key, value = "sslmode", "require"
+        if key not in _PARAMETERS:
+            # Behind an unescaped ? in a password the "name" would be the rest of it.
+            named = f" {key!r}" if re.fullmatch(r"[a-z_]+", key) and "@" not in (query or "") else ""
+            raise UsageError(f"{redact(url)}: URL parameter{named} is not supported")
+        values[key] = value
+    return values
+
+
+def _split_place(place: str, url: str) -> tuple[str, str]:
+    match = re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]*)(?::(.*))?", place)
+    if match is None:
+        raise UsageError(f"{redact(url)}: write an IPv6 address in brackets, as [::1]:5432")
+    return _decode(match[1].strip("[]"), url), match[2] or ""
+
+
+def _decode(text: str, url: str) -> str:
+    if re.search(r"%(?![0-9a-fA-F]{2})", text):
+        raise UsageError(f"{redact(url)}: a percent sign must be written %25")
+    decoded = unquote(text, errors="surrogateescape")
+    if "\0" in decoded:
+        raise UsageError(f"{redact(url)}: %00 is not allowed")
+    return decoded
+
+
+def _build(
+    values: dict[str, str],
+    default_user: str,
+    default_host: str,
+    read_passfile: Callable[[str | None], str],
+    shown: str,
+) -> Target:
+    unsupported = {
+        "target_session_attrs": ("any",),
+        "gssencmode": ("disable", "prefer"),
+        "load_balance_hosts": ("disable", "random"),
+        "sslsni": ("0", "1"),
+    }
+    for key, allowed in unsupported.items():
+        if values.get(key, allowed[0]) not in allowed:
+            raise UsageError(f"{shown}: {key} can only be {' or '.join(allowed)} here")
+    user = values.get("user", default_user)
+    target = Target(
+        hosts=_hosts(values, default_host, shown),
+        user=user,
+        dbname=values.get("dbname", user),
+        password=values.get("password"),
+        sslmode=_choice(values, "sslmode", SslMode, "prefer", shown),
+        sslnegotiation=_choice(values, "sslnegotiation", SslNegotiation, "postgres", shown),
+        sslrootcert=values.get("sslrootcert"),
+        sslcert=values.get("sslcert"),
+        sslkey=values.get("sslkey"),
+        sslpassword=values.get("sslpassword"),
+        sslsni=values.get("sslsni") != "0",
+        ssl_min_protocol_version=_choice(values, "ssl_min_protocol_version", TlsVersion, "TLSv1.2", shown),
+        ssl_max_protocol_version=_choice(values, "ssl_max_protocol_version", TlsVersion, None, shown),
+        channel_binding=_choice(values, "channel_binding", ChannelBinding, "prefer", shown),
+        application_name=values.get("application_name") or values.get("fallback_application_name", ""),
+        client_encoding=values.get("client_encoding"),
+        options=values.get("options"),
+        connect_timeout_s=_connect_timeout(values.get("connect_timeout"), shown),
+        load_balance_hosts=values.get("load_balance_hosts") == "random",
+        max_protocol_version=_choice(values, "max_protocol_version", ProtocolVersion, "3.0", shown),
+    )
+    _check_tls(target, shown)
+    if target.password is None:
+        target = _with_passfile(target, read_passfile(values.get("passfile")))
+    return target
+
+
+def _choice(values: Mapping[str, str], key: str, choices: object, default: _Choice, shown: str) -> _Choice:
+    value = values.get(key)
+    if value is None:
+        return default
+    allowed = get_args(choices)
+    if value not in allowed:
+        raise UsageError(f"{shown}: {key} must be one of {', '.join(allowed)}")
+    return cast("_Choice", value)
+
+
+def _connect_timeout(text: str | None, shown: str) -> float | None:
+    """libpq: whole seconds; zero, negative or absent mean no limit."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"-?\d+", text.strip()):
+        raise UsageError(f"{shown}: connect_timeout must be a whole number of seconds")
+    return float(text) if int(text) > 0 else None
+
+
+def _check_tls(target: Target, shown: str) -> None:
+    strong = ("require", "verify-ca", "verify-full")
+    if target.sslnegotiation == "direct" and target.sslmode not in strong:
+        raise UsageError(f"{shown}: sslnegotiation=direct needs sslmode=require, verify-ca or verify-full")
+    if target.sslrootcert == "system" and target.sslmode != "verify-full":
+        raise UsageError(f"{shown}: sslrootcert=system needs sslmode=verify-full")
+    if target.channel_binding == "require" and target.sslmode == "disable":
+        raise UsageError(f"{shown}: channel_binding=require needs TLS, but sslmode is disable")
+    order = get_args(TlsVersion)
+    newest = target.ssl_max_protocol_version
+    if newest is not None and order.index(newest) < order.index(target.ssl_min_protocol_version):
+        raise UsageError(f"{shown}: ssl_max_protocol_version is below ssl_min_protocol_version")
+
+
+def _hosts(values: Mapping[str, str], default_host: str, shown: str) -> tuple[Host, ...]:
+    addresses = values["hostaddr"].split(",") if "hostaddr" in values else []
+    names = values["host"].split(",") if "host" in values else [""] * max(1, len(addresses))
+    ports = values.get("port", "").split(",")
+    if addresses and len(addresses) != len(names):
+        raise UsageError(f"{shown}: {len(names)} hosts but {len(addresses)} addresses in hostaddr")
+    if len(ports) == 1:
+        ports *= len(names)
+    if len(ports) != len(names):
+        raise UsageError(f"{shown}: {len(names)} hosts but {len(ports)} ports")
+    hosts = []
+    for index, (name, port) in enumerate(zip(names, ports, strict=True)):
+        address = addresses[index] if addresses and addresses[index] else None
+        # The text is not shown: where `user:secret` lacks its host, it is a password.
+        if port and not (port.isdecimal() and port.isascii() and 1 <= int(port) <= 65535):
+            raise UsageError(f"{shown}: the port must be a number from 1 to 65535")
+        hosts.append(
+            Host(name=name or address or default_host, port=int(port or DEFAULT_PORT), address=address)
+        )
+    return tuple(hosts)
+
+
+def _with_passfile(target: Target, text: str) -> Target:
+    if not text:
+        return target
+    entries = parse_passfile(text)
+    hosts = tuple(
+        replace(host, password=_look_up(entries, host, target.dbname, target.user)) for host in target.hosts
+    )
+    return replace(target, hosts=hosts)
+
+
+def parse_passfile(text: str) -> list[tuple[str, str, str, str, str]]:
+    r"""Entries of a password file: host, port, database, user, password.
+
+    Fields are split at `:`; `\:` and `\\` stand for the characters themselves. The password is the
+    rest of the line. Lines without five fields are passed over, as libpq does.
+    """
+    entries = []
+    for line in text.splitlines():
+        if not line or line.startswith("#"):
+            continue
+        match = _PASSFILE_LINE.fullmatch(line)
+        if match is not None:
+            host, port, database, user, password = (re.sub(r"\\(.)", r"\1", part) for part in match.groups())
+            entries.append((host, port, database, user, password))
+    return entries
+
+
+def _look_up(entries: list[tuple[str, str, str, str, str]], host: Host, dbname: str, user: str) -> str | None:
+    # Sockets in a default directory are found under the name localhost.
+    names = {host.name, "localhost"} if host.name in ("/tmp", "/var/run/postgresql") else {host.name}  # noqa: S108
+    for entry_host, port, database, entry_user, password in entries:
+        if (
+            (entry_host == "*" or entry_host in names)
+            and port in ("*", str(host.port))
+            and database in ("*", dbname)
+            and entry_user in ("*", user)
+        ):
+            return password
+    return None
