@@ -1,0 +1,144 @@
+"""Connections through asyncpg: what an application that uses it pays."""
+
+import re
+import socket
+import ssl
+from typing import TYPE_CHECKING, TypedDict
+
+from pool_bench.drivers.base import DriverName
+from pool_bench.drivers.tls import make_context
+from pool_bench.errors import ConnectError, FailureKind, Phase, kind_of_os_error, kind_of_sqlstate
+from pool_bench.targets import Target
+
+if TYPE_CHECKING:
+    import asyncpg
+
+
+class _Options(TypedDict):
+    host: list[str]
+    port: list[int]
+    user: str
+    password: str | None
+    database: str
+    ssl: ssl.SSLContext | str
+    direct_tls: bool
+    server_settings: dict[str, str]
+    timeout: None
+
+
+class AsyncpgConnection:
+    """One asyncpg connection behind the driver protocol."""
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: "asyncpg.Connection") -> None:
+        self.raw = raw
+
+    async def ping(self) -> None:
+        """`SELECT 1` by the simple protocol."""
+        await self.execute("SELECT 1")
+
+    async def execute(self, sql: str) -> None:
+        """Run `sql` by the simple protocol; rows are thrown away."""
+        try:
+            await self.raw.execute(sql)
+        except Exception as error:
+            raise connect_error(error, Phase.QUERY) from error
+
+    async def reset(self) -> None:
+        """asyncpg's own reset: roll back, release locks, close cursors, RESET ALL."""
+        try:
+            await self.raw.reset()
+        except Exception as error:
+            raise connect_error(error, Phase.QUERY) from error
+
+    async def close(self) -> None:
+        """Send Terminate and wait until the transport is gone."""
+        try:
+            await self.raw.close()
+        except Exception:
+            self.raw.terminate()
+
+    def terminate(self) -> None:
+        """Drop the transport."""
+        self.raw.terminate()
+
+    def is_closed(self) -> bool:
+        """Whether asyncpg knows it to be closed."""
+        closed: bool = self.raw.is_closed()
+        return closed
+
+
+class AsyncpgDriver:
+    """Opens asyncpg connections to one target.
+
+    Raises:
+        UsageError: a certificate file is unusable.
+    """
+
+    name: DriverName = "asyncpg"
+
+    def __init__(self, target: Target) -> None:
+        startup = target.startup_parameters()
+        self._options = _Options(
+            host=[host.address or host.name for host in target.hosts],
+            port=[host.port for host in target.hosts],
+            user=target.user,
+            password=target.password_for(target.hosts[0]),
+            database=target.dbname,
+            ssl=_ssl(target),
+            direct_tls=target.sslnegotiation == "direct",
+            server_settings={k: v for k, v in startup.items() if k not in ("user", "database")},
+            timeout=None,
+        )
+
+    async def connect(self) -> AsyncpgConnection:
+        """Open one connection.
+
+        Raises:
+            ConnectError: it could not be opened.
+        """
+        import asyncpg
+
+        try:
+            return AsyncpgConnection(await asyncpg.connect(**self._options))
+        except Exception as error:
+            raise connect_error(error, Phase.CONNECT) from error
+
+
+def _ssl(target: Target) -> ssl.SSLContext | str:
+    """Modes that fall back are asyncpg's own business; strict ones get a context like libpq's."""
+    if target.sslmode in ("disable", "allow", "prefer"):
+        return target.sslmode
+    return make_context(target)
+
+
+def connect_error(error: Exception, phase: Phase) -> ConnectError:
+    """What went wrong in asyncpg, in this package's terms."""
+    import asyncpg
+
+    message = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, asyncpg.exceptions.ConnectionDoesNotExistError):
+        return ConnectError(FailureKind.CLOSED, phase, message)
+    if isinstance(error, asyncpg.PostgresError):
+        state: str | None = error.sqlstate
+        return ConnectError(kind_of_sqlstate(state, message), phase, message, sqlstate=state)
+    if isinstance(error, socket.gaierror):
+        return ConnectError(FailureKind.DNS, phase, message)
+    if isinstance(error, ssl.SSLError) or "rejected SSL upgrade" in message:
+        return ConnectError(FailureKind.TLS, phase, message)
+    if isinstance(error, OSError):
+        return ConnectError(_os_kind(error, message), phase, message)
+    if isinstance(error, asyncpg.exceptions.InternalClientError):
+        return ConnectError(FailureKind.PROTOCOL, phase, message)
+    return ConnectError(FailureKind.OTHER, phase, message)
+
+
+def _os_kind(error: OSError, message: str) -> FailureKind:
+    # With several addresses asyncio puts all errors into one message, without an errno.
+    numbered = re.search(r"\[Errno (\d+)\]", message)
+    if error.errno is None and numbered is not None:
+        return kind_of_os_error(OSError(int(numbered[1]), message))
+    if error.errno is None and isinstance(error, ConnectionError):
+        return FailureKind.RESET if isinstance(error, ConnectionResetError) else FailureKind.CLOSED
+    return kind_of_os_error(error)

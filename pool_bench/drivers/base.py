@@ -1,0 +1,80 @@
+"""The protocol that every way of opening a connection follows.
+
+`load/` and the pool know connections only through it. A driver turns whatever its library raises
+into `ConnectError`, so that failures are counted alike whichever driver saw them.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from pool_bench.errors import Phase
+
+DriverName = Literal["wire", "asyncpg", "psycopg"]
+DRIVER_NAMES: tuple[DriverName, ...] = ("wire", "asyncpg", "psycopg")
+
+# What drivers show that hide the steps of a connect.
+COARSE_PHASES = (Phase.CONNECT, Phase.QUERY, Phase.CLOSE)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """What a server says about itself.
+
+    Attributes:
+        product: such as `PostgreSQL`.
+        version: such as `18.6`.
+        pooled: True where something between us and the server answered for it.
+    """
+
+    product: str
+    version: str
+    pooled: bool
+
+
+class Connection(Protocol):
+    """One open connection, used by one task at a time."""
+
+    async def ping(self) -> None:
+        """Make one cheap round trip.
+
+        Raises:
+            ConnectError: the connection is of no further use.
+        """
+
+    async def execute(self, sql: str) -> None:
+        """Run one query and throw its rows away.
+
+        Raises:
+            ConnectError: it failed.
+        """
+
+    async def reset(self) -> None:
+        """Give back the session as new: no transaction, no settings, no locks.
+
+        Raises:
+            ConnectError: the connection is of no further use.
+        """
+
+    async def close(self) -> None:
+        """End the connection politely; never raises, and safe to call again."""
+
+    def terminate(self) -> None:
+        """End the connection at once, without a word to the server; never raises or waits."""
+
+    def is_closed(self) -> bool:
+        """True where the connection is known to be unusable."""
+
+
+class Driver(Protocol):
+    """Opens connections to one target."""
+
+    @property
+    def name(self) -> DriverName:
+        """The name on the command line and in results."""
+
+    async def connect(self) -> Connection:
+        """Open one connection; the caller bounds the time.
+
+        Raises:
+            ConnectError: it could not be opened.
+        """

@@ -1,0 +1,142 @@
+"""Connections through psycopg 3 and libpq: what an application that uses it pays."""
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from pool_bench.drivers.base import DriverName
+from pool_bench.errors import ConnectError, FailureKind, Phase, kind_of_sqlstate
+from pool_bench.targets import Target
+
+if TYPE_CHECKING:
+    import psycopg
+
+# libpq gives no SQLSTATE for a connection that failed, only the text.
+_KIND_BY_TEXT: Final = (
+    (r"connection refused|no such file or directory", FailureKind.REFUSED),
+    (r"too many (clients|connections)|remaining connection slots|no more connections", "53300"),
+    (r"is starting up|not yet accepting connections|in recovery mode", "57P03"),
+    (r"is shutting down", "57P03"),
+    (r"terminating connection", "57P01"),
+    (r"password authentication failed|no password supplied|no such user", "28P01"),
+    (r"no pg_hba\.conf entry|authentication failed|role .* does not exist", "28000"),
+    (r"database .* does not exist", "3D000"),
+    (r"too many open files", FailureKind.CLIENT_FDS),
+    (r"cannot assign requested address", FailureKind.CLIENT_PORTS),
+    (r"timeout expired|timed out", FailureKind.TIMEOUT),
+    (r"reset by peer|broken pipe", FailureKind.RESET),
+    (r"server closed the connection|unexpected eof|connection.* is (closed|lost)", FailureKind.CLOSED),
+    (r"could not translate host name|resolve host|name or service|name resolution", FailureKind.DNS),
+    (r"\bssl\b|certificate|\btls\b", FailureKind.TLS),
+    (r"received invalid|unexpected (message|response)|protocol", FailureKind.PROTOCOL),
+)
+
+
+class PsycopgConnection:
+    """One psycopg connection behind the driver protocol."""
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: "psycopg.AsyncConnection[tuple[object, ...]]") -> None:
+        self.raw = raw
+
+    async def ping(self) -> None:
+        """`SELECT 1`."""
+        await self.execute("SELECT 1")
+
+    async def execute(self, sql: str) -> None:
+        """Run `sql`; rows are thrown away."""
+        import psycopg
+
+        try:
+            # Bytes pass where only literals are allowed as text: this is the user's own query.
+            await self.raw.execute(sql.encode())
+        except psycopg.Error as error:
+            raise connect_error(error, Phase.QUERY) from error
+
+    async def reset(self) -> None:
+        """Roll back, then DISCARD ALL."""
+        import psycopg
+
+        try:
+            await self.raw.rollback()
+            await self.raw.execute("DISCARD ALL")
+        except psycopg.Error as error:
+            raise connect_error(error, Phase.QUERY) from error
+
+    async def close(self) -> None:
+        """Send Terminate and close the socket without waiting for the server, as libpq does."""
+        await self.raw.close()
+
+    def terminate(self) -> None:
+        """Close the socket."""
+        self.raw.pgconn.finish()
+
+    def is_closed(self) -> bool:
+        """Whether psycopg knows it to be closed."""
+        return self.raw.closed
+
+
+class PsycopgDriver:
+    """Opens psycopg connections to one target."""
+
+    name: DriverName = "psycopg"
+
+    def __init__(self, target: Target) -> None:
+        hosts = target.hosts
+        given: dict[str, str | None] = {
+            "host": ",".join(host.name for host in hosts),
+            "hostaddr": ",".join(host.address or "" for host in hosts)
+            if any(host.address for host in hosts)
+            else None,
+            "port": ",".join(str(host.port) for host in hosts),
+            "user": target.user,
+            "dbname": target.dbname,
+            "password": target.password_for(hosts[0]),
+            "sslmode": target.sslmode,
+            "sslnegotiation": target.sslnegotiation if target.sslnegotiation != "postgres" else None,
+            "sslrootcert": target.sslrootcert,
+            "sslcert": target.sslcert,
+            "sslkey": target.sslkey,
+            "sslpassword": target.sslpassword,
+            "sslsni": None if target.sslsni else "0",
+            "ssl_min_protocol_version": target.ssl_min_protocol_version,
+            "ssl_max_protocol_version": target.ssl_max_protocol_version,
+            "channel_binding": target.channel_binding,
+            "gssencmode": "disable",
+            "application_name": target.application_name or None,
+            "client_encoding": target.client_encoding,
+            "options": target.options,
+            "load_balance_hosts": "random" if target.load_balance_hosts else None,
+        }
+        self._options = {key: value for key, value in given.items() if value is not None}
+
+    async def connect(self) -> PsycopgConnection:
+        """Open one connection in autocommit mode.
+
+        Raises:
+            ConnectError: it could not be opened.
+        """
+        import psycopg
+        from psycopg.conninfo import make_conninfo
+
+        try:
+            raw = await psycopg.AsyncConnection.connect(make_conninfo(**self._options), autocommit=True)
+        except (psycopg.Error, OSError) as error:
+            raise connect_error(error, Phase.CONNECT) from error
+        return PsycopgConnection(raw)
+
+
+def connect_error(error: Exception, phase: Phase) -> ConnectError:
+    """What went wrong in psycopg or libpq, in this package's terms."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    # Behind "FATAL:" stands the server's own message; before it, libpq's address book.
+    message = re.sub(r"^.*?(?:FATAL|ERROR):\s*", "", text)
+    state: str | None = getattr(error, "sqlstate", None)
+    if state is not None:
+        return ConnectError(kind_of_sqlstate(state, message), phase, message, sqlstate=state)
+    for pattern, meaning in _KIND_BY_TEXT:
+        if re.search(pattern, text, re.IGNORECASE):
+            if isinstance(meaning, FailureKind):
+                return ConnectError(meaning, phase, message)
+            return ConnectError(kind_of_sqlstate(meaning, message), phase, message, sqlstate=meaning)
+    return ConnectError(FailureKind.OTHER, phase, message)

@@ -1,0 +1,237 @@
+"""Connect cycles of the `wire` driver in a closed loop, without a coroutine for each.
+
+A worker is a slot that holds one `Dial` at a time. When it is done, it is recorded and the slot
+begins the next one at once, in the same callback.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from operator import attrgetter
+from time import perf_counter_ns
+from typing import Final
+
+from pool_bench.drivers.dial import DONE, Dial
+from pool_bench.drivers.plan import Endpoint, WirePlan, resolve
+from pool_bench.drivers.poller import Poller, make_poller
+from pool_bench.errors import ConnectError, FailureKind, Phase
+from pool_bench.load.backoff import backoff_s
+from pool_bench.load.spec import ConnectSpec
+from pool_bench.load.workload import Ledger
+from pool_bench.stats import Recorder
+from pool_bench.units import format_duration
+
+_MS: Final = 1_000_000
+
+
+class _Slot:
+    """One worker: its dial under way, and how its targets have treated it."""
+
+    __slots__ = ("attempt", "dial", "failures", "recorder", "retry_ns", "target", "timer", "turn", "want")
+
+    def __init__(self, targets: int, first: int) -> None:
+        self.dial: Dial | None = None
+        self.recorder: Recorder | None = None
+        self.attempt = 0
+        self.want = DONE
+        self.target = 0
+        self.turn = first
+        self.failures = [0] * targets
+        self.retry_ns = [0] * targets
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class CycleLoad:
+    """`spec.concurrency` slots that connect and close, again and again."""
+
+    def __init__(self, spec: ConnectSpec, plans: tuple[WirePlan, ...], ledger: Ledger) -> None:
+        self._spec = spec
+        self._plans = plans
+        self._ledger = ledger
+        self._rng = random.Random(spec.seed)
+        self._slots = [_Slot(len(plans), index % len(plans)) for index in range(spec.concurrency)]
+        self._by_fd: dict[int, _Slot] = {}
+        self._running = False
+        self._idle: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._poller: Poller | None = None
+        self._sweep_timer: asyncio.TimerHandle | None = None
+        self._timeout_ns = round(spec.connect_timeout_s * 1e9)
+        self._endpoints = [plan.endpoints for plan in plans]
+        self._rows: list[Callable[[Dial], tuple[int, ...]]] = [
+            attrgetter("total_ns", *(f"{phase}_ns" for phase in plan.phases)) for plan in plans
+        ]
+        self.in_flight = 0
+        self.backing_off = 0
+
+    async def start(self) -> None:
+        """Begin one dial in every slot."""
+        self._loop = asyncio.get_running_loop()
+        self._poller = make_poller(self._loop, self._ready)
+        self._idle = asyncio.Event()
+        self._running = True
+        if self._spec.resolve_once:
+            await self._resolve_all()
+        self._sweep()
+        for slot in self._slots:
+            self._begin(slot)
+
+    async def _resolve_all(self) -> None:
+        for index, plan in enumerate(self._plans):
+            try:
+                self._endpoints[index] = await asyncio.to_thread(resolve, plan)
+            except ConnectError:
+                # Left unresolved, every operation looks the name up, fails and is counted.
+                continue
+
+    def stop(self) -> None:
+        """Begin nothing more; slots that back off are done."""
+        self._running = False
+        for slot in self._slots:
+            if slot.timer is not None:
+                slot.timer.cancel()
+                slot.timer = None
+        self.backing_off = 0
+        self._check_idle()
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until nothing is in flight, then count what is left as unfinished and close it."""
+        if self._idle is not None:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._idle.wait()
+            except TimeoutError:
+                pass
+        now_ns = perf_counter_ns()
+        for slot in self._slots:
+            if slot.dial is not None and slot.recorder is not None:
+                slot.dial.abort(FailureKind.TIMEOUT, "the run ended", now_ns)
+                slot.recorder.unfinished(1)
+                slot.dial = None
+        self.in_flight = 0
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+        if self._poller is not None:
+            self._poller.close()
+
+    def _check_idle(self) -> None:
+        if not self._running and self.in_flight == 0 and self._idle is not None:
+            self._idle.set()
+
+    def _begin(self, slot: _Slot) -> None:
+        """Start the slot's next dial, or set a timer where all its targets are being left alone."""
+        slot.timer = None
+        plans = self._plans
+        index = slot.turn
+        now_ns = perf_counter_ns()
+        if slot.retry_ns[index] > now_ns:
+            order = [(index + step) % len(plans) for step in range(len(plans))]
+            index = next((i for i in order if slot.retry_ns[i] <= now_ns), -1)
+            if index < 0:
+                self._wait(slot, min(slot.retry_ns) - now_ns)
+                return
+        slot.target = index
+        slot.turn = (index + 1) % len(plans)
+        slot.recorder = self._ledger.current[index]
+        self.in_flight += 1
+        poller = self._poller
+        assert poller is not None  # noqa: S101  # set by start()
+        dial = slot.dial = Dial(plans[index], now_ns, before_close=poller.forget)
+        endpoints = self._endpoints[index]
+        if endpoints is None:
+            self._resolve(slot, dial)
+        else:
+            slot.attempt = 0
+            self._go_on(slot, dial, dial.begin(self._ordered(endpoints, index), now_ns))
+
+    def _ordered(self, endpoints: tuple[Endpoint, ...], index: int) -> tuple[Endpoint, ...]:
+        if not self._plans[index].target.load_balance_hosts:
+            return endpoints
+        return tuple(self._rng.sample(endpoints, len(endpoints)))
+
+    def _wait(self, slot: _Slot, delay_ns: int) -> None:
+        assert self._loop is not None  # noqa: S101  # set by start()
+        self.backing_off += 1
+        slot.timer = self._loop.call_later(delay_ns / 1e9, self._wake, slot)
+
+    def _wake(self, slot: _Slot) -> None:
+        self.backing_off -= 1
+        self._begin(slot)
+
+    def _resolve(self, slot: _Slot, dial: Dial) -> None:
+        assert self._loop is not None  # noqa: S101  # set by start()
+        plan = self._plans[slot.target]
+        slot.attempt = 0
+        future = self._loop.run_in_executor(None, resolve, plan)
+        future.add_done_callback(lambda done: self._resolved(slot, dial, done))
+
+    def _resolved(self, slot: _Slot, dial: Dial, found: "asyncio.Future[tuple[Endpoint, ...]]") -> None:
+        now_ns = perf_counter_ns()
+        error = found.exception()
+        if slot.dial is not dial:
+            return  # given up in the meantime
+        if error is None:
+            self._go_on(slot, dial, dial.begin(self._ordered(found.result(), slot.target), now_ns))
+            return
+        reason = error.message if isinstance(error, ConnectError) else str(error)
+        dial.abort(FailureKind.DNS, reason, now_ns)
+        self._done(slot, dial)
+
+    def _ready(self, fd: int, now_ns: int, hung_up: bool) -> None:
+        slot = self._by_fd[fd]
+        dial = slot.dial
+        if dial is not None and dial.fd == fd:
+            self._go_on(slot, dial, dial.step(now_ns, hung_up))
+
+    def _go_on(self, slot: _Slot, dial: Dial, want: int) -> None:
+        if want == DONE:
+            self._done(slot, dial)
+            return
+        poller = self._poller
+        assert poller is not None  # noqa: S101  # set by start()
+        if slot.attempt != dial.attempt:
+            slot.attempt = dial.attempt
+            slot.want = want
+            self._by_fd[dial.fd] = slot
+            poller.add(dial.fd, want)
+        elif slot.want != want:
+            slot.want = want
+            poller.change(dial.fd, want)
+
+    def _done(self, slot: _Slot, dial: Dial) -> None:
+        recorder = slot.recorder
+        assert recorder is not None  # noqa: S101  # set by _begin()
+        slot.dial = None
+        self.in_flight -= 1
+        error = dial.error
+        if error is None:
+            slot.failures[slot.target] = 0
+            recorder.ok(self._rows[slot.target](dial))
+        else:
+            recorder.failed(error, dial.total_ns)
+            failures = slot.failures[slot.target] = slot.failures[slot.target] + 1
+            delay_ns = round(backoff_s(failures, self._rng) * 1e9)
+            slot.retry_ns[slot.target] = perf_counter_ns() + delay_ns
+        if self._running:
+            self._begin(slot)
+        else:
+            self._check_idle()
+
+    def _sweep(self) -> None:
+        """End dials that have taken too long."""
+        assert self._loop is not None  # noqa: S101  # set by start()
+        now_ns = perf_counter_ns()
+        oldest_ns = now_ns - self._timeout_ns
+        for slot in self._slots:
+            dial = slot.dial
+            if dial is not None and dial.started_ns <= oldest_ns:
+                limit = format_duration(self._spec.connect_timeout_s)
+                dial.abort(FailureKind.TIMEOUT, f"no end after {limit} (--connect-timeout)", now_ns)
+                self._done(slot, dial)
+        pause_ns = min(max(self._timeout_ns // 50, 5 * _MS), 500 * _MS)
+        self._sweep_timer = self._loop.call_later(pause_ns / 1e9, self._sweep)
+
+
+def phases_of(plans: tuple[WirePlan, ...]) -> tuple[tuple[Phase, ...], ...]:
+    """The phases each plan's recorder needs."""
+    return tuple(plan.phases for plan in plans)

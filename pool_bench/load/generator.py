@@ -1,0 +1,244 @@
+"""The generator: drives one workload through warm-up, measuring and grace, and reports on it.
+
+`generate` runs in a process of its own (`load/runner.py`), so that nothing else the tool does can
+show up as latency; tests may run it in theirs. It sends a mergeable `Snapshot` every second and a
+final one, and obeys a stop event.
+"""
+
+import asyncio
+import gc
+import os
+import sys
+import time
+from collections.abc import Callable
+from time import perf_counter_ns
+from typing import Final
+
+import numpy as np
+
+from pool_bench.drivers.base import COARSE_PHASES, Driver
+from pool_bench.drivers.plan import make_plan
+from pool_bench.load.cycles import CycleLoad, phases_of
+from pool_bench.load.spec import ConnectSpec
+from pool_bench.load.workers import WorkerLoad
+from pool_bench.load.workload import Ledger, Workload
+from pool_bench.pgwire import ScramKeyCache
+from pool_bench.runs import Snapshot, Stage
+from pool_bench.stats import BenchStats, ClientUsage, Interval
+
+Send = Callable[[Snapshot], None]
+
+_PROBE_S: Final = 0.010
+
+
+class LagProbe:
+    """Measures how late the event loop is: a timer every 10 ms, and when it really fires."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._lags_ns: list[int] = []
+        self._due_ns = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin to measure."""
+        self._due_ns = perf_counter_ns() + round(_PROBE_S * 1e9)
+        self._timer = self._loop.call_later(_PROBE_S, self._fire)
+
+    def _fire(self) -> None:
+        self._lags_ns.append(max(0, perf_counter_ns() - self._due_ns))
+        self.start()
+
+    def stop(self) -> None:
+        """Measure no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def take(self) -> list[int]:
+        """The lags since the last call, nanoseconds."""
+        taken, self._lags_ns = self._lags_ns, []
+        return taken
+
+
+class _Generator:
+    """One run: the workload, the clock of its stages, and the snapshots."""
+
+    def __init__(self, spec: ConnectSpec, send: Send, stop: asyncio.Event) -> None:
+        self._spec = spec
+        self._send = send
+        self._stop = stop
+        self._probe = LagProbe(asyncio.get_running_loop())
+        self._workload, self._ledger = make_workload(spec)
+        self._stage = Stage.WARMUP if spec.warmup_s > 0 else Stage.MEASURE
+        self._began_ns = 0
+        self._last_ns = 0
+        self._last_cpu_s = 0.0
+        self._resident_bytes = make_resident_bytes()
+
+    async def run(self) -> None:
+        """Go through all stages; afterwards nothing of the run is left."""
+        self._reset_clock(perf_counter_ns() + round(self._spec.warmup_s * 1e9))
+        self._probe.start()
+        try:
+            await self._workload.start()
+            if self._stage is Stage.WARMUP:
+                await self._pass_time(self._spec.warmup_s)
+                self._snapshot()
+            if not self._stop.is_set():
+                self._stage = Stage.MEASURE
+                self._ledger.measure()
+                self._reset_clock(perf_counter_ns())
+                await self._pass_time(self._spec.duration_s or None)
+            self._snapshot()
+        finally:
+            self._stage = Stage.GRACE
+            self._workload.stop()
+            await self._workload.drain(self._spec.grace_s)
+            self._probe.stop()
+        self._snapshot(final=True)
+
+    def _reset_clock(self, began_ns: int) -> None:
+        self._began_ns = began_ns
+        self._last_ns = perf_counter_ns()
+        self._last_cpu_s = time.process_time()
+        self._probe.take()
+
+    async def _pass_time(self, seconds: float | None) -> None:
+        """Take a snapshot every tick until the time is up (None: never) or a stop is asked for."""
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        tick = 1
+        while not self._stop.is_set():
+            due = tick * self._spec.tick_s
+            last = seconds is not None and due >= seconds - 1e-9
+            wait_s = begin + (seconds if last and seconds is not None else due) - loop.time()
+            try:
+                async with asyncio.timeout(max(0.0, wait_s)):
+                    await self._stop.wait()
+            except TimeoutError:
+                pass
+            if last or self._stop.is_set():
+                return
+            self._snapshot()
+            tick += 1
+
+    def _snapshot(self, *, final: bool = False) -> None:
+        now_ns, cpu_s = perf_counter_ns(), time.process_time()
+        seconds = (now_ns - self._last_ns) / 1e9
+        elapsed_s = (now_ns - self._began_ns) / 1e9
+        usage = ClientUsage(cpu_s=cpu_s - self._last_cpu_s, wall_s=seconds, rss_bytes=self._resident_bytes())
+        usage.lag.record(np.array(self._probe.take(), dtype=np.int64))
+        targets = self._ledger.take_measured()
+        if self._stage is not Stage.WARMUP:
+            self._add_intervals(targets, elapsed_s, seconds, usage)
+        self._last_ns, self._last_cpu_s = now_ns, cpu_s
+        self._send(
+            Snapshot(
+                stage=Stage.DONE if final else self._stage,
+                elapsed_s=elapsed_s,
+                seconds=seconds,
+                targets=targets,
+                warmup=self._ledger.take_warmup(),
+                in_flight=self._workload.in_flight,
+                backing_off=self._workload.backing_off,
+                client=usage,
+                final=final,
+            )
+        )
+
+    def _add_intervals(
+        self, targets: tuple[BenchStats, ...], elapsed_s: float, seconds: float, usage: ClientUsage
+    ) -> None:
+        if self._stage is Stage.GRACE and not any(stats.ok or stats.failed for stats in targets):
+            return
+        for index, stats in enumerate(targets):
+            # What belongs to the process and not to a target is booked once, so that sums are right.
+            first = index == 0
+            interval = Interval(
+                t=round(elapsed_s, 3),
+                seconds=seconds,
+                ok=stats.ok,
+                failed=stats.failed,
+                in_flight=self._workload.in_flight if first else 0,
+                lag_ms=usage.lag.max_ns / 1e6,
+                cpu_s=usage.cpu_s if first else 0.0,
+                latency=stats.latency,
+            )
+            stats.intervals.append(interval)
+
+
+def make_resident_bytes() -> Callable[[], int]:
+    """A function that gives this process's resident size in bytes."""
+    import psutil
+
+    process = psutil.Process()
+
+    def resident_bytes() -> int:
+        return int(process.memory_info().rss)
+
+    return resident_bytes
+
+
+def make_workload(spec: ConnectSpec) -> tuple[Workload, Ledger]:
+    """The workload that `spec` describes, and the ledger it records in.
+
+    Raises:
+        UsageError: a certificate file is unusable, or the query cannot be sent.
+    """
+    if spec.driver == "wire":
+        cache = ScramKeyCache() if spec.scram_cache else None
+        plans = tuple(make_plan(target, query=spec.query, cache=cache) for target in spec.targets)
+        ledger = Ledger(phases_of(plans))
+        return CycleLoad(spec, plans, ledger), ledger
+    drivers = make_drivers(spec)
+    ledger = Ledger(tuple(COARSE_PHASES for _ in spec.targets))
+    return WorkerLoad(spec, drivers, ledger), ledger
+
+
+def make_drivers(spec: ConnectSpec) -> tuple[Driver, ...]:
+    """One coroutine driver for each target of `spec`."""
+    if spec.driver == "asyncpg":
+        from pool_bench.drivers.asyncpg import AsyncpgDriver
+
+        return tuple(AsyncpgDriver(target) for target in spec.targets)
+    from pool_bench.drivers.psycopg import PsycopgDriver
+
+    return tuple(PsycopgDriver(target) for target in spec.targets)
+
+
+async def generate(spec: ConnectSpec, send: Send, stop: asyncio.Event) -> None:
+    """Run `spec` and send its snapshots, the last one with `final` set.
+
+    Args:
+        spec: what to do.
+        send: called in the event loop; must not block.
+        stop: set it to end the run early, with its grace period.
+
+    Raises:
+        UsageError: the run could not even begin.
+    """
+    generator = _Generator(spec, send, stop)
+    # What exists now lives as long as the process: keep the collector from looking at it again.
+    gc.collect()
+    gc.freeze()
+    try:
+        await generator.run()
+    finally:
+        gc.unfreeze()
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """The fastest event loop here that can watch plain sockets."""
+    if sys.platform == "win32":
+        return asyncio.SelectorEventLoop
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+def forget_pg_environment() -> None:
+    """Remove `PG*` variables: the targets hold them already, and libraries would apply them again."""
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]

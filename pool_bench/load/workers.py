@@ -1,0 +1,127 @@
+"""Connect cycles in a closed loop as coroutines, for drivers that are made of coroutines."""
+
+import asyncio
+import random
+from time import perf_counter_ns
+
+from pool_bench.drivers.base import Driver
+from pool_bench.errors import ConnectError, FailureKind, Phase
+from pool_bench.load.backoff import backoff_s
+from pool_bench.load.spec import ConnectSpec
+from pool_bench.load.workload import Ledger
+from pool_bench.stats import Recorder
+from pool_bench.units import format_duration
+
+
+class WorkerLoad:
+    """`spec.concurrency` tasks that connect, query if asked to, and close, again and again."""
+
+    def __init__(self, spec: ConnectSpec, drivers: tuple[Driver, ...], ledger: Ledger) -> None:
+        self._spec = spec
+        self._drivers = drivers
+        self._ledger = ledger
+        self._rng = random.Random(spec.seed)
+        self._stopping = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._under_way: dict[asyncio.Task[None], Recorder] = {}
+        self.in_flight = 0
+        self.backing_off = 0
+
+    async def start(self) -> None:
+        """Set the workers to work."""
+        for index in range(self._spec.concurrency):
+            task = asyncio.create_task(self._work(index % len(self._drivers)), name=f"worker-{index}")
+            self._tasks.add(task)
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self._stopping.set()
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for the workers, then cancel those that are left and count theirs as unfinished."""
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=seconds)
+            for task in late:
+                recorder = self._under_way.get(task)
+                if recorder is not None:
+                    recorder.unfinished(1)
+                task.cancel()
+            results = await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._tasks.clear()
+            for result in results:
+                if isinstance(result, Exception):
+                    raise result
+        self.in_flight = 0
+
+    async def _work(self, turn: int) -> None:
+        count = len(self._drivers)
+        failures = [0] * count
+        retry_ns = [0] * count
+        while not self._stopping.is_set():
+            now_ns = perf_counter_ns()
+            order = [(turn + step) % count for step in range(count)]
+            index = next((i for i in order if retry_ns[i] <= now_ns), -1)
+            if index < 0:
+                await self._pause((min(retry_ns) - now_ns) / 1e9)
+                continue
+            turn = (index + 1) % count
+            if await self._operate(index):
+                failures[index] = 0
+            else:
+                failures[index] += 1
+                delay_s = backoff_s(failures[index], self._rng)
+                retry_ns[index] = perf_counter_ns() + round(delay_s * 1e9)
+
+    async def _pause(self, seconds: float) -> None:
+        self.backing_off += 1
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self.backing_off -= 1
+
+    async def _operate(self, index: int) -> bool:
+        """One cycle; records it and tells whether it succeeded."""
+        recorder = self._ledger.current[index]
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # only ever run as a task
+        self._under_way[task] = recorder
+        self.in_flight += 1
+        started_ns = perf_counter_ns()
+        marks = [started_ns]
+        try:
+            async with asyncio.timeout(self._spec.connect_timeout_s):
+                await self._cycle(self._drivers[index], marks)
+        except ConnectError as error:
+            recorder.failed(error, perf_counter_ns() - started_ns)
+            return False
+        except TimeoutError:
+            phase = (Phase.CONNECT, Phase.QUERY, Phase.CLOSE)[min(len(marks) - 1, 2)]
+            limit = format_duration(self._spec.connect_timeout_s)
+            late = ConnectError(FailureKind.TIMEOUT, phase, f"no end after {limit} (--connect-timeout)")
+            recorder.failed(late, perf_counter_ns() - started_ns)
+            return False
+        finally:
+            self.in_flight -= 1
+            del self._under_way[task]
+        _, connected, queried, closed = marks
+        query_ns = queried - connected if self._spec.query else -1
+        recorder.ok((closed - started_ns, connected - started_ns, query_ns, closed - queried))
+        return True
+
+    async def _cycle(self, driver: Driver, marks: list[int]) -> None:
+        """Connect, query, close; appends the time after each to `marks`."""
+        connection = await driver.connect()
+        try:
+            marks.append(perf_counter_ns())
+            if self._spec.query:
+                await connection.execute(self._spec.query)
+            marks.append(perf_counter_ns())
+            await connection.close()
+        except BaseException:
+            # A polite end could wait for the very server that has just let us down.
+            connection.terminate()
+            raise
+        marks.append(perf_counter_ns())
