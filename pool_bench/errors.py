@@ -63,9 +63,7 @@ class ConnectError(PoolBenchError):
         message: one line for a person, without secrets.
     """
 
-    def __init__(
-        self, kind: FailureKind, phase: Phase, message: str, *, sqlstate: str | None = None
-    ) -> None:
+    def __init__(self, kind: FailureKind, phase: Phase, message: str, *, sqlstate: str | None = None) -> None:
         super().__init__(message)
         self.kind = kind
         self.phase = phase
