@@ -1,0 +1,1 @@
+"""Servers started for one run and removed after it: PostgreSQL, PgBouncer, SurrealDB."""
