@@ -108,7 +108,7 @@ class Dial:
         self.attempt = 0
         self.sock: socket.SocketType | None = None
         self.fd = -1
-        self.wire = Connection()
+        self.wire = Connection(reports=self._stop_at_ready)
         self.phase = Phase.RESOLVE
         self.error: ConnectError | None = None
         self.parameters: dict[str, str] | None = {} if stop_at_ready else None
@@ -207,7 +207,7 @@ class Dial:
         try:
             sent = sock.send(startup)
         except BlockingIOError:
-            self.wire = Connection()
+            self.wire = Connection(reports=self._stop_at_ready)
             self._handler = Dial._connected
             raise
         self._end_tcp(now_ns, following)
@@ -289,15 +289,11 @@ class Dial:
             if event is NEED_DATA:
                 return want
             kind = type(event)
-            if kind is ev.ParameterStatus:
-                if self.parameters is not None:
-                    self._note(event)
-                continue
             if kind is ev.ReadyForQuery:
                 return self._ready(now_ns)
             if kind is ev.AuthenticationOk:
                 self._authenticated(now_ns)
-            elif kind is ev.BackendKeyData:
+            elif kind is ev.BackendKeyData or kind is ev.ParameterStatus:
                 self._note(event)
             else:
                 want = self._unusual(event, now_ns)
@@ -439,7 +435,7 @@ class Dial:
         else:
             self.auth_ns += spent
         self._close_socket()
-        self.wire = Connection()
+        self.wire = Connection(reports=self._stop_at_ready)
         self._authenticator = None
         self._tls = None
         self._unsent = b""

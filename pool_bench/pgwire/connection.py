@@ -79,11 +79,26 @@ _known_reports: dict[bytes, tuple[ev.ParameterStatus, ...]] = {}
 
 
 class Connection:
-    """One connection's protocol state; use a new one for each socket."""
+    """One connection's protocol state; use a new one for each socket.
 
-    __slots__ = ("_closed", "_data", "_position", "_queue", "_row_bytes", "_rows", "_skip", "state")
+    Args:
+        reports: whether ParameterStatus becomes an event; without, it is checked and passed over.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = (
+        "_closed",
+        "_data",
+        "_position",
+        "_queue",
+        "_reports",
+        "_row_bytes",
+        "_rows",
+        "_skip",
+        "state",
+    )
+
+    def __init__(self, *, reports: bool = True) -> None:
+        self._reports = reports
         self.state = State.NEW
         self._data: bytes | bytearray = b""
         self._position = 0
@@ -194,13 +209,17 @@ class Connection:
             raise RemoteProtocolError(f"unexpected message {chr(kind)!r} while {self.state.name}")
         event = parser(payload)
         transitions = SERVER[self.state]
-        if type(event) not in transitions:
-            raise RemoteProtocolError(f"unexpected {type(event).__name__} while {self.state.name}")
-        following = transitions[type(event)]
+        try:
+            following = transitions[type(event)]
+        except KeyError:
+            name = type(event).__name__
+            raise RemoteProtocolError(f"unexpected {name} while {self.state.name}") from None
         if following is not None:
             self.state = following
             if following is State.AUTHENTICATED:
                 self._take_known_reports()
+        elif not self._reports and type(event) is ev.ParameterStatus:
+            return None
         return event
 
     def _take_known_reports(self) -> None:
@@ -220,7 +239,8 @@ class Connection:
             if len(_known_reports) >= _MAX_KNOWN_REPORTS:
                 _known_reports.clear()
             _known_reports[block] = known
-        self._queue = deque(known)
+        if self._reports:
+            self._queue = deque(known)
         self._position = tail
 
     def _tls_answer(self, byte: int) -> ev.SSLAnswer | None:

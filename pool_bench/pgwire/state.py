@@ -6,15 +6,15 @@ server cannot say "ok" in the middle of a SCRAM exchange and so skip proving its
 """
 
 from collections.abc import Mapping
-from enum import Enum, auto
+from enum import IntEnum, auto
 from types import MappingProxyType
 from typing import Final
 
 from pool_bench.pgwire import events as ev
 
 
-class State(Enum):
-    """Where a connection is."""
+class State(IntEnum):
+    """Where a connection is; integers, since an `Enum` member's hash is computed in Python."""
 
     NEW = auto()
     TLS_ASKED = auto()

@@ -1,0 +1,248 @@
+"""Connections through `pgwire` over non-blocking sockets: the cheapest honest client there is.
+
+`CycleLoad` drives dials without coroutines; this is the same dial for everything that wants a
+connection to keep: probes, held connections, pools.
+"""
+
+import asyncio
+import random
+import ssl
+from time import perf_counter_ns
+from typing import Final
+
+from pool_bench.drivers.base import DriverName, ServerInfo
+from pool_bench.drivers.dial import DONE, WRITE, Dial
+from pool_bench.drivers.plan import WirePlan, make_plan, resolve
+from pool_bench.errors import ConnectError, FailureKind, Phase, kind_of_os_error, kind_of_sqlstate
+from pool_bench.pgwire import NEED_DATA, Connection, RemoteProtocolError
+from pool_bench.pgwire import events as ev
+from pool_bench.pgwire.scram import ScramKeyCache
+from pool_bench.pgwire.state import State
+from pool_bench.targets import Target
+
+_RECEIVE_BYTES: Final = 65536
+_CLOSE_WAIT_S: Final = 5.0
+
+
+class WireConnection:
+    """One open connection.
+
+    Attributes:
+        parameters: what the server reported at start-up, by name.
+        backend_pid: process number by BackendKeyData, None where none was sent.
+    """
+
+    __slots__ = ("_dial", "_sock", "_wire", "backend_pid", "parameters")
+
+    def __init__(self, dial: Dial) -> None:
+        assert dial.sock is not None  # noqa: S101  # a dial that is ready has its socket
+        self._dial = dial
+        self._sock = dial.sock
+        self._wire: Connection = dial.wire
+        self.parameters = dial.parameters or {}
+        self.backend_pid = dial.backend.pid if dial.backend is not None else None
+
+    @property
+    def phases_ns(self) -> dict[Phase, int]:
+        """How long each step of the connect took, nanoseconds."""
+        dial = self._dial
+        steps = {
+            Phase.RESOLVE: dial.resolve_ns,
+            Phase.TCP: dial.tcp_ns,
+            Phase.TLS: dial.tls_ns,
+            Phase.AUTH: dial.auth_ns,
+            Phase.READY: dial.ready_ns,
+        }
+        return {phase: spent for phase, spent in steps.items() if spent >= 0}
+
+    async def ping(self) -> None:
+        """An empty query: the server's cheapest answer.
+
+        Raises:
+            ConnectError: the connection is of no further use.
+        """
+        await self.execute("")
+
+    async def reset(self) -> None:
+        """Roll back and DISCARD ALL.
+
+        Raises:
+            ConnectError: the connection is of no further use.
+        """
+        await self.execute("ROLLBACK")
+        await self.execute("DISCARD ALL")
+
+    async def execute(self, sql: str) -> None:
+        """Run `sql` by the simple protocol; rows are counted and thrown away.
+
+        Raises:
+            ConnectError: it failed, or the connection was lost.
+        """
+        await self.tags(sql)
+
+    async def tags(self, sql: str) -> list[ev.CommandComplete]:
+        """Run `sql` and return the completion of each of its statements.
+
+        Raises:
+            ConnectError: it failed, or the connection was lost.
+        """
+        try:
+            await self._send(self._wire.send(ev.Query(sql)))
+            return await self._completions()
+        except ConnectError as error:
+            if error.kind in (FailureKind.CLOSED, FailureKind.SERVER_SHUTDOWN):
+                self.terminate()
+            raise
+        except BaseException as error:
+            # Half an exchange has been read or sent: nothing that follows could be trusted.
+            self.terminate()
+            if isinstance(error, RemoteProtocolError):
+                raise ConnectError(FailureKind.PROTOCOL, Phase.QUERY, str(error)) from error
+            if isinstance(error, OSError):
+                reason = error.strerror or str(error)
+                raise ConnectError(kind_of_os_error(error), Phase.QUERY, reason) from error
+            raise
+
+    async def _completions(self) -> list[ev.CommandComplete]:
+        completions: list[ev.CommandComplete] = []
+        failure: ConnectError | None = None
+        while True:
+            match self._wire.next_event():
+                case ev.CommandComplete() as completion:
+                    completions.append(completion)
+                case ev.ErrorResponse() as error:
+                    kind = kind_of_sqlstate(error.sqlstate, error.message)
+                    failure = ConnectError(kind, Phase.QUERY, error.message, sqlstate=error.sqlstate)
+                case ev.ReadyForQuery():
+                    if failure is not None:
+                        raise failure
+                    return completions
+                case ev.ConnectionClosed():
+                    self.terminate()
+                    closed = ConnectError(FailureKind.CLOSED, Phase.QUERY, "the server closed the connection")
+                    raise failure or closed
+                case event if event is NEED_DATA:
+                    self._wire.receive_data(await self._receive())
+
+    async def _send(self, data: bytes) -> None:
+        while data:
+            try:
+                data = data[self._sock.send(data) :]
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                await wait_for(self._sock.fileno(), WRITE)
+
+    async def _receive(self) -> bytes:
+        while True:
+            try:
+                return self._sock.recv(_RECEIVE_BYTES)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                await wait_for(self._sock.fileno(), 0)
+
+    async def close(self) -> None:
+        """Send Terminate and wait until the server has closed, at most five seconds."""
+        if self.is_closed():
+            return
+        try:
+            async with asyncio.timeout(_CLOSE_WAIT_S):
+                await self._send(self._wire.send(ev.Terminate()))
+                while await self._receive():
+                    continue
+        except (OSError, TimeoutError):
+            return
+        finally:
+            self.terminate()
+
+    def terminate(self) -> None:
+        """Close the socket at once."""
+        self._sock.close()
+
+    def is_closed(self) -> bool:
+        """True once either side is known to have ended."""
+        return self._sock.fileno() < 0 or self._wire.state not in (State.READY, State.QUERYING)
+
+
+class WireDriver:
+    """Opens wire connections to one target.
+
+    Raises:
+        UsageError: a certificate file is unusable.
+    """
+
+    name: DriverName = "wire"
+
+    def __init__(self, target: Target, *, cache: ScramKeyCache | None = None) -> None:
+        self._plan: WirePlan = make_plan(target, cache=cache)
+
+    async def connect(self) -> WireConnection:
+        """Open one connection; cancelling it leaves no socket.
+
+        Raises:
+            ConnectError: it could not be opened.
+        """
+        plan = self._plan
+        dial = Dial(plan, perf_counter_ns(), stop_at_ready=True)
+        endpoints = plan.endpoints
+        if endpoints is None:
+            endpoints = await asyncio.to_thread(resolve, plan)
+        if plan.target.load_balance_hosts:
+            endpoints = tuple(random.sample(endpoints, len(endpoints)))
+        try:
+            want = dial.begin(endpoints, perf_counter_ns())
+            while want != DONE:
+                await wait_for(dial.fd, want)
+                want = dial.step(perf_counter_ns())
+        except BaseException:
+            dial.abort(FailureKind.OTHER, "given up", perf_counter_ns())
+            raise
+        if dial.error is not None:
+            raise dial.error
+        return WireConnection(dial)
+
+
+async def wait_for(fd: int, want: int) -> None:
+    """Wait until a socket can be written (`WRITE`) or read (anything else)."""
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+
+    def wake() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    if want == WRITE:
+        loop.add_writer(fd, wake)
+    else:
+        loop.add_reader(fd, wake)
+    try:
+        await ready
+    finally:
+        if want == WRITE:
+            loop.remove_writer(fd)
+        else:
+            loop.remove_reader(fd)
+
+
+async def ask_server(target: Target) -> ServerInfo:
+    """Connect once and let the server say what it is.
+
+    A pooler hands on the server's version but not its process numbers: where the number given at
+    start-up is not that of the process that answers queries, something stands in between.
+
+    Raises:
+        ConnectError: no connection could be opened.
+        UsageError: a certificate file is unusable.
+    """
+    connection = await WireDriver(target).connect()
+    try:
+        version = connection.parameters.get("server_version", "")
+        is_cockroach = "crdb_version" in connection.parameters
+        pooled = False
+        if connection.backend_pid is not None:
+            sql = f"SELECT 1 WHERE pg_backend_pid() = {connection.backend_pid}"
+            try:
+                completions = await connection.tags(sql)
+                pooled = completions[0].rows == 0 if completions else False
+            except ConnectError:
+                pooled = False
+        return ServerInfo("CockroachDB" if is_cockroach else "PostgreSQL", version, pooled)
+    finally:
+        await connection.close()

@@ -1,0 +1,245 @@
+"""Runs generators in processes of their own and adds up what they send.
+
+The parent only merges and shows; the operations, and everything that could delay them, are in the
+child. Snapshots come through one pipe, the wish to stop goes through another; when the parent dies,
+the second one ends, and so does the child.
+"""
+
+import asyncio
+import multiprocessing as mp
+import os
+import queue
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from typing import Final
+
+from pool_bench.errors import PoolBenchError, UsageError
+from pool_bench.load.spec import ConnectSpec
+from pool_bench.runs import RunResult, Snapshot, Stage
+from pool_bench.stats import BenchStats
+
+# How long the child may take beyond its own bounds before it is taken for dead.
+_PATIENCE_S: Final = 30.0
+# The summary needs percentiles of whole runs; only the view needs those of the last seconds.
+_OPEN_INTERVALS: Final = 2
+
+
+class GeneratorError(PoolBenchError):
+    """A generator process failed; the message is its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """What a generator sends when it cannot go on."""
+
+    message: str
+    usage: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Hello:
+    """What a generator sends first."""
+
+    event_loop: str
+
+
+_Message = Snapshot | _Failure | _Hello
+
+
+class StopSwitch:
+    """Asks runs to end: `request` from a signal handler or another thread."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        self.requested = False
+
+    def request(self) -> None:
+        """Ask; safe in a signal handler, and again."""
+        self.requested = True
+        try:
+            os.write(self._write, b"!")
+        except BlockingIOError:
+            return  # asked more often than a pipe can hold
+
+    def fileno(self) -> int:
+        """Becomes readable once asked."""
+        return self._read
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep unless or until asked to stop."""
+        wait([self._read], seconds)
+
+    def close(self) -> None:
+        """Free the pipe."""
+        os.close(self._read)
+        os.close(self._write)
+
+
+class Run:
+    """One setting being measured: iterate over the snapshots, then read `result`.
+
+    Args:
+        spec: what the generator is to do.
+        label: names the run.
+        stop: ends it early.
+    """
+
+    def __init__(self, spec: ConnectSpec, label: str, stop: StopSwitch) -> None:
+        self._spec = spec
+        self._stop = stop
+        self._parts = tuple(BenchStats() for _ in spec.targets)
+        self.result = RunResult(
+            label=label,
+            concurrency=spec.concurrency,
+            driver=spec.driver,
+            targets=tuple(str(target) for target in spec.targets),
+        )
+
+    def snapshots(self) -> Iterator[Snapshot]:
+        """Start the generator and yield its snapshots as they come, each already in `result`.
+
+        Raises:
+            UsageError: the run could not begin.
+            GeneratorError: the generator failed or vanished.
+        """
+        context = mp.get_context("spawn")
+        snapshots, child_snapshots = context.Pipe(duplex=False)
+        child_control, control = context.Pipe(duplex=False)
+        process = context.Process(
+            target=_generator_process,
+            args=(self._spec, child_snapshots, child_control),
+            name="generator",
+            daemon=True,
+        )
+        process.start()
+        child_snapshots.close()
+        child_control.close()
+        try:
+            yield from self._receive(snapshots, control)
+        finally:
+            control.close()
+            process.join(_PATIENCE_S if self.result.duration_s else 1.0)
+            if process.is_alive():
+                process.kill()
+                process.join()
+            snapshots.close()
+            process.close()
+            self._conclude()
+
+    def _receive(
+        self, snapshots: "Connection[_Message, _Message]", control: "Connection[str, str]"
+    ) -> Iterator[Snapshot]:
+        told = False
+        while True:
+            ready = wait([snapshots, *([] if told else [self._stop.fileno()])], self._silence_limit_s())
+            if not ready:
+                raise GeneratorError("the generator process has stopped answering")
+            if not told and self._stop.requested:
+                told = True
+                self.result.interrupted = True
+                control.send("stop")
+            if snapshots not in ready:
+                continue
+            try:
+                message = snapshots.recv()
+            except EOFError:
+                raise GeneratorError("the generator process ended without a result") from None
+            if isinstance(message, _Failure):
+                raise UsageError(message.message) if message.usage else GeneratorError(message.message)
+            if isinstance(message, _Hello):
+                self.result.event_loop = message.event_loop
+                continue
+            self._absorb(message)
+            yield message
+            if message.final:
+                return
+
+    def _silence_limit_s(self) -> float:
+        return self._spec.tick_s + self._spec.grace_s + _PATIENCE_S
+
+    def _absorb(self, snapshot: Snapshot) -> None:
+        result = self.result
+        if snapshot.stage is Stage.WARMUP:
+            result.warmup_s += snapshot.seconds
+        elif snapshot.stage is Stage.MEASURE:
+            result.duration_s = snapshot.elapsed_s
+            result.client.merge(snapshot.client)
+        result.warmup.merge(snapshot.warmup)
+        for part, delta in zip(self._parts, snapshot.targets, strict=True):
+            result.total.merge(delta)
+            part.merge(replace(delta, intervals=[]))
+        result.total.seal_intervals(keep=_OPEN_INTERVALS)
+
+    def _conclude(self) -> None:
+        self.result.per_target = self._parts
+        self.result.total.seal_intervals()
+
+
+def _generator_process(
+    spec: ConnectSpec, snapshots: "Connection[_Message, _Message]", control: "Connection[str, str]"
+) -> None:
+    """What runs in the child."""
+    from pool_bench.load.generator import forget_pg_environment, generate, loop_factory
+
+    # A Ctrl-C on the terminal reaches every process in its group; the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    forget_pg_environment()
+    # A parent that is busy drawing must not hold up the event loop, so a thread does the writing.
+    outbox: queue.SimpleQueue[_Message | None] = queue.SimpleQueue()
+    writer = threading.Thread(target=_write_all, args=(outbox, snapshots), name="writer")
+    writer.start()
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        outbox.put(_Hello(type(loop).__module__.partition(".")[0]))
+        reader = threading.Thread(target=_listen, args=(control, loop, stop), name="control", daemon=True)
+        reader.start()
+        await generate(spec, outbox.put, stop)
+
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(main())
+    except UsageError as error:
+        outbox.put(_Failure(str(error), usage=True))
+    except Exception as error:
+        # Only the type: a message could quote a connection string.
+        outbox.put(_Failure(f"the generator failed: {type(error).__name__} {_where(error)}", usage=False))
+    finally:
+        outbox.put(None)
+        writer.join()
+
+
+def _where(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"in {trace.tb_frame.f_code.co_qualname}, line {trace.tb_lineno}" if trace else ""
+
+
+def _write_all(
+    outbox: "queue.SimpleQueue[_Message | None]", snapshots: "Connection[_Message, _Message]"
+) -> None:
+    while (message := outbox.get()) is not None:
+        try:
+            snapshots.send(message)
+        except OSError:
+            return  # the parent is gone; the control pipe ends the run
+
+
+def _listen(control: "Connection[str, str]", loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    """Set `stop` when told to; end the process when the parent is gone."""
+    try:
+        control.recv()
+    except (EOFError, OSError):
+        os._exit(1)
+    loop.call_soon_threadsafe(stop.set)
+    try:
+        control.recv()
+    except (EOFError, OSError):
+        os._exit(1)
