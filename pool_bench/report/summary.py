@@ -27,7 +27,7 @@ from pool_bench.units import format_duration, format_ms
 
 WIDTH: Final = 100
 FEWEST_BEYOND: Final = 10
-_HISTOGRAM_ROWS: Final = 16
+_HISTOGRAM_ROWS: Final = 22
 _FOOTNOTE: Final = f"~ fewer than {FEWEST_BEYOND} samples beyond it"
 
 
@@ -64,9 +64,7 @@ def run_summary(run: RunResult, *, colour: bool = False) -> str:
 
 def _headline(run: RunResult, paint: Paint) -> list[str]:
     total = run.total
-    setting = (
-        f"{clean(run.label)} · {run.driver} · {run.concurrency} workers · {format_duration(run.duration_s)}"
-    )
+    setting = " · ".join((clean(run.label), run.driver, format_duration(run.duration_s)))
     if run.interrupted:
         setting += " · interrupted"
     counts = [
@@ -199,16 +197,14 @@ def _client(run: RunResult, paint: Paint) -> list[str]:
     client = run.client
     p50, p99, top = client.lag.percentiles_ms((50, 99, 100))
     per_op = "-" if run.cpu_us_per_op is None else f"{run.cpu_us_per_op:,.0f}"
-    parts = [
-        f"CPU {client.cpu_share:.0%} of a core ({per_op} us per operation)",
-        f"RSS {client.rss_bytes / 2**20:,.0f} MB",
-        f"loop lag p50 {format_ms(p50)}, p99 {format_ms(p99)}, max {format_ms(top)} ms",
+    lag = f"loop lag p50 {format_ms(p50)}, p99 {format_ms(p99)}, max {format_ms(top)} ms"
+    processes = f" · {client.processes} processes" if client.processes > 1 else ""
+    return [
+        paint("client", "bold"),
+        f"  CPU {client.cpu_share:.0%} of a core, {per_op} us per operation"
+        f" · RSS {client.rss_bytes / 2**20:,.0f} MB{processes}",
+        f"  {lag}{f' ({clean(run.event_loop)})' if run.event_loop else ''}",
     ]
-    if run.event_loop:
-        parts.append(run.event_loop)
-    if client.processes > 1:
-        parts.append(f"{client.processes} processes")
-    return [paint("client", "bold"), *_wrap("  " + " · ".join(parts), "  ")]
 
 
 def _notes(run: RunResult, paint: Paint) -> list[str]:
@@ -218,8 +214,8 @@ def _notes(run: RunResult, paint: Paint) -> list[str]:
     if run.total.unfinished:
         note = (
             f"{run.total.unfinished:,} operations were still open when the grace period ended. "
-            "They count as attempts, not as successes, and how long they would have taken is not in the figures above: "
-            "the highest percentiles are too low by them."
+            "They count as attempts, not as successes, and how long they would have taken is not in the "
+            "figures above: the highest percentiles are too low by them."
         )
         lines += [paint(line, "yellow") for line in _wrap(note, "  ")]
     return lines
@@ -234,7 +230,8 @@ def saturation_note(run: RunResult) -> str:
     if busy:
         words.append(
             "The rate is what this client can do, not the limit of the target, and the latency is an "
-            "upper bound: part of it was spent waiting for the client. Another concurrency does not change that."
+            "upper bound: part of it was spent waiting for the client. "
+            "Another concurrency does not change that."
         )
     else:
         words.append(
