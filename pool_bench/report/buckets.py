@@ -1,6 +1,6 @@
 """Log-spaced buckets with edges a person can read, for bars in text and in pictures.
 
-Edges are preferred numbers (1-2-5 and the Renard series R10, R20, R40), repeated every decade, so
+Edges are preferred numbers (1-2-5, the Renard series R5, R10 and R20, or finer), repeated every decade, so
 that the same edges come back for every run and bars of several runs can be laid over each other.
 """
 
@@ -14,15 +14,34 @@ from pool_bench.stats import Histogram, bucket_lower_us, bucket_upper_us
 
 FloatArray = npt.NDArray[np.float64]
 
-# fmt: off
-_R40: Final = (
-    1.0, 1.06, 1.12, 1.18, 1.25, 1.32, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0, 2.12, 2.24, 2.36, 2.5, 2.65, 2.8,
-    3.0, 3.15, 3.35, 3.55, 3.75, 4.0, 4.25, 4.5, 4.75, 5.0, 5.3, 5.6, 6.0, 6.3, 6.7, 7.1, 7.5,
-    8.0, 8.5, 9.0, 9.5,
+_R20: Final = (
+    1.0,
+    1.12,
+    1.25,
+    1.4,
+    1.6,
+    1.8,
+    2.0,
+    2.24,
+    2.5,
+    2.8,
+    3.15,
+    3.55,
+    4.0,
+    4.5,
+    5.0,
+    5.6,
+    6.3,
+    7.1,
+    8.0,
+    9.0,
 )
-# fmt: on
-# Steps per decade, finest first.
-SERIES: Final[tuple[tuple[float, ...], ...]] = (_R40, _R40[::2], _R40[::4], (1.0, 2.0, 5.0))
+# Finer ones are exact: rounded, one bar would be visibly wider, and so higher, than its neighbour.
+_FINE: Final = tuple(tuple(10 ** (step / steps) for step in range(steps)) for steps in (160, 80, 40))
+# Finest first.
+SERIES: Final[tuple[tuple[float, ...], ...]] = (*_FINE, _R20, _R20[::2], _R20[::4], (1.0, 2.0, 5.0))
+# Histograms resolve microseconds: in a bar of fewer than four of them, rounding would show.
+_NARROWEST_MS: Final = 0.004
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +81,8 @@ def choose_edges(low_ms: float, high_ms: float, *, at_most: int) -> FloatArray:
     edges = log_edges(low_ms, high_ms, series=SERIES[-1])
     for series in SERIES:
         finer = log_edges(low_ms, high_ms, series=series)
-        if len(finer) - 1 <= at_most:
+        resolved = len(series) <= len(_R20[::2]) or finer[1] - finer[0] >= _NARROWEST_MS
+        if resolved and len(finer) - 1 <= at_most:
             return finer
     return edges
 

@@ -107,5 +107,5 @@ def format_edge(milliseconds: float) -> str:
     """A bucket's edge with its unit: `250us`, `1.6ms`, `2s`."""
     for limit, factor, unit in ((1.0, 1e3, "us"), (1e3, 1.0, "ms")):
         if milliseconds < limit * (1 - 1e-9):
-            return f"{milliseconds * factor:.4g}{unit}"
+            return f"{milliseconds * factor:.3g}{unit}"
     return f"{milliseconds / 1e3:.4g}s"
