@@ -1,0 +1,295 @@
+"""A result file read back: typed, checked, its histograms decoded.
+
+Whatever is wrong with a file ends in one line that names the file and the field. Fields the file
+has beyond these are ignored, so a newer tool's additions can be read by an older one.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from pool_bench.errors import UsageError
+from pool_bench.report.fields import Fields
+from pool_bench.stats import Histogram
+
+SCHEMA: Final = "pool-bench/1"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSummary:
+    """`latency_ms` and its like: milliseconds, None where nothing was recorded."""
+
+    min: float | None
+    mean: float | None
+    stdev: float | None
+    p50: float | None
+    p75: float | None
+    p90: float | None
+    p95: float | None
+    p99: float | None
+    p99_9: float | None
+    p99_99: float | None
+    max: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedFailure:
+    """One sort of failure, how often, and one message of it."""
+
+    kind: str
+    phase: str
+    sqlstate: str | None
+    count: int
+    sample: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSecond:
+    """One entry of the timeline: seconds, counts, milliseconds."""
+
+    t: float
+    seconds: float
+    ok: int
+    failed: int
+    in_flight: int
+    p50: float | None
+    p95: float | None
+    p99: float | None
+    max: float | None
+    lag_ms: float | None
+    cpu_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedClient:
+    """What the generator cost; `why` says how it was the bottleneck where `saturated`."""
+
+    cpu_s: float
+    cpu_us_per_op: float | None
+    cpu_percent: float | None
+    rss_mb: float | None
+    saturated: bool
+    why: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedTarget:
+    """One of several targets of a run."""
+
+    target: str
+    ok: int
+    failed: int
+    unfinished: int
+    throughput: float
+    errors: Mapping[str, int]
+    latency_ms: LoadedSummary
+    histogram: Histogram
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRun:
+    """One setting, measured once."""
+
+    label: str
+    concurrency: int
+    driver: str
+    warmup_s: float
+    duration_s: float
+    interrupted: bool
+    ok: int
+    failed: int
+    unfinished: int
+    errors: Mapping[str, int]
+    failures: tuple[LoadedFailure, ...]
+    throughput: float
+    latency_ms: LoadedSummary
+    failure_ms: LoadedSummary | None
+    phases_ms: Mapping[str, LoadedSummary]
+    histogram: Histogram
+    phase_histograms: Mapping[str, Histogram]
+    failure_histogram: Histogram
+    timeline: tuple[LoadedSecond, ...]
+    client: LoadedClient
+    targets: tuple[LoadedTarget, ...] = ()
+
+    @property
+    def attempts(self) -> int:
+        """Operations that were begun, however they ended."""
+        return self.ok + self.failed + self.unfinished
+
+    @property
+    def success_rate(self) -> float | None:
+        """Successes over attempts, 0 to 1; None where nothing was attempted."""
+        return self.ok / self.attempts if self.attempts else None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedResult:
+    """A result file. `source` is its path, or what stands for it in messages."""
+
+    source: str
+    tool: str
+    name: str
+    started_at: datetime
+    finished_at: datetime | None
+    interrupted: bool
+    target: str
+    targets: tuple[str, ...]
+    server: Mapping[str, str]
+    runs: tuple[LoadedRun, ...] = field(default=())
+
+    @property
+    def title(self) -> str:
+        """The user's name for it, or else the file's."""
+        return self.name or Path(self.source).stem
+
+
+def load_result(path: Path) -> LoadedResult:
+    """Read a result file.
+
+    Raises:
+        UsageError: it is missing, no JSON, of another schema, incomplete or damaged; one line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not a result file: not UTF-8 text") from error
+    return parse_result(text, source=str(path))
+
+
+def parse_result(text: str, *, source: str) -> LoadedResult:
+    """Read the text of a result file; `source` names it in messages.
+
+    Raises:
+        UsageError: it is no JSON, of another schema, incomplete or damaged; one line.
+    """
+    try:
+        content: object = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        place = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
+        raise UsageError(f"{source} is not a result file: not JSON{place}") from error
+    if not isinstance(content, dict) or "schema" not in content:
+        raise UsageError(f"{source} is not a result file: it names no schema")
+    if content["schema"] != SCHEMA:
+        raise UsageError(
+            f"{source} has schema {str(content['schema'])[:40]!r}, this program reads {SCHEMA!r}"
+        )
+    return _result(Fields(content, source, ""), source)
+
+
+def _result(fields: Fields, source: str) -> LoadedResult:
+    server = fields.fields("server")
+    return LoadedResult(
+        source=source,
+        tool=fields.text("tool"),
+        name=fields.text("name"),
+        started_at=fields.moment("started_at"),
+        finished_at=fields.moment("finished_at") if fields.has("finished_at") else None,
+        interrupted=fields.flag("interrupted"),
+        target=fields.text("target"),
+        targets=fields.texts("targets") if fields.has("targets") else (fields.text("target"),),
+        server={key: str(server.get(key)) for key in server},
+        runs=tuple(_run(run) for run in fields.items("runs")),
+    )
+
+
+def _run(fields: Fields) -> LoadedRun:
+    phases = fields.fields("phases_ms")
+    histogram = fields.histogram("histogram")
+    ok = fields.count("ok")
+    if histogram.count != ok:
+        raise fields.wrong("histogram.data", f"holds {histogram.count:,} operations, but ok is {ok:,}")
+    phase_histograms = fields.fields("phase_histograms") if fields.has("phase_histograms") else None
+    return LoadedRun(
+        label=fields.text("label"),
+        concurrency=fields.count("concurrency"),
+        driver=fields.text("driver") if fields.has("driver") else fields.text("pool"),
+        warmup_s=fields.number("warmup_s"),
+        duration_s=fields.number("duration_s"),
+        interrupted=fields.flag("interrupted") if fields.has("interrupted") else False,
+        ok=ok,
+        failed=fields.count("failed"),
+        unfinished=fields.count("unfinished"),
+        errors=_counts(fields.fields("errors")),
+        failures=tuple(_failure(item) for item in fields.items("failures")) if fields.has("failures") else (),
+        throughput=fields.number("throughput"),
+        latency_ms=_summary(fields.fields("latency_ms")),
+        failure_ms=_summary(fields.fields("failure_ms")) if fields.has("failure_ms") else None,
+        phases_ms={name: _summary(phases.fields(name)) for name in phases},
+        histogram=histogram,
+        phase_histograms={}
+        if phase_histograms is None
+        else {name: phase_histograms.histogram(name) for name in phase_histograms},
+        failure_histogram=fields.histogram("failure_histogram")
+        if fields.has("failure_histogram")
+        else Histogram(),
+        timeline=tuple(_second(item) for item in fields.items("timeline")),
+        client=_client(fields.fields("client")),
+        targets=tuple(_target(item) for item in fields.items("targets")) if fields.has("targets") else (),
+    )
+
+
+def _counts(fields: Fields) -> dict[str, int]:
+    return {key: fields.count(key) for key in fields}
+
+
+def _summary(fields: Fields) -> LoadedSummary:
+    return LoadedSummary(**{name: fields.optional_number(name) for name in LoadedSummary.__slots__})
+
+
+def _failure(fields: Fields) -> LoadedFailure:
+    return LoadedFailure(
+        kind=fields.text("kind"),
+        phase=fields.text("phase"),
+        sqlstate=fields.text("sqlstate") if fields.has("sqlstate") else None,
+        count=fields.count("count"),
+        sample=fields.text("sample"),
+    )
+
+
+def _second(fields: Fields) -> LoadedSecond:
+    def addition(key: str) -> float | None:
+        return fields.optional_number(key) if fields.has(key) else None
+
+    return LoadedSecond(
+        t=fields.number("t"),
+        seconds=addition("seconds") or 1.0,
+        ok=fields.count("ok"),
+        failed=fields.count("failed"),
+        in_flight=fields.count("in_flight"),
+        p50=fields.optional_number("p50"),
+        p95=addition("p95"),
+        p99=fields.optional_number("p99"),
+        max=fields.optional_number("max"),
+        lag_ms=fields.optional_number("lag_ms"),
+        cpu_s=addition("cpu_s"),
+    )
+
+
+def _client(fields: Fields) -> LoadedClient:
+    return LoadedClient(
+        cpu_s=fields.number("cpu_s"),
+        cpu_us_per_op=fields.optional_number("cpu_us_per_op"),
+        cpu_percent=fields.optional_number("cpu_percent") if fields.has("cpu_percent") else None,
+        rss_mb=fields.optional_number("rss_mb"),
+        saturated=fields.flag("saturated"),
+        why=fields.text("why") if fields.has("why") else None,
+    )
+
+
+def _target(fields: Fields) -> LoadedTarget:
+    return LoadedTarget(
+        target=fields.text("target"),
+        ok=fields.count("ok"),
+        failed=fields.count("failed"),
+        unfinished=fields.count("unfinished"),
+        throughput=fields.number("throughput"),
+        errors=_counts(fields.fields("errors")),
+        latency_ms=_summary(fields.fields("latency_ms")),
+        histogram=fields.histogram("histogram"),
+    )

@@ -1,0 +1,114 @@
+"""Pictures of results, as PNG or SVG, without a display and without pyplot.
+
+All are drawn from a `LoadedResult`, so the picture of a run and that of its file are the same.
+matplotlib is imported when the first picture is drawn.
+"""
+
+import io
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from pool_bench.errors import UsageError
+from pool_bench.report.files import write_atomically
+from pool_bench.report.loaded import LoadedResult
+
+if TYPE_CHECKING:
+    from pool_bench.report.plot_parts import Sheet
+
+Format = Literal["png", "svg"]
+_FORMATS: Final[dict[str, Format]] = {".png": "png", ".svg": "svg"}
+
+
+def plot_format(path: Path, *, option: str = "") -> Format:
+    """The format that `path` asks for by its suffix.
+
+    Raises:
+        UsageError: the suffix is neither `.png` nor `.svg`; names `option` and the path.
+    """
+    found = _FORMATS.get(path.suffix.lower())
+    if found is None:
+        raise UsageError(f"{f'{option}: ' if option else ''}{path} must end in .png or .svg")
+    return found
+
+
+def plot_run(result: LoadedResult, *, run: int = 0, file_format: Format = "png") -> bytes:
+    """One run: latency histogram with percentiles, phases, timeline."""
+
+    def draw() -> "Sheet":
+        from pool_bench.report.plot_run import draw_run
+
+        return draw_run(result, result.runs[run])
+
+    return _render(draw, file_format)
+
+
+def plot_sweep(result: LoadedResult, *, file_format: Format = "png") -> bytes:
+    """All runs of a sweep: throughput and latency against concurrency."""
+
+    def draw() -> "Sheet":
+        from pool_bench.report.plot_sweep import draw_sweep
+
+        return draw_sweep(result)
+
+    return _render(draw, file_format)
+
+
+def plot_compare(results: Sequence[LoadedResult], *, file_format: Format = "png") -> bytes:
+    """Several results over each other: histograms and percentiles, or curves where one is a sweep."""
+
+    def draw() -> "Sheet":
+        from pool_bench.report.plot_compare import draw_compare
+
+        return draw_compare(results)
+
+    return _render(draw, file_format)
+
+
+def plot(results: Sequence[LoadedResult], *, file_format: Format = "png") -> bytes:
+    """The picture that fits: of one run, of one sweep, or a comparison of several files.
+
+    Raises:
+        UsageError: there is no run to draw.
+    """
+    for result in results:
+        if not result.runs:
+            raise UsageError(f"{result.source} holds no run to plot")
+    if not results:
+        raise UsageError("no result file to plot")
+    if len(results) > 1:
+        return plot_compare(results, file_format=file_format)
+    if len(results[0].runs) > 1:
+        return plot_sweep(results[0], file_format=file_format)
+    return plot_run(results[0], file_format=file_format)
+
+
+def save_plot(path: Path, results: Sequence[LoadedResult]) -> None:
+    """Draw `results` as `plot` does and write the picture to `path`, as a whole or not at all.
+
+    Raises:
+        UsageError: wrong suffix, nothing to draw, or the path cannot be written.
+    """
+    write_atomically(path, plot(results, file_format=plot_format(path)))
+
+
+def _render(draw: "Callable[[], Sheet]", file_format: Format) -> bytes:
+    # Without a writable home matplotlib logs that it made a temporary directory, and on its first
+    # use that it builds a font cache: neither is about the benchmark.
+    logger = logging.getLogger("matplotlib")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        from pool_bench.report.plot_parts import style
+
+        with warnings.catch_warnings(), style():
+            # A name in a script the font does not have is drawn as boxes, without a word on stderr.
+            warnings.filterwarnings("ignore", message="Glyph .* missing")
+            target = io.BytesIO()
+            metadata = {"Date": None} if file_format == "svg" else None
+            draw().figure.savefig(target, format=file_format, metadata=metadata)
+            return target.getvalue()
+    finally:
+        logger.setLevel(level)

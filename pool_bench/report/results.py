@@ -1,0 +1,245 @@
+"""The result file: a `Session` as JSON, in the names DESIGN.md fixes (schema `pool-bench/1`).
+
+Reading it back is `loaded.py`; pictures are drawn from what that reads, for fresh runs too.
+"""
+
+import json
+import math
+import os
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from pool_bench.errors import UsageError
+from pool_bench.report.files import check_writable, write_atomically
+from pool_bench.report.loaded import SCHEMA, LoadedResult, load_result, parse_result
+from pool_bench.runs import RunResult, Session
+from pool_bench.stats import BenchStats, Histogram, Interval, errors_by_name
+
+__all__ = [
+    "SCHEMA",
+    "LoadedResult",
+    "check_writable",
+    "default_path",
+    "dumps",
+    "from_session",
+    "load_result",
+    "session_to_json",
+    "write_json",
+]
+
+JsonValue: TypeAlias = "Mapping[str, JsonValue] | Sequence[JsonValue] | str | int | float | bool | None"
+JsonObject = dict[str, JsonValue]
+
+_VERSIONED: Final = ("pool-bench", "asyncpg", "psycopg", "uvloop", "numpy")
+
+
+def session_to_json(session: Session) -> JsonObject:
+    """The result file's content; every number in it is finite."""
+    return {
+        "schema": SCHEMA,
+        "tool": session.tool,
+        "name": session.name,
+        "started_at": _timestamp(session.started_at),
+        "finished_at": None if session.finished_at is None else _timestamp(session.finished_at),
+        "interrupted": session.interrupted,
+        "argv": list(session.argv),
+        "target": session.targets[0] if session.targets else "",
+        "targets": list(session.targets),
+        "server": dict(session.server),
+        "host": _host(session.runs),
+        "config": {
+            key: _finite(value) if isinstance(value, float) else value
+            for key, value in session.config.items()
+        },
+        "runs": [_run(run) for run in session.runs],
+    }
+
+
+def from_session(session: Session) -> LoadedResult:
+    """What `load_result` would give for the file of `session`, without the file."""
+    return parse_result(dumps(session_to_json(session)).decode("utf-8"), source="this run")
+
+
+def dumps(content: Mapping[str, JsonValue]) -> bytes:
+    """`content` as indented UTF-8 JSON.
+
+    Raises:
+        ValueError: it holds a number JSON has no word for (NaN, an infinity).
+    """
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    # A lone surrogate, from an undecodable byte in argv, is no valid UTF-8.
+    return text.encode("utf-8", errors="backslashreplace") + b"\n"
+
+
+def write_json(path: Path, content: Mapping[str, JsonValue]) -> None:
+    """Write `content` to `path` as a whole or not at all.
+
+    Raises:
+        UsageError: the path cannot be written; an older file there is left as it was.
+        ValueError: `content` is no JSON; an older file there is left as it was.
+    """
+    write_atomically(path, dumps(content))
+
+
+def default_path(output_dir: Path, session: Session) -> Path:
+    """Where a session's file goes, such as `results/pg-connection-bench_20261121T023000Z_NAME_c50.json`.
+
+    Never a path with a file at it, nor one whose picture (`.png`, `.svg`) is there already.
+    """
+    levels = [run.concurrency for run in session.runs]
+    span = f"c{min(levels)}-{max(levels)}" if len(levels) > 1 else f"c{levels[0]}" if levels else ""
+    name = re.sub(r"[^\w.-]+", "-", session.name).strip("-.")[:60]
+    when = _utc(session.started_at).strftime("%Y%m%dT%H%M%SZ")
+    stem = "_".join(part for part in (session.tool, when, name, span) if part)
+    for number in range(1, 10_000):
+        path = output_dir / f"{stem}{f'-{number}' if number > 1 else ''}.json"
+        if not any(path.with_suffix(suffix).exists() for suffix in (".json", ".png", ".svg")):
+            return path
+    raise UsageError(f"{output_dir} is full of files named {stem}-N.json")
+
+
+def _run(run: RunResult) -> JsonObject:
+    total = run.total
+    content: JsonObject = {
+        "label": run.label,
+        "concurrency": run.concurrency,
+        "rate": None,
+        "processes": run.client.processes,
+        "driver": run.driver,
+        "warmup_s": _rounded(run.warmup_s),
+        "duration_s": _rounded(run.duration_s),
+        "interrupted": run.interrupted,
+        "ok": total.ok,
+        "failed": total.failed,
+        "unfinished": total.unfinished,
+        "success_rate": _finite(total.success_rate),
+        "errors": errors_by_name(total.errors),
+        "failures": _failures(total),
+        "throughput": _rounded(run.throughput),
+        "latency_ms": total.latency.summary_ms(),
+        "failure_ms": total.failure_latency.summary_ms(),
+        "phases_ms": {
+            str(phase): histogram.summary_ms() for phase, histogram in sorted(total.phases.items())
+        },
+        "warmup": {"ok": run.warmup.ok, "failed": run.warmup.failed},
+        "histogram": _histogram(total.latency),
+        "phase_histograms": {
+            str(phase): _histogram(histogram) for phase, histogram in sorted(total.phases.items())
+        },
+        "failure_histogram": _histogram(total.failure_latency),
+        "timeline": [_interval(interval) for interval in total.intervals],
+        "client": _client(run),
+    }
+    if len(run.per_target) > 1:
+        content["targets"] = [
+            _target(run, name, stats) for name, stats in zip(run.targets, run.per_target, strict=True)
+        ]
+    return content
+
+
+def _target(run: RunResult, name: str, stats: BenchStats) -> JsonObject:
+    return {
+        "target": name,
+        "ok": stats.ok,
+        "failed": stats.failed,
+        "unfinished": stats.unfinished,
+        "success_rate": _finite(stats.success_rate),
+        "throughput": _rounded(stats.ok / run.duration_s if run.duration_s else 0.0),
+        "errors": errors_by_name(stats.errors),
+        "failures": _failures(stats),
+        "latency_ms": stats.latency.summary_ms(),
+        "histogram": _histogram(stats.latency),
+    }
+
+
+def _failures(stats: BenchStats) -> list[JsonObject]:
+    ranked = sorted(stats.failures.items(), key=lambda item: (-item[1].count, item[0]))
+    return [
+        {
+            "kind": str(key.kind),
+            "phase": str(key.phase),
+            "sqlstate": key.sqlstate or None,
+            "count": failure.count,
+            "sample": failure.sample,
+        }
+        for key, failure in ranked
+    ]
+
+
+def _histogram(histogram: Histogram) -> JsonObject:
+    return {"encoding": "hdr-v2-base64", "unit": "us", "data": histogram.encode()}
+
+
+def _interval(interval: Interval) -> JsonObject:
+    percentiles = (interval.p50, interval.p95, interval.p99, interval.max)
+    if interval.latency is not None:
+        percentiles = tuple(interval.latency.percentiles_ms((50, 95, 99, 100)))  # type: ignore[assignment]
+    p50, p95, p99, top = percentiles
+    return {
+        "t": _rounded(interval.t),
+        "seconds": _rounded(interval.seconds),
+        "ok": interval.ok,
+        "failed": interval.failed,
+        "in_flight": interval.in_flight,
+        "p50": _rounded(p50),
+        "p95": _rounded(p95),
+        "p99": _rounded(p99),
+        "max": _rounded(top),
+        "lag_ms": _rounded(interval.lag_ms),
+        "cpu_s": _rounded(interval.cpu_s),
+    }
+
+
+def _client(run: RunResult) -> JsonObject:
+    client = run.client
+    p50, p99, top = client.lag.percentiles_ms((50, 99, 100))
+    return {
+        "cpu_s": _rounded(client.cpu_s),
+        "cpu_us_per_op": _rounded(run.cpu_us_per_op),
+        "cpu_percent": _rounded(client.cpu_share * 100),
+        "rss_mb": _rounded(client.rss_bytes / 2**20),
+        "loop_lag_ms": {"p50": _rounded(p50), "p99": _rounded(p99), "max": _rounded(top)},
+        "event_loop": run.event_loop,
+        "saturated": run.saturation is not None,
+        "why": run.saturation,
+    }
+
+
+def _host(runs: Sequence[RunResult]) -> JsonObject:
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions: JsonObject = {}
+    for package in _VERSIONED:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return {
+        "cpus": os.cpu_count(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "event_loop": runs[0].event_loop if runs else "",
+        "versions": versions,
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _rounded(value: float | None) -> float | None:
+    """Six decimals (a nanosecond in milliseconds); None for what is no number."""
+    finite = _finite(value)
+    return None if finite is None else round(finite, 6)
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _timestamp(moment: datetime) -> str:
+    return _utc(moment).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,304 @@
+"""What a run came to, in plain text of at most 100 columns.
+
+Figures come straight from the statistics; this file only lays them out. Percentiles that rest on a
+handful of operations are marked, and where the client was the bottleneck a sentence says so:
+a number without its doubt is worse than none.
+"""
+
+import textwrap
+from collections.abc import Sequence
+from typing import Final
+
+from pool_bench.errors import Phase
+from pool_bench.report.buckets import log_bars
+from pool_bench.report.text import (
+    Paint,
+    bar,
+    clean,
+    ellipsize,
+    format_edge,
+    format_percent,
+    format_rate,
+    table,
+)
+from pool_bench.runs import SATURATED_CPU_SHARE, RunResult
+from pool_bench.stats import PERCENTILES, BenchStats, Histogram
+from pool_bench.units import format_duration, format_ms
+
+WIDTH: Final = 100
+FEWEST_BEYOND: Final = 10
+_HISTOGRAM_ROWS: Final = 22
+_FOOTNOTE: Final = f"~ fewer than {FEWEST_BEYOND} samples beyond it"
+
+
+def is_thin(percentile: float, count: int) -> bool:
+    """Whether a percentile of `count` samples has fewer than ten of them beyond it."""
+    # In integers: 1 - 0.9999 is not exact, and the limit itself is a likely count.
+    beyond = count * (10_000 - round(percentile * 100))
+    return 0 <= beyond < FEWEST_BEYOND * 10_000
+
+
+def run_summary(run: RunResult, *, colour: bool = False) -> str:
+    """Everything about one run.
+
+    Args:
+        run: the finished run.
+        colour: use ANSI colours.
+
+    Returns:
+        Lines of at most 100 columns, without a line break at the end.
+    """
+    paint = Paint(colour=colour)
+    sections = [
+        _headline(run, paint),
+        _latency(run.total.latency, paint),
+        _phases(run.total, paint),
+        _per_target(run, paint),
+        _failures(run.total, paint),
+        _histogram(run.total.latency, paint),
+        _client(run, paint),
+        _notes(run, paint),
+    ]
+    return "\n\n".join("\n".join(lines) for lines in sections if lines)
+
+
+def _headline(run: RunResult, paint: Paint) -> list[str]:
+    total = run.total
+    setting = " · ".join((clean(run.label), run.driver, format_duration(run.duration_s)))
+    if run.interrupted:
+        setting += " · interrupted"
+    counts = [
+        paint(f"{format_rate(run.throughput)} conn/s", "bold", "green" if total.ok else "red"),
+        f"{total.attempts:,} attempts",
+        f"{total.ok:,} ok",
+        paint(f"{total.failed:,} failed", *(("red",) if total.failed else ())),
+        paint(f"{total.unfinished:,} unfinished", *(("yellow",) if total.unfinished else ())),
+        f"success {format_percent(total.success_rate)}",
+    ]
+    lines = [paint(ellipsize(setting, WIDTH), "bold"), "  ".join(counts)]
+    if run.warmup_s or run.warmup.attempts:
+        warmup = f"warm-up: {run.warmup.ok:,} ok, {run.warmup.failed:,} failed"
+        if run.warmup.unfinished:
+            warmup += f", {run.warmup.unfinished:,} unfinished"
+        lines.append(paint(f"{warmup}, not counted", "dim"))
+    return lines
+
+
+def _latency(latency: Histogram, paint: Paint) -> list[str]:
+    if not latency.count:
+        return [paint("No operation succeeded: there is no latency to show.", "red")]
+    heads, values, thin = ["min"], [latency.percentile_ms(0)], False
+    for percentile, value in zip(PERCENTILES, latency.percentiles_ms(PERCENTILES), strict=True):
+        mark = is_thin(percentile, latency.count)
+        thin = thin or mark
+        heads.append(f"p{percentile:g}{' ~' if mark else ''}")
+        values.append(value)
+    summary = latency.summary_ms()
+    values[0] = summary["min"]
+    heads += ["max", "mean", "stdev"]
+    values += [summary["max"], summary["mean"], summary["stdev"]]
+    lines = table([["latency, ms", *heads], ["", *map(format_ms, values)]])
+    lines[0] = paint(lines[0], "bold")
+    if thin:
+        lines.append(paint(_FOOTNOTE, "dim"))
+    return lines
+
+
+def _phases(total: BenchStats, paint: Paint) -> list[str]:
+    phases = [
+        (phase, total.phases[phase]) for phase in Phase if phase in total.phases and total.phases[phase].count
+    ]
+    if not phases or not total.latency.total_s:
+        return []
+    rows = [["phases, ms", "count", "p50", "p90", "p99", "max", "share of mean"]]
+    for phase, histogram in phases:
+        # A phase that only some operations go through weighs as much as the time spent in it.
+        share = histogram.total_s / total.latency.total_s
+        p50, p90, p99, top = histogram.percentiles_ms((50, 90, 99, 100))
+        rows.append(
+            [
+                str(phase),
+                f"{histogram.count:,}",
+                *map(format_ms, (p50, p90, p99, top)),
+                f"{share:.1%}",
+                bar(share, 20),
+            ]
+        )
+    lines = table(rows, left=(0, 7))
+    lines[0] = paint(lines[0], "bold")
+    return lines
+
+
+def _per_target(run: RunResult, paint: Paint) -> list[str]:
+    if len(run.per_target) < 2:
+        return []
+    rows = [["target", "conn/s", "ok", "failed", "unfinished", "success", "p50 ms", "p99 ms", "max ms"]]
+    for index, stats in enumerate(run.per_target):
+        name = clean(run.targets[index]) if index < len(run.targets) else f"target {index + 1}"
+        p50, p99, top = stats.latency.percentiles_ms((50, 99, 100))
+        rate = stats.ok / run.duration_s if run.duration_s else 0.0
+        counts = (f"{stats.ok:,}", f"{stats.failed:,}", f"{stats.unfinished:,}")
+        latency = map(format_ms, (p50, p99, top))
+        success = format_percent(stats.success_rate)
+        rows.append([ellipsize(name, 32), format_rate(rate), *counts, success, *latency])
+    lines = table(rows, gap=1 if max(map(len, table(rows))) > WIDTH else 2)
+    lines[0] = paint(lines[0], "bold")
+    return [ellipsize(line, WIDTH) if not index else line for index, line in enumerate(lines)]
+
+
+def _failures(total: BenchStats, paint: Paint) -> list[str]:
+    if not total.failures:
+        return []
+    ranked = sorted(total.failures.items(), key=lambda item: (-item[1].count, item[0]))
+    rows = [["failures", "phase", "sqlstate", "count", "of failed"]]
+    for key, failure in ranked:
+        share = failure.count / total.failed if total.failed else None
+        rows.append(
+            [
+                str(key.kind),
+                str(key.phase),
+                clean(key.sqlstate) or "-",
+                f"{failure.count:,}",
+                format_percent(share),
+            ]
+        )
+    drawn = table(rows, left=(0, 1, 2))
+    lines = [paint(drawn[0], "bold")]
+    for line, (_, failure) in zip(drawn[1:], ranked, strict=True):
+        lines.append(paint(line, "red"))
+        lines.append(paint(f"    e.g. {ellipsize(clean(failure.sample), WIDTH - 9)}", "dim"))
+    p50, p99 = total.failure_latency.percentiles_ms((50, 99))
+    lines.append(
+        f"time to fail: p50 {format_ms(p50)} ms, p99 {format_ms(p99)} ms (not part of the latency above)"
+    )
+    return lines
+
+
+def _histogram(latency: Histogram, paint: Paint) -> list[str]:
+    bars = log_bars(latency, at_most=_HISTOGRAM_ROWS)
+    if not bars:
+        return []
+    top = max(one.count for one in bars)
+    rows: list[list[str]] = []
+    for index, one in enumerate(bars):
+        # A long empty stretch between two modes is one line, not twenty.
+        if not one.count and index and not bars[index - 1].count:
+            if rows[-1] != ["", "…"]:
+                rows[-1] = ["", "…"]
+            continue
+        share = one.count / latency.count
+        low, high = format_edge(one.low_ms), format_edge(one.high_ms)
+        rows.append([f"{low} - {high}", f"{one.count:,}", format_percent(share), bar(one.count / top, 50)])
+    head = paint("latency histogram, successes", "bold")
+    return [head, *table(rows, left=(3,))]
+
+
+def _client(run: RunResult, paint: Paint) -> list[str]:
+    client = run.client
+    p50, p99, top = client.lag.percentiles_ms((50, 99, 100))
+    per_op = "-" if run.cpu_us_per_op is None else f"{run.cpu_us_per_op:,.0f}"
+    lag = f"loop lag p50 {format_ms(p50)}, p99 {format_ms(p99)}, max {format_ms(top)} ms"
+    processes = f" · {client.processes} processes" if client.processes > 1 else ""
+    return [
+        paint("client", "bold"),
+        f"  CPU {client.cpu_share:.0%} of a core, {per_op} us per operation"
+        f" · RSS {client.rss_bytes / 2**20:,.0f} MB{processes}",
+        f"  {lag}{f' ({clean(run.event_loop)})' if run.event_loop else ''}",
+    ]
+
+
+def _notes(run: RunResult, paint: Paint) -> list[str]:
+    lines = []
+    if run.saturation is not None:
+        lines += [paint(line, "yellow") for line in _wrap(saturation_note(run), "  ")]
+    if run.total.unfinished:
+        note = (
+            f"{run.total.unfinished:,} operations were still open when the grace period ended. "
+            "They count as attempts, not as successes, and how long they would have taken is not in the "
+            "figures above: the highest percentiles are too low by them."
+        )
+        lines += [paint(line, "yellow") for line in _wrap(note, "  ")]
+    return lines
+
+
+def saturation_note(run: RunResult) -> str:
+    """What it means that the client was the bottleneck, and what to do; "" where it was not."""
+    if run.saturation is None:
+        return ""
+    busy = run.client.cpu_share > SATURATED_CPU_SHARE * run.client.processes
+    words = [f"The client was the bottleneck: {run.saturation}."]
+    if busy:
+        words.append(
+            "The rate is what this client can do, not the limit of the target, and the latency is an "
+            "upper bound: part of it was spent waiting for the client. "
+            "Another concurrency does not change that."
+        )
+    else:
+        words.append(
+            "Something else kept the generator from running (other processes, a stolen or throttled core), "
+            "so the latency is an upper bound: part of it was spent waiting for the client."
+        )
+    cures = []
+    if run.driver != "wire":
+        cures.append("use --driver wire, which spends a fraction of the CPU on each connection")
+    cures.append("run the generator on another machine, or give it a core the server does not use")
+    words.append(f"What helps: {'; or '.join(cures)}.")
+    return " ".join(words)
+
+
+def sweep_table(runs: Sequence[RunResult], *, colour: bool = False) -> str:
+    """One row for each level of a sweep, the highest throughput and saturated levels marked.
+
+    Returns:
+        Lines of at most 100 columns, without a line break at the end; "" for no runs.
+    """
+    if not runs:
+        return ""
+    paint = Paint(colour=colour)
+    best = max(runs, key=lambda run: run.throughput)
+    rows = [
+        [
+            "concurrency",
+            "conn/s",
+            "p50 ms",
+            "p95 ms",
+            "p99 ms",
+            "max ms",
+            "success",
+            "failed",
+            "client CPU",
+            "",
+        ]
+    ]
+    for run in runs:
+        p50, p95, p99, top = run.total.latency.percentiles_ms((50, 95, 99, 100))
+        marks = []
+        if run is best and run.total.ok:
+            marks.append("highest")
+        if not run.total.ok:
+            marks.append("no success")
+        if run.interrupted:
+            marks.append("cut short")
+        latency = map(format_ms, (p50, p95, p99, top))
+        outcome = (format_percent(run.total.success_rate), f"{run.total.failed:,}")
+        cpu = f"{run.client.cpu_share:.0%}{' !' if run.saturation else '  '}"
+        rate = format_rate(run.throughput)
+        rows.append([f"{run.concurrency:,}", rate, *latency, *outcome, cpu, ", ".join(marks)])
+    drawn = table(rows, left=(9,), gap=1)
+    lines = [paint(drawn[0], "bold")]
+    for line, run in zip(drawn[1:], runs, strict=True):
+        style = ("red",) if not run.total.ok else ("green",) if run is best else ()
+        lines.append(paint(line, *style))
+    if any(run.saturation for run in runs):
+        lines.append("! the client was the bottleneck: the target may do better than this level shows")
+    if best.total.ok:
+        lines.append(
+            f"Highest throughput: {format_rate(best.throughput)} conn/s at concurrency {best.concurrency:,}."
+        )
+    else:
+        lines.append(paint("No level had a success.", "red"))
+    return "\n".join(lines)
+
+
+def _wrap(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, subsequent_indent=indent, break_long_words=True, break_on_hyphens=False)
