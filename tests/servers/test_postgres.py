@@ -161,6 +161,24 @@ def test_a_restart_waits_for_a_port_that_is_briefly_taken(
     assert _query(restartable.url) == 1
 
 
+def test_a_restart_that_failed_can_be_tried_again(
+    restartable: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access = restartable.kept.run(["/bin/cat", str(restartable.data_directory / "pg_hba.conf")], timeout_s=5)
+    restartable.kept.write("data/pg_hba.conf", "nonsense\n")
+    with pytest.raises(ServerStartError, match="could not load"):
+        restartable.restart()
+    restartable.kept.write("data/pg_hba.conf", access)
+    restartable.restart()
+    assert _query(restartable.url) == 1
+
+
+def test_a_server_that_crashed_can_be_restarted(restartable: EmbeddedPostgres) -> None:
+    os.kill(restartable.pid, signal.SIGKILL)
+    restartable.restart()
+    assert _query(restartable.url, "SELECT answer FROM kept") == 42
+
+
 def test_a_server_that_is_not_started_cannot_be_restarted() -> None:
     server = EmbeddedPostgres()
     with pytest.raises(RuntimeError, match="PostgreSQL is not started"):
