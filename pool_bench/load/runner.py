@@ -23,6 +23,7 @@ from pool_bench.stats import BenchStats
 
 # How long the child may take beyond its own bounds before it is taken for dead.
 _PATIENCE_S: Final = 30.0
+_EXIT_S: Final = 5.0
 # The summary needs percentiles of whole runs; only the view needs those of the last seconds.
 _OPEN_INTERVALS: Final = 2
 
@@ -69,9 +70,9 @@ class StopSwitch:
         """Becomes readable once asked."""
         return self._read
 
-    def sleep(self, seconds: float) -> None:
-        """Sleep unless or until asked to stop."""
-        wait([self._read], seconds)
+    def sleep(self, seconds: float) -> bool:
+        """Sleep unless or until asked to stop; returns whether it was asked."""
+        return bool(wait([self._read], seconds))
 
     def close(self) -> None:
         """Free the pipe."""
@@ -118,11 +119,14 @@ class Run:
         process.start()
         child_snapshots.close()
         child_control.close()
+        complete = False
         try:
             yield from self._receive(snapshots, control)
+            complete = True
         finally:
+            # Without this pipe the child ends itself; it is waited for only where it had its say.
             control.close()
-            process.join(_PATIENCE_S if self.result.duration_s else 1.0)
+            process.join(_EXIT_S if complete else 0)
             if process.is_alive():
                 process.kill()
                 process.join()

@@ -85,12 +85,12 @@ def write_json(path: Path, content: Mapping[str, JsonValue]) -> None:
     write_atomically(path, dumps(content))
 
 
-def default_path(output_dir: Path, session: Session) -> Path:
+def default_path(output_dir: Path, session: Session, *, levels: Sequence[int] = ()) -> Path:
     """Where a session's file goes, such as `results/pg-connection-bench_20261121T023000Z_NAME_c50.json`.
 
     Never a path with a file at it, nor one whose picture (`.png`, `.svg`) is there already.
     """
-    levels = [run.concurrency for run in session.runs]
+    levels = levels or [run.concurrency for run in session.runs]
     span = f"c{min(levels)}-{max(levels)}" if len(levels) > 1 else f"c{levels[0]}" if levels else ""
     name = re.sub(r"[^\w.-]+", "-", session.name).strip("-.")[:60]
     when = _utc(session.started_at).strftime("%Y%m%dT%H%M%SZ")

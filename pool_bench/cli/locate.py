@@ -1,0 +1,118 @@
+"""Which targets a command means: URLs, else the environment, else an embedded server."""
+
+import getpass
+import os
+import stat
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
+from pool_bench.targets import NAMING_VARIABLES, Target, parse_target
+
+# Connections to the embedded server beyond those the run holds: reserved slots, a look from outside,
+# and backends of drivers that do not wait until the server has closed.
+_SPARE_CONNECTIONS: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the targets come from.
+
+    Attributes:
+        targets: what the user named; empty for the embedded server.
+        origin: says so in words.
+    """
+
+    targets: tuple[Target, ...]
+    origin: str
+
+    @property
+    def is_embedded(self) -> bool:
+        """True where no server was named."""
+        return not self.targets
+
+
+def find_targets(urls: tuple[str, ...], *, application_name: str) -> Place:
+    """The targets named by `--url`, else by DATABASE_URL, else by PGHOST, PGHOSTADDR or PGPORT.
+
+    Raises:
+        UsageError: a URL is malformed.
+    """
+    env = os.environ
+    if urls:
+        return Place(tuple(read_url(url, env, application_name) for url in urls), "--url")
+    if env.get("DATABASE_URL"):
+        return Place((read_url(env["DATABASE_URL"], env, application_name),), "DATABASE_URL")
+    if any(env.get(name) for name in NAMING_VARIABLES):
+        return Place((read_url("postgresql://", env, application_name),), "PG* variables")
+    return Place((), "embedded")
+
+
+def read_url(url: str, env: Mapping[str, str], application_name: str) -> Target:
+    """Read one URL with what this machine adds to it: PG* variables, user name, password file.
+
+    Raises:
+        UsageError: the URL is malformed.
+    """
+    return parse_target(
+        url,
+        env={"PGAPPNAME": application_name, **env},
+        default_user=_system_user(),
+        default_host=_default_host(),
+        read_passfile=_read_passfile,
+    )
+
+
+def _system_user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a user id without an entry in the password database
+        return "postgres"
+
+
+def _default_host() -> str:
+    for directory in ("/var/run/postgresql", "/tmp"):  # noqa: S108  # libpq's own defaults
+        if any(Path(directory).glob(".s.PGSQL.*[0-9]")):
+            return directory
+    return "localhost"
+
+
+def _read_passfile(path: str | None) -> str:
+    """The password file's text, "" without one; like libpq, one that others can read is not used."""
+    file = Path(path).expanduser() if path else Path("~/.pgpass").expanduser()
+    try:
+        with file.open(encoding="utf-8", errors="surrogateescape") as stream:
+            mode = os.fstat(stream.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                return ""
+            if sys.platform != "win32" and mode & (stat.S_IRWXG | stat.S_IRWXO):
+                print(
+                    f"warning: {file} is not used: others can read it (chmod 600 {file})",
+                    file=sys.stderr,
+                )
+                return ""
+            return stream.read()
+    except OSError:
+        return ""
+
+
+def serve(place: Place, *, connections: int) -> "AbstractContextManager[EmbeddedPostgres | None]":
+    """The embedded server, sized for `connections`, where no target was named; else nothing.
+
+    Raises:
+        ServerStartError: on entry, the server does not start.
+    """
+    if not place.is_embedded:
+        return nullcontext()
+    # Drivers that do not wait for the server's end have up to half as many backends dying.
+    size = max(100, connections + connections // 2 + _SPARE_CONNECTIONS)
+    return EmbeddedPostgres(PostgresConfig(max_connections=size))
+
+
+def embedded_target(server: EmbeddedPostgres, *, application_name: str) -> Target:
+    """The target that the embedded server is; the environment has no say in it."""
+    return parse_target(server.url, env={"PGAPPNAME": application_name}, default_user="postgres")

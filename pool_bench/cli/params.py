@@ -1,0 +1,78 @@
+"""Option types and the error handling that the commands share."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pool_bench.errors import PoolBenchError, UsageError
+from pool_bench.units import parse_duration
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_LEFT = 130
+
+
+class Duration(click.ParamType[float]):
+    """Seconds, written `500ms`, `30s`, `5m`, `1h30m` or as a bare number of seconds.
+
+    Args:
+        zero: whether nought is allowed.
+    """
+
+    name = "duration"
+
+    def __init__(self, *, zero: bool = False) -> None:
+        self._zero = zero
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read the text; the default may be a number already."""
+        try:
+            seconds = parse_duration(value) if isinstance(value, str) else float(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if seconds == 0 and not self._zero:
+            self.fail("it must be more than nought", param, ctx)
+        return seconds
+
+
+class OutputPath(click.ParamType[Path]):
+    """A path to write to, as a `Path`."""
+
+    name = "file"
+
+    def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Read the text."""
+        if not str(value):
+            self.fail("it must not be empty", param, ctx)
+        return Path(value)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> "list[CompletionItem]":
+        """Let the shell complete file names."""
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(incomplete, type="file")]
+
+
+def guard(action: Callable[[], int]) -> int:
+    """Run `action` and return its exit code, errors made one line on stderr."""
+    try:
+        return action()
+    except UsageError as error:
+        click.echo(f"error: {error}", err=True)
+        return EXIT_USAGE
+    except PoolBenchError as error:
+        click.echo(f"error: {error}", err=True)
+        return EXIT_FAILED
+    except BrokenPipeError:
+        # The reader has gone (`| head`); Python would complain once more when it flushes at exit.
+        sys.stdout = open("/dev/null", "w") if Path("/dev/null").exists() else sys.stdout  # noqa: SIM115, PTH123
+        return EXIT_FAILED
