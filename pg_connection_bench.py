@@ -4,14 +4,13 @@ Options, wiring and exit codes; everything else is in `pool_bench/`. Heavy impor
 functions that need them, so that `--help` answers at once.
 """
 
-import sys
 from pathlib import Path
 from typing import Literal
 
 import click
 
 from pool_bench import __version__
-from pool_bench.cli.params import Duration, OutputPath, guard
+from pool_bench.cli.params import Duration, OutputPath, guard, run_cli
 
 TOOL = "pg-connection-bench"
 
@@ -263,8 +262,8 @@ def plot(ctx: click.Context, files: tuple[Path, ...], output: Path | None, plot_
 
 def main() -> None:
     """The console script."""
-    cli(prog_name=TOOL)
+    run_cli(cli, TOOL)
 
 
 if __name__ == "__main__":
-    sys.exit(cli(prog_name=TOOL))
+    main()

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -60,6 +60,18 @@ class OutputPath(click.ParamType[Path]):
         from click.shell_completion import CompletionItem
 
         return [CompletionItem(incomplete, type="file")]
+
+
+def run_cli(command: click.Command, prog_name: str) -> NoReturn:
+    """Run a Click command as a console script: usage errors are one line, and exit code 2."""
+    try:
+        code = command.main(prog_name=prog_name, standalone_mode=False)
+    except click.ClickException as error:
+        click.echo(f"error: {' '.join(error.format_message().split())} (see {prog_name} --help)", err=True)
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = EXIT_LEFT
+    sys.exit(code)
 
 
 def guard(action: Callable[[], int]) -> int:
