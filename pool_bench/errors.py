@@ -100,11 +100,22 @@ _KIND_BY_SQLSTATE: Final = {
 }
 
 
+# asyncio raises some of these without an errno ("Connection lost").
+_KIND_BY_CLASS: Final = (
+    (TimeoutError, FailureKind.TIMEOUT),
+    (ConnectionRefusedError, FailureKind.REFUSED),
+    (ConnectionError, FailureKind.RESET),
+)
+
+
 def kind_of_os_error(error: OSError) -> FailureKind:
-    """Classify a socket error by its errno; `OTHER` where the errno says nothing about connecting."""
-    if error.errno is None:
-        return FailureKind.OTHER
-    return _KIND_BY_ERRNO.get(error.errno, FailureKind.OTHER)
+    """Classify a socket error by its errno or its class; `OTHER` where neither is about connecting."""
+    if error.errno is not None:
+        return _KIND_BY_ERRNO.get(error.errno, FailureKind.OTHER)
+    for kind_of_error, kind in _KIND_BY_CLASS:
+        if isinstance(error, kind_of_error):
+            return kind
+    return FailureKind.OTHER
 
 
 def kind_of_sqlstate(sqlstate: str | None, message: str = "") -> FailureKind:

@@ -22,7 +22,8 @@ _Choice = TypeVar("_Choice")
 
 DEFAULT_PORT: Final = 5432
 _MASK: Final = "***"
-_PASSFILE_LINE: Final = re.compile(r"((?:\\.|[^:\\])*):" * 4 + r"(.*)")
+# What stands behind an unescaped colon in the password is dropped, as libpq does.
+_PASSFILE_LINE: Final = re.compile(r"((?:\\.|[^:\\])*):" * 4 + r"((?:\\.|[^:\\]|\\$)*)")
 
 _ENVIRONMENT: Final = {
     "host": "PGHOST",
@@ -51,6 +52,18 @@ _ENVIRONMENT: Final = {
     "max_protocol_version": "PGMAXPROTOCOLVERSION",
 }
 _PARAMETERS: Final = frozenset(_ENVIRONMENT) | {"sslpassword", "fallback_application_name"}
+
+_SECRET_NAME: Final = re.compile(r"(?i)pass|pwd|secret|token")
+# From the first colon to the last @ before the next URL, so that an unescaped @ hides all of it.
+_CREDENTIALS: Final = re.compile(r"(://[^:\s]*):(?:(?![\s,]+[a-z]+://).)*@", re.DOTALL)
+# `scheme://user:secret` without a host: what stands where a port belongs may be a password.
+_CREDENTIALS_ONLY: Final = re.compile(r"(://[^:/@?\s\[]*):(?!\d{0,5}(?:[,/?\s]|$)|\*\*\*@)\S*")
+_ENCODED_NAME: Final = re.compile(r"(?<=[?&])[^=&\s]*%[^=&\s]*(?==)")
+# An unescaped & is part of the secret unless a parameter follows it.
+_SECRET_VALUE: Final = re.compile(
+    r"(?i)\b(\w*(?:pass|pwd|secret|token)\w*\s*=\s*)"
+    rf"(?:'(?:\\.|[^'\\])*'|(?!&(?:{'|'.join(sorted(_PARAMETERS))})=)\S)*"
+)
 
 # These name a server. Someone who only keeps PGUSER or PGPASSWORD in a profile named none.
 NAMING_VARIABLES: Final = ("PGHOST", "PGHOSTADDR", "PGPORT")
@@ -84,10 +97,10 @@ class Host:
         return "\0" + path[1:] if path.startswith("@") else path
 
     def __str__(self) -> str:
-        name = f"[{self.name}]" if ":" in self.name else self.name
-        if name.startswith(("/", "@")):
-            name = quote(name, safe="")
-        return f"{name}:{self.port}"
+        name = re.sub(
+            r"[^\w.:~-]", lambda match: quote(match[0], errors="surrogateescape", safe=""), self.name
+        )
+        return f"[{name}]:{self.port}" if ":" in name else f"{name}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +149,8 @@ class Target:
     def __str__(self) -> str:
         """A URL without secrets that names the target."""
         places = ",".join(str(host) for host in self.hosts)
-        text = f"postgresql://{quote(self.user, safe='')}@{places}/{quote(self.dbname, safe='')}"
+        user, dbname = (quote(name, safe="", errors="surrogateescape") for name in (self.user, self.dbname))
+        text = f"postgresql://{user}@{places}/{dbname}"
         shown = []
         if self.sslmode != "prefer":
             shown.append(f"sslmode={self.sslmode}")
@@ -150,11 +164,18 @@ def redact(text: str) -> str:
 
     Malformed URLs lose more than well-formed ones, never less.
     """
-    # The last @ ends the credentials here, so that an unescaped @ in a password hides all of it.
-    text = re.sub(r"(\w://[^:/@?\s]*):\S*@", rf"\1:{_MASK}@", text)
-    # `scheme://user:secret` without a host: what stands where a port belongs may be a password.
-    text = re.sub(r"(\w://[^:/@?\s\[]*):(?!\d+(?:[,/?\s]|$))[^@/?,\s]*(?=[,/?\s]|$)", rf"\1:{_MASK}", text)
-    return re.sub(r"(?i)\b(\w*password\s*=\s*)('[^']*'|[^&\s]*)", rf"\1{_MASK}", text)
+    text = _CREDENTIALS.sub(rf"\1:{_MASK}@", text)
+    text = _CREDENTIALS_ONLY.sub(rf"\1:{_MASK}", text)
+    text = _ENCODED_NAME.sub(
+        lambda match: unquote(match[0]) if _SECRET_NAME.search(unquote(match[0])) else match[0], text
+    )
+    return _SECRET_VALUE.sub(rf"\1{_MASK}", text)
+
+
+def _shown(url: str) -> str:
+    """`url` for an error message: on one line and without secrets."""
+    # White space ends a URL in running text; here all of it is one.
+    return redact("".join(c if c.isprintable() and c != " " else "\N{REPLACEMENT CHARACTER}" for c in url))
 
 
 def parse_target(
@@ -181,58 +202,69 @@ def parse_target(
     given = _split_url(url)
     values = {key: env[name] for key, name in _ENVIRONMENT.items() if env.get(name)}
     values |= given
-    return _build(values, default_user, default_host, read_passfile, redact(url))
+    return _build(values, default_user, default_host, read_passfile, _shown(url))
 
 
 def _split_url(url: str) -> dict[str, str]:
-    match = re.fullmatch(r"postgres(?:ql)?://([^/?#]*)(?:/([^?#]*))?(?:\?([^#]*))?", url)
-    if match is None:
-        raise UsageError(f"{redact(url)!r} is not a PostgreSQL URL (postgresql://user@host:port/database)")
-    authority, path, query = match[1], match[2], match[3]
+    """The parameters a URL names; the scan of libpq's conninfo_uri_parse_options."""
+    scheme = re.match(r"postgres(?:ql)?://", url)
+    if scheme is None:
+        raise UsageError(f"{_shown(url)} is not a PostgreSQL URL (postgresql://user@host:port/database)")
     values: dict[str, str] = {}
-    credentials, at, places = authority.rpartition("@")
-    if at:
-        user, colon, password = credentials.partition(":")
+    rest = url[scheme.end() :]
+    # More lenient than libpq in one thing: an unescaped @ may stand in the password.
+    at = re.split(r"[/?]", rest, maxsplit=1)[0].rfind("@")
+    if at < 0:
+        at = rest.partition("/")[0].find("@")
+    if at >= 0:
+        user, _, password = rest[:at].partition(":")
         if user:
             values["user"] = _decode(user, url)
-        if colon:
+        if password:
             values["password"] = _decode(password, url)
-    if places:
-        names, ports = zip(*(_split_place(place, url) for place in places.split(",")), strict=True)
-        if any(names):
-            values["host"] = ",".join(names)
-        if any(ports):
-            values["port"] = ",".join(ports)
+    rest, _, query = rest[at + 1 :].partition("?")
+    places, _, path = rest.partition("/")
+    names, ports = zip(*(_split_place(place, url) for place in places.split(",")), strict=True)
+    # Two empty places are still two places.
+    if any(names) or len(names) > 1:
+        values["host"] = ",".join(names)
+    if any(ports) or len(ports) > 1:
+        values["port"] = ",".join(ports)
     if path:
         values["dbname"] = _decode(path, url)
-    for pair in (query or "").split("&") if query else ():
+    return values | _split_query(query, url)
+
+
+def _split_query(query: str, url: str) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for pair in query.removesuffix("&").split("&") if query else ():
         key, equals, value = pair.partition("=")
-        if not equals:
-            raise UsageError(f"{redact(url)}: a URL parameter is written name=value")
+        if not equals or "=" in value:
+            raise UsageError(f"{_shown(url)}: a URL parameter is written name=value")
         key, value = _decode(key, url), _decode(value, url)
         if key == "ssl" and value == "true":
             key, value = "sslmode", "require"
         if key not in _PARAMETERS:
-            # Behind an unescaped ? in a password the "name" would be the rest of it.
-            named = f" {key!r}" if re.fullmatch(r"[a-z_]+", key) and "@" not in (query or "") else ""
-            raise UsageError(f"{redact(url)}: URL parameter{named} is not supported")
+            # Behind an unescaped ? or & in a password the "name" would be the rest of it.
+            named = f" {key!r}" if re.fullmatch(r"[a-z_]+", key) and f"{key}=" in _shown(url) else ""
+            raise UsageError(f"{_shown(url)}: URL parameter{named} is not supported")
         values[key] = value
     return values
 
 
 def _split_place(place: str, url: str) -> tuple[str, str]:
-    match = re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]*)(?::(.*))?", place)
+    match = re.fullmatch(r"(\[[^\]]+\]|[^:\[\]]*)(?::(.*))?", place, re.DOTALL)
     if match is None:
-        raise UsageError(f"{redact(url)}: write an IPv6 address in brackets, as [::1]:5432")
-    return _decode(match[1].strip("[]"), url), match[2] or ""
+        raise UsageError(f"{_shown(url)}: write an IPv6 address in brackets, as [::1]:5432")
+    return _decode(match[1].strip("[]"), url), _decode(match[2] or "", url)
 
 
 def _decode(text: str, url: str) -> str:
     if re.search(r"%(?![0-9a-fA-F]{2})", text):
-        raise UsageError(f"{redact(url)}: a percent sign must be written %25")
+        raise UsageError(f"{_shown(url)}: a percent sign must be written %25")
     decoded = unquote(text, errors="surrogateescape")
     if "\0" in decoded:
-        raise UsageError(f"{redact(url)}: %00 is not allowed")
+        raise UsageError(f"{_shown(url)}: a zero byte (%00) is not allowed")
     return decoded
 
 
@@ -252,18 +284,20 @@ def _build(
     for key, allowed in unsupported.items():
         if values.get(key, allowed[0]) not in allowed:
             raise UsageError(f"{shown}: {key} can only be {' or '.join(allowed)} here")
-    user = values.get("user", default_user)
+    user = values.get("user") or default_user
+    # A certificate from a public authority proves nothing without the name in it.
+    default_mode: SslMode = "verify-full" if values.get("sslrootcert") == "system" else "prefer"
     target = Target(
         hosts=_hosts(values, default_host, shown),
         user=user,
-        dbname=values.get("dbname", user),
-        password=values.get("password"),
-        sslmode=_choice(values, "sslmode", SslMode, "prefer", shown),
+        dbname=values.get("dbname") or user,
+        password=values.get("password") or None,
+        sslmode=_choice(values, "sslmode", SslMode, default_mode, shown),
         sslnegotiation=_choice(values, "sslnegotiation", SslNegotiation, "postgres", shown),
-        sslrootcert=values.get("sslrootcert"),
-        sslcert=values.get("sslcert"),
-        sslkey=values.get("sslkey"),
-        sslpassword=values.get("sslpassword"),
+        sslrootcert=values.get("sslrootcert") or None,
+        sslcert=values.get("sslcert") or None,
+        sslkey=values.get("sslkey") or None,
+        sslpassword=values.get("sslpassword") or None,
         sslsni=values.get("sslsni") != "0",
         ssl_min_protocol_version=_choice(values, "ssl_min_protocol_version", TlsVersion, "TLSv1.2", shown),
         ssl_max_protocol_version=_choice(values, "ssl_max_protocol_version", TlsVersion, None, shown),
@@ -295,7 +329,7 @@ def _connect_timeout(text: str | None, shown: str) -> float | None:
     """libpq: whole seconds; zero, negative or absent mean no limit."""
     if text is None:
         return None
-    if not re.fullmatch(r"-?\d+", text.strip()):
+    if not re.fullmatch(r"-?[0-9]{1,9}", text.strip()):
         raise UsageError(f"{shown}: connect_timeout must be a whole number of seconds")
     return float(text) if int(text) > 0 else None
 
@@ -315,7 +349,7 @@ def _check_tls(target: Target, shown: str) -> None:
 
 
 def _hosts(values: Mapping[str, str], default_host: str, shown: str) -> tuple[Host, ...]:
-    addresses = values["hostaddr"].split(",") if "hostaddr" in values else []
+    addresses = values["hostaddr"].split(",") if values.get("hostaddr") else []
     names = values["host"].split(",") if "host" in values else [""] * max(1, len(addresses))
     ports = values.get("port", "").split(",")
     if addresses and len(addresses) != len(names):
@@ -328,7 +362,7 @@ def _hosts(values: Mapping[str, str], default_host: str, shown: str) -> tuple[Ho
     for index, (name, port) in enumerate(zip(names, ports, strict=True)):
         address = addresses[index] if addresses and addresses[index] else None
         # The text is not shown: where `user:secret` lacks its host, it is a password.
-        if port and not (port.isdecimal() and port.isascii() and 1 <= int(port) <= 65535):
+        if port and not (re.fullmatch(r"0*[0-9]{1,5}", port) and 1 <= int(port) <= 65535):
             raise UsageError(f"{shown}: the port must be a number from 1 to 65535")
         hosts.append(
             Host(name=name or address or default_host, port=int(port or DEFAULT_PORT), address=address)
@@ -346,32 +380,36 @@ def _with_passfile(target: Target, text: str) -> Target:
     return replace(target, hosts=hosts)
 
 
-def parse_passfile(text: str) -> list[tuple[str, str, str, str, str]]:
-    r"""Entries of a password file: host, port, database, user, password.
+def parse_passfile(text: str) -> list[tuple[tuple[str | None, ...], str]]:
+    r"""Entries of a password file: host, port, database and user (None matches any), and the password.
 
-    Fields are split at `:`; `\:` and `\\` stand for the characters themselves. The password is the
-    rest of the line. Lines without five fields are passed over, as libpq does.
+    Fields are split at `:`; `\:` and `\\` stand for the characters themselves. Comments and lines
+    without five fields are passed over, as libpq does.
     """
-    entries = []
-    for line in text.splitlines():
-        if not line or line.startswith("#"):
-            continue
-        match = _PASSFILE_LINE.fullmatch(line)
-        if match is not None:
-            host, port, database, user, password = (re.sub(r"\\(.)", r"\1", part) for part in match.groups())
-            entries.append((host, port, database, user, password))
+    entries: list[tuple[tuple[str | None, ...], str]] = []
+    # Not splitlines(), which also splits at characters a password may contain.
+    for line in text.split("\n"):
+        match = _PASSFILE_LINE.match(line.rstrip("\r"))
+        if match is not None and not line.startswith("#"):
+            *fields, password = match.groups()
+            keys = tuple(None if part == "*" else _unescape(part) for part in fields)
+            entries.append((keys, _unescape(password)))
     return entries
 
 
-def _look_up(entries: list[tuple[str, str, str, str, str]], host: Host, dbname: str, user: str) -> str | None:
+def _unescape(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text)
+
+
+def _look_up(
+    entries: list[tuple[tuple[str | None, ...], str]], host: Host, dbname: str, user: str
+) -> str | None:
     # Sockets in a default directory are found under the name localhost.
     names = {host.name, "localhost"} if host.name in ("/tmp", "/var/run/postgresql") else {host.name}  # noqa: S108
-    for entry_host, port, database, entry_user, password in entries:
-        if (
-            (entry_host == "*" or entry_host in names)
-            and port in ("*", str(host.port))
-            and database in ("*", dbname)
-            and entry_user in ("*", user)
+    for (entry_host, *others), password in entries:
+        if (entry_host is None or entry_host in names) and all(
+            wanted is None or wanted == actual
+            for wanted, actual in zip(others, (str(host.port), dbname, user), strict=True)
         ):
-            return password
+            return password or None
     return None

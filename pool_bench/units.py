@@ -1,10 +1,11 @@
 """Durations, counts and latencies between numbers and the way people write them."""
 
+import math
 import re
 from typing import Final
 
 _SECONDS_PER_UNIT: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_PART: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(us|µs|ms|s|m|h|d)?")
+_PART: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(us|[µμ]s|ms|s|m|h|d)?")
 
 
 def parse_duration(text: str) -> float:
@@ -24,16 +25,21 @@ def parse_duration(text: str) -> float:
             break
         unit = match[2]
         bare = unit is None
-        total += float(match[1]) * (1.0 if unit is None else _SECONDS_PER_UNIT[unit.replace("µ", "u")])
+        total += float(match[1]) * (
+            1.0 if unit is None else _SECONDS_PER_UNIT[unit.replace("µ", "u").replace("μ", "u")]
+        )
         position = match.end()
-    if position == 0 or position < len(stripped):
+    if position == 0 or position < len(stripped) or not math.isfinite(total):
         raise ValueError(f"{text!r} is not a duration (write 500ms, 30s, 5m or 1h30m)")
     return total
 
 
 def format_duration(seconds: float) -> str:
     """Write seconds the way `parse_duration` reads them, to three significant digits below a minute."""
-    if seconds < 1:
+    if 0 < seconds < 0.001:
+        return f"{seconds * 1e6:.3f}".rstrip("0").rstrip(".") + "us"
+    # From here on three digits would round up to `1e+03ms`.
+    if seconds < 0.9995:
         return f"{seconds * 1000:.3g}ms"
     if seconds < 60:
         return f"{seconds:.3g}s"

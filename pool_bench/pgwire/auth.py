@@ -12,6 +12,7 @@ from pool_bench.pgwire.scram import (
     ChannelBinding,
     ScramClient,
     ScramKeyCache,
+    raw_utf8,
     saslprep,
 )
 
@@ -22,7 +23,7 @@ class Credentials:
 
     Attributes:
         user: the user of the start-up message (MD5 hashes it).
-        password: None where there is none to send.
+        password: None or empty where there is none to send, as in libpq.
         channel_binding: whether SCRAM must be tied to the TLS channel.
         cache: keeps SCRAM keys between connections; None derives them each time.
     """
@@ -34,7 +35,7 @@ class Credentials:
     secret: bytes | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "secret", None if self.password is None else saslprep(self.password))
+        object.__setattr__(self, "secret", saslprep(self.password) if self.password else None)
 
 
 class Authenticator:
@@ -46,13 +47,13 @@ class Authenticator:
             None without TLS, b"" where the certificate's algorithm has no such hash.
     """
 
-    __slots__ = ("_bound", "_certificate_hash", "_credentials", "_scram")
+    __slots__ = ("_binding", "_bound", "_certificate_hash", "_credentials", "_scram")
 
     def __init__(self, credentials: Credentials, certificate_hash: bytes | None = None) -> None:
         self._credentials = credentials
         self._certificate_hash = certificate_hash
         self._scram: ScramClient | None = None
-        self._bound = False
+        self._binding = self._bound = False
 
     def answer(self, request: ev.ServerEvent) -> ev.ClientEvent | None:
         """The event to send for an authentication request; None where nothing is to be sent.
@@ -72,6 +73,7 @@ class Authenticator:
                 return ev.SASLResponse(self._exchange.final(data))
             case ev.AuthenticationSASLFinal(data):
                 self._exchange.verify(data)
+                self._bound = self._binding
                 return None
             case ev.AuthenticationMD5Password(salt):
                 return ev.Password(self._md5(salt))
@@ -88,14 +90,15 @@ class Authenticator:
         return self._scram
 
     def _raw_password(self) -> bytes:
-        if self._credentials.password is None:
+        password = self._credentials.password
+        if not password:
             raise AuthenticationError("the server wants a password, but none was given")
         if self._credentials.channel_binding == "require":
             raise AuthenticationError("channel binding is required, but the server wants a plain password")
-        return self._credentials.password.encode("utf-8", "surrogateescape")
+        return raw_utf8(password)
 
     def _md5(self, salt: bytes) -> bytes:
-        user = self._credentials.user.encode("utf-8", "surrogateescape")
+        user = raw_utf8(self._credentials.user)
         inner = hashlib.md5(self._raw_password() + user, usedforsecurity=False).hexdigest()
         outer = hashlib.md5(inner.encode("ascii") + salt, usedforsecurity=False).hexdigest()
         return b"md5" + outer.encode("ascii")
@@ -108,7 +111,7 @@ class Authenticator:
         if SCRAM_SHA_256_PLUS in mechanisms and self._certificate_hash and wanted != "disable":
             mechanism = SCRAM_SHA_256_PLUS
             binding = ChannelBinding(b"p=tls-server-end-point,,", self._certificate_hash)
-            self._bound = True
+            self._binding = True
         elif SCRAM_SHA_256_PLUS in mechanisms and self._certificate_hash is None and wanted != "disable":
             # RFC 5802, section 6: offered outside TLS it can only be an attack or a confused server.
             raise AuthenticationError("the server offers channel binding on a connection without TLS")
@@ -120,6 +123,10 @@ class Authenticator:
             can_bind = bool(self._certificate_hash) and wanted != "disable"
             binding = ChannelBinding(b"y,," if can_bind else b"n,,")
         else:
-            raise AuthenticationError(f"the server offers only {', '.join(mechanisms) or 'no mechanism'}")
+            raise AuthenticationError(f"the server offers only {_printable(', '.join(mechanisms))}")
         self._scram = ScramClient(credentials.secret, binding, credentials.cache)
         return ev.SASLInitialResponse(mechanism, self._scram.first())
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text[:100]) or "no mechanism"

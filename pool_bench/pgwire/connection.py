@@ -49,6 +49,7 @@ _DATA_ROW: Final = ord("D")
 _COPY_DATA: Final = ord("d")
 _COMMAND_COMPLETE: Final = ord("C")
 _EMPTY_QUERY: Final = ord("I")
+_ERROR: Final = ord("E")
 _IGNORED_IN_QUERY: Final = frozenset(b"THc")  # row description, copy out, copy done
 _COPY_IN: Final = frozenset(b"GW")
 
@@ -66,7 +67,6 @@ _UNAUTHENTICATED: Final = frozenset(
     )
 )
 _QUERY_STATES: Final = frozenset((State.QUERYING, State.TERMINATED))
-_OVER: Final = frozenset((State.CLOSED, State.BROKEN))
 
 # What stands between AuthenticationOk and BackendKeyData is the same on every connection to one
 # server, so it is parsed once. The tail is BackendKeyData of protocol 3.0 and an idle ReadyForQuery.
@@ -126,8 +126,11 @@ class Connection:
         return self._position < len(self._data)
 
     def receive_data(self, data: bytes) -> None:
-        """Take bytes from the server; `b""` says that it closed its side."""
-        if not data:
+        """Take bytes from the server; `b""` says that it closed its side.
+
+        What follows the end, or what broke the protocol, is thrown away.
+        """
+        if not data or self._closed:
             self._closed = True
             return
         if self._skip:
@@ -158,24 +161,29 @@ class Connection:
             return self._parse()
         except RemoteProtocolError:
             self.state = State.BROKEN
+            self._closed = True
+            self._data = b""
+            self._position = self._skip = 0
             raise
 
     def _parse(self) -> ev.ServerEvent | NeedData:
         while True:
             state = self.state
-            if state in _OVER:
-                return NEED_DATA
             data, position = self._data, self._position
             available = len(data) - position
-            if state is State.TLS_ASKED and available:
+            if state < State.STARTING and available:
                 answer = self._tls_answer(data[position])
                 if answer is not None:
                     return answer
+            elif state >= State.CLOSED:
+                if state is State.BROKEN:
+                    raise RemoteProtocolError("the server has broken the protocol before")
+                return NEED_DATA
             if available < 5:
                 return self._no_more()
             kind = data[position]
             length = int.from_bytes(data[position + 1 : position + 5], "big", signed=True)
-            if kind == 69 and state is State.STARTING and not 8 <= length <= MAX_STARTUP_MESSAGE_BYTES:
+            if kind == _ERROR and state <= State.STARTING and not 8 <= length <= MAX_STARTUP_MESSAGE_BYTES:
                 return self._old_error()
             if length < 4:
                 raise RemoteProtocolError(f"message {chr(kind)!r} has length {length}")
@@ -204,6 +212,8 @@ class Connection:
                 event: ev.ServerEvent = ev.CommandComplete(tag, self._rows, self._row_bytes)
                 self._rows = self._row_bytes = 0
                 return event
+            if kind == _ERROR:
+                self._rows = self._row_bytes = 0
         parser = _PARSERS.get(kind)
         if parser is None:
             raise RemoteProtocolError(f"unexpected message {chr(kind)!r} while {self.state.name}")
@@ -244,19 +254,21 @@ class Connection:
         self._position = tail
 
     def _tls_answer(self, byte: int) -> ev.SSLAnswer | None:
-        if byte == ord("E"):
+        if self.state is not State.TLS_ASKED:
+            raise RemoteProtocolError(f"the server speaks unasked, while {self.state.name}")
+        if byte == _ERROR:
             return None
         if byte not in b"SN":
             raise RemoteProtocolError(f"answer to SSLRequest is {chr(byte)!r}")
         self._position += 1
         self.state = State.TLS_ANSWERED
         # Bytes sent along with the answer were put there by someone in the middle (CVE-2021-23222).
-        if byte == ord("S") and self.trailing_data:
+        if self.trailing_data:
             raise RemoteProtocolError("unencrypted data after the answer to SSLRequest")
         return ev.SSLAnswer(byte == ord("S"))
 
     def _old_error(self) -> ev.ServerEvent | NeedData:
-        """Before it has read the start-up message a server may answer in protocol 2: a plain string."""
+        """A server that cannot even fork answers as in protocol 2: a plain string without a length."""
         data, position = self._data, self._position
         end = data.find(b"\0", position, position + MAX_STARTUP_MESSAGE_BYTES)
         if end < 0:

@@ -14,6 +14,7 @@ _INT32: Final = struct.Struct("!i")
 
 SSL_REQUEST_CODE: Final = 80877103
 PROTOCOL_MAJOR: Final = 3
+_MAX_SHOWN_CHARACTERS: Final = 1000
 
 
 def _message(kind: bytes, body: bytes) -> bytes:
@@ -205,13 +206,16 @@ class ErrorResponse:
 
     @property
     def sqlstate(self) -> str | None:
-        """The five-character code, if sent."""
-        return self.fields.get("C")
+        """The five-character code, if sent and if it is one."""
+        code = self.fields.get("C", "")
+        return code if len(code) == 5 and code.isascii() and code.isalnum() else None
 
     @property
     def message(self) -> str:
-        """The primary message, on one line."""
-        return " ".join(self.fields.get("M", "").split())
+        """The primary message: one line, printable and not endless, whatever the server sent."""
+        words = self.fields.get("M", "")[: 4 * _MAX_SHOWN_CHARACTERS].split()
+        text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(words))
+        return text if len(text) <= _MAX_SHOWN_CHARACTERS else text[: _MAX_SHOWN_CHARACTERS - 1] + "…"
 
     @property
     def severity(self) -> str:

@@ -29,14 +29,20 @@ def saslprep(password: str) -> bytes:
     Returns:
         UTF-8 bytes.
     """
-    raw = password.encode("utf-8", "surrogateescape")
     if password.isascii() and password.isprintable():
-        return raw
+        return password.encode("ascii")
     try:
-        prepared = _saslprep(password)
+        return _saslprep(password).encode("utf-8")
     except UnicodeError:
-        return raw
-    return prepared.encode("utf-8")
+        return raw_utf8(password)
+
+
+def raw_utf8(text: str) -> bytes:
+    """Bytes of `text` as they came from the operating system, surrogate escapes included."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
 
 
 def _saslprep(text: str) -> str:
@@ -183,11 +189,13 @@ class ScramClient:
             AuthenticationError: it does not, or reports an error instead.
         """
         if final.startswith(b"e="):
-            reason = final[2:64].decode("ascii", "replace")
+            reason = "".join(c if c.isprintable() else "?" for c in final[2:64].decode("ascii", "replace"))
             raise AuthenticationError(f"the server ended the SCRAM exchange: {reason}")
         try:
             signature = base64.b64decode(final[2:].split(b",")[0], validate=True)
         except binascii.Error:
             signature = b""
-        if not final.startswith(b"v=") or not hmac.compare_digest(signature, self._server_signature):
+        # Before `final` there is no signature to compare with, and nothing equals nothing.
+        expected = self._server_signature
+        if not expected or not final.startswith(b"v=") or not hmac.compare_digest(signature, expected):
             raise AuthenticationError("the server's SCRAM signature is wrong: it does not know the password")

@@ -14,7 +14,10 @@ from pool_bench.pgwire import events as ev
 
 
 class State(IntEnum):
-    """Where a connection is; integers, since an `Enum` member's hash is computed in Python."""
+    """Where a connection is; integers, since an `Enum` member's hash is computed in Python.
+
+    In order: what comes before `STARTING` may see no message, what comes after `TERMINATED` is over.
+    """
 
     NEW = auto()
     TLS_ASKED = auto()
@@ -76,6 +79,8 @@ _STARTING: Final[_Transitions] = {
 # None keeps the state.
 SERVER: Final[Mapping[State, _Transitions]] = MappingProxyType(
     {
+        S.NEW: {},
+        S.TLS_ANSWERED: {},
         S.TLS_ASKED: {ev.SSLAnswer: S.TLS_ANSWERED, ev.ErrorResponse: S.FAILED},
         S.STARTING: _STARTING,
         # While we think, the server can still lose patience.
