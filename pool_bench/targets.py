@@ -230,6 +230,9 @@ def _split_url(url: str) -> dict[str, str]:
         values["host"] = ",".join(names)
     if any(ports) or len(ports) > 1:
         values["port"] = ",".join(ports)
+    if "@" in path:
+        # libpq would take the rest of a password with an unescaped / for a database, and show it.
+        raise UsageError(f"{_shown(url)}: write / in a password as %2F, and @ in a database name as %40")
     if path:
         values["dbname"] = _decode(path, url)
     return values | _split_query(query, url)
