@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pool_bench.pgwire import NEED_DATA, Connection, RemoteProtocolError, State
+from pool_bench.pgwire import NEED_DATA, Connection, LocalProtocolError, RemoteProtocolError, State
 from pool_bench.pgwire import connection as module
 from pool_bench.pgwire import events as ev
 from tests.pgwire.test_splits import ALL
@@ -31,7 +31,7 @@ def _devour(connection: Connection, chunks: list[bytes]) -> None:
                 pytest.fail("more events than bytes")
         except RemoteProtocolError as error:
             assert connection.state is State.BROKEN
-            assert str(error).isprintable()
+            assert str(error).isprintable()  # noqa: PT017 - it need not be raised
             assert buffered(connection) == 0
             return
         assert buffered(connection) <= _CAP + len(chunk)
@@ -73,7 +73,7 @@ def test_a_damaged_stream_is_events_or_a_protocol_error(name: str, data: st.Data
             return
         try:
             connection.send(event)
-        except module.LocalProtocolError:
+        except LocalProtocolError:
             return
         damaged = bytearray(stream)
         for _ in range(data.draw(st.integers(0, 4))):

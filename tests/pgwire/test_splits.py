@@ -1,9 +1,13 @@
 """However the network cuts a stream, it means the same."""
 
+from contextlib import suppress
+from itertools import pairwise
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pool_bench.pgwire import RemoteProtocolError
 from pool_bench.pgwire import connection as connection_module
 from pool_bench.pgwire import events as ev
 from tests.pgwire.wire import (
@@ -89,7 +93,7 @@ def test_any_cuts_give_the_events_of_whole_delivery(name: str, cold: bool, data:
     def split(stream: bytes) -> list[bytes]:
         cuts = sorted(data.draw(st.sets(st.integers(1, max(1, len(stream) - 1)), max_size=12)))
         edges = [0, *cuts, len(stream)]
-        return [piece for a, b in zip(edges, edges[1:], strict=False) if (piece := stream[a:b])]
+        return [piece for a, b in pairwise(edges) if (piece := stream[a:b])]
 
     expected = play(ALL[name])
     if cold:
@@ -136,10 +140,8 @@ def test_known_reports_never_change_what_is_heard(pairs: list[tuple[str, str]], 
 def test_reports_that_are_none_are_not_remembered(block: bytes) -> None:
     forget_reports()
     for split in (whole, by_bytes):
-        try:
+        with suppress(RemoteProtocolError):
             play([(STARTUP, OK + block + KEY + READY)], split)
-        except connection_module.RemoteProtocolError:
-            pass
     assert not connection_module._known_reports
 
 

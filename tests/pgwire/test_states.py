@@ -64,7 +64,7 @@ SERVER_MESSAGES: dict[type[ev.ServerEvent], bytes] = {
 
 
 def in_state(state: State) -> Connection:
-    scram = [(STARTUP, SASL), (FIRST, CHALLENGE), (FINAL, PROOF)]
+    scram: list[tuple[ev.ClientEvent, bytes]] = [(STARTUP, SASL), (FIRST, CHALLENGE), (FINAL, PROOF)]
     ways: dict[State, list[tuple[ev.ClientEvent, bytes]]] = {
         State.NEW: [],
         State.TLS_ASKED: [(ev.SSLRequest(), b"")],
@@ -212,10 +212,12 @@ def test_a_text_in_place_of_a_message_is_the_error_of_a_server_that_cannot_start
 
 def test_a_text_without_an_end_is_refused_in_time() -> None:
     connection = in_state(State.STARTING)
+    for _ in range(29):
+        connection.receive_data(b"E" * 1000)
+        assert connection.next_event() is NEED_DATA
+    connection.receive_data(b"E" * 1000)
     with pytest.raises(RemoteProtocolError, match="without an end"):
-        for _ in range(100):
-            connection.receive_data(b"E" * 1000)
-            assert connection.next_event() is NEED_DATA
+        connection.next_event()
 
 
 def test_rows_before_a_query_are_refused() -> None:

@@ -120,7 +120,7 @@ def by_bytes(data: bytes) -> list[bytes]:
 
 
 def drain(connection: Connection) -> list[ev.ServerEvent]:
-    events = []
+    events: list[ev.ServerEvent] = []
     while True:
         event = connection.next_event()
         if event is NEED_DATA:
