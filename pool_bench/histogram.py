@@ -204,7 +204,6 @@ class Histogram:
         Raises:
             ValueError: the text is no HdrHistogram encoding of this layout.
         """
-        import binascii
         import zlib
 
         from hdrh.codec import HdrCookieException, HdrLengthException
@@ -212,7 +211,7 @@ class Histogram:
 
         try:
             hdr = HdrHistogram.decode(data)
-        except (HdrCookieException, HdrLengthException, binascii.Error, zlib.error, IndexError) as error:
+        except (HdrCookieException, HdrLengthException, ValueError, zlib.error, IndexError) as error:
             raise ValueError(f"not an HdrHistogram V2 encoding: {error}") from error
         if (hdr.lowest_trackable_value, hdr.highest_trackable_value, hdr.significant_figures) != (
             LOWEST_US,

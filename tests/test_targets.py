@@ -51,7 +51,7 @@ def _urls(draw: st.DrawFn) -> str:
         url += encoded(user) + ("" if password is None else ":" + encoded(password)) + "@"
     places = draw(st.lists(st.tuples(_host, _port), min_size=0, max_size=3))
     url += ",".join(host + port for host, port in places)
-    parameters = draw(
+    parameters: dict[str, str] = draw(
         st.dictionaries(
             st.sampled_from(["sslmode", "application_name", "user", "dbname", "password", "options"]),
             _any,
@@ -59,7 +59,7 @@ def _urls(draw: st.DrawFn) -> str:
         )
     )
     if "sslmode" in parameters:
-        parameters["sslmode"] = draw(_mode)
+        parameters |= {"sslmode": draw(_mode)}
     dbname = draw(st.one_of(st.none(), st.just(""), _any))
     if dbname is not None:
         url += "/" + encoded(dbname)
@@ -503,7 +503,7 @@ def test_a_planted_password_is_shown_nowhere(secret: str, encode: bool, shape: s
         target = parse(url)
     except UsageError as error:
         shown.append(str(error))
-        assert str(error).isprintable()
+        assert str(error).isprintable()  # noqa: PT017 - it need not be raised
     else:
         shown += [str(target), repr(target), repr(target.hosts)]
     for text in shown:
@@ -532,7 +532,7 @@ def test_any_text_is_a_target_or_a_usage_error_of_one_line(text: str) -> None:
     try:
         target = parse(text)
     except UsageError as error:
-        assert str(error).isprintable()
+        assert str(error).isprintable()  # noqa: PT017 - it need not be raised
     else:
         assert str(target).isprintable()
     redact(text)
