@@ -68,10 +68,8 @@ def test_buckets_are_those_of_hdrhistogram(values: list[int]) -> None:
     assert list(counts) == list(expected[indices])
     assert ours.count == theirs.total_count
     for index in indices[:5]:
-        low, high = (
-            int(bucket_lower_us(indices)[indices == index][0]),
-            int(bucket_upper_us(indices)[indices == index][0]),
-        )
+        one = np.array([index])
+        low, high = int(bucket_lower_us(one)[0]), int(bucket_upper_us(one)[0])
         assert theirs.get_lowest_equivalent_value(low) == low
         assert theirs.get_highest_equivalent_value(low) == high
 
@@ -399,7 +397,8 @@ def test_sealed_intervals_keep_their_percentiles_and_cannot_be_merged() -> None:
     one.seal()
     one.seal()
     assert one.latency is None
-    assert (one.p50, one.max) == (pytest.approx(1.0, rel=1e-3), 3.0)
+    assert one.p50 == pytest.approx(1.0, rel=1e-3)
+    assert one.max == 3.0
     for a, b in ((one, second(1.0, [])), (second(1.0, []), one)):
         with pytest.raises(ValueError, match="sealed"):
             a.merge(b)
@@ -419,5 +418,6 @@ def test_sealing_spares_the_last_intervals() -> None:
 def test_what_the_client_cost_adds_up_over_time() -> None:
     usage = ClientUsage(cpu_s=0.5, wall_s=1.0, rss_bytes=10, lag=histogram([1000]))
     usage.merge(ClientUsage(cpu_s=0.7, wall_s=1.0, rss_bytes=5, lag=histogram([2000])))
-    assert (usage.cpu_share, usage.rss_bytes, usage.lag.count) == (pytest.approx(0.6), 10, 2)
+    assert usage.cpu_share == pytest.approx(0.6)
+    assert (usage.rss_bytes, usage.lag.count) == (10, 2)
     assert ClientUsage().cpu_share == 0.0

@@ -63,7 +63,8 @@ def _urls(draw: st.DrawFn) -> str:
     dbname = draw(st.one_of(st.none(), st.just(""), _any))
     if dbname is not None:
         url += "/" + encoded(dbname)
-    if parameters or draw(st.booleans()):
+    empty_query = draw(st.booleans())
+    if parameters or empty_query:
         url += "?" + "&".join(f"{key}={encoded(value)}" for key, value in parameters.items())
         url += draw(st.sampled_from(["", "&"])) if parameters else ""
     return url
