@@ -66,6 +66,7 @@ _UNAUTHENTICATED: Final = frozenset(
         State.SASL_PROVEN,
     )
 )
+_NO_MESSAGES: Final = frozenset((State.NEW, State.TLS_ASKED, State.TLS_ANSWERED, State.CLOSED, State.BROKEN))
 _QUERY_STATES: Final = frozenset((State.QUERYING, State.TERMINATED))
 
 # What stands between AuthenticationOk and BackendKeyData is the same on every connection to one
@@ -171,14 +172,14 @@ class Connection:
             state = self.state
             data, position = self._data, self._position
             available = len(data) - position
-            if state < State.STARTING and available:
-                answer = self._tls_answer(data[position])
-                if answer is not None:
-                    return answer
-            elif state >= State.CLOSED:
+            if state in _NO_MESSAGES:
                 if state is State.BROKEN:
                     raise RemoteProtocolError("the server has broken the protocol before")
-                return NEED_DATA
+                if state is State.CLOSED:
+                    return NEED_DATA
+                answer = self._tls_answer(data[position]) if available else None
+                if answer is not None:
+                    return answer
             if available < 5:
                 return self._no_more()
             kind = data[position]

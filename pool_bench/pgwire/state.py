@@ -16,7 +16,7 @@ from pool_bench.pgwire import events as ev
 class State(IntEnum):
     """Where a connection is; integers, since an `Enum` member's hash is computed in Python.
 
-    In order: what comes before `STARTING` may see no message, what comes after `TERMINATED` is over.
+    In the order of a connection's life: up to `STARTING` a server may not speak protocol 3 yet.
     """
 
     NEW = auto()
