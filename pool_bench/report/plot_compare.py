@@ -233,7 +233,7 @@ def _percentile_curves(
                 at, values, one.dashes, color=one.colour, linewidth=0.9 if thin else 2, solid_capstyle="butt"
             )
         if math.log10(histogram.count) <= last:
-            axes.plot([end], [histogram.max_ns / 1e6], "o", color=one.colour, markersize=4)
+            axes.plot([end], [histogram.max_ns / 1e6], "o", color=one.colour, markersize=4, clip_on=False)
             known.append(histogram.max_ns / 1e6)
     axes.set_xlim(0, last * 1.02)
     places = {percentile: -math.log10(1 - percentile / 100) for percentile in _PERCENTILE_TICKS}
@@ -289,6 +289,8 @@ def _sweep_panels(sheet: Sheet, series: Sequence[Series], top: float, width: flo
         latency_axis(lower, "y", *widen(min(known), max(known), least_ratio=4.0, margin=1.25), at_most=9)
     else:
         lower.set_yticks([])
-    for one in series:
-        for axes in (upper, lower):
-            mark_dead(axes, [run.concurrency for run in one.runs if not run.ok], one.colour, words=False)
+    # One line of crosses for each file that has any, so that none hides another's.
+    suffering = [one for one in series if any(not run.ok for run in one.runs)]
+    for row, one in enumerate(suffering):
+        levels = [run.concurrency for run in one.runs if not run.ok]
+        mark_dead(upper, levels, one.colour, foot=0.05 + 0.075 * row, words=False)

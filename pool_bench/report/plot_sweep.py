@@ -148,12 +148,14 @@ def draw_points(
         )
 
 
-def mark_dead(axes: Axes, levels: Sequence[int], colour: str = VERMILLION, *, words: bool = True) -> None:
-    """A cross at the foot of the axes for each level in which nothing succeeded."""
+def mark_dead(
+    axes: Axes, levels: Sequence[int], colour: str = VERMILLION, *, foot: float = 0.05, words: bool = True
+) -> None:
+    """A cross at `foot` (share of the height) for each level in which nothing succeeded."""
     feet = axes.get_xaxis_transform()
     for level in levels:
         axes.plot(
-            [level], [0.05], "x", color=colour, transform=feet, markersize=7, markeredgewidth=2, zorder=5
+            [level], [foot], "x", color=colour, transform=feet, markersize=7, markeredgewidth=2, zorder=5
         )
         if words:
             axes.text(

@@ -83,9 +83,7 @@ NEIGHBOURS = (1, 2, 4, 8, 16, 32, 64, 65, 66, 128, 256, 512, 1000)
 SWEEPS: dict[str, Callable[[], LoadedResult]] = {
     "one dead level": lambda: loaded(*sweep_runs(), name="sweep"),
     "all dead": lambda: loaded(*sweep_runs(dead=(1, 2, 4, 8, 16, 32, 64))),
-    "neighbours": lambda: loaded(
-        *sweep_runs((1, 2, 4, 8, 16, 32, 64, 65, 128, 256, 512, 1000), dead=(1000,))
-    ),
+    "neighbours": lambda: loaded(*sweep_runs(NEIGHBOURS, dead=(1000,))),
     "two levels": lambda: loaded(*sweep_runs((10, 11), dead=())),
     "one level": lambda: loaded(*sweep_runs((10,), dead=())),
 }
