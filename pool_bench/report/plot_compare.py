@@ -25,6 +25,7 @@ from pool_bench.report.plot_parts import (
     MUTED,
     SERIES_COLOURS,
     VERMILLION,
+    Dashes,
     Sheet,
     count_axis,
     format_latency,
@@ -36,7 +37,7 @@ from pool_bench.report.plot_sweep import LEFT, concurrency_axis, draw_points, ga
 from pool_bench.report.text import clean, format_percent, format_rate
 
 _ROW: Final = 0.3
-_DASHES: Final = ("-", "--", ":", "-.")
+_DASHES: Final[tuple[Dashes, ...]] = ("-", "--", ":", "-.")
 _PERCENTILE_TICKS: Final = (0.0, 50.0, 90.0, 99.0, 99.9, 99.99)
 _BARS: Final = 64
 # Fills of more than this many histograms hide each other.
@@ -49,7 +50,7 @@ class Series:
 
     label: str
     colour: str
-    dashes: str
+    dashes: Dashes
     result: LoadedResult
     runs: tuple[LoadedRun, ...]
     best: LoadedRun
@@ -136,7 +137,7 @@ def _rows(sheet: Sheet, series: Sequence[Series], kind: str, *, several_levels: 
     for one in series:
         middle = sheet.top + _ROW / 2
         best = one.best
-        sheet.line((MARGIN, middle), (MARGIN + 0.22, middle), colour=one.colour, width=3)
+        sheet.line((MARGIN, middle), (MARGIN + 0.22, middle), colour=one.colour, width=2.5, dashes=one.dashes)
         sheet.text(label_left, middle, sheet.fit(one.label, label_room), vertical="center_baseline")
         length = (bar_room - most - 0.1) * best.throughput / highest
         _bar(sheet, bar_left, middle, length, one.colour)
