@@ -111,9 +111,10 @@ def find_pgbench() -> str:
 @click.option("--drivers", default="wire,asyncpg,psycopg", show_default=True, help="Which of ours.")
 def main(rounds: int, seconds: int, concurrency: int, scram: bool, drivers: str) -> None:
     """Measure all contenders in turn and print the table."""
-    auth = "scram-sha-256" if scram else "trust"
     server = PostgresConfig(
-        max_connections=4 * concurrency + 100, auth=auth, password=PASSWORD if scram else None
+        max_connections=4 * concurrency + 100,
+        auth="scram-sha-256" if scram else "trust",
+        password=PASSWORD if scram else None,
     )
     with EmbeddedPostgres(server) as postgres:
         if scram:
@@ -122,9 +123,7 @@ def main(rounds: int, seconds: int, concurrency: int, scram: bool, drivers: str)
             return
         config = PgBouncerConfig(backend_port=postgres.port, max_client_conn=4 * concurrency + 100)
         with PgBouncer(config) as bouncer:
-            print(
-                f"trust at PgBouncer {bouncer.version} over PostgreSQL {postgres.version}, {concurrency} at once"
-            )
+            print(f"trust at PgBouncer {bouncer.version} over {postgres.version}, {concurrency} at once")
             compare(Endpoint(bouncer.port, None), drivers.split(","), rounds, concurrency, seconds)
 
 
