@@ -6,6 +6,7 @@ of medians. `--scram` has PostgreSQL itself ask for SCRAM-SHA-256 instead. Each 
 whole command a user would type; client CPU is that of the processes that open the connections.
 
     uv run python benchmarks/connect_rate.py
+    uv run python benchmarks/connect_rate.py --sslmode disable
     uv run python benchmarks/connect_rate.py --scram
 """
 
@@ -44,11 +45,12 @@ class Endpoint:
 
     port: int
     password: str | None
+    sslmode: str
 
     def environment(self) -> dict[str, str]:
         """The environment for libpq and for this tool alike."""
         env = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-        env |= {"PGSSLMODE": "disable", "PGGSSENCMODE": "disable"}
+        env |= {"PGSSLMODE": self.sslmode, "PGGSSENCMODE": "disable"}
         return env | ({"PGPASSWORD": self.password} if self.password else {})
 
 
@@ -57,7 +59,10 @@ def run_tool(driver: str, endpoint: Endpoint, concurrency: int, seconds: int) ->
     with tempfile.TemporaryDirectory() as directory:
         result = Path(directory) / "result.json"
         command = [sys.executable, "-m", "pg_connection_bench", "--driver", driver, "--quiet"]
-        command += ["--url", f"postgresql://postgres@127.0.0.1:{endpoint.port}/postgres?sslmode=disable"]
+        command += [
+            "--url",
+            f"postgresql://postgres@127.0.0.1:{endpoint.port}/postgres?sslmode={endpoint.sslmode}",
+        ]
         command += ["--concurrency", str(concurrency), "--duration", f"{seconds}s", "--json", str(result)]
         command += ["--output-dir", directory]
         subprocess.run(command, check=True, capture_output=True, env=endpoint.environment())
@@ -108,24 +113,32 @@ def find_pgbench() -> str:
 @click.option("--seconds", default=5, show_default=True, help="How long, each time.")
 @click.option("--concurrency", default=20, show_default=True, help="Connections under way at once.")
 @click.option("--scram", is_flag=True, help="SCRAM-SHA-256 at PostgreSQL instead of trust at PgBouncer.")
+@click.option(
+    "--sslmode",
+    type=click.Choice(["disable", "prefer"]),
+    default="prefer",
+    show_default=True,
+    help="prefer is what everybody gets who does not say; the servers here have no TLS.",
+)
 @click.option("--drivers", default="wire,asyncpg,psycopg", show_default=True, help="Which of ours.")
-def main(rounds: int, seconds: int, concurrency: int, scram: bool, drivers: str) -> None:
+def main(rounds: int, seconds: int, concurrency: int, scram: bool, sslmode: str, drivers: str) -> None:
     """Measure all contenders in turn and print the table."""
-    auth = "scram-sha-256" if scram else "trust"
     server = PostgresConfig(
-        max_connections=4 * concurrency + 100, auth=auth, password=PASSWORD if scram else None
+        max_connections=4 * concurrency + 100,
+        auth="scram-sha-256" if scram else "trust",
+        password=PASSWORD if scram else None,
     )
     with EmbeddedPostgres(server) as postgres:
         if scram:
-            print(f"SCRAM-SHA-256 at PostgreSQL {postgres.version}, {concurrency} at once")
-            compare(Endpoint(postgres.port, PASSWORD), drivers.split(","), rounds, concurrency, seconds)
+            print(f"SCRAM-SHA-256 at PostgreSQL {postgres.version}, {concurrency} at once, {sslmode}")
+            compare(
+                Endpoint(postgres.port, PASSWORD, sslmode), drivers.split(","), rounds, concurrency, seconds
+            )
             return
         config = PgBouncerConfig(backend_port=postgres.port, max_client_conn=4 * concurrency + 100)
         with PgBouncer(config) as bouncer:
-            print(
-                f"trust at PgBouncer {bouncer.version} over PostgreSQL {postgres.version}, {concurrency} at once"
-            )
-            compare(Endpoint(bouncer.port, None), drivers.split(","), rounds, concurrency, seconds)
+            print(f"trust at PgBouncer {bouncer.version}, {concurrency} at once, sslmode={sslmode}")
+            compare(Endpoint(bouncer.port, None, sslmode), drivers.split(","), rounds, concurrency, seconds)
 
 
 def compare(endpoint: Endpoint, drivers: list[str], rounds: int, concurrency: int, seconds: int) -> None:

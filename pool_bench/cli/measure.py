@@ -1,5 +1,6 @@
 """One command's work from settings to exit code: servers, runs, views, summary, files."""
 
+import os
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -19,14 +20,16 @@ from pool_bench.report.files import check_writable
 from pool_bench.report.plots import plot_format, save_plot
 from pool_bench.report.summary import run_summary, sweep_table
 from pool_bench.report.text import colour_wanted
-from pool_bench.report.views import LiveView, make_view
+from pool_bench.report.views import LiveView, QuietView, make_view
 from pool_bench.runs import RunResult, Session
 from pool_bench.targets import Target, redact
+from pool_bench.units import format_duration
 
 if TYPE_CHECKING:
     from pool_bench.servers.postgres import EmbeddedPostgres
 
 _PROBE_TIMEOUT_S: Final = 5.0
+_SILENT_PAUSE_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +215,10 @@ def _ask(target: Target, spec: ConnectSpec, *, embedded: bool) -> dict[str, str]
 def _measure_all(work: _Work, spec: ConnectSpec) -> None:
     levels = work.benchmark.levels
     for index, level in enumerate(levels):
-        if work.stop.sleep(work.benchmark.pause_s if index else 0):
+        pause_s = work.benchmark.pause_s if index else 0
+        if pause_s > _SILENT_PAUSE_S and not work.stop.requested:
+            _tell(f"next run in {format_duration(pause_s)}")
+        if work.stop.sleep(pause_s):
             break
         _measure_one(work, replace(spec, concurrency=level), index)
         if len(levels) > 1:
@@ -223,10 +229,13 @@ def _measure_all(work: _Work, spec: ConnectSpec) -> None:
 def _measure_one(work: _Work, spec: ConnectSpec, index: int) -> None:
     levels = work.benchmark.levels
     run = Run(spec, f"c{spec.concurrency}", work.stop)
-    work.view.begin_run(run.result.label, index + 1, len(levels), spec.duration_s, spec.warmup_s)
     try:
+        work.view.begin_run(run.result.label, index + 1, len(levels), spec.duration_s, spec.warmup_s)
         for snapshot in run.snapshots():
-            work.view.update(snapshot)
+            try:
+                work.view.update(snapshot)
+            except BrokenPipeError:
+                _lose_reader(work)
     except GeneratorError:
         # What it had measured until then is as good as after an interruption.
         run.result.interrupted = True
@@ -240,9 +249,22 @@ def _measure_one(work: _Work, spec: ConnectSpec, index: int) -> None:
     _print(work, run_summary(run.result, colour=colour_wanted(work.text)))
 
 
+def _lose_reader(work: _Work) -> None:
+    """Whoever read our output has gone (`| head`): end the run as Ctrl-C does, and save it."""
+    work.stop.request()
+    work.view = QuietView()
+    # Not closed: it takes the place of stdout, or of stderr, until the process ends.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, work.text.fileno())
+    os.close(nowhere)
+
+
 def _print(work: _Work, text: str) -> None:
     if not (work.benchmark.output.quiet and work.benchmark.output.json_on_stdout):
-        print(text, file=work.text, flush=True)
+        try:
+            print(f"\n{text}", file=work.text, flush=True)
+        except BrokenPipeError:
+            _lose_reader(work)
 
 
 def _tell(text: str) -> None:

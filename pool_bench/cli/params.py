@@ -1,5 +1,6 @@
 """Option types and the error handling that the commands share."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -85,6 +86,6 @@ def guard(action: Callable[[], int]) -> int:
         click.echo(f"error: {error}", err=True)
         return EXIT_FAILED
     except BrokenPipeError:
-        # The reader has gone (`| head`); Python would complain once more when it flushes at exit.
-        sys.stdout = open("/dev/null", "w") if Path("/dev/null").exists() else sys.stdout  # noqa: SIM115, PTH123
+        # The reader has gone (`| head`); without this Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED

@@ -69,7 +69,9 @@ class _Generator:
         self._stop = stop
         self._probe = LagProbe(asyncio.get_running_loop())
         self._workload, self._ledger = make_workload(spec)
-        self._stage = Stage.WARMUP if spec.warmup_s > 0 else Stage.MEASURE
+        self._stage = Stage.WARMUP
+        if spec.warmup_s == 0:
+            self._measure()
         self._began_ns = 0
         self._last_ns = 0
         self._last_cpu_s = 0.0
@@ -85,8 +87,7 @@ class _Generator:
                 await self._pass_time(self._spec.warmup_s)
                 self._snapshot()
             if not self._stop.is_set():
-                self._stage = Stage.MEASURE
-                self._ledger.measure()
+                self._measure()
                 self._reset_clock(perf_counter_ns())
                 await self._pass_time(self._spec.duration_s or None)
             self._snapshot()
@@ -96,6 +97,10 @@ class _Generator:
             await self._workload.drain(self._spec.grace_s)
             self._probe.stop()
         self._snapshot(final=True)
+
+    def _measure(self) -> None:
+        self._stage = Stage.MEASURE
+        self._ledger.measure()
 
     def _reset_clock(self, began_ns: int) -> None:
         self._began_ns = began_ns

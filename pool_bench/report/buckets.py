@@ -54,13 +54,16 @@ class Bar:
 
 
 def extent_ms(*histograms: Histogram) -> tuple[float, float] | None:
-    """Ends of the buckets in use, milliseconds, both above zero; None if all `histograms` are empty."""
+    """Middles of the outermost buckets in use, milliseconds, both above zero; None if all are empty.
+
+    Middles, because that is where `Histogram.binned` places what is in a bucket.
+    """
     ends = []
     for histogram in histograms:
         indices, _ = histogram.nonzero()
         if len(indices):
-            low = max(1, int(bucket_lower_us(indices[:1])[0]))
-            ends.append((low / 1e3, max(low + 1, int(bucket_upper_us(indices[-1:])[0])) / 1e3))
+            middles = (bucket_lower_us(indices[[0, -1]]) + bucket_upper_us(indices[[0, -1]])) / 2e3
+            ends.append((max(float(middles[0]), 0.001), max(float(middles[1]), 0.001)))
     if not ends:
         return None
     return min(low for low, _ in ends), max(high for _, high in ends)

@@ -70,7 +70,14 @@ class TerminalView:
         """Start a fresh picture for the run numbered `index` (from 1) of `total`."""
         self.end_run()
         self._begin(label, index, total, duration_s, warmup_s)
-        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        # Nothing is redirected: what goes to stdout must arrive there even while this draws on stderr.
+        self._live = Live(
+            console=self._console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
         self._live.start()
         self._drawn_at = -float("inf")
 

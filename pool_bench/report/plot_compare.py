@@ -25,6 +25,7 @@ from pool_bench.report.plot_parts import (
     MUTED,
     SERIES_COLOURS,
     VERMILLION,
+    Dashes,
     Sheet,
     count_axis,
     format_latency,
@@ -36,7 +37,7 @@ from pool_bench.report.plot_sweep import LEFT, concurrency_axis, draw_points, ga
 from pool_bench.report.text import clean, format_percent, format_rate
 
 _ROW: Final = 0.3
-_DASHES: Final = ("-", "--", ":", "-.")
+_DASHES: Final[tuple[Dashes, ...]] = ("-", "--", ":", "-.")
 _PERCENTILE_TICKS: Final = (0.0, 50.0, 90.0, 99.0, 99.9, 99.99)
 _BARS: Final = 64
 # Fills of more than this many histograms hide each other.
@@ -49,7 +50,7 @@ class Series:
 
     label: str
     colour: str
-    dashes: str
+    dashes: Dashes
     result: LoadedResult
     runs: tuple[LoadedRun, ...]
     best: LoadedRun
@@ -136,7 +137,7 @@ def _rows(sheet: Sheet, series: Sequence[Series], kind: str, *, several_levels: 
     for one in series:
         middle = sheet.top + _ROW / 2
         best = one.best
-        sheet.line((MARGIN, middle), (MARGIN + 0.22, middle), colour=one.colour, width=3)
+        sheet.line((MARGIN, middle), (MARGIN + 0.22, middle), colour=one.colour, width=2.5, dashes=one.dashes)
         sheet.text(label_left, middle, sheet.fit(one.label, label_room), vertical="center_baseline")
         length = (bar_room - most - 0.1) * best.throughput / highest
         _bar(sheet, bar_left, middle, length, one.colour)
@@ -233,7 +234,7 @@ def _percentile_curves(
                 at, values, one.dashes, color=one.colour, linewidth=0.9 if thin else 2, solid_capstyle="butt"
             )
         if math.log10(histogram.count) <= last:
-            axes.plot([end], [histogram.max_ns / 1e6], "o", color=one.colour, markersize=4)
+            axes.plot([end], [histogram.max_ns / 1e6], "o", color=one.colour, markersize=4, clip_on=False)
             known.append(histogram.max_ns / 1e6)
     axes.set_xlim(0, last * 1.02)
     places = {percentile: -math.log10(1 - percentile / 100) for percentile in _PERCENTILE_TICKS}
@@ -289,6 +290,8 @@ def _sweep_panels(sheet: Sheet, series: Sequence[Series], top: float, width: flo
         latency_axis(lower, "y", *widen(min(known), max(known), least_ratio=4.0, margin=1.25), at_most=9)
     else:
         lower.set_yticks([])
-    for one in series:
-        for axes in (upper, lower):
-            mark_dead(axes, [run.concurrency for run in one.runs if not run.ok], one.colour, words=False)
+    # One line of crosses for each file that has any, so that none hides another's.
+    suffering = [one for one in series if any(not run.ok for run in one.runs)]
+    for row, one in enumerate(suffering):
+        levels = [run.concurrency for run in one.runs if not run.ok]
+        mark_dead(upper, levels, one.colour, foot=0.05 + 0.075 * row, words=False)

@@ -30,6 +30,7 @@ SERIES_COLOURS: Final = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILLION, BLACK)
 INK, MUTED, FAINT, GRID = "#1f2328", "#656d76", "#c9ced4", "#e9ecef"
 
 DPI: Final = 150
+Dashes = Literal["-", "--", ":", "-."]
 MARGIN: Final = 0.35
 
 _STYLE: Final[dict[str, object]] = {
@@ -127,14 +128,20 @@ class Sheet:
         return text
 
     def line(
-        self, start: tuple[float, float], end: tuple[float, float], *, colour: str, width: float
+        self,
+        start: tuple[float, float],
+        end: tuple[float, float],
+        *,
+        colour: str,
+        width: float,
+        dashes: Dashes = "-",
     ) -> None:
         """Draw a line between two points in inches from the top left."""
-        xs, ys = (
-            (start[0] / self.width, end[0] / self.width),
-            (1 - start[1] / self.height, 1 - end[1] / self.height),
+        xs = (start[0] / self.width, end[0] / self.width)
+        ys = (1 - start[1] / self.height, 1 - end[1] / self.height)
+        self.figure.add_artist(
+            Line2D(xs, ys, color=colour, linewidth=width, linestyle=dashes, solid_capstyle="butt")
         )
-        self.figure.add_artist(Line2D(xs, ys, color=colour, linewidth=width, solid_capstyle="butt"))
 
     def measure(self, words: str, size: float = 9.0, *, bold: bool = False) -> float:
         """Width of `words`, inches."""

@@ -102,13 +102,14 @@ def concurrency_axis(axes: Axes, levels: Sequence[int], width: float) -> None:
     low, high = low / stretch, high * stretch
     axes.set_xscale("log", base=2)
     axes.set_xlim(low, high)
-    labels, last, lowered = [], -math.inf, False
+    labels, row_ends = [], [-math.inf] * 4
     for tick in ticks:
         at = width * math.log(max(tick, 1) / low) / math.log(high / low)
+        half = 0.045 * len(f"{tick:,}") + 0.04
         # 64 and 65 cannot stand side by side: the second goes a line lower.
-        lowered = at - last < 0.09 * len(f"{tick:,}") + 0.12 and not lowered
-        labels.append(f"\n{tick:,}" if lowered else f"{tick:,}")
-        last = at
+        row = next((row for row, end in enumerate(row_ends) if end <= at - half), len(row_ends) - 1)
+        row_ends[row] = at + half
+        labels.append("\n" * row + f"{tick:,}")
     axes.xaxis.set_major_locator(FixedLocator([float(tick) for tick in ticks]))
     axes.xaxis.set_major_formatter(FixedFormatter(labels))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -147,12 +148,14 @@ def draw_points(
         )
 
 
-def mark_dead(axes: Axes, levels: Sequence[int], colour: str = VERMILLION, *, words: bool = True) -> None:
-    """A cross at the foot of the axes for each level in which nothing succeeded."""
+def mark_dead(
+    axes: Axes, levels: Sequence[int], colour: str = VERMILLION, *, foot: float = 0.05, words: bool = True
+) -> None:
+    """A cross at `foot` (share of the height) for each level in which nothing succeeded."""
     feet = axes.get_xaxis_transform()
     for level in levels:
         axes.plot(
-            [level], [0.05], "x", color=colour, transform=feet, markersize=7, markeredgewidth=2, zorder=5
+            [level], [foot], "x", color=colour, transform=feet, markersize=7, markeredgewidth=2, zorder=5
         )
         if words:
             axes.text(

@@ -97,8 +97,15 @@ def _latency(latency: Histogram, paint: Paint) -> list[str]:
     values[0] = summary["min"]
     heads += ["max", "mean", "stdev"]
     values += [summary["max"], summary["mean"], summary["stdev"]]
-    lines = table([["latency, ms", *heads], ["", *map(format_ms, values)]])
-    lines[0] = paint(lines[0], "bold")
+    cells = [format_ms(value) for value in values]
+    whole = table([["latency, ms", *heads], ["", *cells]])
+    half = len(heads) // 2 if max(map(len, whole)) > WIDTH else len(heads)
+    lines = []
+    for start in range(0, len(heads), half):
+        stop = start + half
+        title = "" if start else "latency, ms"
+        names, figures = table([[title, *heads[start:stop]], ["".ljust(11), *cells[start:stop]]])
+        lines += [paint(names, "bold"), figures]
     if thin:
         lines.append(paint(_FOOTNOTE, "dim"))
     return lines
@@ -121,7 +128,7 @@ def _phases(total: BenchStats, paint: Paint) -> list[str]:
                 f"{histogram.count:,}",
                 *map(format_ms, (p50, p90, p99, top)),
                 f"{share:.1%}",
-                bar(share, 20),
+                bar(share, 16),
             ]
         )
     lines = table(rows, left=(0, 7))
@@ -132,18 +139,20 @@ def _phases(total: BenchStats, paint: Paint) -> list[str]:
 def _per_target(run: RunResult, paint: Paint) -> list[str]:
     if len(run.per_target) < 2:
         return []
-    rows = [["target", "conn/s", "ok", "failed", "unfinished", "success", "p50 ms", "p99 ms", "max ms"]]
-    for index, stats in enumerate(run.per_target):
-        name = clean(run.targets[index]) if index < len(run.targets) else f"target {index + 1}"
+    rows = [["conn/s", "ok", "failed", "unfinished", "success", "p50 ms", "p99 ms", "max ms"]]
+    for stats in run.per_target:
         p50, p99, top = stats.latency.percentiles_ms((50, 99, 100))
         rate = stats.ok / run.duration_s if run.duration_s else 0.0
         counts = (f"{stats.ok:,}", f"{stats.failed:,}", f"{stats.unfinished:,}")
         latency = map(format_ms, (p50, p99, top))
-        success = format_percent(stats.success_rate)
-        rows.append([ellipsize(name, 32), format_rate(rate), *counts, success, *latency])
-    lines = table(rows, gap=1 if max(map(len, table(rows))) > WIDTH else 2)
+        rows.append([format_rate(rate), *counts, format_percent(stats.success_rate), *latency])
+    figures = table(rows, left=(), gap=1)
+    # Names get what the figures leave of the line.
+    room = WIDTH - max(map(len, figures)) - 2
+    names = ["target", *(ellipsize(clean(name), room) for name in run.targets)]
+    lines = table([[name, figure] for name, figure in zip(names, figures, strict=True)], left=(0, 1))
     lines[0] = paint(lines[0], "bold")
-    return [ellipsize(line, WIDTH) if not index else line for index, line in enumerate(lines)]
+    return lines
 
 
 def _failures(total: BenchStats, paint: Paint) -> list[str]:

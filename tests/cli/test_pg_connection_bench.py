@@ -1,0 +1,322 @@
+"""pg-connection-bench as its users meet it: a command with output, files and exit codes."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import quote
+
+import psutil
+import pytest
+
+from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
+from tests.cli.tool import COMMAND, Started, all_gone, environment, load, only, run_tool
+from tests.fix_servers import StartPostgres
+
+SECRET = "s3cr3t-Pa55/w%rd:@x"
+SHORT = ("--duration", "1s", "--warmup", "0", "--concurrency", "4")
+
+
+def free_port() -> int:
+    """A port on which nothing listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def test_help_answers_without_importing_what_only_a_run_needs() -> None:
+    script = (
+        "import sys; sys.argv = ['pg-connection-bench', '--help']\n"
+        "import pg_connection_bench\n"
+        "try: pg_connection_bench.main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'numpy', 'matplotlib', 'rich', 'asyncio', 'asyncpg', 'psycopg', 'uvloop', 'psutil'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "--concurrency-min" in done.stdout
+    assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--concurrency", "0"), "--concurrency"),
+        (("--concurrency", "many"), "--concurrency"),
+        (("--concurrency-min", "8", "--concurrency-max", "2"), "--concurrency-max 2"),
+        (("--concurrency-min", "8"), "--concurrency-max"),
+        (("--concurrency", "2", "--concurrency-min", "1", "--concurrency-max", "4"), "exclude"),
+        (("--driver", "odbc"), "--driver"),
+        (("--duration", "soon"), "--duration"),
+        (("--connect-timeout", "0"), "--connect-timeout"),
+        (("--warmup", "-1s"), "--warmup"),
+        (("--url", "mysql://h/db"), "mysql://h/db"),
+        (("--url", f"postgresql://u:{SECRET}@h/db"), "postgresql://u:***@h/db"),
+        (("--url", f"postgresql://u:{quote(SECRET, safe='')}@h:99999/db"), "port"),
+        (("--url", f"postgresql://u:{SECRET}@h/db?sslmode=maybe"), "sslmode"),
+        (("--url", "postgresql://u:s3cr3t"), "port"),
+        (("--url", "postgresql://h/db?sslmode=verify-full&sslrootcert=/nowhere/ca.pem"), "/nowhere/ca.pem"),
+        (("--concurrency", "100000000"), "--concurrency"),
+        (("--plot", "picture.gif"), "--plot"),
+        (("--json", "FILE/result.json"), "--json"),
+        (("--output-dir", "FILE"), "--output-dir"),
+        (("--bogus",), "--bogus"),
+        (("bogus",), "bogus"),
+        (("plot",), "FILE"),
+        (("plot", "missing.json"), "missing.json"),
+        (("plot", "FILE"), "FILE"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2_and_opens_nothing(
+    tmp_path: Path, arguments: tuple[str, ...], named: str
+) -> None:
+    (tmp_path / "FILE").write_text("not a directory, nor JSON")
+    # Where the settings themselves are fine, the target is one that would be noticed.
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        extra = (
+            ()
+            if "--url" in arguments or arguments[0] == "plot"
+            else (f"--url=postgresql://127.0.0.1:{port}/",)
+        )
+        outcome = run_tool(*extra, *arguments, cwd=tmp_path)
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+    assert outcome.code == 2
+    assert len(outcome.error_lines) == 1, outcome.stderr
+    assert named in outcome.stderr
+    assert outcome.stderr.startswith("error: ")
+    assert outcome.stdout == ""
+    assert SECRET not in outcome.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["FILE"]
+
+
+def test_without_a_url_a_real_postgresql_is_started_measured_and_removed(tmp_path: Path) -> None:
+    outcome = run_tool(*SHORT, "--query", "SELECT 1", cwd=tmp_path, env={"TMPDIR": str(tmp_path)})
+    assert outcome.code == 0, outcome.stderr
+    result = load(only(tmp_path / "results", "*.json"))
+    run = result["runs"][0]
+    assert result["schema"] == "pool-bench/1"
+    assert result["server"]["product"] == "PostgreSQL"
+    assert result["server"]["version"].startswith("18")
+    assert result["config"]["target_from"] == "embedded"
+    assert run["ok"] > 0
+    assert run["failed"] == run["unfinished"] == 0
+    assert set(run["phases_ms"]) == {"tcp", "auth", "ready", "query", "close"}
+    assert sum(second["ok"] for second in run["timeline"]) == run["ok"]
+    assert only(tmp_path / "results", "*.png").read_bytes().startswith(b"\x89PNG")
+    bars = re.findall(r"^ *(?:\S+ - \S+|[<≥>] ?\S+) +([\d,]+) +\S+%", outcome.stdout, re.MULTILINE)
+    assert sum(int(count.replace(",", "")) for count in bars) == run["ok"]
+    assert [p.name for p in tmp_path.iterdir()] == ["results"], "the server's directory is left"
+
+
+def test_json_on_stdout_is_nothing_but_json(tmp_path: Path, embedded: EmbeddedPostgres) -> None:
+    outcome = run_tool("--url", embedded.url, *SHORT, "--json", "-", "--no-save", cwd=tmp_path)
+    assert outcome.code == 0
+    assert json.loads(outcome.stdout)["runs"][0]["ok"] > 0
+    assert "conn/s" in outcome.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_quiet_json_on_stdout_keeps_stderr_to_what_a_person_must_know(
+    tmp_path: Path, embedded: EmbeddedPostgres
+) -> None:
+    outcome = run_tool("--url", embedded.url, *SHORT, "--json", "-", "--no-save", "--quiet", cwd=tmp_path)
+    assert json.loads(outcome.stdout)["runs"][0]["ok"] > 0
+    assert len(outcome.error_lines) == 1
+    assert "PostgreSQL 18" in outcome.stderr
+
+
+def test_every_second_is_one_line_of_equal_columns(tmp_path: Path, embedded: EmbeddedPostgres) -> None:
+    arguments = ("--duration", "2s", "--warmup", "1s", "--concurrency", "2", "--no-save")
+    outcome = run_tool("--url", embedded.url, *arguments, cwd=tmp_path)
+    lines = [line.split() for line in outcome.stdout.splitlines()]
+    seconds = [line for line in lines if len(line) > 1 and line[1] in ("warm-up", "measure", "done")]
+    header = next(line for line in lines if line[:2] == ["elapsed", "stage"])
+    assert [line[1] for line in seconds] == ["warm-up", "measure", "measure", "done"]
+    assert {len(line) for line in seconds} == {len(header)}
+
+
+@pytest.mark.parametrize("driver", ["wire", "asyncpg", "psycopg"])
+def test_a_password_appears_nowhere(tmp_path: Path, start_postgres: StartPostgres, driver: str) -> None:
+    server = start_postgres(PostgresConfig(auth="scram-sha-256", password=SECRET))
+    url = f"postgresql://postgres:{quote(SECRET, safe='')}@127.0.0.1:{server.port}/postgres"
+    for password, code in ((SECRET, 0), (SECRET + "x", 1)):
+        shown = url.replace(quote(SECRET, safe=""), quote(password, safe=""))
+        work = tmp_path / str(code)
+        work.mkdir()
+        started = Started(work, "--url", shown, "--driver", driver, "-d", "1s", "--warmup", "0", "-c", "2")
+        started.wait_for("^ +0.*(measure|warm-up)|first connection|PostgreSQL 18")
+        titles = [p.cmdline() for p in (psutil.Process(started.process.pid), *started.family())]
+        outcome = started.finish()
+        assert outcome.code == code, outcome.stderr
+        written = b"".join(p.read_bytes() for p in work.rglob("*") if p.is_file()).decode(errors="replace")
+        for text in (outcome.stdout, outcome.stderr, written, str(titles)):
+            assert password not in text
+            assert quote(password, safe="") not in text
+        result = load(only(work / "results", "*.json"))
+        if code:
+            assert set(result["runs"][0]["errors"]) == {"auth"}
+            assert result["runs"][0]["failures"][0]["sqlstate"] == "28P01"
+
+
+def test_a_target_that_refuses_is_data_and_exit_code_1(tmp_path: Path) -> None:
+    url = f"postgresql://u@127.0.0.1:{free_port()}/db"
+    outcome = run_tool("--url", url, *SHORT, cwd=tmp_path)
+    assert outcome.code == 1
+    run = load(only(tmp_path / "results", "*.json"))["runs"][0]
+    assert run["ok"] == 0
+    assert run["failed"] > 0
+    assert run["errors"] == {"refused": run["failed"]}
+    assert run["success_rate"] == 0
+    assert "refused" in outcome.stdout
+    assert only(tmp_path / "results", "*.png").stat().st_size > 0
+
+
+def test_several_urls_are_reported_each_and_together(tmp_path: Path, embedded: EmbeddedPostgres) -> None:
+    other = embedded.url.replace("/postgres?", "/template1?")
+    outcome = run_tool("-u", embedded.url, "-u", other, *SHORT, "--json", "r.json", "--no-save", cwd=tmp_path)
+    assert outcome.code == 0
+    result = load(tmp_path / "r.json")
+    run = result["runs"][0]
+    assert len(result["targets"]) == 2
+    assert sum(target["ok"] for target in run["targets"]) == run["ok"]
+    first, second = (target["ok"] for target in run["targets"])
+    assert abs(first - second) <= run["concurrency"]
+
+
+def test_a_sweep_doubles_from_min_to_max_and_ends_in_a_table_and_a_picture(
+    tmp_path: Path, embedded: EmbeddedPostgres
+) -> None:
+    levels = ("--concurrency-min", "1", "--concurrency-max", "6", "--wait-between-runs", "0")
+    outcome = run_tool(
+        "--url", embedded.url, *levels, "-d", "1s", "--warmup", "0", "-n", "sweep", cwd=tmp_path
+    )
+    assert outcome.code == 0
+    path = only(tmp_path / "results", "*.json")
+    assert path.name.endswith("_sweep_c1-6.json")
+    assert [run["concurrency"] for run in load(path)["runs"]] == [1, 2, 4, 6]
+    table = outcome.stdout[outcome.stdout.rindex("concurrency conn/s") :]
+    assert [line.split()[0] for line in table.splitlines()[1:5]] == ["1", "2", "4", "6"]
+    assert path.with_suffix(".png").exists()
+    overlay = run_tool("plot", str(path), str(path), "-o", "overlay.svg", cwd=tmp_path)
+    assert overlay.code == 0
+    assert (tmp_path / "overlay.svg").read_text().startswith("<?xml")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_sums_up_saves_and_leaves_nothing_running(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    started = Started(tmp_path, "--duration", "0", "--concurrency", "4", env={"TMPDIR": str(tmp_path)})
+    started.wait_for("^ +1.*measure")
+    family = started.family()
+    assert len(family) >= 3, "the keeper, PostgreSQL and the generator"
+    started.signal(number)
+    outcome = started.finish()
+    assert outcome.code == 0, outcome.stderr
+    result = load(only(tmp_path / "results", "*.json"))
+    assert result["interrupted"] is True
+    assert result["runs"][0]["ok"] > 0
+    assert "latency histogram" in outcome.stdout
+    assert all_gone(family)
+    assert {p.name for p in tmp_path.iterdir()} == {"results", "stdout", "stderr"}
+
+
+def test_the_second_signal_leaves_at_once_with_130_and_nothing_running(tmp_path: Path) -> None:
+    # A server that never answers keeps operations under way, and so the grace period going.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/db?sslmode=disable"
+        started = Started(tmp_path, "--url", url, "--duration", "0", "--warmup", "0", "--grace", "60s")
+        started.wait_for("^ +1.*measure")
+        family = started.family()
+        started.signal(signal.SIGINT)
+        started.wait_for("again to leave at once")
+        started.signal(signal.SIGINT)
+        outcome = started.finish(20)
+    assert outcome.code == 130
+    assert all_gone(family)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_killed_parent_leaves_neither_generator_nor_server(tmp_path: Path) -> None:
+    started = Started(tmp_path, "--duration", "0", "--concurrency", "2", env={"TMPDIR": str(tmp_path)})
+    started.wait_for("^ +1.*measure")
+    family = started.family()
+    started.signal(signal.SIGKILL)
+    started.finish()
+    assert all_gone(family)
+    assert {p.name for p in tmp_path.iterdir()} == {"stdout", "stderr"}
+
+
+def test_operations_that_outlast_the_grace_period_are_unfinished(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/db?sslmode=disable"
+        arguments = (
+            "-c",
+            "3",
+            "-d",
+            "1s",
+            "--warmup",
+            "0",
+            "--grace",
+            "500ms",
+            "--json",
+            "r.json",
+            "--no-save",
+        )
+        outcome = run_tool("--url", url, *arguments, "--connect-timeout", "30s", cwd=tmp_path)
+    run = load(tmp_path / "r.json")["runs"][0]
+    assert (run["ok"], run["failed"], run["unfinished"]) == (0, 0, 3)
+    assert run["success_rate"] == 0
+    assert outcome.code == 1
+    assert "unfinished" in outcome.stdout
+
+
+def test_database_url_comes_before_pg_variables_and_the_option_before_both(
+    tmp_path: Path, embedded: EmbeddedPostgres
+) -> None:
+    nowhere = f"postgresql://u@127.0.0.1:{free_port()}/db"
+    pg = {"PGHOST": "127.0.0.1", "PGPORT": str(embedded.port), "PGUSER": "postgres", "PGSSLMODE": "disable"}
+    arguments = (*SHORT, "--json", "r.json", "--no-save", "--quiet")
+
+    def origin(*options: str, env: dict[str, str]) -> tuple[str, int]:
+        outcome = run_tool(*options, *arguments, env=env, cwd=tmp_path)
+        return str(load(tmp_path / "r.json")["config"]["target_from"]), outcome.code
+
+    assert origin(env=pg) == ("PG* variables", 0)
+    assert origin(env={**pg, "DATABASE_URL": nowhere}) == ("DATABASE_URL", 1)
+    assert origin("--url", embedded.url, env={**pg, "DATABASE_URL": nowhere}) == ("--url", 0)
+
+
+def test_variables_without_a_host_neither_name_a_target_nor_spoil_the_embedded_one(tmp_path: Path) -> None:
+    env = {"PGUSER": "nobody", "PGPASSWORD": SECRET, "PGSSLMODE": "require", "PGOPTIONS": "-c bogus=1"}
+    for driver in ("wire", "asyncpg", "psycopg"):
+        outcome = run_tool(*SHORT, "--driver", driver, "--json", "r.json", "--no-save", env=env, cwd=tmp_path)
+        assert outcome.code == 0, outcome.stdout
+        assert load(tmp_path / "r.json")["config"]["target_from"] == "embedded"
+
+
+def test_a_reader_that_goes_away_ends_the_run_which_is_saved_all_the_same(
+    tmp_path: Path, embedded: EmbeddedPostgres
+) -> None:
+    arguments = ["--url", embedded.url, "--duration", "0", "--warmup", "0", "--output-dir", str(tmp_path)]
+    tool = subprocess.Popen(
+        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True
+    )
+    assert tool.stdout is not None
+    assert tool.stderr is not None
+    tool.stdout.readline()
+    tool.stdout.close()
+    complaint = tool.stderr.read()
+    tool.stderr.close()
+    assert tool.wait(30) == 0
+    assert "Traceback" not in complaint
+    result = load(only(tmp_path, "*.json"))
+    assert result["interrupted"] is True
+    assert result["runs"][0]["ok"] > 0

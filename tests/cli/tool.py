@@ -1,0 +1,126 @@
+"""Runs the console script as a user would, in a process of its own."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+COMMAND = (sys.executable, "-m", "pg_connection_bench")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a finished command left."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def error_lines(self) -> list[str]:
+        """What stderr says, line by line."""
+        return self.stderr.splitlines()
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment without anything that names a target."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PG") and k != "DATABASE_URL"}
+    return env | dict(extra or {})
+
+
+def run_tool(*arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Outcome:
+    """Run it to its end."""
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        env=environment(env),
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        timeout=100,
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+class Started:
+    """The command under way; its output goes through files, so that nothing blocks."""
+
+    def __init__(self, directory: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+        self._out = (directory / "stdout").open("w+")
+        self._err = (directory / "stderr").open("w+")
+        self.process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            stdout=self._out,
+            stderr=self._err,
+            stdin=subprocess.DEVNULL,
+            env=environment(env),
+            cwd=directory,
+        )
+
+    def stdout(self) -> str:
+        """What it has printed so far."""
+        return Path(self._out.name).read_text()
+
+    def stderr(self) -> str:
+        """What it has said so far."""
+        return Path(self._err.name).read_text()
+
+    def wait_for(self, pattern: str, seconds: float = 40) -> "re.Match[str]":
+        """Wait until stdout or stderr matches."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            found = re.search(pattern, self.stdout() + self.stderr(), re.MULTILINE)
+            if found:
+                return found
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise AssertionError(f"{pattern!r} never came: {self.stdout()}{self.stderr()}")
+
+    def family(self) -> list[psutil.Process]:
+        """All processes that it has started."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self.process.send_signal(number)
+
+    def finish(self, seconds: float = 60) -> Outcome:
+        """Wait for its end."""
+        try:
+            code = self.process.wait(seconds)
+        finally:
+            if self.process.poll() is None:
+                self.process.kill()
+                self.process.wait()
+            self._out.close()
+            self._err.close()
+        return Outcome(code, self.stdout(), self.stderr())
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A result file as plain JSON."""
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def only(directory: Path, pattern: str) -> Path:
+    """The one file in `directory` that matches."""
+    (path,) = directory.glob(pattern)
+    return path
+
+
+def all_gone(processes: Sequence[psutil.Process], seconds: float = 20) -> bool:
+    """Whether all of them end in time."""
+    _, alive = psutil.wait_procs(list(processes), timeout=seconds)
+    return not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
