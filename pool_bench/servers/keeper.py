@@ -15,13 +15,14 @@ One JSON object a line, each request answered by exactly one line:
     {"do": "run", COMMAND, timeout_s}                               -> {"returncode": n} | {"timed_out": true}
     {"do": "start", COMMAND, ready: {file, pattern, failed}, stop, timeout_s}
                          -> {"pid": n} | {"returncode": n} | {"timed_out": true} | {"failed": true}
-    {"do": "stop", stop | null}                                     -> {"returncode": n}
+    {"do": "stop", stop | null}                                     -> {"returncode": n | null}
 
 COMMAND is argv, env, cwd, user, group (numbers or null) and log (stdout and stderr are appended to it).
 `pattern` is a regular expression searched for in `file`, and so is `failed` (or null), for servers that carry
 on when they cannot do what they were started for; `stop` is a list of steps {signal | argv, wait_s}, taken in
 turn until the server has gone, with SIGKILL after the last. `{pid}` in a pattern or in the argv of a step
-stands for the server's process. A request that the system refuses is answered by {"error": message}.
+stands for the server's process. Stopping where nothing runs is no error; a request that the system refuses is
+answered by {"error": message}.
 """
 
 import contextlib
@@ -160,8 +161,6 @@ class _Keeper:
         return {"returncode": child.returncode}
 
     def _stop(self, request: Request) -> Reply:
-        if self._child is None:
-            return {"error": "no server was started"}
         return {"returncode": self._end_child(request["stop"] or self._stop_steps)}
 
     def _wait(self, child: subprocess.Popen[bytes], timeout_s: float) -> bool:

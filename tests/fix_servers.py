@@ -1,0 +1,184 @@
+"""Servers for tests, as fixtures: PostgreSQL with and without TLS, and PgBouncer.
+
+A test whose server is not installed is skipped, and says what to install; with POOL_BENCH_REQUIRE_SERVERS=1
+in the environment it fails instead, so that a CI job cannot become green by losing a package.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NoReturn
+
+import psycopg
+import pytest
+import trustme
+from psycopg import sql
+
+from pool_bench.errors import ServerStartError
+from pool_bench.servers.pgbouncer import PgBouncer, PgBouncerConfig, find_pgbouncer
+from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig, distribution_bin_dir
+
+StartPostgres = Callable[[PostgresConfig], EmbeddedPostgres]
+StartPgBouncer = Callable[[PgBouncerConfig], PgBouncer]
+
+
+def missing_server(what: str, package: str) -> NoReturn:
+    """Skip the test for want of a server, or fail it where servers are required."""
+    message = f"no {what}: install it, with apt-get install {package}"
+    if os.environ.get("POOL_BENCH_REQUIRE_SERVERS") == "1":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Iterator[EmbeddedPostgres]:
+    """The embedded PostgreSQL: trust, no TLS, 100 connections; shared by all tests, so leave it as it is."""
+    with EmbeddedPostgres(PostgresConfig(max_connections=100)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def start_postgres() -> Iterator[StartPostgres]:
+    """Start PostgreSQL servers, which are stopped after the module's last test unless the test did it."""
+    with ExitStack() as servers:
+
+        def start(config: PostgresConfig) -> EmbeddedPostgres:
+            return servers.enter_context(EmbeddedPostgres(config))
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def start_pgbouncer() -> Iterator[StartPgBouncer]:
+    """Start PgBouncers, which are stopped after the module's last test unless the test did it."""
+    try:
+        find_pgbouncer()
+    except ServerStartError:
+        missing_server("PgBouncer", "pgbouncer")
+    with ExitStack() as servers:
+
+        def start(config: PgBouncerConfig) -> PgBouncer:
+            return servers.enter_context(PgBouncer(config))
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def pgbouncer(embedded: EmbeddedPostgres, start_pgbouncer: StartPgBouncer) -> PgBouncer:
+    """A PgBouncer (trust, session pooling) in front of `embedded`."""
+    return start_pgbouncer(PgBouncerConfig(backend_port=embedded.port))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsUser:
+    """A user of `TlsPostgres`.
+
+    Attributes:
+        auth: the method that pg_hba.conf demands.
+        password: None where none is asked for.
+        tls: whether the user may come with TLS only, without it only, or either way.
+    """
+
+    name: str
+    auth: Literal["trust", "password", "md5", "scram-sha-256", "cert"]
+    password: str | None
+    tls: Literal["either", "only", "never"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsPostgres:
+    """A PostgreSQL with TLS and a user for each way to authenticate.
+
+    Attributes:
+        server: the server; its certificate is valid for `localhost` and `127.0.0.1`.
+        ca: the authority that signed the certificates of the server and of the client.
+        wrong_ca: an authority that signed neither.
+        client_cert: the certificate of the user `cert_user`.
+        client_key: its key, readable by the test's user only.
+        users: by name: postgres, scram_user, md5_user, password_user, cert_user, tls_only, tls_never.
+    """
+
+    server: EmbeddedPostgres
+    ca: Path
+    wrong_ca: Path
+    client_cert: Path
+    client_key: Path
+    users: Mapping[str, TlsUser]
+
+    @property
+    def host(self) -> str:
+        """The server's address."""
+        return self.server.host
+
+    @property
+    def port(self) -> int:
+        """The server's port."""
+        return self.server.port
+
+
+_TLS_USERS = (
+    TlsUser(name="postgres", auth="trust", password=None, tls="either"),
+    TlsUser(name="scram_user", auth="scram-sha-256", password="scram pencil", tls="either"),
+    TlsUser(name="md5_user", auth="md5", password="md5 pencil", tls="either"),
+    TlsUser(name="password_user", auth="password", password="clear pencil", tls="either"),
+    TlsUser(name="cert_user", auth="cert", password=None, tls="only"),
+    TlsUser(name="tls_only", auth="scram-sha-256", password="only pencil", tls="only"),
+    TlsUser(name="tls_never", auth="scram-sha-256", password="never pencil", tls="never"),
+)
+_HBA_TYPE = {"either": "host", "only": "hostssl", "never": "hostnossl"}
+
+
+@pytest.fixture(scope="session")
+def tls_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsPostgres]:
+    """A distribution's PostgreSQL, since the embedded one has no TLS."""
+    bin_dir = distribution_bin_dir()
+    if bin_dir is None:
+        missing_server("PostgreSQL of the distribution (the embedded one has no TLS)", "postgresql")
+
+    authority = trustme.CA()
+    server_cert = authority.issue_cert("localhost", "127.0.0.1")
+    client_cert = authority.issue_cert("cert_user@example.org", common_name="cert_user")
+
+    clients = tmp_path_factory.mktemp("tls")
+    ca, wrong_ca, certificate, key = (
+        clients / name for name in ("ca.pem", "wrong_ca.pem", "client.pem", "client.key")
+    )
+    authority.cert_pem.write_to_path(ca)
+    trustme.CA().cert_pem.write_to_path(wrong_ca)
+    certificate.write_bytes(b"".join(blob.bytes() for blob in client_cert.cert_chain_pems))
+    # libpq refuses keys that others can read.
+    key.touch(mode=0o600)
+    key.write_bytes(client_cert.private_key_pem.bytes())
+
+    access = "".join(f"{_HBA_TYPE[u.tls]} all {u.name} 127.0.0.1/32 {u.auth}\n" for u in _TLS_USERS)
+    config = PostgresConfig(
+        bin_dir=bin_dir,
+        settings={"ssl": "on", "ssl_ca_file": "ca.crt"},
+        files={
+            "pg_hba.conf": "local all postgres trust\n" + access,
+            "server.crt": b"".join(blob.bytes() for blob in server_cert.cert_chain_pems),
+            "server.key": server_cert.private_key_pem.bytes(),
+            "ca.crt": authority.cert_pem.bytes(),
+        },
+    )
+    with EmbeddedPostgres(config) as server:
+        with psycopg.connect(server.url, autocommit=True) as connection:
+            for user in _TLS_USERS[1:]:
+                # The verifier's kind is decided when the password is set.
+                encryption = "md5" if user.auth == "md5" else "scram-sha-256"
+                connection.execute("SELECT set_config('password_encryption', %s, false)", [encryption])
+                connection.execute(
+                    sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(
+                        sql.Identifier(user.name), sql.Literal(user.password)
+                    )
+                )
+        yield TlsPostgres(
+            server=server,
+            ca=ca,
+            wrong_ca=wrong_ca,
+            client_cert=certificate,
+            client_key=key,
+            users={user.name: user for user in _TLS_USERS},
+        )

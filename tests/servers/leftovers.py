@@ -1,0 +1,46 @@
+"""What a server may leave behind: looked for here, so that a test can say that there is nothing."""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+_PATIENCE_S = 20.0
+
+
+def processes_of(directory: Path) -> list[psutil.Process]:
+    """The processes that work in a directory or were started with its name, zombies excepted."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            places = [process.cwd(), *process.cmdline()]
+            # Where nobody collects the orphans of a container, the dead stay listed.
+            if process.status() != psutil.STATUS_ZOMBIE and any(str(directory) in place for place in places):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return found
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process runs; one that only waits to be collected does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def assert_nothing_left(directory: Path, pids: Iterable[int] = ()) -> None:
+    """Wait (bounded) until a server's directory and processes have gone."""
+    known = list(pids)
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        left = [f"process {pid}" for pid in known if is_running(pid)]
+        left += [f"process {process.pid}" for process in processes_of(directory)]
+        left += [str(directory)] if directory.exists() else []
+        if not left:
+            return
+        if time.monotonic() > deadline:
+            raise AssertionError(f"left behind: {', '.join(left)}")
+        time.sleep(0.02)
