@@ -42,7 +42,8 @@ class WorkerLoad:
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=seconds)
             for task in late:
-                recorder = self._under_way.get(task)
+                # No longer under way: whatever it still comes to is not counted a second time.
+                recorder = self._under_way.pop(task, None)
                 if recorder is not None:
                     recorder.unfinished(1)
                 task.cancel()
@@ -95,17 +96,21 @@ class WorkerLoad:
             async with asyncio.timeout(self._spec.connect_timeout_s):
                 await self._cycle(self._drivers[index], marks)
         except ConnectError as error:
-            recorder.failed(error, perf_counter_ns() - started_ns)
+            if task in self._under_way:
+                recorder.failed(error, perf_counter_ns() - started_ns)
             return False
         except TimeoutError:
             phase = (Phase.CONNECT, Phase.QUERY, Phase.CLOSE)[min(len(marks) - 1, 2)]
             limit = format_duration(self._spec.connect_timeout_s)
             late = ConnectError(FailureKind.TIMEOUT, phase, f"no end after {limit} (--connect-timeout)")
-            recorder.failed(late, perf_counter_ns() - started_ns)
+            if task in self._under_way:
+                recorder.failed(late, perf_counter_ns() - started_ns)
             return False
         finally:
             self.in_flight -= 1
-            del self._under_way[task]
+            given_up = self._under_way.pop(task, None) is None
+        if given_up:
+            return True
         _, connected, queried, closed = marks
         query_ns = queried - connected if self._spec.query else -1
         recorder.ok((closed - started_ns, connected - started_ns, query_ns, closed - queried))
