@@ -163,7 +163,8 @@ class Dial:
 
     def abort(self, kind: FailureKind, message: str, now_ns: int) -> None:
         """Give up from outside: `error` says why, the socket is closed."""
-        self.error = ConnectError(kind, self.phase, message)
+        # A query that failed is the reason even where the server then does not let go of us.
+        self.error = self._query_error or ConnectError(kind, self.phase, message)
         self._finish(now_ns)
 
     def _connect(self, now_ns: int) -> int:
@@ -419,14 +420,8 @@ class Dial:
     def _os_error(self, error: OSError, now_ns: int) -> int:
         if self.phase is Phase.CLOSE:
             return self._conclude(self._query_error, now_ns)
-        if isinstance(error, ssl.SSLError):
-            if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-                return self._fail(FailureKind.CLOSED, "the server closed the connection", now_ns)
-            return self._fail(FailureKind.TLS, _tls_reason(error), now_ns)
-        if error.errno == errno.ENOTCONN:
-            # The peer has reset the connection, and an earlier call has already been told.
-            return self._fail(FailureKind.RESET, os.strerror(errno.ECONNRESET), now_ns)
-        return self._fail(kind_of_os_error(error), error.strerror or str(error), now_ns)
+        kind, reason = socket_failure(error)
+        return self._fail(kind, reason, now_ns)
 
     def _fail(self, kind: FailureKind, message: str, now_ns: int, sqlstate: str | None = None) -> int:
         """Try another way where libpq would; else end with an error."""
@@ -500,6 +495,19 @@ def server_error(event: ev.ErrorResponse, phase: Phase) -> ConnectError:
     if state is not None and not (len(state) == 5 and state.isascii() and state.isalnum()):
         state = None
     return ConnectError(kind_of_sqlstate(state, text), phase, message, sqlstate=state)
+
+
+def socket_failure(error: OSError) -> tuple[FailureKind, str]:
+    """Kind and reason of what a socket, with TLS or without, raised."""
+    if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        # Before Python 3.12 this is also how a reset looks behind TLS.
+        return FailureKind.CLOSED, "the server closed the connection"
+    if isinstance(error, ssl.SSLError):
+        return FailureKind.TLS, _tls_reason(error)
+    if error.errno == errno.ENOTCONN:
+        # The peer has reset the connection, and an earlier call has already been told.
+        return FailureKind.RESET, os.strerror(errno.ECONNRESET)
+    return kind_of_os_error(error), error.strerror or str(error)
 
 
 def _tls_reason(error: ssl.SSLError) -> str:

@@ -11,9 +11,9 @@ from time import perf_counter_ns
 from typing import Final
 
 from pool_bench.drivers.base import DriverName, ServerInfo
-from pool_bench.drivers.dial import DONE, READ, WRITE, Dial, server_error
+from pool_bench.drivers.dial import DONE, READ, WRITE, Dial, server_error, socket_failure
 from pool_bench.drivers.plan import WirePlan, make_plan, resolve
-from pool_bench.errors import ConnectError, FailureKind, Phase, kind_of_os_error
+from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.pgwire import NEED_DATA, Connection, RemoteProtocolError
 from pool_bench.pgwire import events as ev
 from pool_bench.pgwire.scram import ScramKeyCache
@@ -105,8 +105,8 @@ class WireConnection:
             if isinstance(error, RemoteProtocolError):
                 raise ConnectError(FailureKind.PROTOCOL, Phase.QUERY, str(error)) from error
             if isinstance(error, OSError):
-                reason = error.strerror or str(error)
-                raise ConnectError(kind_of_os_error(error), Phase.QUERY, reason) from error
+                kind, reason = socket_failure(error)
+                raise ConnectError(kind, Phase.QUERY, reason) from error
             raise
 
     async def _completions(self) -> list[ev.CommandComplete]:
