@@ -123,7 +123,7 @@ def connect_error(error: Exception, phase: Phase) -> ConnectError:
     if isinstance(error, asyncpg.PostgresError):
         state: str | None = error.sqlstate
         return ConnectError(kind_of_sqlstate(state, message), phase, message, sqlstate=state)
-    if isinstance(error, socket.gaierror):
+    if isinstance(error, socket.gaierror) or (isinstance(error, UnicodeError) and phase is Phase.CONNECT):
         return ConnectError(FailureKind.DNS, phase, message)
     if isinstance(error, ssl.SSLError) or "rejected SSL upgrade" in message:
         return ConnectError(FailureKind.TLS, phase, message)

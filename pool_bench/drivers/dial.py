@@ -35,12 +35,16 @@ READ: Final = 1
 WRITE: Final = 4
 
 _RECEIVE_BYTES: Final = 8192
-_IN_PROGRESS: Final = frozenset((0, errno.EINPROGRESS, errno.EWOULDBLOCK))
+# Windows says EWOULDBLOCK. Elsewhere that is EAGAIN: the accept queue of a Unix socket is full, and
+# nothing is in progress.
+_IN_PROGRESS: Final = frozenset((0, errno.EINPROGRESS, *((errno.EWOULDBLOCK,) if os.name == "nt" else ())))
 # Linux makes the socket non-blocking in the same system call.
 _NONBLOCK: Final = getattr(socket, "SOCK_NONBLOCK", 0)
 _STREAM: Final = socket.SOCK_STREAM | _NONBLOCK
-# What ends at this process would end there with any other host too.
-_OUR_OWN_LIMITS: Final = frozenset((FailureKind.CLIENT_FDS, FailureKind.CLIENT_PORTS))
+# A server reports about fifteen parameters; more than this in one start-up is an attack on our memory.
+_MAX_PARAMETERS: Final = 256
+_MAX_PARAMETER_CHARACTERS: Final = 100_000
+_MAX_REASON_CHARACTERS: Final = 500
 _SSL_REQUEST: Final = ev.SSLRequest()
 _TERMINATE: Final = ev.Terminate()
 _ABSENT: Final = -1
@@ -56,6 +60,7 @@ class Dial:
         "_before_close",
         "_endpoint",
         "_endpoints",
+        "_first_error",
         "_handler",
         "_mark_ns",
         "_plan",
@@ -96,6 +101,7 @@ class Dial:
         self._stop_at_ready = stop_at_ready
         self._endpoints: tuple[Endpoint, ...] = ()
         self._endpoint = 0
+        self._first_error: ConnectError | None = None
         self._tls_wanted = False
         self._tls: ssl.SSLSocket | None = None
         # A plain function, not a bound method, which would make a reference cycle of every dial.
@@ -123,9 +129,12 @@ class Dial:
         if self._plan.endpoints is None:
             self.resolve_ns = now_ns - self.started_ns
         self._endpoints = endpoints
-        # sslmode=allow begins without TLS and turns to it only when it is refused.
-        self._tls_wanted = self._plan.tls is not None and self._plan.target.sslmode != "allow"
+        self._tls_wanted = self._begins_with_tls()
         return self._connect(now_ns)
+
+    def _begins_with_tls(self) -> bool:
+        # sslmode=allow begins without TLS and turns to it only when it is refused.
+        return self._plan.tls is not None and self._plan.target.sslmode != "allow"
 
     def step(self, now_ns: int, hung_up: bool = False) -> int:
         """Go on after what was waited for has come; returns what to wait for next.
@@ -135,7 +144,8 @@ class Dial:
             hung_up: the peer has closed its side.
         """
         try:
-            if self._unsent:
+            # Once the peer has closed its side, what it said before counts, not what it will not read.
+            if self._unsent and not hung_up:
                 return self._flush()
             return self._handler(self, now_ns, hung_up)
         except (BlockingIOError, ssl.SSLWantReadError):
@@ -147,11 +157,14 @@ class Dial:
         except RemoteProtocolError as error:
             return self._fail(FailureKind.PROTOCOL, str(error), now_ns)
         except AuthenticationError as error:
-            return self._fail(FailureKind.AUTH, str(error), now_ns)
+            # Never another way: a server that fails to prove itself would get a second chance without TLS.
+            self.error = ConnectError(FailureKind.AUTH, self.phase, str(error))
+            return self._finish(now_ns)
 
     def abort(self, kind: FailureKind, message: str, now_ns: int) -> None:
         """Give up from outside: `error` says why, the socket is closed."""
-        self.error = ConnectError(kind, self.phase, message)
+        # A query that failed is the reason even where the server then does not let go of us.
+        self.error = self._query_error or ConnectError(kind, self.phase, message)
         self._finish(now_ns)
 
     def _connect(self, now_ns: int) -> int:
@@ -169,7 +182,8 @@ class Dial:
                 sock.setblocking(False)
             outcome = sock.connect_ex(endpoint.address)
             if outcome not in _IN_PROGRESS:
-                raise OSError(outcome, os.strerror(outcome))
+                # Not raised: as an exception, EAGAIN would be the BlockingIOError of a send.
+                return self._os_error(OSError(outcome, os.strerror(outcome)), perf_counter_ns())
             if not endpoint.is_near or self._plan.target.sslnegotiation == "direct":
                 return WRITE
             return self._greet(perf_counter_ns())
@@ -182,7 +196,10 @@ class Dial:
         outcome = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if outcome:
             raise OSError(outcome, os.strerror(outcome))
-        return self._greet(now_ns)
+        try:
+            return self._greet(now_ns)
+        except BlockingIOError:
+            return WRITE
 
     @property
     def _socket(self) -> socket.SocketType:
@@ -227,12 +244,18 @@ class Dial:
             raise RemoteProtocolError("the server turned to TLS unasked")
         host = self._endpoints[self._endpoint].host
         name = host.name if self._plan.target.sslsni or context.check_hostname else None
-        # Wrapping an already connected socket cannot fail half-way: the file descriptor moves over.
-        wrapped = context.wrap_socket(
-            self._socket,  # type: ignore[arg-type]  # any socket object serves
-            server_hostname=name,
-            do_handshake_on_connect=False,
-        )
+        sock = self._socket
+        # Wrapping moves the file descriptor over. On a socket that is no longer connected it would fail
+        # half-way, so that nobody owned it; this raises ENOTCONN before.
+        sock.getpeername()
+        try:
+            wrapped = context.wrap_socket(
+                sock,  # type: ignore[arg-type]  # any socket object serves
+                server_hostname=name,
+                do_handshake_on_connect=False,
+            )
+        except ValueError as error:
+            raise ssl.SSLError(0, f"{host.name!r} cannot be asked for by TLS: {error}") from error
         self.sock = self._tls = wrapped
         self._handler = Dial._shake_hands
         return self._shake_hands(perf_counter_ns(), False)
@@ -304,6 +327,9 @@ class Dial:
         match event:
             case ev.ParameterStatus(name, value) if self.parameters is not None:
                 self.parameters[name] = value
+                size = sum(len(known) + len(setting) for known, setting in self.parameters.items())
+                if size > _MAX_PARAMETER_CHARACTERS or len(self.parameters) > _MAX_PARAMETERS:
+                    raise RemoteProtocolError("the server reports parameters without an end")
             case ev.BackendKeyData():
                 self.backend = event
 
@@ -352,13 +378,13 @@ class Dial:
         return self._start_up(perf_counter_ns())
 
     def _server_error(self, event: ev.ErrorResponse, now_ns: int) -> int:
-        kind = kind_of_sqlstate(event.sqlstate, event.message)
-        if self.phase is Phase.QUERY:
-            self._query_error = ConnectError(kind, Phase.QUERY, event.message, sqlstate=event.sqlstate)
-            return READ
         if self.phase is Phase.CLOSE:
             return READ
-        return self._fail(kind, event.message, now_ns, event.sqlstate)
+        error = server_error(event, self.phase)
+        if self.phase is Phase.QUERY:
+            self._query_error = error
+            return READ
+        return self._fail(error.kind, error.message, now_ns, error.sqlstate)
 
     def _ready(self, now_ns: int) -> int:
         if self.phase is Phase.READY:
@@ -394,34 +420,41 @@ class Dial:
     def _os_error(self, error: OSError, now_ns: int) -> int:
         if self.phase is Phase.CLOSE:
             return self._conclude(self._query_error, now_ns)
-        if isinstance(error, ssl.SSLError):
-            if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-                return self._fail(FailureKind.CLOSED, "the server closed the connection", now_ns)
-            return self._fail(FailureKind.TLS, _tls_reason(error), now_ns)
-        return self._fail(kind_of_os_error(error), error.strerror or str(error), now_ns)
+        kind, reason = socket_failure(error)
+        return self._fail(kind, reason, now_ns)
 
     def _fail(self, kind: FailureKind, message: str, now_ns: int, sqlstate: str | None = None) -> int:
         """Try another way where libpq would; else end with an error."""
+        # File descriptors that have run out are missing for any other host too.
         refused_host = kind is FailureKind.SERVER_STARTING or (
-            self.phase is Phase.TCP and kind not in _OUR_OWN_LIMITS
+            self.phase is Phase.TCP and kind is not FailureKind.CLIENT_FDS
         )
         if refused_host and self._endpoint + 1 < len(self._endpoints):
             self._endpoint += 1
+            self._first_error = None
+            self._tls_wanted = self._begins_with_tls()
             return self._again(now_ns)
+        error = ConnectError(kind, self.phase, message, sqlstate=sqlstate)
         if self._other_tls_mode(kind):
+            self._first_error = error
             return self._again(now_ns)
-        self.error = ConnectError(kind, self.phase, message, sqlstate=sqlstate)
+        first = self._first_error
+        # A wrong password, or a refusal that made us ask for TLS, says more than how the other way ended.
+        if first is not None and (kind is FailureKind.TLS or first.sqlstate == "28P01"):
+            error = first
+        self.error = error
         return self._finish(now_ns)
 
     def _other_tls_mode(self, kind: FailureKind) -> bool:
         """Switch TLS on (sslmode=allow) or off (prefer) once, where that may have been the reason."""
         mode = self._plan.target.sslmode
-        if self._plan.tls is None or self._query_error is not None:
+        if self._plan.tls is None:
             return False
-        if mode == "allow" and not self._tls_wanted and kind is FailureKind.AUTH:
-            self._tls_wanted = True
-            return self._endpoints[self._endpoint].family != socket.AF_UNIX
-        if mode == "prefer" and self._tls is not None and kind in (FailureKind.AUTH, FailureKind.TLS):
+        refused = self.phase is Phase.AUTH and kind is FailureKind.AUTH
+        if mode == "allow" and not self._tls_wanted and refused:
+            self._tls_wanted = self._endpoints[self._endpoint].family != socket.AF_UNIX
+            return self._tls_wanted
+        if mode == "prefer" and self._tls is not None and (refused or self.phase is Phase.TLS):
             self._tls_wanted = False
             return True
         return False
@@ -452,6 +485,29 @@ class Dial:
             if self._before_close is not None:
                 self._before_close(self.fd)
             sock.close()
+
+
+def server_error(event: ev.ErrorResponse, phase: Phase) -> ConnectError:
+    """An error that the server reports, made fit to be counted by and to be shown on a terminal."""
+    text = event.message
+    message = "".join(c if c.isprintable() else "?" for c in text[:_MAX_REASON_CHARACTERS])
+    state = event.sqlstate
+    if state is not None and not (len(state) == 5 and state.isascii() and state.isalnum()):
+        state = None
+    return ConnectError(kind_of_sqlstate(state, text), phase, message, sqlstate=state)
+
+
+def socket_failure(error: OSError) -> tuple[FailureKind, str]:
+    """Kind and reason of what a socket, with TLS or without, raised."""
+    if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        # Before Python 3.12 this is also how a reset looks behind TLS.
+        return FailureKind.CLOSED, "the server closed the connection"
+    if isinstance(error, ssl.SSLError):
+        return FailureKind.TLS, _tls_reason(error)
+    if error.errno == errno.ENOTCONN:
+        # The peer has reset the connection, and an earlier call has already been told.
+        return FailureKind.RESET, os.strerror(errno.ECONNRESET)
+    return kind_of_os_error(error), error.strerror or str(error)
 
 
 def _tls_reason(error: ssl.SSLError) -> str:

@@ -1,7 +1,10 @@
 """Connections through psycopg 3 and libpq: what an application that uses it pays."""
 
+import asyncio
 import re
-from typing import TYPE_CHECKING, Final
+from collections.abc import Generator
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pool_bench.drivers.base import DriverName
 from pool_bench.errors import ConnectError, FailureKind, Phase, kind_of_sqlstate
@@ -9,6 +12,8 @@ from pool_bench.targets import Target
 
 if TYPE_CHECKING:
     import psycopg
+
+_Result = TypeVar("_Result")
 
 # libpq gives no SQLSTATE for a connection that failed, only the text.
 _KIND_BY_TEXT: Final = (
@@ -116,19 +121,45 @@ class PsycopgDriver:
         Raises:
             ConnectError: it could not be opened.
         """
-        import psycopg
         from psycopg.conninfo import make_conninfo
 
         try:
-            raw = await psycopg.AsyncConnection.connect(make_conninfo(**self._options), autocommit=True)
-        except (psycopg.Error, OSError) as error:
+            raw = await _connection_class().connect(make_conninfo(**self._options), autocommit=True)
+        except Exception as error:
             raise connect_error(error, Phase.CONNECT) from error
         return PsycopgConnection(raw)
+
+
+@cache
+def _connection_class() -> "type[psycopg.AsyncConnection[tuple[object, ...]]]":
+    import psycopg
+    from psycopg import waiting
+
+    class Connection(psycopg.AsyncConnection[tuple[object, ...]]):
+        """A connection that a cancelled query closes.
+
+        psycopg's own asks the server to cancel the query, and waits ten seconds for a server that is silent.
+        """
+
+        async def wait(
+            self, gen: Generator[Any, Any, _Result], interval: float = 0.1, timeout: float | None = None
+        ) -> _Result:
+            # Older versions know no timeout, and pass none.
+            limit = {} if timeout is None else {"timeout": timeout}
+            try:
+                return await waiting.wait_async(gen, self.pgconn.socket, interval=interval, **limit)
+            except asyncio.CancelledError:
+                self.pgconn.finish()
+                raise
+
+    return Connection
 
 
 def connect_error(error: Exception, phase: Phase) -> ConnectError:
     """What went wrong in psycopg or libpq, in this package's terms."""
     text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, UnicodeError) and phase is Phase.CONNECT:
+        return ConnectError(FailureKind.DNS, phase, f"not a host name: {text}")
     # Behind "FATAL:" stands the server's own message; before it, libpq's address book.
     message = re.sub(r"^.*?(?:FATAL|ERROR):\s*", "", text)
     state: str | None = getattr(error, "sqlstate", None)

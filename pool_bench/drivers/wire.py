@@ -11,9 +11,9 @@ from time import perf_counter_ns
 from typing import Final
 
 from pool_bench.drivers.base import DriverName, ServerInfo
-from pool_bench.drivers.dial import DONE, WRITE, Dial
+from pool_bench.drivers.dial import DONE, READ, WRITE, Dial, server_error, socket_failure
 from pool_bench.drivers.plan import WirePlan, make_plan, resolve
-from pool_bench.errors import ConnectError, FailureKind, Phase, kind_of_os_error, kind_of_sqlstate
+from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.pgwire import NEED_DATA, Connection, RemoteProtocolError
 from pool_bench.pgwire import events as ev
 from pool_bench.pgwire.scram import ScramKeyCache
@@ -22,6 +22,9 @@ from pool_bench.targets import Target
 
 _RECEIVE_BYTES: Final = 65536
 _CLOSE_WAIT_S: Final = 5.0
+# Reads without a pause for other tasks, and for our own timeout.
+_READS_PER_TURN: Final = 32
+_MAX_COMPLETIONS: Final = 10_000
 
 
 class WireConnection:
@@ -32,13 +35,14 @@ class WireConnection:
         backend_pid: process number by BackendKeyData, None where none was sent.
     """
 
-    __slots__ = ("_dial", "_sock", "_wire", "backend_pid", "parameters")
+    __slots__ = ("_dial", "_reads", "_sock", "_wire", "backend_pid", "parameters")
 
     def __init__(self, dial: Dial) -> None:
         assert dial.sock is not None  # noqa: S101  # a dial that is ready has its socket
         self._dial = dial
         self._sock = dial.sock
         self._wire: Connection = dial.wire
+        self._reads = 0
         self.parameters = dial.parameters or {}
         self.backend_pid = dial.backend.pid if dial.backend is not None else None
 
@@ -86,6 +90,8 @@ class WireConnection:
         Raises:
             ConnectError: it failed, or the connection was lost.
         """
+        if self.is_closed():
+            raise ConnectError(FailureKind.CLOSED, Phase.QUERY, "the connection is closed")
         try:
             await self._send(self._wire.send(ev.Query(sql)))
             return await self._completions()
@@ -99,8 +105,8 @@ class WireConnection:
             if isinstance(error, RemoteProtocolError):
                 raise ConnectError(FailureKind.PROTOCOL, Phase.QUERY, str(error)) from error
             if isinstance(error, OSError):
-                reason = error.strerror or str(error)
-                raise ConnectError(kind_of_os_error(error), Phase.QUERY, reason) from error
+                kind, reason = socket_failure(error)
+                raise ConnectError(kind, Phase.QUERY, reason) from error
             raise
 
     async def _completions(self) -> list[ev.CommandComplete]:
@@ -109,10 +115,11 @@ class WireConnection:
         while True:
             match self._wire.next_event():
                 case ev.CommandComplete() as completion:
+                    if len(completions) == _MAX_COMPLETIONS:
+                        raise RemoteProtocolError("the server completes statements without an end")
                     completions.append(completion)
                 case ev.ErrorResponse() as error:
-                    kind = kind_of_sqlstate(error.sqlstate, error.message)
-                    failure = ConnectError(kind, Phase.QUERY, error.message, sqlstate=error.sqlstate)
+                    failure = server_error(error, Phase.QUERY)
                 case ev.ReadyForQuery():
                     if failure is not None:
                         raise failure
@@ -132,11 +139,15 @@ class WireConnection:
                 await wait_for(self._sock.fileno(), WRITE)
 
     async def _receive(self) -> bytes:
+        self._reads += 1
+        if self._reads % _READS_PER_TURN == 0:
+            # A server that always has more to say would keep the event loop for itself.
+            await asyncio.sleep(0)
         while True:
             try:
                 return self._sock.recv(_RECEIVE_BYTES)
             except (BlockingIOError, ssl.SSLWantReadError):
-                await wait_for(self._sock.fileno(), 0)
+                await wait_for(self._sock.fileno(), READ)
 
     async def close(self) -> None:
         """Send Terminate and wait until the server has closed, at most five seconds."""

@@ -7,6 +7,8 @@ begins the next one at once, in the same callback.
 import asyncio
 import random
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from operator import attrgetter
 from time import perf_counter_ns
 from typing import Final
@@ -22,16 +24,29 @@ from pool_bench.stats import Recorder
 from pool_bench.units import format_duration
 
 _MS: Final = 1_000_000
+_MOST_RESOLVERS: Final = 64
 
 
 class _Slot:
     """One worker: its dial under way, and how its targets have treated it."""
 
-    __slots__ = ("attempt", "dial", "failures", "recorder", "retry_ns", "target", "timer", "turn", "want")
+    __slots__ = (
+        "attempt",
+        "dial",
+        "failures",
+        "lookup",
+        "recorder",
+        "retry_ns",
+        "target",
+        "timer",
+        "turn",
+        "want",
+    )
 
     def __init__(self, targets: int, first: int) -> None:
         self.dial: Dial | None = None
         self.recorder: Recorder | None = None
+        self.lookup: asyncio.Future[tuple[Endpoint, ...]] | None = None
         self.attempt = 0
         self.want = DONE
         self.target = 0
@@ -46,7 +61,7 @@ class CycleLoad:
 
     def __init__(self, spec: ConnectSpec, plans: tuple[WirePlan, ...], ledger: Ledger) -> None:
         self._spec = spec
-        self._plans = plans
+        self._plans = list(plans)
         self._ledger = ledger
         self._rng = random.Random(spec.seed)
         self._slots = [_Slot(len(plans), index % len(plans)) for index in range(spec.concurrency)]
@@ -56,6 +71,7 @@ class CycleLoad:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._poller: Poller | None = None
         self._sweep_timer: asyncio.TimerHandle | None = None
+        self._resolvers: ThreadPoolExecutor | None = None
         self._timeout_ns = round(spec.connect_timeout_s * 1e9)
         self._endpoints = [plan.endpoints for plan in plans]
         self._rows: list[Callable[[Dial], tuple[int, ...]]] = [
@@ -78,11 +94,15 @@ class CycleLoad:
 
     async def _resolve_all(self) -> None:
         for index, plan in enumerate(self._plans):
+            if plan.endpoints is not None:
+                continue
             try:
-                self._endpoints[index] = await asyncio.to_thread(resolve, plan)
+                found = await asyncio.to_thread(resolve, plan)
             except ConnectError:
                 # Left unresolved, every operation looks the name up, fails and is counted.
                 continue
+            self._endpoints[index] = found
+            self._plans[index] = replace(plan, endpoints=found)
 
     def stop(self) -> None:
         """Begin nothing more; slots that back off are done."""
@@ -96,23 +116,37 @@ class CycleLoad:
 
     async def drain(self, seconds: float) -> None:
         """Wait until nothing is in flight, then count what is left as unfinished and close it."""
-        if self._idle is not None:
-            try:
+        try:
+            if self._idle is not None:
                 async with asyncio.timeout(seconds):
                     await self._idle.wait()
-            except TimeoutError:
-                pass
+        except TimeoutError:
+            pass
+        finally:
+            self._give_up()
+
+    def _give_up(self) -> None:
         now_ns = perf_counter_ns()
         for slot in self._slots:
             if slot.dial is not None and slot.recorder is not None:
-                slot.dial.abort(FailureKind.TIMEOUT, "the run ended", now_ns)
+                self._abort(slot, slot.dial, "the run ended", now_ns)
                 slot.recorder.unfinished(1)
                 slot.dial = None
         self.in_flight = 0
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
+        if self._resolvers is not None:
+            self._resolvers.shutdown(wait=False, cancel_futures=True)
         if self._poller is not None:
             self._poller.close()
+            self._poller = None
+
+    def _abort(self, slot: _Slot, dial: Dial, message: str, now_ns: int) -> None:
+        if slot.lookup is not None:
+            # One that still waits for its thread would be in the way of those that come after it.
+            slot.lookup.cancel()
+            slot.lookup = None
+        dial.abort(FailureKind.TIMEOUT, message, now_ns)
 
     def _check_idle(self) -> None:
         if not self._running and self.in_flight == 0 and self._idle is not None:
@@ -160,16 +194,20 @@ class CycleLoad:
 
     def _resolve(self, slot: _Slot, dial: Dial) -> None:
         assert self._loop is not None  # noqa: S101  # set by start()
-        plan = self._plans[slot.target]
+        if self._resolvers is None:
+            # asyncio's own executor has a handful of threads: waiting for one would look like a slow look-up.
+            workers = min(self._spec.concurrency, _MOST_RESOLVERS)
+            self._resolvers = ThreadPoolExecutor(workers, thread_name_prefix="resolver")
         slot.attempt = 0
-        future = self._loop.run_in_executor(None, resolve, plan)
-        future.add_done_callback(lambda done: self._resolved(slot, dial, done))
+        slot.lookup = self._loop.run_in_executor(self._resolvers, resolve, self._plans[slot.target])
+        slot.lookup.add_done_callback(lambda done: self._resolved(slot, dial, done))
 
     def _resolved(self, slot: _Slot, dial: Dial, found: "asyncio.Future[tuple[Endpoint, ...]]") -> None:
         now_ns = perf_counter_ns()
-        error = found.exception()
-        if slot.dial is not dial:
+        if found.cancelled():
             return  # given up in the meantime
+        slot.lookup = None
+        error = found.exception()
         if error is None:
             self._go_on(slot, dial, dial.begin(self._ordered(found.result(), slot.target), now_ns))
             return
@@ -226,7 +264,7 @@ class CycleLoad:
             dial = slot.dial
             if dial is not None and dial.started_ns <= oldest_ns:
                 limit = format_duration(self._spec.connect_timeout_s)
-                dial.abort(FailureKind.TIMEOUT, f"no end after {limit} (--connect-timeout)", now_ns)
+                self._abort(slot, dial, f"no end after {limit} (--connect-timeout)", now_ns)
                 self._done(slot, dial)
         pause_ns = min(max(self._timeout_ns // 50, 5 * _MS), 500 * _MS)
         self._sweep_timer = self._loop.call_later(pause_ns / 1e9, self._sweep)

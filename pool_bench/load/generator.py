@@ -81,6 +81,9 @@ class _Generator:
         """Go through all stages; afterwards nothing of the run is left."""
         self._reset_clock(perf_counter_ns() + round(self._spec.warmup_s * 1e9))
         self._probe.start()
+        if self._stage is Stage.MEASURE:
+            # Before anything begins: without a warm-up the very first operations count too.
+            self._ledger.measure()
         try:
             await self._workload.start()
             if self._stage is Stage.WARMUP:

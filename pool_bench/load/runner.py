@@ -6,6 +6,7 @@ the second one ends, and so does the child.
 """
 
 import asyncio
+import contextlib
 import multiprocessing as mp
 import os
 import queue
@@ -145,12 +146,14 @@ class Run:
             if not told and self._stop.requested:
                 told = True
                 self.result.interrupted = True
-                control.send("stop")
+                # A generator that is gone shows by the end of its snapshots.
+                with contextlib.suppress(OSError):
+                    control.send("stop")
             if snapshots not in ready:
                 continue
             try:
                 message = snapshots.recv()
-            except EOFError:
+            except (EOFError, OSError):
                 raise GeneratorError("the generator process ended without a result") from None
             if isinstance(message, _Failure):
                 raise UsageError(message.message) if message.usage else GeneratorError(message.message)
@@ -242,7 +245,9 @@ def _listen(control: "Connection[str, str]", loop: asyncio.AbstractEventLoop, st
         control.recv()
     except (EOFError, OSError):
         os._exit(1)
-    loop.call_soon_threadsafe(stop.set)
+    # The run may have ended by itself in the meantime.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(stop.set)
     try:
         control.recv()
     except (EOFError, OSError):

@@ -22,16 +22,17 @@ class WorkerLoad:
         self._ledger = ledger
         self._rng = random.Random(spec.seed)
         self._stopping = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._under_way: dict[asyncio.Task[None], Recorder] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        # By the worker's number, not its task: a task in a local variable of its own frames would, once it is
+        # cancelled, make a reference cycle that keeps a half-open connection until it is found.
+        self._under_way: dict[int, Recorder] = {}
         self.in_flight = 0
         self.backing_off = 0
 
     async def start(self) -> None:
         """Set the workers to work."""
         for index in range(self._spec.concurrency):
-            task = asyncio.create_task(self._work(index % len(self._drivers)), name=f"worker-{index}")
-            self._tasks.add(task)
+            self._tasks.append(asyncio.create_task(self._work(index), name=f"worker-{index}"))
 
     def stop(self) -> None:
         """Begin nothing more."""
@@ -40,21 +41,29 @@ class WorkerLoad:
     async def drain(self, seconds: float) -> None:
         """Wait for the workers, then cancel those that are left and count theirs as unfinished."""
         if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=seconds)
-            for task in late:
-                recorder = self._under_way.get(task)
-                if recorder is not None:
-                    recorder.unfinished(1)
-                task.cancel()
-            results = await asyncio.gather(*self._tasks, return_exceptions=True)
-            self._tasks.clear()
-            for result in results:
-                if isinstance(result, Exception):
-                    raise result
+            try:
+                await asyncio.wait(self._tasks, timeout=seconds)
+            finally:
+                # Also where the wait itself was cancelled.
+                await self._give_up()
         self.in_flight = 0
 
-    async def _work(self, turn: int) -> None:
+    async def _give_up(self) -> None:
+        # No longer under way: whatever they still come to is not counted a second time.
+        for recorder in self._under_way.values():
+            recorder.unfinished(1)
+        self._under_way.clear()
+        for task in self._tasks:
+            task.cancel()
+        results = await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    async def _work(self, worker: int) -> None:
         count = len(self._drivers)
+        turn = worker % count
         failures = [0] * count
         retry_ns = [0] * count
         while not self._stopping.is_set():
@@ -65,7 +74,7 @@ class WorkerLoad:
                 await self._pause((min(retry_ns) - now_ns) / 1e9)
                 continue
             turn = (index + 1) % count
-            if await self._operate(index):
+            if await self._operate(worker, index):
                 failures[index] = 0
             else:
                 failures[index] += 1
@@ -82,12 +91,10 @@ class WorkerLoad:
         finally:
             self.backing_off -= 1
 
-    async def _operate(self, index: int) -> bool:
+    async def _operate(self, worker: int, index: int) -> bool:
         """One cycle; records it and tells whether it succeeded."""
         recorder = self._ledger.current[index]
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  # only ever run as a task
-        self._under_way[task] = recorder
+        self._under_way[worker] = recorder
         self.in_flight += 1
         started_ns = perf_counter_ns()
         marks = [started_ns]
@@ -95,17 +102,21 @@ class WorkerLoad:
             async with asyncio.timeout(self._spec.connect_timeout_s):
                 await self._cycle(self._drivers[index], marks)
         except ConnectError as error:
-            recorder.failed(error, perf_counter_ns() - started_ns)
+            if worker in self._under_way:
+                recorder.failed(error, perf_counter_ns() - started_ns)
             return False
         except TimeoutError:
             phase = (Phase.CONNECT, Phase.QUERY, Phase.CLOSE)[min(len(marks) - 1, 2)]
             limit = format_duration(self._spec.connect_timeout_s)
             late = ConnectError(FailureKind.TIMEOUT, phase, f"no end after {limit} (--connect-timeout)")
-            recorder.failed(late, perf_counter_ns() - started_ns)
+            if worker in self._under_way:
+                recorder.failed(late, perf_counter_ns() - started_ns)
             return False
         finally:
             self.in_flight -= 1
-            del self._under_way[task]
+            given_up = self._under_way.pop(worker, None) is None
+        if given_up:
+            return True
         _, connected, queried, closed = marks
         query_ns = queried - connected if self._spec.query else -1
         recorder.ok((closed - started_ns, connected - started_ns, query_ns, closed - queried))

@@ -1,0 +1,170 @@
+"""Runs `generate` inside the test, and looks for what it left behind."""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import psutil
+import pytest
+import uvloop
+
+from pool_bench.drivers.poller import LoopPoller
+from pool_bench.errors import FailureKind, Phase
+from pool_bench.load import cycles
+from pool_bench.load.generator import generate
+from pool_bench.load.spec import ConnectSpec
+from pool_bench.runs import Snapshot, Stage
+from pool_bench.stats import BenchStats
+from pool_bench.targets import Target, parse_target
+
+LoopName = Literal["asyncio", "uvloop"]
+PollerName = Literal["epoll", "loop"]
+ENGINES: tuple[tuple[LoopName, PollerName], ...] = (
+    ("asyncio", "epoll"),
+    ("asyncio", "loop"),
+    ("uvloop", "epoll"),
+    ("uvloop", "loop"),
+)
+# libuv keeps a pipe for signals from its first loop on.
+uvloop.new_event_loop().close()
+
+# What a busy machine may add to any bound.
+MARGIN_S = 10.0
+
+
+def target(url: str) -> Target:
+    """A target from a URL and nothing else."""
+    return parse_target(url, env={}, default_user="nobody")
+
+
+def open_fds() -> dict[int, str]:
+    """This process's file descriptors and what they lead to."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  # names are all that is wanted
+        try:
+            found[int(name)] = str(Path(f"/proc/self/fd/{name}").readlink())
+        except OSError:
+            continue  # the one that the listing itself used
+    return found
+
+
+@contextmanager
+def nothing_left() -> Iterator[None]:
+    """Assert that no file descriptor and no thread is left at the end that was not there before."""
+    fds, threads = set(open_fds().items()), set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + MARGIN_S
+    while True:
+        left = set(open_fds().items()) - fds
+        started = [thread for thread in threading.enumerate() if thread not in threads]
+        if not left and not started:
+            return
+        if time.monotonic() > deadline:
+            raise AssertionError(f"left behind: {left or ''} {started or ''}")
+        time.sleep(0.01)
+
+
+def client_sockets(ports: Iterable[int]) -> list[int]:
+    """This process's sockets that are connected to one of `ports`."""
+    wanted = set(ports)
+    connections = psutil.Process().net_connections(kind="tcp")
+    return [c.fd for c in connections if c.fd >= 0 and tuple(c.raddr)[1:] and c.raddr.port in wanted]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run gave."""
+
+    snapshots: list[Snapshot] = field(default_factory=list)
+    targets: list[BenchStats] = field(default_factory=list)
+    warmup: BenchStats = field(default_factory=BenchStats)
+    elapsed_s: float = 0.0
+
+    @property
+    def total(self) -> BenchStats:
+        """All targets together."""
+        return BenchStats.merged(self.targets)
+
+    @property
+    def failures(self) -> set[tuple[FailureKind, Phase, str]]:
+        """Sorts of failures among the measured operations."""
+        return {(key.kind, key.phase, key.sqlstate) for key in self.total.failures}
+
+    @property
+    def lag_max_ms(self) -> float:
+        """The worst event-loop lag."""
+        return max(snapshot.client.lag.max_ns for snapshot in self.snapshots) / 1e6
+
+
+def run(
+    spec: ConnectSpec,
+    *,
+    loop: LoopName = "asyncio",
+    poller: PollerName = "epoll",
+    stop_when: Callable[[Snapshot], bool] = lambda snapshot: False,
+    during: Callable[[asyncio.Event], Awaitable[None]] | None = None,
+) -> Outcome:
+    """Run `spec` to its end in an event loop of its own; checks that its sums are right and nothing is left.
+
+    Args:
+        stop_when: asks for an early end when a snapshot is such.
+        during: runs beside it; gets the stop event.
+    """
+    outcome = Outcome(targets=[BenchStats() for _ in spec.targets])
+    ports = [host.port for one in spec.targets for host in one.hosts if not host.is_unix]
+
+    async def main() -> None:
+        stop = asyncio.Event()
+
+        def send(snapshot: Snapshot) -> None:
+            outcome.snapshots.append(snapshot)
+            if stop_when(snapshot):
+                stop.set()
+
+        beside = asyncio.ensure_future(during(stop)) if during is not None else None
+        begin = time.monotonic()
+        await generate(spec, send, stop)
+        outcome.elapsed_s = time.monotonic() - begin
+        if beside is not None:
+            await beside
+        # Closed transports end in a later turn of the loop.
+        for _ in range(5):
+            await asyncio.sleep(0)
+        left = client_sockets(ports)
+        assert left == [], [(fd, open_fds().get(fd)) for fd in left]
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    factory = uvloop.new_event_loop if loop == "uvloop" else asyncio.new_event_loop
+    with pytest.MonkeyPatch.context() as patch:
+        if poller == "loop":
+            patch.setattr(cycles, "make_poller", LoopPoller)
+        with nothing_left(), asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(main())
+    for snapshot in outcome.snapshots:
+        outcome.warmup.merge(snapshot.warmup)
+        for stats, delta in zip(outcome.targets, snapshot.targets, strict=True):
+            stats.merge(replace(delta))
+    _check_sums(outcome)
+    return outcome
+
+
+def _check_sums(outcome: Outcome) -> None:
+    total = outcome.total
+    assert outcome.snapshots[-1].final
+    assert [snapshot.final for snapshot in outcome.snapshots].count(True) == 1
+    assert outcome.snapshots[-1].stage is Stage.DONE
+    assert outcome.snapshots[-1].in_flight == 0
+    assert total.attempts == total.ok + total.failed + total.unfinished
+    assert sum(interval.ok for interval in total.intervals) == total.ok
+    assert sum(interval.failed for interval in total.intervals) == total.failed
+    assert sum(failure.count for failure in total.failures.values()) == total.failed
+    assert total.latency.count == total.ok
+    assert total.failure_latency.count == total.failed
+    parts_s = sum(histogram.total_s for histogram in total.phases.values())
+    assert parts_s <= total.latency.total_s * (1 + 1e-9) + 1e-9
