@@ -465,7 +465,8 @@ def test_redaction_takes_the_secret_and_leaves_the_rest(text: str, redacted: str
     assert redact(text) == redacted
 
 
-_ODD = "@:/?#%&= '\"\\$*;,!~^é€"
+# Without *, of which the mask consists.
+_ODD = "@:/?#%&= '\"\\$;,!~^é€"
 _secrets = st.text(st.sampled_from("QWXZJK7" + _ODD), min_size=4, max_size=14).filter(
     # At least this much of it is found nowhere else.
     lambda text: sum(c in "QWXZJK" for c in text) >= 2
