@@ -16,9 +16,10 @@ from functools import lru_cache
 from time import perf_counter_ns
 from typing import Final
 
-from pool_bench.drivers.plan import Endpoint, WirePlan
-from pool_bench.drivers.tls import ALPN_PROTOCOL, server_end_point
-from pool_bench.errors import ConnectError, FailureKind, Phase, kind_of_os_error, kind_of_sqlstate
+from pool_bench.drivers.failures import server_error, socket_failure
+from pool_bench.drivers.plan import IN_PROGRESS, STREAM, Endpoint, WirePlan
+from pool_bench.drivers.tls import ALPN_PROTOCOL, server_end_point, wrap
+from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.pgwire import (
     NEED_DATA,
     AuthenticationError,
@@ -35,16 +36,9 @@ READ: Final = 1
 WRITE: Final = 4
 
 _RECEIVE_BYTES: Final = 8192
-# Windows says EWOULDBLOCK. Elsewhere that is EAGAIN: the accept queue of a Unix socket is full, and
-# nothing is in progress.
-_IN_PROGRESS: Final = frozenset((0, errno.EINPROGRESS, *((errno.EWOULDBLOCK,) if os.name == "nt" else ())))
-# Linux makes the socket non-blocking in the same system call.
-_NONBLOCK: Final = getattr(socket, "SOCK_NONBLOCK", 0)
-_STREAM: Final = socket.SOCK_STREAM | _NONBLOCK
 # A server reports about fifteen parameters; more than this in one start-up is an attack on our memory.
 _MAX_PARAMETERS: Final = 256
 _MAX_PARAMETER_CHARACTERS: Final = 100_000
-_MAX_REASON_CHARACTERS: Final = 500
 _SSL_REQUEST: Final = ev.SSLRequest()
 _TERMINATE: Final = ev.Terminate()
 _ABSENT: Final = -1
@@ -53,7 +47,16 @@ _certificate_hash = lru_cache(maxsize=64)(server_end_point)
 
 
 class Dial:
-    """One connect cycle. Phase times are nanoseconds, -1 where a phase did not happen."""
+    """One connect cycle. Phase times are nanoseconds, -1 where a phase did not happen.
+
+    Args:
+        plan: where to and how.
+        started_ns: when the operation began, by `perf_counter_ns`.
+        stop_at_ready: end once the connection is ready, with the socket open.
+        before_close: called with the file descriptor before it is closed.
+        outbox: takes the dial where `step` has something to send, for a later `flush`; without it,
+            `step` sends at once.
+    """
 
     __slots__ = (
         "_authenticator",
@@ -62,7 +65,9 @@ class Dial:
         "_endpoints",
         "_first_error",
         "_handler",
+        "_mark_at_send",
         "_mark_ns",
+        "_outbox",
         "_plan",
         "_query_error",
         "_stop_at_ready",
@@ -95,8 +100,10 @@ class Dial:
         *,
         stop_at_ready: bool = False,
         before_close: Callable[[int], None] | None = None,
+        outbox: "list[Dial] | None" = None,
     ) -> None:
         self._plan = plan
+        self._outbox = outbox
         self._before_close = before_close
         self._stop_at_ready = stop_at_ready
         self._endpoints: tuple[Endpoint, ...] = ()
@@ -110,6 +117,7 @@ class Dial:
         self._query_error: ConnectError | None = None
         self._unsent = b""
         self._mark_ns = started_ns
+        self._mark_at_send = False
         # Counts sockets: a new one may have the file descriptor of the one before.
         self.attempt = 0
         self.sock: socket.SocketType | None = None
@@ -126,9 +134,9 @@ class Dial:
 
     def begin(self, endpoints: tuple[Endpoint, ...], now_ns: int) -> int:
         """Start connecting to the first of `endpoints`; returns what to wait for."""
+        self._endpoints = endpoints
         if self._plan.endpoints is None:
             self.resolve_ns = now_ns - self.started_ns
-        self._endpoints = endpoints
         self._tls_wanted = self._begins_with_tls()
         return self._connect(now_ns)
 
@@ -161,6 +169,13 @@ class Dial:
             self.error = ConnectError(FailureKind.AUTH, self.phase, str(error))
             return self._finish(now_ns)
 
+    def flush(self) -> int:
+        """Send what `step` has put off; returns what to wait for next."""
+        try:
+            return self._flush()
+        except OSError as error:
+            return self._os_error(error, perf_counter_ns())
+
     def abort(self, kind: FailureKind, message: str, now_ns: int) -> None:
         """Give up from outside: `error` says why, the socket is closed."""
         # A query that failed is the reason even where the server then does not let go of us.
@@ -176,12 +191,12 @@ class Dial:
         # Nagle's algorithm is left on: this is a strict exchange of small messages, in which nothing
         # is ever unacknowledged when the next one is sent.
         try:
-            sock = self.sock = socket.SocketType(endpoint.family, _STREAM)
+            sock = self.sock = socket.SocketType(endpoint.family, STREAM)
             self.fd = sock.fileno()
-            if not _NONBLOCK:
+            if STREAM == socket.SOCK_STREAM:
                 sock.setblocking(False)
             outcome = sock.connect_ex(endpoint.address)
-            if outcome not in _IN_PROGRESS:
+            if outcome not in IN_PROGRESS:
                 # Not raised: as an exception, EAGAIN would be the BlockingIOError of a send.
                 return self._os_error(OSError(outcome, os.strerror(outcome)), perf_counter_ns())
             if not endpoint.is_near or self._plan.target.sslnegotiation == "direct":
@@ -244,19 +259,7 @@ class Dial:
             raise RemoteProtocolError("the server turned to TLS unasked")
         host = self._endpoints[self._endpoint].host
         name = host.name if self._plan.target.sslsni or context.check_hostname else None
-        sock = self._socket
-        # Wrapping moves the file descriptor over. On a socket that is no longer connected it would fail
-        # half-way, so that nobody owned it; this raises ENOTCONN before.
-        sock.getpeername()
-        try:
-            wrapped = context.wrap_socket(
-                sock,  # type: ignore[arg-type]  # any socket object serves
-                server_hostname=name,
-                do_handshake_on_connect=False,
-            )
-        except ValueError as error:
-            raise ssl.SSLError(0, f"{host.name!r} cannot be asked for by TLS: {error}") from error
-        self.sock = self._tls = wrapped
+        self.sock = self._tls = wrap(context, self._socket, name)
         self._handler = Dial._shake_hands
         return self._shake_hands(perf_counter_ns(), False)
 
@@ -280,11 +283,17 @@ class Dial:
 
     def _write(self, data: bytes) -> int:
         self._unsent = data
-        return self._flush()
+        if self._outbox is None:
+            return self._flush()
+        self._outbox.append(self)
+        return READ
 
     def _flush(self) -> int:
         """Send what is left to send; a blocked socket leaves it for the next step."""
         data = self._unsent
+        if self._mark_at_send:
+            self._mark_at_send = False
+            self._mark_ns = perf_counter_ns()
         try:
             sent = self._socket.send(data)
         except (BlockingIOError, ssl.SSLWantWriteError):
@@ -395,13 +404,13 @@ class Dial:
             query = self._plan.query
             if query is not None:
                 self.phase = Phase.QUERY
-                self._mark_ns = perf_counter_ns()
+                self._mark_at_send = True
                 return self._write(self.wire.send(query))
         elif self.phase is Phase.QUERY:
             self.query_ns = now_ns - self._mark_ns
         self.phase = Phase.CLOSE
         self._handler = Dial._closing
-        self._mark_ns = perf_counter_ns()
+        self._mark_at_send = True
         return self._write(self.wire.send(_TERMINATE))
 
     def _closing(self, now_ns: int, hung_up: bool) -> int:
@@ -471,7 +480,6 @@ class Dial:
         self.wire = Connection(reports=self._stop_at_ready)
         self._authenticator = None
         self._tls = None
-        self._unsent = b""
         return self._connect(perf_counter_ns())
 
     def _finish(self, now_ns: int) -> int:
@@ -481,36 +489,11 @@ class Dial:
 
     def _close_socket(self) -> None:
         sock, self.sock = self.sock, None
+        if self._unsent:
+            self._unsent = b""
+            if self._outbox is not None and self in self._outbox:
+                self._outbox.remove(self)
         if sock is not None:
             if self._before_close is not None:
                 self._before_close(self.fd)
             sock.close()
-
-
-def server_error(event: ev.ErrorResponse, phase: Phase) -> ConnectError:
-    """An error that the server reports, made fit to be counted by and to be shown on a terminal."""
-    text = event.message
-    message = "".join(c if c.isprintable() else "?" for c in text[:_MAX_REASON_CHARACTERS])
-    state = event.sqlstate
-    if state is not None and not (len(state) == 5 and state.isascii() and state.isalnum()):
-        state = None
-    return ConnectError(kind_of_sqlstate(state, text), phase, message, sqlstate=state)
-
-
-def socket_failure(error: OSError) -> tuple[FailureKind, str]:
-    """Kind and reason of what a socket, with TLS or without, raised."""
-    if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-        # Before Python 3.12 this is also how a reset looks behind TLS.
-        return FailureKind.CLOSED, "the server closed the connection"
-    if isinstance(error, ssl.SSLError):
-        return FailureKind.TLS, _tls_reason(error)
-    if error.errno == errno.ENOTCONN:
-        # The peer has reset the connection, and an earlier call has already been told.
-        return FailureKind.RESET, os.strerror(errno.ECONNRESET)
-    return kind_of_os_error(error), error.strerror or str(error)
-
-
-def _tls_reason(error: ssl.SSLError) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"certificate verification failed: {error.verify_message}"
-    return (error.reason or str(error)).replace("_", " ").lower()

@@ -3,7 +3,9 @@
 A connect cycle is tens of microseconds; nothing that can be computed before it belongs in it.
 """
 
+import errno
 import ipaddress
+import os
 import socket
 import ssl
 from dataclasses import dataclass, field
@@ -16,6 +18,12 @@ from pool_bench.pgwire.events import Query, Startup
 from pool_bench.targets import Host, Target
 
 SocketAddress = tuple[str, int] | tuple[str, int, int, int] | str
+
+# Linux makes a socket non-blocking in the system call that makes it.
+STREAM: Final = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
+# What `connect` says where it has begun. Windows says EWOULDBLOCK; elsewhere that is EAGAIN: the accept
+# queue of a Unix socket is full, and nothing is in progress.
+IN_PROGRESS: Final = frozenset((0, errno.EINPROGRESS, *((errno.EWOULDBLOCK,) if os.name == "nt" else ())))
 
 _MINOR_VERSIONS: Final = {"3.0": 0, "3.2": 2, "latest": 2}
 

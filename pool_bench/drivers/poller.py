@@ -15,6 +15,7 @@ from pool_bench.drivers.dial import READ, WRITE
 
 # (file descriptor, when it became ready in perf_counter_ns, whether the peer has hung up)
 Ready = Callable[[int, int, bool], None]
+Settle = Callable[[], None]
 
 # How long sockets are served before the event loop gets its turn: its timers are late by this much.
 _TURN_NS: Final = 1_000_000
@@ -44,9 +45,10 @@ class EpollPoller:
 
     forget: Callable[[int], None] | None = None
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, ready: Ready) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, ready: Ready, settle: Settle) -> None:
         self._loop = loop
         self._ready = ready
+        self._settle = settle
         self._epoll = select.epoll()
         loop.add_reader(self._epoll.fileno(), self._turn)
 
@@ -60,6 +62,7 @@ class EpollPoller:
             now_ns = perf_counter_ns()
             for fd, mask in events:
                 ready(fd, now_ns, bool(mask & hang_up))
+            self._settle()
             if now_ns > end_ns:
                 return
 
@@ -80,9 +83,10 @@ class EpollPoller:
 class LoopPoller:
     """The event loop itself, for systems without epoll."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, ready: Ready) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, ready: Ready, settle: Settle) -> None:
         self._loop = loop
         self._ready = ready
+        self._settle = settle
         self._watched: dict[int, int] = {}
         self.forget: Callable[[int], None] | None = self._forget
 
@@ -96,6 +100,7 @@ class LoopPoller:
 
     def _call(self, fd: int) -> None:
         self._ready(fd, perf_counter_ns(), False)
+        self._settle()
 
     def change(self, fd: int, want: int) -> None:
         """Watch for something else."""
@@ -115,8 +120,14 @@ class LoopPoller:
             self._forget(fd)
 
 
-def make_poller(loop: asyncio.AbstractEventLoop, ready: Ready) -> Poller:
-    """The cheapest poller this system has."""
+def make_poller(loop: asyncio.AbstractEventLoop, ready: Ready, settle: Settle) -> Poller:
+    """The cheapest poller this system has.
+
+    Args:
+        loop: the running event loop.
+        ready: called for each socket that is ready for what was asked.
+        settle: called when all sockets that were ready together have been served.
+    """
     if hasattr(select, "epoll"):
-        return EpollPoller(loop, ready)
-    return LoopPoller(loop, ready)
+        return EpollPoller(loop, ready, settle)
+    return LoopPoller(loop, ready, settle)

@@ -1,6 +1,7 @@
 """TLS as libpq does it: contexts from `sslmode` and its files, and the channel-binding hash."""
 
 import hashlib
+import socket
 import ssl
 from pathlib import Path
 from typing import Final
@@ -100,6 +101,26 @@ def _reason(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
         return (error.reason or "not PEM").replace("_", " ").lower()
     return error.strerror or str(error)
+
+
+def wrap(context: ssl.SSLContext, sock: socket.SocketType, name: str | None) -> ssl.SSLSocket:
+    """A TLS socket in the place of `sock`, before its handshake; `sock` gives up its descriptor.
+
+    Raises:
+        OSError: `sock` is not connected (any more); it still owns its descriptor.
+        ssl.SSLError: `name` cannot stand in a ClientHello; likewise.
+    """
+    # On a socket that is no longer connected, wrapping would fail half-way, so that nobody owned the
+    # descriptor; this raises ENOTCONN before.
+    sock.getpeername()
+    try:
+        return context.wrap_socket(
+            sock,  # type: ignore[arg-type]  # any socket object serves
+            server_hostname=name,
+            do_handshake_on_connect=False,
+        )
+    except ValueError as error:
+        raise ssl.SSLError(0, f"{name!r} cannot be asked for by TLS: {error}") from error
 
 
 def server_end_point(certificate: bytes) -> bytes:

@@ -11,7 +11,8 @@ from time import perf_counter_ns
 from typing import Final
 
 from pool_bench.drivers.base import DriverName, ServerInfo
-from pool_bench.drivers.dial import DONE, READ, WRITE, Dial, server_error, socket_failure
+from pool_bench.drivers.dial import DONE, READ, WRITE, Dial
+from pool_bench.drivers.failures import server_error, socket_failure
 from pool_bench.drivers.plan import WirePlan, make_plan, resolve
 from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.pgwire import NEED_DATA, Connection, RemoteProtocolError

@@ -1,7 +1,7 @@
 """Connect cycles of the `wire` driver in a closed loop, without a coroutine for each.
 
-A worker is a slot that holds one `Dial` at a time. When it is done, it is recorded and the slot
-begins the next one at once, in the same callback.
+A worker is a slot that holds one `Dial` at a time. When it is done, it is recorded, and the slot
+begins the next one as soon as all sockets that were ready with it have been served.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from operator import attrgetter
 from time import perf_counter_ns
 from typing import Final
 
-from pool_bench.drivers.dial import DONE, Dial
+from pool_bench.drivers.dial import DONE, READ, Dial
 from pool_bench.drivers.plan import Endpoint, WirePlan, resolve
 from pool_bench.drivers.poller import Poller, make_poller
 from pool_bench.errors import ConnectError, FailureKind, Phase
@@ -66,6 +66,8 @@ class CycleLoad:
         self._rng = random.Random(spec.seed)
         self._slots = [_Slot(len(plans), index % len(plans)) for index in range(spec.concurrency)]
         self._by_fd: dict[int, _Slot] = {}
+        self._outbox: list[Dial] = []
+        self._due: list[_Slot] = []
         self._running = False
         self._idle: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -83,14 +85,14 @@ class CycleLoad:
     async def start(self) -> None:
         """Begin one dial in every slot."""
         self._loop = asyncio.get_running_loop()
-        self._poller = make_poller(self._loop, self._ready)
+        self._poller = make_poller(self._loop, self._ready, self._settle)
         self._idle = asyncio.Event()
         self._running = True
         if self._spec.resolve_once:
             await self._resolve_all()
         self._sweep()
-        for slot in self._slots:
-            self._begin(slot)
+        self._due = list(self._slots)
+        self._settle()
 
     async def _resolve_all(self) -> None:
         for index, plan in enumerate(self._plans):
@@ -170,7 +172,7 @@ class CycleLoad:
         self.in_flight += 1
         poller = self._poller
         assert poller is not None  # noqa: S101  # set by start()
-        dial = slot.dial = Dial(plans[index], now_ns, before_close=poller.forget)
+        dial = slot.dial = Dial(plans[index], now_ns, before_close=poller.forget, outbox=self._outbox)
         endpoints = self._endpoints[index]
         if endpoints is None:
             self._resolve(slot, dial)
@@ -190,7 +192,8 @@ class CycleLoad:
 
     def _wake(self, slot: _Slot) -> None:
         self.backing_off -= 1
-        self._begin(slot)
+        self._due.append(slot)
+        self._settle()
 
     def _resolve(self, slot: _Slot, dial: Dial) -> None:
         assert self._loop is not None  # noqa: S101  # set by start()
@@ -210,16 +213,37 @@ class CycleLoad:
         error = found.exception()
         if error is None:
             self._go_on(slot, dial, dial.begin(self._ordered(found.result(), slot.target), now_ns))
-            return
-        reason = error.message if isinstance(error, ConnectError) else str(error)
-        dial.abort(FailureKind.DNS, reason, now_ns)
-        self._done(slot, dial)
+        else:
+            reason = error.message if isinstance(error, ConnectError) else str(error)
+            dial.abort(FailureKind.DNS, reason, now_ns)
+            self._done(slot, dial)
+        self._settle()
 
     def _ready(self, fd: int, now_ns: int, hung_up: bool) -> None:
         slot = self._by_fd[fd]
         dial = slot.dial
         if dial is not None and dial.fd == fd:
             self._go_on(slot, dial, dial.step(now_ns, hung_up))
+
+    def _settle(self) -> None:
+        """Send what the sockets just served have to send, and begin the dials that are due.
+
+        Back to back, with nothing parsed in between: the server is woken once for many messages,
+        which saves both sides a good part of the cost of a wake-up for each.
+        """
+        if self._outbox:
+            # A dial that fails here takes itself out of the outbox.
+            waiting = self._outbox.copy()
+            self._outbox.clear()
+            for dial in waiting:
+                slot = self._by_fd[dial.fd]
+                want = dial.flush()
+                if want != READ:
+                    self._go_on(slot, dial, want)
+        while self._due:
+            due, self._due = self._due, []
+            for slot in due:
+                self._begin(slot)
 
     def _go_on(self, slot: _Slot, dial: Dial, want: int) -> None:
         if want == DONE:
@@ -251,7 +275,7 @@ class CycleLoad:
             delay_ns = round(backoff_s(failures, self._rng) * 1e9)
             slot.retry_ns[slot.target] = perf_counter_ns() + delay_ns
         if self._running:
-            self._begin(slot)
+            self._due.append(slot)
         else:
             self._check_idle()
 
@@ -266,6 +290,7 @@ class CycleLoad:
                 limit = format_duration(self._spec.connect_timeout_s)
                 self._abort(slot, dial, f"no end after {limit} (--connect-timeout)", now_ns)
                 self._done(slot, dial)
+        self._settle()
         pause_ns = min(max(self._timeout_ns // 50, 5 * _MS), 500 * _MS)
         self._sweep_timer = self._loop.call_later(pause_ns / 1e9, self._sweep)
 
