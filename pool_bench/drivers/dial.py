@@ -137,12 +137,8 @@ class Dial:
         self._endpoints = endpoints
         if self._plan.endpoints is None:
             self.resolve_ns = now_ns - self.started_ns
-        self._tls_wanted = self._begins_with_tls()
+        self._tls_wanted = self._plan.tls_first
         return self._connect(now_ns)
-
-    def _begins_with_tls(self) -> bool:
-        # sslmode=allow begins without TLS and turns to it only when it is refused.
-        return self._plan.tls is not None and self._plan.target.sslmode != "allow"
 
     def step(self, now_ns: int, hung_up: bool = False) -> int:
         """Go on after what was waited for has come; returns what to wait for next.
@@ -441,7 +437,7 @@ class Dial:
         if refused_host and self._endpoint + 1 < len(self._endpoints):
             self._endpoint += 1
             self._first_error = None
-            self._tls_wanted = self._begins_with_tls()
+            self._tls_wanted = self._plan.tls_first
             return self._again(now_ns)
         error = ConnectError(kind, self.phase, message, sqlstate=sqlstate)
         if self._other_tls_mode(kind):

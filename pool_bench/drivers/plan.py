@@ -57,6 +57,7 @@ class WirePlan:
         startup: the start-up message.
         query: what to run once ready, if anything.
         tls: the TLS context, None where sslmode or the socket rules TLS out.
+        tls_first: whether to begin with TLS; sslmode=allow turns to it only when it is refused.
         endpoints: addresses that need no look-up, in order; None where a name must be resolved.
     """
 
@@ -64,6 +65,7 @@ class WirePlan:
     startup: Startup
     query: Query | None
     tls: ssl.SSLContext | None
+    tls_first: bool
     endpoints: tuple[Endpoint, ...] | None
     credentials: dict[Host, Credentials] = field(repr=False)
 
@@ -113,6 +115,7 @@ def make_plan(target: Target, *, query: str | None = None, cache: ScramKeyCache 
         startup=startup,
         query=query_event,
         tls=make_context(target) if needs_tls else None,
+        tls_first=needs_tls and target.sslmode != "allow",
         endpoints=known if len(known) == len(literal) else None,
         credentials=credentials,
     )

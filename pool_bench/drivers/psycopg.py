@@ -24,6 +24,7 @@ _KIND_BY_TEXT: Final = (
     (r"terminating connection", "57P01"),
     (r"password authentication failed|no password supplied|no such user", "28P01"),
     (r"no pg_hba\.conf entry|authentication failed|role .* does not exist", "28000"),
+    (r"requires a valid client certificate", "28000"),
     (r"database .* does not exist", "3D000"),
     (r"too many open files", FailureKind.CLIENT_FDS),
     (r"cannot assign requested address", FailureKind.CLIENT_PORTS),

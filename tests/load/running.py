@@ -44,11 +44,13 @@ def target(url: str) -> Target:
 
 
 def open_fds() -> dict[int, str]:
-    """This process's file descriptors and what they lead to."""
+    """This process's file descriptors and what they lead to, the watch on a server's process excepted."""
     found = {}
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  # names are all that is wanted
         try:
-            found[int(name)] = str(Path(f"/proc/self/fd/{name}").readlink())
+            leads_to = str(Path(f"/proc/self/fd/{name}").readlink())
+            if leads_to != "anon_inode:[pidfd]":
+                found[int(name)] = leads_to
         except OSError:
             continue  # the one that the listing itself used
     return found
