@@ -126,6 +126,8 @@ def kind_of_sqlstate(sqlstate: str | None, message: str = "") -> FailureKind:
     if sqlstate is None:
         return FailureKind.OTHER
     known = _KIND_BY_SQLSTATE.get(sqlstate)
+    if known is FailureKind.SERVER_STARTING and "shutting down" in message:
+        return FailureKind.SERVER_SHUTDOWN  # 57P03 is said while starting and while ending
     if known is not None:
         return known
     text = message.lower()

@@ -59,3 +59,9 @@ def test_a_failure_says_what_where_and_why() -> None:
     error = ConnectError(FailureKind.AUTH, Phase.AUTH, "no", sqlstate="28P01")
     assert str(error) == "auth during auth: no (SQLSTATE 28P01)"
     assert str(ConnectError(FailureKind.DNS, Phase.RESOLVE, "no")) == "dns during resolve: no"
+
+
+def test_57p03_is_a_shutdown_where_the_message_says_so_and_a_start_otherwise() -> None:
+    ending = kind_of_sqlstate("57P03", "the database system is shutting down")
+    beginning = kind_of_sqlstate("57P03", "the database system is starting up")
+    assert (ending, beginning) == (FailureKind.SERVER_SHUTDOWN, FailureKind.SERVER_STARTING)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from pool_bench.errors import ServerStartError, UsageError
-from pool_bench.servers.process import LOOPBACK, Keeper, KeptServer, Readiness, StopStep, fits_socket
+from pool_bench.servers.host import LOOPBACK, fits_socket
+from pool_bench.servers.process import Keeper, KeptServer, Readiness, StopStep
 
 BouncerAuth = Literal["any", "trust", "plain", "md5", "scram-sha-256", "cert", "hba"]
 

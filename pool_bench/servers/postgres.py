@@ -19,16 +19,8 @@ from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
 from pool_bench.errors import ServerStartError, UsageError
-from pool_bench.servers.process import (
-    LOOPBACK,
-    Account,
-    Keeper,
-    KeptServer,
-    Readiness,
-    StopStep,
-    fits_socket,
-    is_reachable,
-)
+from pool_bench.servers.host import LOOPBACK, Account, fits_socket, is_reachable
+from pool_bench.servers.process import Keeper, KeptServer, Readiness, StopStep
 
 AuthMethod = Literal["trust", "password", "md5", "scram-sha-256"]
 StopMode = Literal["smart", "fast", "immediate"]

@@ -1,24 +1,17 @@
-"""The parent's end of the keeper, and what every kept server needs: an account, a port, a place, a log.
+"""The parent's end of the keeper, and what every kept server has: a log, a port it keeps, an end.
 
 A server lives exactly as long as its `KeptServer` is started and this process is alive: whatever ends this
 process closes the pipe to the keeper (`keeper.py`), and the keeper stops the server and removes its
 directory.
-
-As root nothing outside the server's own directory is changed: no account is created, no mode altered. The
-server runs as `nobody`, and where that account could not reach the usual temporary directory another is used.
 """
 
 import contextlib
 import json
 import os
-import random
 import re
 import signal
-import socket
-import stat
 import subprocess
 import sys
-import tempfile
 import threading
 import weakref
 from abc import ABC, abstractmethod
@@ -28,35 +21,20 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from pool_bench.errors import ServerStartError
-
-LOOPBACK: Final = "127.0.0.1"
+from pool_bench.servers.host import (
+    LOOPBACK,
+    directory_parent,
+    free_port,
+    server_account,
+    server_environment,
+)
 
 _KEEPER_SCRIPT: Final = Path(__file__).with_name("keeper.py")
 # Longer than all the waits inside the keeper together.
 _KEEPER_EXIT_WAIT_S: Final = 60.0
-# sun_path holds 108 bytes on Linux and 104 on macOS and the BSDs, the final zero included.
-_MAX_SOCKET_PATH: Final = 107 if sys.platform.startswith("linux") else 103
 _LOG_TAIL_LINES: Final = 12
 _PORT_TRIES: Final = 8
-# Nothing else of our environment reaches a server: another account could read it there, and it may hold
-# secrets (DATABASE_URL, PGPASSWORD) or settings that PostgreSQL obeys (PGOPTIONS, PGDATA).
-_INHERITED_VARIABLES: Final = (
-    "PATH",
-    "TZ",
-    "LD_LIBRARY_PATH",
-    "DYLD_LIBRARY_PATH",
-    "SYSTEMROOT",
-    "TEMP",
-)
 _ADDRESS_IN_USE: Final = re.compile(r"address already in use|could not bind", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """The system account a server runs as, where that is not our own."""
-
-    uid: int
-    gid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,123 +69,6 @@ class Readiness:
     file: Path
     pattern: str
     failed: str | None = None
-
-
-def server_account() -> Account | None:
-    """The account for servers: `nobody` when we are root, as they refuse to be; None for ourselves."""
-    if not hasattr(os, "geteuid") or os.geteuid() != 0:
-        return None
-    import pwd
-
-    try:
-        entry = pwd.getpwnam("nobody")
-    except KeyError:
-        return Account(65534, 65534)
-    return Account(entry.pw_uid, entry.pw_gid)
-
-
-def is_reachable(path: Path, account: Account | None) -> bool:
-    """Whether an account may read `path` (and list or run it, if it is a directory or a program).
-
-    Only mode bits are looked at: access control lists may make this answer too strict, never too lax.
-    """
-    try:
-        resolved = path.resolve(strict=True)
-        status = resolved.stat()
-        wanted = os.R_OK
-        if stat.S_ISDIR(status.st_mode) or status.st_mode & 0o111:
-            wanted |= os.X_OK
-        if account is None:
-            return os.access(resolved, wanted)
-        # The symbolic link's own way there must be open as well.
-        ways = {*path.absolute().parents, *resolved.parents}
-        return _permits(status, account, wanted) and all(
-            _permits(way.stat(), account, os.X_OK) for way in ways
-        )
-    except OSError:
-        return False
-
-
-def _permits(status: os.stat_result, account: Account, wanted: int) -> bool:
-    if status.st_uid == account.uid:
-        granted = status.st_mode >> 6
-    elif status.st_gid == account.gid:
-        granted = status.st_mode >> 3
-    else:
-        granted = status.st_mode
-    return granted & wanted == wanted
-
-
-def free_port() -> int:
-    """A loopback TCP port on which nothing listens now.
-
-    Outside the range from which the kernel takes the ports of outgoing connections, if there is room: while a
-    server restarts, a generator's own connection could otherwise occupy the port, or even connect to itself.
-    """
-    first, last = _ephemeral_ports()
-    spans = [span for span in ((20_000, first - 1), (last + 1, 65_535)) if span[1] - span[0] >= 1000]
-    # Not the seeded global generator: two runs with the same seed must not fight for the same ports.
-    choice = random.SystemRandom()
-    for _ in range(50 if spans else 0):
-        port = choice.randint(*choice.choice(spans))
-        if _can_bind(port):
-            return port
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port = probe.getsockname()[1]
-    return int(port)
-
-
-def _ephemeral_ports() -> tuple[int, int]:
-    try:
-        first, last = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
-        return int(first), int(last)
-    except (OSError, ValueError):
-        # IANA's range, which macOS, the BSDs and Windows use.
-        return 49_152, 65_535
-
-
-def _can_bind(port: int) -> bool:
-    with socket.socket() as probe:
-        if os.name == "posix":
-            # As servers do; without it a port counts as taken while old connections are in TIME_WAIT.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return False
-    return True
-
-
-def server_environment() -> dict[str, str]:
-    """The environment of a server: C locale, our time zone and search paths, nothing else."""
-    inherited = {name: os.environ[name] for name in _INHERITED_VARIABLES if name in os.environ}
-    return inherited | {"LC_ALL": "C"}
-
-
-def _directory_parent(account: Account | None, longest_path: int) -> Path:
-    """Where to create a server's directory: the first of the usual places its account can enter.
-
-    Args:
-        account: who has to get there.
-        longest_path: bytes that the longest path of a socket adds to the parent's.
-    """
-    places = [Path(tempfile.gettempdir()).absolute()]
-    if os.name == "posix":
-        places += [Path("/tmp"), Path("/var/tmp")]  # noqa: S108 - the directory made there is 0700 and random
-    usable = [place for place in places if os.access(place, os.W_OK) and is_reachable(place, account)]
-    if not usable:
-        # A directory that may be entered but not listed serves as well; let the server say what it lacks.
-        usable = places
-    for place in usable:
-        if len(os.fsencode(place)) + longest_path <= _MAX_SOCKET_PATH:
-            return place
-    return usable[0]
-
-
-def fits_socket(path: Path) -> bool:
-    """Whether a Unix socket can have this path; the kernel limits its length, and Windows has none."""
-    return os.name == "posix" and len(os.fsencode(path)) <= _MAX_SOCKET_PATH
 
 
 class Keeper:
@@ -253,7 +114,7 @@ class Keeper:
         self._directory: Path | None = None
         prefix = f"pool-bench-{product.lower()}-"
         # 12 is the length of the random part that the keeper adds; 2 are the slashes.
-        parent = _directory_parent(self.account, len(prefix) + 12 + 2 + len(longest_name))
+        parent = directory_parent(self.account, len(prefix) + 12 + 2 + len(longest_name))
         try:
             owner = None if self.account is None else [self.account.uid, self.account.gid]
             reply = self._request(

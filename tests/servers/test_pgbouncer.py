@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from pool_bench.errors import ServerStartError, UsageError
-from pool_bench.servers import process
+from pool_bench.servers import host, process
 from pool_bench.servers.pgbouncer import PgBouncer, PgBouncerConfig
 from pool_bench.servers.postgres import EmbeddedPostgres
 from tests.fix_servers import StartPgBouncer, missing_server
@@ -46,7 +46,7 @@ def test_it_says_what_it_is(pgbouncer: PgBouncer) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
 def test_as_root_it_runs_as_nobody(pgbouncer: PgBouncer) -> None:
-    account = process.server_account()
+    account = host.server_account()
     assert account is not None
     assert psutil.Process(pgbouncer.pid).uids() == (account.uid,) * 3
 
@@ -126,7 +126,7 @@ def test_a_port_that_is_taken_is_replaced_by_another(
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         ports = iter([taken.getsockname()[1]])
-        free_port = process.free_port
+        free_port = host.free_port
         monkeypatch.setattr(process, "free_port", lambda: next(ports, 0) or free_port())
         # A start that waited for the taken port would not be done in time.
         with PgBouncer(PgBouncerConfig(backend_port=embedded.port)) as bouncer:

@@ -23,7 +23,7 @@ import pytest
 
 import pool_bench
 from pool_bench.errors import ServerStartError, UsageError
-from pool_bench.servers import process
+from pool_bench.servers import host, process
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig, distribution_bin_dir
 from tests.fix_servers import StartPostgres, TlsPostgres
 from tests.servers.leftovers import assert_nothing_left, processes_of
@@ -98,7 +98,7 @@ def test_a_port_that_is_taken_is_replaced_by_another(monkeypatch: pytest.MonkeyP
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         ports = iter([taken.getsockname()[1]])
-        free_port = process.free_port
+        free_port = host.free_port
         monkeypatch.setattr(process, "free_port", lambda: next(ports, 0) or free_port())
         with EmbeddedPostgres() as server:
             assert server.port != taken.getsockname()[1]
@@ -549,7 +549,7 @@ def _copy_install(target: Path) -> None:
 
 @root
 def test_as_root_the_server_runs_as_nobody(embedded: EmbeddedPostgres) -> None:
-    account = process.server_account()
+    account = host.server_account()
     assert account is not None
     assert psutil.Process(embedded.pid).uids() == (account.uid,) * 3
     assert psutil.Process(embedded.pid).gids() == (account.gid,) * 3
@@ -603,9 +603,9 @@ def test_a_long_temporary_directory_does_not_cost_the_unix_socket(monkeypatch: p
             assert _query(server.url, host=str(server.socket_dir)) == 1
 
 
-def _python_for_nobody(account: process.Account) -> str:
+def _python_for_nobody(account: host.Account) -> str:
     for name in (sys.executable, "/usr/bin/python3", "/usr/local/bin/python3"):
-        if not process.is_reachable(Path(name), account):
+        if not host.is_reachable(Path(name), account):
             continue
         check = [name, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
         if subprocess.run(check, check=False, capture_output=True).returncode == 0:
@@ -616,7 +616,7 @@ def _python_for_nobody(account: process.Account) -> str:
 @root
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_normal_user_can_start_it_as_well(start_child: StartChild, number: signal.Signals) -> None:
-    account = process.server_account()
+    account = host.server_account()
     assert account is not None
     python = _python_for_nobody(account)
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
