@@ -111,7 +111,7 @@ def find_pgbench() -> str:
 @click.command()
 @click.option("--rounds", default=5, show_default=True, help="How often each contender is measured.")
 @click.option("--seconds", default=5, show_default=True, help="How long, each time.")
-@click.option("--concurrency", default=20, show_default=True, help="Connections under way at once.")
+@click.option("--concurrency", default=50, show_default=True, help="Connections under way at once.")
 @click.option("--scram", is_flag=True, help="SCRAM-SHA-256 at PostgreSQL instead of trust at PgBouncer.")
 @click.option(
     "--sslmode",

@@ -74,6 +74,7 @@ _QUERY_STATES: Final = frozenset((State.QUERYING, State.TERMINATED))
 _KEY_HEADER: Final = b"K\0\0\0\x0c"
 _READY_IDLE: Final = b"Z\0\0\0\x05I"
 _TAIL_BYTES: Final = 13 + len(_READY_IDLE)
+_REPORTS: Final = frozenset((ev.ParameterStatus, ev.BackendKeyData))
 _MAX_KNOWN_REPORTS: Final = 64
 _MAX_REPORT_BYTES: Final = 8192
 _known_reports: dict[bytes, tuple[ev.ParameterStatus, ...]] = {}
@@ -83,7 +84,8 @@ class Connection:
     """One connection's protocol state; use a new one for each socket.
 
     Args:
-        reports: whether ParameterStatus becomes an event; without, it is checked and passed over.
+        reports: whether ParameterStatus and BackendKeyData become events; without, they are checked
+            and passed over.
     """
 
     __slots__ = (
@@ -229,7 +231,7 @@ class Connection:
             self.state = following
             if following is State.AUTHENTICATED:
                 self._take_known_reports()
-        elif not self._reports and type(event) is ev.ParameterStatus:
+        elif not self._reports and type(event) in _REPORTS:
             return None
         return event
 
@@ -239,11 +241,11 @@ class Connection:
         tail = len(data) - _TAIL_BYTES
         if not position <= tail <= position + _MAX_REPORT_BYTES or not data.endswith(_READY_IDLE):
             return
+        if data[tail : tail + 5] != _KEY_HEADER:
+            return
         block = bytes(data[position:tail])
         known = _known_reports.get(block)
         if known is None:
-            if data[tail : tail + 5] != _KEY_HEADER:
-                return
             known = _parse_reports(block)
             if known is None:
                 return
@@ -252,7 +254,9 @@ class Connection:
             _known_reports[block] = known
         if self._reports:
             self._queue = deque(known)
-        self._position = tail
+            self._position = tail
+        else:
+            self._position = len(data) - len(_READY_IDLE)
 
     def _tls_answer(self, byte: int) -> ev.SSLAnswer | None:
         if self.state is not State.TLS_ASKED:

@@ -49,7 +49,7 @@ ALL = EXCHANGES | {f"PostgreSQL 18, {name}": _recorded(name) for name in _SENT}
 
 
 def _without_reports(events: list[ev.ServerEvent]) -> list[ev.ServerEvent]:
-    return [event for event in events if not isinstance(event, ev.ParameterStatus)]
+    return [event for event in events if not isinstance(event, (ev.ParameterStatus, ev.BackendKeyData))]
 
 
 @pytest.fixture(params=["cold", "warm"])
