@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pool_bench.drivers.base import DriverName
+from pool_bench.drivers.tls import make_context
 from pool_bench.errors import ConnectError, FailureKind, Phase, kind_of_sqlstate
 from pool_bench.targets import Target
 
@@ -83,12 +84,19 @@ class PsycopgConnection:
 
 
 class PsycopgDriver:
-    """Opens psycopg connections to one target."""
+    """Opens psycopg connections to one target.
+
+    Raises:
+        UsageError: a certificate file is unusable.
+    """
 
     name: DriverName = "psycopg"
 
     def __init__(self, target: Target) -> None:
         hosts = target.hosts
+        if target.sslmode != "disable" and not all(host.is_unix for host in hosts):
+            # libpq reads the files for each connection; what is wrong with them is said once, before.
+            make_context(target)
         given: dict[str, str | None] = {
             "host": ",".join(host.name for host in hosts),
             "hostaddr": ",".join(host.address or "" for host in hosts)

@@ -433,8 +433,6 @@ def test_a_generator_that_is_cancelled_leaves_nothing(driver: DriverName) -> Non
 @every_driver
 def test_a_certificate_that_cannot_be_read_is_refused_before_anything_is_opened(driver: DriverName) -> None:
     url = "postgresql://u@127.0.0.1:1/d?sslmode=verify-full&sslrootcert=/nonexistent/ca.pem"
-    if driver == "psycopg":
-        pytest.skip("libpq reads its files itself, for each connection")
     sent: list[Snapshot] = []
     with nothing_left(), pytest.raises(UsageError, match="sslrootcert"):
         asyncio.run(generate(_spec(url, driver=driver), sent.append, asyncio.Event()))
