@@ -88,6 +88,8 @@ class PsycopgDriver:
     name: DriverName = "psycopg"
 
     def __init__(self, target: Target) -> None:
+        # Now, or the first connection would pay for the import.
+        _connection_class()
         hosts = target.hosts
         given: dict[str, str | None] = {
             "host": ",".join(host.name for host in hosts),
