@@ -333,7 +333,7 @@ def _timeline_panel(
         lowest = sheet.axes(left, top + half + 0.3, width, half)
         _latency_over_time(lowest, points, edges, known)
         words = "latency of each second"
-        if len(points) < len(timeline):
+        if len(points) < len(timeline) - 1:  # more than a sliver put to another
             together = format_duration(points[0].end - points[0].start)
             words = f"middle second of {together}, shade: all"
         below = top + half + 0.24

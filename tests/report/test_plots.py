@@ -5,6 +5,7 @@ from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.text import Text
@@ -330,3 +331,14 @@ def test_a_sliver_at_the_end_of_the_timeline_is_no_spike() -> None:
     assert drawn[-1].ok == pytest.approx(120 / 1.005)
     assert len(_stretches([*whole, second(2.5, 0.5, 20)])) == 3
     assert len(_stretches([second(0.005, 0.005, 20)])) == 1
+
+
+def test_a_timeline_with_a_sliver_is_still_one_of_seconds(tmp_path: Path) -> None:
+    stats = stats_of(lognormal_ms(300))
+    stats.intervals = intervals_of(lognormal_ms(300), 3)
+    stats.intervals[-1].seconds = 0.005
+    path = tmp_path / "picture.svg"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(matplotlib.rcParams, "svg.fonttype", "none")
+        save_plot(path, [loaded(run_of(stats))])
+    assert "middle second of" not in path.read_text()
