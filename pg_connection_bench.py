@@ -161,12 +161,14 @@ def cli(
     given = ctx.get_parameter_source("connect_timeout") is not click.core.ParameterSource.DEFAULT
 
     def run() -> int:
+        from pool_bench.cli.title import hide_secrets
+
+        # Before the imports below, which take their time.
+        hide_secrets()
         from pool_bench.cli.locate import find_targets
         from pool_bench.cli.measure import Benchmark, Output, measure
-        from pool_bench.cli.title import hide_secrets
         from pool_bench.load.spec import ConnectSpec
 
-        hide_secrets()
         place = find_targets(urls, application_name=TOOL)
         limits = [t.connect_timeout_s for t in place.targets if t.connect_timeout_s is not None]
         return measure(

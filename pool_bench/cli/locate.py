@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pool_bench.errors import UsageError
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
 from pool_bench.targets import NAMING_VARIABLES, Target, parse_target
 
@@ -44,12 +45,17 @@ def find_targets(urls: tuple[str, ...], *, application_name: str) -> Place:
     """
     env = os.environ
     if urls:
-        return Place(tuple(read_url(url, env, application_name) for url in urls), "--url")
-    if env.get("DATABASE_URL"):
-        return Place((read_url(env["DATABASE_URL"], env, application_name),), "DATABASE_URL")
-    if any(env.get(name) for name in NAMING_VARIABLES):
-        return Place((read_url("postgresql://", env, application_name),), "PG* variables")
-    return Place((), "embedded")
+        origin = "--url"
+    elif env.get("DATABASE_URL"):
+        urls, origin = (env["DATABASE_URL"],), "DATABASE_URL"
+    elif any(env.get(name) for name in NAMING_VARIABLES):
+        urls, origin = ("postgresql://",), "PG* variables"
+    else:
+        return Place((), "embedded")
+    try:
+        return Place(tuple(read_url(url, env, application_name) for url in urls), origin)
+    except UsageError as error:
+        raise UsageError(f"{origin}: {error}") from None
 
 
 def read_url(url: str, env: Mapping[str, str], application_name: str) -> Target:

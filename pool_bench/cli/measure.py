@@ -293,6 +293,8 @@ def _finish(work: _Work) -> None:
     """Sum up the session and write its files, if it measured anything."""
     session, output = work.session, work.benchmark.output
     if not session.runs:
+        if work.stop.requested:
+            _tell("stopped before anything was measured")
         return
     session.interrupted = work.stop.requested
     if len(work.benchmark.levels) > 1:

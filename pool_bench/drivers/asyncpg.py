@@ -79,6 +79,9 @@ class AsyncpgDriver:
     name: DriverName = "asyncpg"
 
     def __init__(self, target: Target) -> None:
+        # Now, or the first connection would pay for it.
+        import asyncpg  # noqa: F401
+
         startup = target.startup_parameters()
         self._options = _Options(
             host=[host.address or host.name for host in target.hosts],

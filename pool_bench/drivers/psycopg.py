@@ -93,6 +93,8 @@ class PsycopgDriver:
     name: DriverName = "psycopg"
 
     def __init__(self, target: Target) -> None:
+        # Now, or the first connection would pay for the import.
+        _connection_class()
         hosts = target.hosts
         if target.sslmode != "disable" and not all(host.is_unix for host in hosts):
             # libpq reads the files for each connection; what is wrong with them is said once, before.

@@ -37,6 +37,8 @@ _BARS: Final = 64
 _LEFT: Final = MARGIN + 0.5
 _FEWEST_SECONDS: Final = 3
 _MOST_POINTS: Final = 240
+# A last interval shorter than this share of the others is no second of its own.
+_SLIVER: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,19 +271,27 @@ def _stretches(timeline: Sequence[LoadedSecond]) -> list[_Stretch]:
     """The timeline in no more points than a panel can show; rates are per second.
 
     Percentiles of several seconds cannot be averaged: of each stretch come the lowest, the middle
-    and the highest second, NaN where no second had a success.
+    and the highest second, NaN where no second had a success. A sliver at the end, such as the few
+    milliseconds in which the last operations finish, counts to what is before it: its own rate would be
+    a spike that never was.
     """
+    sliver = timeline[-1:]
+    if len(timeline) > 1 and sliver[0].seconds < _SLIVER * max(second.seconds for second in timeline):
+        timeline = timeline[:-1]
+    else:
+        sliver = ()
     size = math.ceil(len(timeline) / _MOST_POINTS)
     found: list[_Stretch] = []
     for index in range(0, len(timeline), size):
         part = timeline[index : index + size]
-        length = sum(second.seconds for second in part)
+        counted = [*part, *(sliver if index + size >= len(timeline) else ())]
+        length = sum(second.seconds for second in counted)
         found.append(
             _Stretch(
                 start=found[-1].end if found else max(part[0].t - part[0].seconds, 0.0),
-                end=part[-1].t,
-                ok=sum(second.ok for second in part) / length,
-                failed=sum(second.failed for second in part) / length,
+                end=counted[-1].t,
+                ok=sum(second.ok for second in counted) / length,
+                failed=sum(second.failed for second in counted) / length,
                 p50=_low_middle_high([second.p50 for second in part]),
                 p99=_low_middle_high([second.p99 for second in part]),
             )
@@ -323,7 +333,7 @@ def _timeline_panel(
         lowest = sheet.axes(left, top + half + 0.3, width, half)
         _latency_over_time(lowest, points, edges, known)
         words = "latency of each second"
-        if len(points) < len(timeline):
+        if len(points) < len(timeline) - 1:  # more than a sliver put to another
             together = format_duration(points[0].end - points[0].start)
             words = f"middle second of {together}, shade: all"
         below = top + half + 0.24

@@ -28,6 +28,10 @@ from pool_bench.units import format_duration, format_ms
 WIDTH: Final = 100
 FEWEST_BEYOND: Final = 10
 _HISTOGRAM_ROWS: Final = 22
+# The percentiles, which most people read, must not wrap on a terminal of the usual width.
+_TERMINAL: Final = 80
+# What the phases leave of an operation is worth a row from here on.
+_LEAST_REST: Final = 0.02
 _FOOTNOTE: Final = f"~ fewer than {FEWEST_BEYOND} samples beyond it"
 
 
@@ -98,14 +102,17 @@ def _latency(latency: Histogram, paint: Paint) -> list[str]:
     heads += ["max", "mean", "stdev"]
     values += [summary["max"], summary["mean"], summary["stdev"]]
     cells = [format_ms(value) for value in values]
-    whole = table([["latency, ms", *heads], ["", *cells]])
-    half = len(heads) // 2 if max(map(len, whole)) > WIDTH else len(heads)
-    lines = []
-    for start in range(0, len(heads), half):
-        stop = start + half
+    lines, start = [], 0
+    while start < len(heads):
         title = "" if start else "latency, ms"
-        names, figures = table([[title, *heads[start:stop]], ["".ljust(11), *cells[start:stop]]])
-        lines += [paint(names, "bold"), figures]
+        drawn: list[str] = []
+        for stop in range(start + 1, len(heads) + 1):
+            longer = table([[title, *heads[start:stop]], ["".ljust(11), *cells[start:stop]]])
+            if drawn and max(map(len, longer)) > _TERMINAL:
+                break
+            drawn, end = longer, stop
+        lines += [paint(drawn[0], "bold"), drawn[1]]
+        start = end
     if thin:
         lines.append(paint(_FOOTNOTE, "dim"))
     return lines
@@ -131,7 +138,12 @@ def _phases(total: BenchStats, paint: Paint) -> list[str]:
                 bar(share, 16),
             ]
         )
+    rest = 1 - sum(histogram.total_s for _, histogram in phases) / total.latency.total_s
+    if rest >= _LEAST_REST:
+        rows.append(["in between", *[""] * 5, f"{rest:.1%}", bar(rest, 16)])
     lines = table(rows, left=(0, 7))
+    if rest >= _LEAST_REST:
+        lines.append(paint("in between: a step was due, and this client had others to serve first", "dim"))
     lines[0] = paint(lines[0], "bold")
     return lines
 

@@ -59,6 +59,8 @@ def test_help_answers_without_importing_what_only_a_run_needs() -> None:
         (("--url", f"postgresql://u:{quote(SECRET, safe='')}@h:99999/db"), "port"),
         (("--url", f"postgresql://u:{SECRET}@h/db?sslmode=maybe"), "sslmode"),
         (("--url", "postgresql://u:s3cr3t"), "port"),
+        (("--url", "nonsense"), "--url: nonsense"),
+        (("--url", ""), "--url: "),
         (("--url", "postgresql://h/db?sslmode=verify-full&sslrootcert=/nowhere/ca.pem"), "/nowhere/ca.pem"),
         (("--concurrency", "100000000"), "--concurrency"),
         (("--plot", "picture.gif"), "--plot"),
@@ -241,6 +243,18 @@ def test_the_second_signal_leaves_at_once_with_130_and_nothing_running(tmp_path:
         outcome = started.finish(20)
     assert outcome.code == 130
     assert all_gone(family)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_stop_before_anything_was_measured_says_so(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/db?sslmode=disable"
+        started = Started(tmp_path, "--url", url, "--connect-timeout", "2s")
+        with silent.accept()[0]:  # the first look at the server, which it never answers
+            started.signal(signal.SIGINT)
+            outcome = started.finish(20)
+    assert outcome.code == 1
+    assert "stopped before anything was measured" in outcome.stderr
     assert not (tmp_path / "results").exists()
 
 

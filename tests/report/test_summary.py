@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pool_bench.errors import Phase
 from pool_bench.report.summary import WIDTH, is_thin, run_summary, saturation_note, sweep_table
 from pool_bench.runs import RunResult
 from pool_bench.stats import BenchStats
@@ -103,6 +104,25 @@ def test_shares_of_the_mean_add_up_when_phases_fill_the_operation() -> None:
     section = text.split("phases, ms")[1].split("\n\n")[0]
     shares = [float(share) for share in re.findall(r"([\d.]+)%", section)]
     assert sum(shares) == pytest.approx(100, abs=1.0)
+
+
+def test_what_the_phases_leave_of_an_operation_is_a_row_of_its_own() -> None:
+    stats = stats_of([10.0] * 500, phases={Phase.TCP: 0.1, Phase.CLOSE: 0.55})
+    text = run_summary(run_of(stats))
+    section = text.split("phases, ms")[1].split("\n\n")[0]
+    assert re.search(r"^in between +3\d\.\d%", section, flags=re.MULTILINE)
+    assert "this client had others to serve first" in section
+    shares = [float(share) for share in re.findall(r"([\d.]+)%", section)]
+    assert sum(shares) == pytest.approx(100, abs=0.2)
+
+
+@pytest.mark.parametrize("median", [0.1, 4.0, 90.0, 20_000.0])
+def test_the_percentiles_fit_a_terminal_of_80_columns(median: float) -> None:
+    text = run_summary(run_of(stats_of(lognormal_ms(500, median=median))))
+    section = text.split("latency, ms")[1].split("\n\n")[0]
+    assert widest("latency, ms" + section) <= 80
+    for head in ("min", "p50", "p99.99 ~", "max", "mean", "stdev"):
+        assert head in section
 
 
 def test_several_targets_get_a_table() -> None:
