@@ -1,10 +1,12 @@
 """TLS as libpq does it: contexts from `sslmode` and its files, and the channel-binding hash."""
 
+import errno
 import hashlib
+import os
 import socket
 import ssl
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pool_bench.errors import UsageError
 from pool_bench.targets import Target, TlsVersion
@@ -103,16 +105,33 @@ def _reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
+class _Socket(ssl.SSLSocket):
+    """One that closes itself where the peer resets it while it is being made.
+
+    `ssl` itself leaves it, and with it the descriptor, to the garbage collector.
+    """
+
+    def getpeername(self) -> Any:
+        """As every socket's, but nothing half-made is left when there is no peer any more."""
+        try:
+            return super().getpeername()
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                raise
+            self.close()
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)) from None
+
+
 def wrap(context: ssl.SSLContext, sock: socket.SocketType, name: str | None) -> ssl.SSLSocket:
     """A TLS socket in the place of `sock`, before its handshake; `sock` gives up its descriptor.
 
     Raises:
-        OSError: `sock` is not connected (any more); it still owns its descriptor.
+        OSError: `sock` is not connected (any more); it owns its descriptor, or the descriptor is closed.
         ssl.SSLError: `name` cannot stand in a ClientHello; likewise.
     """
-    # On a socket that is no longer connected, wrapping would fail half-way, so that nobody owned the
-    # descriptor; this raises ENOTCONN before.
+    # On a socket that is no longer connected, wrapping would fail half-way; this raises ENOTCONN before.
     sock.getpeername()
+    context.sslsocket_class = _Socket  # for one whose peer goes in this very moment
     try:
         return context.wrap_socket(
             sock,  # type: ignore[arg-type]  # any socket object serves
