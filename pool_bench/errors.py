@@ -53,6 +53,10 @@ class ServerStartError(PoolBenchError):
     """An embedded server did not start; the message carries the end of its log."""
 
 
+class SaveError(PoolBenchError):
+    """Results could not be written where they were to go; the message says where they are instead."""
+
+
 class ConnectError(PoolBenchError):
     """One operation failed.
 

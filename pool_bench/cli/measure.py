@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from pool_bench.cli.limits import raise_file_limit
 from pool_bench.cli.locate import Place, embedded_target, serve
 from pool_bench.cli.params import EXIT_FAILED, EXIT_LEFT, EXIT_OK
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
-from pool_bench.errors import ConnectError, PoolBenchError
+from pool_bench.errors import ConnectError, PoolBenchError, SaveError, UsageError
 from pool_bench.load.runner import GeneratorError, Run, StopSwitch
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.report import results
@@ -129,7 +130,7 @@ def measure(benchmark: Benchmark) -> int:
             targets = benchmark.place.targets or (_embedded(server, benchmark.tool),)
             spec = replace(benchmark.spec, targets=targets)
             session = _session(benchmark, spec)
-            session.server = _ask(targets[0], spec, embedded=server is not None)
+            session.server = _ask(targets[0], spec, stop, embedded=server is not None)
             view = make_view(
                 text,
                 stream_is_terminal=text.isatty(),
@@ -182,15 +183,19 @@ def _session(benchmark: Benchmark, spec: ConnectSpec) -> Session:
     )
 
 
-def _ask(target: Target, spec: ConnectSpec, *, embedded: bool) -> dict[str, str]:
+def _ask(target: Target, spec: ConnectSpec, stop: StopSwitch, *, embedded: bool) -> dict[str, str]:
     """What the server says it is; a target that fails is still measured, failure being data."""
     import asyncio
+    import contextlib
 
     from pool_bench.drivers.wire import ask_server
 
     async def ask() -> dict[str, str]:
+        question = asyncio.ensure_future(ask_server(target))
+        with contextlib.suppress(NotImplementedError):  # Windows cannot watch a pipe
+            asyncio.get_running_loop().add_reader(stop.fileno(), question.cancel)
         async with asyncio.timeout(min(_PROBE_TIMEOUT_S, spec.connect_timeout_s)):
-            info = await ask_server(target)
+            info = await question
         server = {"product": info.product, "version": info.version}
         if info.pooled:
             server["through"] = "a pooler"
@@ -204,6 +209,8 @@ def _ask(target: Target, spec: ConnectSpec, *, embedded: bool) -> dict[str, str]
     except TimeoutError:
         _tell(f"first connection to {target}: no answer yet")
         return {}
+    except asyncio.CancelledError:
+        return {}  # stopped by the user
     if embedded:
         server["embedded"] = "yes"
     words = f"{server['product']} {server['version']}".strip()
@@ -223,7 +230,10 @@ def _measure_all(work: _Work, spec: ConnectSpec) -> None:
         _measure_one(work, replace(spec, concurrency=level), index)
         if len(levels) > 1:
             # Kept after every level: a later one that fails must not lose the earlier ones.
-            _write_result(work)
+            try:
+                _write_result(work)
+            except UsageError as error:
+                _tell(f"going on, although the result so far cannot be kept: {error}")
 
 
 def _measure_one(work: _Work, spec: ConnectSpec, index: int) -> None:
@@ -272,7 +282,11 @@ def _tell(text: str) -> None:
 
 
 def _write_result(work: _Work) -> None:
-    """Write the result as it is now to its file, if it is to have one."""
+    """Write the result as it is now to its file, if it is to have one.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
     output = work.benchmark.output
     if output.json_on_stdout:
         return
@@ -282,6 +296,23 @@ def _write_result(work: _Work) -> None:
     if path is not None:
         results.write_json(path, results.session_to_json(work.session))
         work.written.append(path)
+
+
+def _write_result_somewhere(work: _Work) -> None:
+    """Write the result to its file, or where that has become impossible, to the temporary directory.
+
+    Raises:
+        SaveError: it is not where it was to go.
+    """
+    try:
+        _write_result(work)
+    except UsageError as error:
+        rescue = results.default_path(Path(tempfile.gettempdir()), work.session)
+        try:
+            results.write_json(rescue, results.session_to_json(work.session))
+        except UsageError as second:
+            raise SaveError(f"{error}; nor could it be kept elsewhere: {second}") from error
+        raise SaveError(f"{error}; the result is in {rescue} instead") from error
 
 
 def _default_path(work: _Work) -> Path:
@@ -299,7 +330,7 @@ def _finish(work: _Work) -> None:
     session.interrupted = work.stop.requested
     if len(work.benchmark.levels) > 1:
         _print(work, sweep_table(session.runs, colour=colour_wanted(work.text)))
-    _write_result(work)
+    _write_result_somewhere(work)
     if output.json_on_stdout:
         sys.stdout.write(results.dumps(results.session_to_json(session)).decode("utf-8"))
         sys.stdout.flush()
@@ -308,7 +339,10 @@ def _finish(work: _Work) -> None:
         beside = output.json if output.json and not output.json_on_stdout else work.json_path
         plot = (beside or _default_path(work)).with_suffix(f".{output.plot_format}")
     if plot is not None:
-        save_plot(plot, [results.from_session(session)])
+        try:
+            save_plot(plot, [results.from_session(session)])
+        except UsageError as error:
+            raise SaveError(str(error)) from error
         work.written.append(plot)
     for file in dict.fromkeys(work.written):
         _tell(f"wrote {file}")

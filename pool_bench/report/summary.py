@@ -255,8 +255,9 @@ def saturation_note(run: RunResult) -> str:
             "Another concurrency does not change that."
         )
     else:
+        own = "" if run.driver == "wire" else f"long work of {run.driver} in its event loop, "
         words.append(
-            "Something else kept the generator from running (other processes, a stolen or throttled core), "
+            f"Something kept the generator waiting ({own}other processes, a stolen or throttled core), "
             "so the latency is an upper bound: part of it was spent waiting for the client."
         )
     cures = []

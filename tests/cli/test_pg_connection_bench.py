@@ -334,3 +334,47 @@ def test_a_reader_that_goes_away_ends_the_run_which_is_saved_all_the_same(
     result = load(only(tmp_path, "*.json"))
     assert result["interrupted"] is True
     assert result["runs"][0]["ok"] > 0
+
+
+def test_a_result_that_has_lost_its_place_is_kept_elsewhere_and_said_so(
+    tmp_path: Path, embedded: EmbeddedPostgres
+) -> None:
+    place = tmp_path / "results"
+    place.mkdir()
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    arguments = (
+        "--url",
+        embedded.url,
+        "--duration",
+        "0",
+        "--warmup",
+        "0",
+        "-c",
+        "2",
+        "--output-dir",
+        str(place),
+    )
+    started = Started(tmp_path, *arguments, env={"TMPDIR": str(kept)})
+    started.wait_for("^ +1.*measure")
+    place.rmdir()
+    place.write_text("a file stands in its place")
+    started.signal(signal.SIGINT)
+    outcome = started.finish()
+    assert outcome.code == 1
+    rescued = only(kept, "*.json")
+    assert f"the result is in {rescued} instead" in outcome.stderr
+    assert load(rescued)["runs"][0]["ok"] > 0
+
+
+def test_a_stop_while_the_first_answer_is_awaited_ends_at_once(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/db?sslmode=disable"
+        started = Started(tmp_path, "--url", url, "--no-save")
+        silent.settimeout(30)
+        asked, _ = silent.accept()
+        started.signal(signal.SIGINT)
+        outcome = started.finish(4)
+        asked.close()
+    assert outcome.code == 1
+    assert "no answer" not in outcome.stderr

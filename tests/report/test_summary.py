@@ -149,7 +149,7 @@ def test_a_busy_client_is_told_about_the_cheaper_driver_and_another_machine() ->
 def test_a_late_but_idle_client_blames_its_neighbours() -> None:
     note = saturation_note(saturated("wire", 0.3, 20.0))
     assert "ms late" in note
-    assert "Something else kept the generator from running" in note
+    assert "Something kept the generator waiting (other processes" in note
 
 
 def test_a_client_with_time_to_spare_gets_no_note() -> None:
