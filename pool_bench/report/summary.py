@@ -99,8 +99,8 @@ def _latency(latency: Histogram, paint: Paint) -> list[str]:
         values.append(value)
     summary = latency.summary_ms()
     values[0] = summary["min"]
-    heads += ["max", "mean", "stdev"]
-    values += [summary["max"], summary["mean"], summary["stdev"]]
+    heads.append("max")
+    values.append(summary["max"])
     cells = [format_ms(value) for value in values]
     lines, start = [], 0
     while start < len(heads):
@@ -113,6 +113,7 @@ def _latency(latency: Histogram, paint: Paint) -> list[str]:
             drawn, end = longer, stop
         lines += [paint(drawn[0], "bold"), drawn[1]]
         start = end
+    lines.append(f"{'':13}mean {format_ms(summary['mean'])}, stdev {format_ms(summary['stdev'])}")
     if thin:
         lines.append(paint(_FOOTNOTE, "dim"))
     return lines
