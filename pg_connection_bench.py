@@ -11,10 +11,10 @@ import click
 
 from pool_bench import __version__
 from pool_bench.cli.params import Duration, OutputPath, guard, run_cli
+from pool_bench.drivers.base import DRIVER_NAMES, DriverName
 
 TOOL = "pg-connection-bench"
 
-Driver = Literal["wire", "asyncpg", "psycopg"]
 PlotFormat = Literal["png", "svg"]
 
 
@@ -65,7 +65,7 @@ PlotFormat = Literal["png", "svg"]
 )
 @click.option(
     "--driver",
-    type=click.Choice(["wire", "asyncpg", "psycopg"]),
+    type=click.Choice(DRIVER_NAMES),
     default="wire",
     show_default=True,
     help="How connections are opened: wire (this tool's own, cheapest, sees every phase), or what an "
@@ -133,7 +133,7 @@ def cli(
     duration: float,
     warmup: float,
     grace: float,
-    driver: Driver,
+    driver: DriverName,
     query: str | None,
     connect_timeout: float,
     scram_cache: bool,
