@@ -22,6 +22,7 @@ class FailureKind(StrEnum):
     TOO_MANY_CONNECTIONS = "too_many_connections"
     SERVER_SHUTDOWN = "server_shutdown"
     SERVER_STARTING = "server_starting"
+    IDLE_TIMEOUT = "idle_timeout"
     PROTOCOL = "protocol"
     CLIENT_FDS = "client_fds"
     CLIENT_PORTS = "client_ports"
@@ -29,7 +30,11 @@ class FailureKind(StrEnum):
 
 
 class Phase(StrEnum):
-    """A step of one operation. `CONNECT` stands for all steps up to ready where a driver hides them."""
+    """A step of one operation.
+
+    `CONNECT` stands for all steps up to ready where a driver hides them, `HOLD` for the time in which an
+    open connection is kept and nothing is asked of it.
+    """
 
     RESOLVE = "resolve"
     TCP = "tcp"
@@ -38,6 +43,7 @@ class Phase(StrEnum):
     READY = "ready"
     CONNECT = "connect"
     QUERY = "query"
+    HOLD = "hold"
     CLOSE = "close"
 
 
@@ -99,6 +105,8 @@ _KIND_BY_SQLSTATE: Final = {
     "57P01": FailureKind.SERVER_SHUTDOWN,
     "57P02": FailureKind.SERVER_SHUTDOWN,
     "57P03": FailureKind.SERVER_STARTING,
+    "57P05": FailureKind.IDLE_TIMEOUT,
+    "25P03": FailureKind.IDLE_TIMEOUT,
     "28000": FailureKind.AUTH,
     "28P01": FailureKind.AUTH,
 }
@@ -141,6 +149,8 @@ def kind_of_sqlstate(sqlstate: str | None, message: str = "") -> FailureKind:
         return FailureKind.SERVER_SHUTDOWN
     if "authentication failed" in text or "no such user" in text:
         return FailureKind.AUTH
+    if "idle" in text and "timeout" in text:
+        return FailureKind.IDLE_TIMEOUT
     if "timeout" in text:
         return FailureKind.TIMEOUT
     if sqlstate.startswith("08P"):

@@ -9,6 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from pool_bench.errors import FailureKind
+from pool_bench.holds import HoldStats, ServerSide
 from pool_bench.stats import BenchStats, ClientUsage
 
 # A client that uses more of its core, or whose loop is later than this, was part of what it measured.
@@ -17,11 +18,18 @@ SATURATED_LAG_P99_MS = 10.0
 
 
 class Stage(StrEnum):
-    """Where a run is: only operations begun while measuring count."""
+    """Where a run is.
+
+    Connect cycles go through `WARMUP`, `MEASURE` (only operations begun in it count) and `GRACE`;
+    connections that are held through `OPEN`, `HOLD` and `CLOSE`.
+    """
 
     WARMUP = "warmup"
     MEASURE = "measure"
     GRACE = "grace"
+    OPEN = "open"
+    HOLD = "hold"
+    CLOSE = "close"
     DONE = "done"
 
 
@@ -40,6 +48,7 @@ class Snapshot:
         backing_off: workers that wait because their target fails.
         client: what the generator cost since its previous snapshot.
         final: no further snapshot follows.
+        hold: what happened to held connections, in a run that holds any.
     """
 
     stage: Stage
@@ -51,6 +60,7 @@ class Snapshot:
     backing_off: int
     client: ClientUsage
     final: bool = False
+    hold: HoldStats | None = None
 
 
 @dataclass(slots=True)
@@ -69,6 +79,8 @@ class RunResult:
         client: what the generators cost while measuring.
         event_loop: the generators' event loop, such as `uvloop`.
         interrupted: the run was ended before its time.
+        hold: what happened to the connections, in a run that holds them; `total` is then their opening.
+        server_side: what was seen of the server during the run, None where nobody looked.
     """
 
     label: str
@@ -83,6 +95,8 @@ class RunResult:
     client: ClientUsage = field(default_factory=ClientUsage)
     event_loop: str = ""
     interrupted: bool = False
+    hold: HoldStats | None = None
+    server_side: ServerSide | None = None
 
     @property
     def throughput(self) -> float:

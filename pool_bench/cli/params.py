@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from pool_bench.errors import PoolBenchError, UsageError
-from pool_bench.units import parse_duration
+from pool_bench.units import parse_duration, parse_rate, parse_share
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -41,6 +41,32 @@ class Duration(click.ParamType[float]):
         if seconds == 0 and not self._zero:
             self.fail("it must be more than nought", param, ctx)
         return seconds
+
+
+class Rate(click.ParamType[float]):
+    """Operations a second, written `200/s`, `90/m` or as a bare number."""
+
+    name = "rate"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read the text; the default may be a number already."""
+        try:
+            return parse_rate(value) if isinstance(value, str) else float(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Share(click.ParamType[float]):
+    """A share from 0 to 1, written `5%` or `0.05`."""
+
+    name = "share"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read the text; the default may be a number already."""
+        try:
+            return parse_share(value) if isinstance(value, str) else float(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class OutputPath(click.ParamType[Path]):

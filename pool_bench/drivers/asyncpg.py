@@ -1,13 +1,19 @@
 """Connections through asyncpg: what an application that uses it pays."""
 
+import asyncio
 import re
 import socket
 import ssl
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypedDict
 
 from pool_bench.drivers.base import DriverName
+from pool_bench.drivers.failures import server_error
 from pool_bench.drivers.tls import make_context
 from pool_bench.errors import ConnectError, FailureKind, Phase, kind_of_os_error, kind_of_sqlstate
+from pool_bench.pgwire import RemoteProtocolError
+from pool_bench.pgwire import events as ev
+from pool_bench.pgwire.messages import error_response
 from pool_bench.targets import Target
 
 if TYPE_CHECKING:
@@ -67,6 +73,61 @@ class AsyncpgConnection:
         """Whether asyncpg knows it to be closed."""
         closed: bool = self.raw.is_closed()
         return closed
+
+    def watch(self, lost: Callable[[ConnectError], None]) -> None:
+        """Call `lost` once when the connection ends.
+
+        An idle asyncpg connection throws away what its server says before it ends it, so what arrives
+        is looked at on its way to asyncpg.
+        """
+        self.raw._transport.set_protocol(_Overhear(self.raw._protocol, lost))
+
+
+class _Overhear(asyncio.Protocol):
+    """Stands between a transport and asyncpg's protocol, and remembers the server's last error."""
+
+    __slots__ = ("_last", "_lost", "_protocol")
+
+    def __init__(self, protocol: asyncio.Protocol, lost: Callable[[ConnectError], None]) -> None:
+        self._protocol = protocol
+        self._lost = lost
+        self._last = b""
+
+    def data_received(self, data: bytes) -> None:
+        if data[:1] in (b"E", b"N"):
+            self._last = data
+        elif self._last:
+            self._last = b""
+        self._protocol.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._protocol.eof_received()
+
+    def pause_writing(self) -> None:
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._protocol.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._protocol.connection_lost(exc)
+        self._lost(_end_of(self._last, exc))
+
+
+def _end_of(said: bytes, exc: Exception | None) -> ConnectError:
+    """Why an idle connection ended: by the server's last words, else by how the socket did."""
+    length = int.from_bytes(said[1:5], "big")
+    try:
+        fields = error_response(said[5 : 1 + length]).fields if said and len(said) > length else {}
+    except RemoteProtocolError:
+        fields = {}
+    error = server_error(ev.ErrorResponse(fields), Phase.HOLD)
+    # A crash is announced by a warning only.
+    if said[:1] == b"E" or error.kind is FailureKind.SERVER_SHUTDOWN:
+        return error
+    if isinstance(exc, OSError):
+        return ConnectError(_os_kind(exc, str(exc)), Phase.HOLD, exc.strerror or str(exc))
+    return ConnectError(FailureKind.CLOSED, Phase.HOLD, "the server closed the connection")
 
 
 class AsyncpgDriver:

@@ -4,10 +4,11 @@
 into `ConnectError`, so that failures are counted alike whichever driver saw them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from pool_bench.errors import Phase
+from pool_bench.errors import ConnectError, Phase
 
 DriverName = Literal["wire", "asyncpg", "psycopg"]
 DRIVER_NAMES: tuple[DriverName, ...] = ("wire", "asyncpg", "psycopg")
@@ -63,6 +64,13 @@ class Connection(Protocol):
 
     def is_closed(self) -> bool:
         """True where the connection is known to be unusable."""
+
+
+class WatchedConnection(Connection, Protocol):
+    """A connection that tells when its server ends it, also while nobody asks it anything."""
+
+    def watch(self, lost: Callable[[ConnectError], None]) -> None:
+        """Call `lost` once, in the event loop, when the connection ends without our asking."""
 
 
 class Driver(Protocol):

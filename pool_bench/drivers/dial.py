@@ -191,6 +191,8 @@ class Dial:
             self.fd = sock.fileno()
             if STREAM == socket.SOCK_STREAM:
                 sock.setblocking(False)
+            if self._plan.sources is not None:
+                self._plan.sources.bind(sock, endpoint.family)
             outcome = sock.connect_ex(endpoint.address)
             if outcome not in IN_PROGRESS:
                 # Not raised: as an exception, EAGAIN would be the BlockingIOError of a send.

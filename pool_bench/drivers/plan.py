@@ -11,6 +11,7 @@ import ssl
 from dataclasses import dataclass, field
 from typing import Final
 
+from pool_bench.drivers.sources import Sources
 from pool_bench.drivers.tls import make_context
 from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
 from pool_bench.pgwire import Credentials, ScramKeyCache
@@ -59,6 +60,7 @@ class WirePlan:
         tls: the TLS context, None where sslmode or the socket rules TLS out.
         tls_first: whether to begin with TLS; sslmode=allow turns to it only when it is refused.
         endpoints: addresses that need no look-up, in order; None where a name must be resolved.
+        sources: local addresses to connect from, None where the system chooses.
     """
 
     target: Target
@@ -68,6 +70,7 @@ class WirePlan:
     tls_first: bool
     endpoints: tuple[Endpoint, ...] | None
     credentials: dict[Host, Credentials] = field(repr=False)
+    sources: Sources | None = None
 
     @property
     def phases(self) -> tuple[Phase, ...]:
@@ -82,13 +85,20 @@ class WirePlan:
         return (*phases, Phase.CLOSE)
 
 
-def make_plan(target: Target, *, query: str | None = None, cache: ScramKeyCache | None = None) -> WirePlan:
+def make_plan(
+    target: Target,
+    *,
+    query: str | None = None,
+    cache: ScramKeyCache | None = None,
+    source_ips: tuple[str, ...] = (),
+) -> WirePlan:
     """Work out what connections to `target` share.
 
     Args:
         target: where to.
         query: SQL to run on each connection once it is ready.
         cache: SCRAM keys to reuse; None derives them for each connection.
+        source_ips: local addresses to connect from in turn.
 
     Raises:
         UsageError: a certificate file is unusable, or a parameter or query holds a zero byte.
@@ -118,6 +128,7 @@ def make_plan(target: Target, *, query: str | None = None, cache: ScramKeyCache 
         tls_first=needs_tls and target.sslmode != "allow",
         endpoints=known if len(known) == len(literal) else None,
         credentials=credentials,
+        sources=Sources(source_ips) if source_ips else None,
     )
 
 

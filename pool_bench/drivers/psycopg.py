@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -41,10 +41,12 @@ _KIND_BY_TEXT: Final = (
 class PsycopgConnection:
     """One psycopg connection behind the driver protocol."""
 
-    __slots__ = ("raw",)
+    __slots__ = ("_lost", "_watched_fd", "raw")
 
     def __init__(self, raw: "psycopg.AsyncConnection[tuple[object, ...]]") -> None:
         self.raw = raw
+        self._lost: Callable[[ConnectError], None] | None = None
+        self._watched_fd = -1
 
     async def ping(self) -> None:
         """`SELECT 1`."""
@@ -59,6 +61,9 @@ class PsycopgConnection:
             await self.raw.execute(sql.encode())
         except psycopg.Error as error:
             raise connect_error(error, Phase.QUERY) from error
+        finally:
+            # psycopg has put its own reader in the place of ours, and taken it away again.
+            self._listen()
 
     async def reset(self) -> None:
         """Roll back, then DISCARD ALL."""
@@ -72,15 +77,57 @@ class PsycopgConnection:
 
     async def close(self) -> None:
         """Send Terminate and close the socket without waiting for the server, as libpq does."""
+        self._ignore()
         await self.raw.close()
 
     def terminate(self) -> None:
         """Close the socket."""
+        self._ignore()
         self.raw.pgconn.finish()
 
     def is_closed(self) -> bool:
         """Whether psycopg knows it to be closed."""
         return self.raw.closed
+
+    def watch(self, lost: Callable[[ConnectError], None]) -> None:
+        """Call `lost` once when the connection ends; psycopg itself looks only when it is asked something."""
+        self._lost = lost
+        self.raw.add_notice_handler(self._noticed)
+        self._listen()
+
+    def _listen(self) -> None:
+        if self._lost is not None and not self.raw.closed:
+            self._watched_fd = self.raw.fileno()
+            asyncio.get_running_loop().add_reader(self._watched_fd, self._readable)
+
+    def _ignore(self) -> None:
+        self._lost = None
+        if self._watched_fd >= 0:
+            asyncio.get_running_loop().remove_reader(self._watched_fd)
+            self._watched_fd = -1
+
+    def _readable(self) -> None:
+        import psycopg
+
+        pgconn = self.raw.pgconn
+        try:
+            pgconn.consume_input()
+            pgconn.is_busy()  # makes libpq read what it has taken in, notices included
+        except psycopg.Error as error:
+            self._end(connect_error(error, Phase.HOLD))
+
+    def _noticed(self, diagnostic: "psycopg.errors.Diagnostic") -> None:
+        state, message = diagnostic.sqlstate, diagnostic.message_primary or ""
+        kind = kind_of_sqlstate(state, message)
+        # A crash is announced by a warning only.
+        if diagnostic.severity_nonlocalized in ("FATAL", "PANIC") or kind is FailureKind.SERVER_SHUTDOWN:
+            self._end(ConnectError(kind, Phase.HOLD, " ".join(message.split()), sqlstate=state))
+
+    def _end(self, error: ConnectError) -> None:
+        lost = self._lost
+        self._ignore()
+        if lost is not None:
+            lost(error)
 
 
 class PsycopgDriver:
@@ -95,36 +142,10 @@ class PsycopgDriver:
     def __init__(self, target: Target) -> None:
         # Now, or the first connection would pay for the import.
         _connection_class()
-        hosts = target.hosts
-        if target.sslmode != "disable" and not all(host.is_unix for host in hosts):
+        if target.sslmode != "disable" and not all(host.is_unix for host in target.hosts):
             # libpq reads the files for each connection; what is wrong with them is said once, before.
             make_context(target)
-        given: dict[str, str | None] = {
-            "host": ",".join(host.name for host in hosts),
-            "hostaddr": ",".join(host.address or "" for host in hosts)
-            if any(host.address for host in hosts)
-            else None,
-            "port": ",".join(str(host.port) for host in hosts),
-            "user": target.user,
-            "dbname": target.dbname,
-            "password": target.password_for(hosts[0]),
-            "sslmode": target.sslmode,
-            "sslnegotiation": target.sslnegotiation if target.sslnegotiation != "postgres" else None,
-            "sslrootcert": target.sslrootcert,
-            "sslcert": target.sslcert,
-            "sslkey": target.sslkey,
-            "sslpassword": target.sslpassword,
-            "sslsni": None if target.sslsni else "0",
-            "ssl_min_protocol_version": target.ssl_min_protocol_version,
-            "ssl_max_protocol_version": target.ssl_max_protocol_version,
-            "channel_binding": target.channel_binding,
-            "gssencmode": "disable",
-            "application_name": target.application_name or None,
-            "client_encoding": target.client_encoding,
-            "options": target.options,
-            "load_balance_hosts": "random" if target.load_balance_hosts else None,
-        }
-        self._options = {key: value for key, value in given.items() if value is not None}
+        self._options = libpq_options(target)
 
     async def connect(self) -> PsycopgConnection:
         """Open one connection in autocommit mode.
@@ -139,6 +160,37 @@ class PsycopgDriver:
         except Exception as error:
             raise connect_error(error, Phase.CONNECT) from error
         return PsycopgConnection(raw)
+
+
+def libpq_options(target: Target) -> dict[str, str]:
+    """Everything libpq must be told to connect to `target`; holds the password."""
+    hosts = target.hosts
+    given: dict[str, str | None] = {
+        "host": ",".join(host.name for host in hosts),
+        "hostaddr": ",".join(host.address or "" for host in hosts)
+        if any(host.address for host in hosts)
+        else None,
+        "port": ",".join(str(host.port) for host in hosts),
+        "user": target.user,
+        "dbname": target.dbname,
+        "password": target.password_for(hosts[0]),
+        "sslmode": target.sslmode,
+        "sslnegotiation": target.sslnegotiation if target.sslnegotiation != "postgres" else None,
+        "sslrootcert": target.sslrootcert,
+        "sslcert": target.sslcert,
+        "sslkey": target.sslkey,
+        "sslpassword": target.sslpassword,
+        "sslsni": None if target.sslsni else "0",
+        "ssl_min_protocol_version": target.ssl_min_protocol_version,
+        "ssl_max_protocol_version": target.ssl_max_protocol_version,
+        "channel_binding": target.channel_binding,
+        "gssencmode": "disable",
+        "application_name": target.application_name or None,
+        "client_encoding": target.client_encoding,
+        "options": target.options,
+        "load_balance_hosts": "random" if target.load_balance_hosts else None,
+    }
+    return {key: value for key, value in given.items() if value is not None}
 
 
 @cache

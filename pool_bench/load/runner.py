@@ -18,7 +18,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Final
 
 from pool_bench.errors import PoolBenchError, UsageError
-from pool_bench.load.spec import ConnectSpec
+from pool_bench.holds import HoldStats
+from pool_bench.load.spec import ConnectSpec, HoldSpec
 from pool_bench.runs import RunResult, Snapshot, Stage
 from pool_bench.stats import BenchStats
 
@@ -90,15 +91,17 @@ class Run:
         stop: ends it early.
     """
 
-    def __init__(self, spec: ConnectSpec, label: str, stop: StopSwitch) -> None:
+    def __init__(self, spec: ConnectSpec | HoldSpec, label: str, stop: StopSwitch) -> None:
         self._spec = spec
         self._stop = stop
         self._parts = tuple(BenchStats() for _ in spec.targets)
+        self._ending = False
         self.result = RunResult(
             label=label,
             concurrency=spec.concurrency,
             driver=spec.driver,
             targets=tuple(str(target) for target in spec.targets),
+            hold=HoldStats() if isinstance(spec, HoldSpec) else None,
         )
 
     def snapshots(self) -> Iterator[Snapshot]:
@@ -145,7 +148,8 @@ class Run:
                 raise GeneratorError("the generator process has stopped answering")
             if not told and self._stop.requested:
                 told = True
-                self.result.interrupted = True
+                # Closing belongs to a run that has had its time.
+                self.result.interrupted = not self._ending
                 # A generator that is gone shows by the end of its snapshots.
                 with contextlib.suppress(OSError):
                     control.send("stop")
@@ -175,6 +179,14 @@ class Run:
         elif snapshot.stage is Stage.MEASURE:
             result.duration_s = snapshot.elapsed_s
             result.client.merge(snapshot.client)
+        elif snapshot.stage is Stage.OPEN:
+            # The rate of opening is what the run's throughput, and its client, are about.
+            result.duration_s = snapshot.elapsed_s
+            result.client.merge(snapshot.client)
+        if result.hold is not None and snapshot.hold is not None:
+            self._ending = snapshot.stage in (Stage.CLOSE, Stage.DONE)
+            result.hold.merge(snapshot.hold)
+            result.hold.seal_intervals(keep=_OPEN_INTERVALS)
         result.warmup.merge(snapshot.warmup)
         for part, delta in zip(self._parts, snapshot.targets, strict=True):
             result.total.merge(delta)
@@ -184,13 +196,16 @@ class Run:
     def _conclude(self) -> None:
         self.result.per_target = self._parts
         self.result.total.seal_intervals()
+        if self.result.hold is not None:
+            self.result.hold.seal_intervals()
 
 
 def _generator_process(
-    spec: ConnectSpec, snapshots: "Connection[_Message, _Message]", control: "Connection[str, str]"
+    spec: ConnectSpec | HoldSpec, snapshots: "Connection[_Message, _Message]", control: "Connection[str, str]"
 ) -> None:
     """What runs in the child."""
     from pool_bench.load.generator import forget_pg_environment, generate, loop_factory
+    from pool_bench.load.hold_run import generate_hold
 
     # A Ctrl-C on the terminal reaches every process in its group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -207,7 +222,10 @@ def _generator_process(
         outbox.put(_Hello(type(loop).__module__.partition(".")[0]))
         reader = threading.Thread(target=_listen, args=(control, loop, stop), name="control", daemon=True)
         reader.start()
-        await generate(spec, outbox.put, stop)
+        if isinstance(spec, HoldSpec):
+            await generate_hold(spec, outbox.put, stop)
+        else:
+            await generate(spec, outbox.put, stop)
 
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:

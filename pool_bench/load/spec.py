@@ -37,3 +37,58 @@ class ConnectSpec:
     resolve_once: bool = False
     tick_s: float = 1.0
     seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldSpec:
+    """Open connections, hold them, and close them again.
+
+    Attributes:
+        targets: where to; connections are spread over them in turn.
+        connections: how many to each of `targets`.
+        driver: how connections are opened.
+        duration_s: how long to hold once all are open or have failed, seconds; 0 until told to stop.
+        batch_size: connections that are opened together; the next batch begins when all have ended.
+        batch_pause_s: seconds between two batches.
+        rate: connections to begin a second instead of in batches, None for batches.
+        open_concurrency: connects under way at once, at most.
+        keepalive_s: seconds between two keep-alive queries of one connection, 0 for none.
+        keepalive_query: the SQL of keep-alives, and of those that are active.
+        active: share of the connections, 0 to 1, that run `keepalive_query` without a pause.
+        reconnect: whether a dropped connection is replaced.
+        connect_timeout_s: bound on one connect and on one keep-alive, seconds.
+        close_s: bound on closing all connections politely, seconds.
+        scram_cache: keep derived SCRAM keys between connections.
+        source_ips: local addresses to connect from in turn; empty leaves the choice to the system.
+        tick_s: seconds between snapshots.
+        seed: makes the jitter repeatable.
+    """
+
+    targets: tuple[Target, ...]
+    connections: tuple[int, ...]
+    driver: DriverName = "wire"
+    duration_s: float = 60.0
+    batch_size: int = 20
+    batch_pause_s: float = 0.0
+    rate: float | None = None
+    open_concurrency: int = 50
+    keepalive_s: float = 0.0
+    keepalive_query: str = "SELECT 1"
+    active: float = 0.0
+    reconnect: bool = False
+    connect_timeout_s: float = 30.0
+    close_s: float = 5.0
+    scram_cache: bool = True
+    source_ips: tuple[str, ...] = ()
+    tick_s: float = 1.0
+    seed: int | None = None
+
+    @property
+    def concurrency(self) -> int:
+        """Connections to all targets together."""
+        return sum(self.connections)
+
+    @property
+    def grace_s(self) -> float:
+        """How long the run may go on after its end, seconds."""
+        return self.close_s
