@@ -17,9 +17,9 @@ SELECT coalesce(state, 'starting') AS state, count(*)::int AS backends
  GROUP BY 1
 """
 _BACKENDS: Final = """
-SELECT pid, state = 'idle' AS is_idle
+SELECT pid, coalesce(state = 'idle', false) AS is_idle, pid = pg_backend_pid() AS is_ours
   FROM pg_stat_activity
- WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+ WHERE backend_type = 'client backend'
  ORDER BY backend_start, pid
 """
 _OURSELVES: Final = """
@@ -44,10 +44,11 @@ class _State:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A client backend's process number, and whether it is idle."""
+    """A client backend: its process number, whether it is idle, and whether it is the one that answers us."""
 
     pid: int
-    is_idle: bool | None
+    is_idle: bool
+    is_ours: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def count_states(client: WatchClient) -> dict[str, int]:
 
 
 def list_backends(client: WatchClient) -> list[Backend]:
-    """The client backends that `count_states` counts, the longest-lived first.
+    """The client backends that `count_states` counts and the one that answers, the longest-lived first.
 
     Raises:
         ConnectError: there was no answer.

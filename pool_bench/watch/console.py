@@ -6,6 +6,7 @@ shows up among the pools with our own connection as its client; neither is count
 
 import os
 import socket
+import sys
 from dataclasses import replace
 from typing import Final
 
@@ -68,10 +69,12 @@ def find_pooler(console: WatchClient) -> list[int]:
     import psutil
 
     fd = console.socket_fd
-    if fd is None or not console.is_local:
+    if fd is None or not console.is_local or sys.platform == "win32":
         raise UnseenError("PgBouncer is not on this machine")
     with socket.socket(fileno=os.dup(fd)) as ours:
         if ours.family == socket.AF_UNIX:
+            if not sys.platform.startswith("linux"):
+                raise UnseenError("only Linux tells whose a Unix socket is")
             # struct ucred: process, user and group of who listens. See unix(7).
             raw = ours.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED_BYTES)
             pids = {int.from_bytes(raw[:4], "little")}
@@ -84,7 +87,7 @@ def find_pooler(console: WatchClient) -> list[int]:
             pids = {
                 one.pid
                 for one in listening
-                if one.status == psutil.CONN_LISTEN and one.laddr.port == port and one.pid is not None
+                if one.status == psutil.CONN_LISTEN and one.laddr[1:] == (port,) and one.pid is not None
             }
     found = [pid for pid in sorted(pids) if _is_pooler(pid)]
     if not found:

@@ -15,10 +15,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pool_bench.holds import PoolerMemory, ServerMemory
 from pool_bench.watch.backends import Backend, UnseenError
+
+if TYPE_CHECKING:
+    import psutil
 
 _MOST: Final = 200
 _BUDGET_S: Final = 1.0
@@ -64,21 +67,31 @@ def pss_bytes(pid: int) -> int | None:
     return int(found[1]) * 1024 if found is not None else None
 
 
-def measure_postgres(postmaster: int, backends: Sequence[Backend], ourselves: int | None) -> ServerMemory:
-    """Measure a postmaster and its processes; takes about a second at most.
+def process_of(pid: int) -> "psutil.Process | None":
+    """The process that has this number now, None where none has."""
+    import psutil
+
+    try:
+        return psutil.Process(pid)
+    except psutil.Error:
+        return None
+
+
+def measure_postgres(postmaster: int, backends: Sequence[Backend]) -> ServerMemory:
+    """Measure a postmaster and its processes but the one that serves us; takes about a second at most.
 
     Args:
         postmaster: its process number.
         backends: client backends, as the server lists them.
-        ourselves: the backend that serves us, which is left out.
 
     Raises:
         UnseenError: the processes may not be read, or have ended.
     """
     children = _children(postmaster)
-    idle = [backend.pid for backend in backends if backend.is_idle and backend.pid in children]
-    busy = [backend.pid for backend in backends if not backend.is_idle and backend.pid in children]
-    others = [postmaster, *sorted(children.difference(idle, busy, () if ourselves is None else (ourselves,)))]
+    present = [backend for backend in backends if backend.pid in children and not backend.is_ours]
+    idle = [backend.pid for backend in present if backend.is_idle]
+    busy = [backend.pid for backend in present if not backend.is_idle]
+    others = [postmaster, *sorted(children.difference(backend.pid for backend in backends))]
     begin = time.monotonic()
     samples = [
         _sample(pids, begin + share * _BUDGET_S) for pids, share in ((others, 0.3), (busy, 0.5), (idle, 1.0))

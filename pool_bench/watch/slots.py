@@ -137,7 +137,7 @@ def guard_note(slots: Slots | None, asked: int, spare: int = SPARE) -> str | Non
         None where all that were asked for may be opened, or there is no guard because of a pooler.
     """
     if slots is None:
-        return f"the server's free slots could not be seen: opening all {asked}, the reserved ones are not guarded"
+        return f"the server's slots could not be seen: opening all {asked}, and none is kept free"
     if slots.pooled:
         return None
     allowed = room(slots, asked, spare)
