@@ -11,6 +11,7 @@ which is all that PgBouncer's console understands.
 import ipaddress
 import threading
 import time
+import traceback
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, LiteralString, TypeVar
 
@@ -74,6 +75,8 @@ class WatchClient:
                 return cursor.execute(sql).fetchall()
         except Exception as error:
             self.close()
+            # psycopg's frames hold the connection that failed, and the exception holds the frames.
+            traceback.clear_frames(error.__traceback__)
             if isinstance(error, TimeUpError):
                 raise ConnectError(FailureKind.TIMEOUT, phase, f"no answer within {timeout_s:g} s") from None
             known = connect_error(error, phase)

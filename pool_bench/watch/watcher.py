@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from enum import Enum, auto
 from typing import Final, Self
 
 from pool_bench.holds import ServerSide
@@ -31,9 +30,8 @@ _GONE_WAIT_S: Final = 5.0
 _GONE_POLL_S: Final = 0.1
 
 
-class _Word(Enum):
-    PEAK = auto()
-    STOP = auto()
+# Left for the thread: "take the peak's sample, and set this", or None, "stop".
+_Word = threading.Event | None
 
 
 class ServerWatcher:
@@ -60,7 +58,6 @@ class ServerWatcher:
         self._lookout = Lookout(targets, admin, local_pid, lambda target: WatchClient(target, self._leave))
         self._words: queue.SimpleQueue[_Word] = queue.SimpleQueue()
         self._before_taken = threading.Event()
-        self._peak_taken = threading.Event()
         self._too_late = False
         # A daemon: libpq may be looking up a name, which nothing can end.
         self._thread = threading.Thread(target=self._run, name="pool-bench-watch", daemon=True)
@@ -70,7 +67,7 @@ class ServerWatcher:
 
     def __exit__(self, *_exception: object) -> None:
         self._leave.set()
-        self._words.put(_Word.STOP)
+        self._words.put(None)
         if self._thread.ident is not None:
             self._thread.join(_LEAVE_WAIT_S)
 
@@ -90,9 +87,10 @@ class ServerWatcher:
             wait_s: how long to block at most until it has been taken, about a second as a rule. Without
                 waiting, connections that are closed soon may be missing from it.
         """
-        self._words.put(_Word.PEAK)
+        taken = threading.Event()
+        self._words.put(taken)
         if wait_s > 0:
-            self._peak_taken.wait(wait_s)
+            taken.wait(wait_s)
 
     def stop(self) -> ServerSide:
         """Look once more when the run's connections have gone, or after 5 s, and end; blocks 12 s at most.
@@ -100,7 +98,7 @@ class ServerWatcher:
         Returns:
             What was seen, and what was not and why.
         """
-        self._words.put(_Word.STOP)
+        self._words.put(None)
         if self._thread.ident is not None:
             self._thread.join(STOP_WAIT_S - _LEAVE_WAIT_S)
         if self._thread.is_alive():
@@ -134,7 +132,6 @@ class ServerWatcher:
         finally:
             lookout.finish()
             self._before_taken.set()
-            self._peak_taken.set()
 
     def _watch(self, origin: float) -> None:
         due = origin + self._interval_s
@@ -147,10 +144,10 @@ class ServerWatcher:
                 # Looks that a slow server made late are left out, not made up for.
                 due += self._interval_s * (1 + max(time.monotonic() - due, 0) // self._interval_s)
                 continue
-            if word is _Word.STOP:
+            if word is None:
                 return
             self._lookout.look(time.monotonic() - origin, "peak")
-            self._peak_taken.set()
+            word.set()
 
     def _look_after(self, origin: float) -> None:
         deadline = time.monotonic() + _GONE_WAIT_S

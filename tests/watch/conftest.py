@@ -5,11 +5,12 @@ import pytest
 
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig, distribution_bin_dir
 from tests.fix_servers import StartPostgres, missing_server
+from tests.watch.held import await_true, clients
 
 
 @pytest.fixture(scope="module", params=["embedded", "distribution"])
-def server(request: pytest.FixtureRequest, start_postgres: StartPostgres) -> EmbeddedPostgres:
-    """A PostgreSQL without autovacuum, which comes and goes as it likes; with a user `plain`."""
+def shared_server(request: pytest.FixtureRequest, start_postgres: StartPostgres) -> EmbeddedPostgres:
+    """A PostgreSQL without autovacuum, which comes and goes as it likes; with users of fewer rights."""
     bin_dir = None
     if request.param == "distribution":
         bin_dir = distribution_bin_dir()
@@ -22,6 +23,13 @@ def server(request: pytest.FixtureRequest, start_postgres: StartPostgres) -> Emb
         connection.execute("CREATE ROLE plain LOGIN")
         connection.execute("CREATE ROLE monitor LOGIN IN ROLE pg_monitor")
     return started
+
+
+@pytest.fixture
+def server(shared_server: EmbeddedPostgres) -> EmbeddedPostgres:
+    """A PostgreSQL to which nobody is connected."""
+    await_true(lambda: not clients(shared_server))
+    return shared_server
 
 
 def as_user(server: EmbeddedPostgres, user: str) -> str:

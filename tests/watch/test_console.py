@@ -1,5 +1,6 @@
 """PgBouncer, watched through its console."""
 
+from collections.abc import Iterator
 from contextlib import closing
 
 import psycopg
@@ -8,19 +9,27 @@ import pytest
 from pool_bench.servers.pgbouncer import PgBouncer, PgBouncerConfig
 from pool_bench.servers.postgres import EmbeddedPostgres
 from pool_bench.watch.client import WatchClient
-from pool_bench.watch.console import console_target, find_pooler
+from pool_bench.watch.console import console_target, find_pooler, show_pools
 from pool_bench.watch.watcher import ServerWatcher
 from tests.fix_servers import StartPgBouncer
 from tests.load.running import nothing_left
-from tests.watch.held import held, target, unused_url
+from tests.watch.held import await_true, held, target, unused_url
 
 WAIT_S = 30.0
 
 
 @pytest.fixture
-def bouncer(server: EmbeddedPostgres, start_pgbouncer: StartPgBouncer) -> PgBouncer:
+def bouncer(server: EmbeddedPostgres, start_pgbouncer: StartPgBouncer) -> Iterator[PgBouncer]:
     """A PgBouncer with two server connections in front of `server`."""
-    return start_pgbouncer(PgBouncerConfig(backend_port=server.port, default_pool_size=2))
+    started = start_pgbouncer(PgBouncerConfig(backend_port=server.port, default_pool_size=2))
+    yield started
+    started.stop()
+
+
+def figures(console: WatchClient) -> tuple[int, int, int]:
+    """Clients that have a server connection or need none, clients that wait for one, servers at work."""
+    pools = show_pools(console)
+    return pools["cl_active"], pools["cl_waiting"], pools["sv_active"]
 
 
 def test_pools_and_lists_are_counted_exactly(bouncer: PgBouncer) -> None:
@@ -28,7 +37,12 @@ def test_pools_and_lists_are_counted_exactly(bouncer: PgBouncer) -> None:
         watcher = ServerWatcher([], admin=target(bouncer.url))
         watcher.start()
         # Who asks while both server connections are taken has to wait.
-        with held(bouncer.url, idle=5, in_transaction=1, active=2):
+        with (
+            held(bouncer.url, idle=5, in_transaction=1, active=2, begun=False),
+            closing(WatchClient(console_target(target(bouncer.url)))) as console,
+        ):
+            await_true(lambda: figures(console) == (7, 1, 2))
+            console.close()
             watcher.peak(wait_s=WAIT_S)
         side = watcher.stop()
     assert side.notes == []

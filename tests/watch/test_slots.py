@@ -48,7 +48,8 @@ def test_a_plain_user_sees_its_own_sessions_only_and_is_given_no_number(server: 
     assert slots == replace(FRESH, max_connections=50, in_use=1, is_superuser=False, may_see_all=False)
     assert room(slots, 500) is None
     assert guard_note(slots, 500) == (
-        "max_connections 50, but this user may not see how many are in use (GRANT pg_monitor): opening all 500"
+        "max_connections 50, but this user may not see how many are in use (GRANT pg_monitor): "
+        "opening all 500"
     )
 
 
