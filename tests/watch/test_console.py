@@ -118,7 +118,7 @@ def test_a_wrong_password_for_the_console_is_one_note_without_it(
     assert "hunter2" not in repr(side)
     assert side.used_peak == 2
     # It was not tried again and again.
-    assert bouncer.log().count("password authentication failed") == 1
+    assert bouncer.log().count("pooler error: password authentication failed") == 1
     bouncer.stop()
 
 
