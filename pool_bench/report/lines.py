@@ -20,6 +20,9 @@ STAGE_NAMES: Final = {
     Stage.WARMUP: "warm-up",
     Stage.MEASURE: "measure",
     Stage.GRACE: "grace",
+    Stage.OPEN: "open",
+    Stage.HOLD: "hold",
+    Stage.CLOSE: "close",
     Stage.DONE: "done",
 }
 _COLUMNS: Final = (
