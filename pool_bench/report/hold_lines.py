@@ -49,16 +49,22 @@ class HoldTotals:
         held: connections open now.
         opening: the first opening, over all targets.
         hold: everything about the connections since; without intervals, whose seconds it has let go.
+        held_when_open: how many were open when opening was over.
         stage: of the last snapshot that was added.
     """
 
     held: int = 0
+    held_when_open: int = 0
     opening: BenchStats = field(default_factory=BenchStats)
     hold: HoldStats = field(default_factory=HoldStats)
     stage: Stage = Stage.OPEN
 
     def add(self, snapshot: Snapshot) -> bool:
         """Count what happened in `snapshot`; whether opening is over now and was not before."""
+        was, self.stage = self.stage, snapshot.stage
+        opening_over = was is Stage.OPEN and self.stage is Stage.HOLD
+        if opening_over:
+            self.held_when_open = self.held
         for stats in snapshot.targets:
             self.opening.merge(stats)
         self.opening.intervals.clear()
@@ -66,8 +72,7 @@ class HoldTotals:
             self.hold.merge(snapshot.hold)
             self.hold.intervals.clear()
             self.held += snapshot.hold.held
-        was, self.stage = self.stage, snapshot.stage
-        return was is Stage.OPEN and self.stage is Stage.HOLD
+        return opening_over
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,8 @@ class HoldSecond:
     def of(cls, snapshot: Snapshot) -> "HoldSecond":
         """Read the figures of one snapshot; the snapshot is not changed."""
         hold = snapshot.hold or HoldStats()
-        connects, events, opened = Histogram(), {}, hold.reconnects.ok
+        connects, opened = Histogram(), hold.reconnects.ok
+        events: dict[str, int] = {}
         for stats in (*snapshot.targets, hold.reconnects):
             connects.merge(stats.latency)
         for stats in snapshot.targets:
@@ -235,7 +241,7 @@ class HoldLineView:
             self._write(hold_header(active=self._active, slots=self._slots is not None))
             self._header_due = False
         if opening_over:
-            self._write(holding_words(self._asked, self._totals.held, self._totals.opening))
+            self._write(holding_words(self._asked, self._totals.held_when_open, self._totals.opening))
         self._write(
             hold_line(snapshot, self._totals, asked=self._asked, active=self._active, slots=self._slots)
         )
