@@ -88,7 +88,7 @@ def _headline(run: RunResult, paint: Paint) -> list[str]:
     return lines
 
 
-def latency_lines(latency: Histogram, paint: Paint) -> list[str]:
+def latency_lines(latency: Histogram, paint: Paint, *, title: str = "latency, ms") -> list[str]:
     """Percentiles, mean and deviation of successes."""
     if not latency.count:
         return [paint("No operation succeeded: there is no latency to show.", "red")]
@@ -105,16 +105,18 @@ def latency_lines(latency: Histogram, paint: Paint) -> list[str]:
     cells = [format_ms(value) for value in values]
     lines, start = [], 0
     while start < len(heads):
-        title = "" if start else "latency, ms"
+        head = "" if start else title
         drawn: list[str] = []
         for stop in range(start + 1, len(heads) + 1):
-            longer = table([[title, *heads[start:stop]], ["".ljust(11), *cells[start:stop]]])
+            longer = table([[head, *heads[start:stop]], ["".ljust(len(title)), *cells[start:stop]]])
             if drawn and max(map(len, longer)) > _TERMINAL:
                 break
             drawn, end = longer, stop
         lines += [paint(drawn[0], "bold"), drawn[1]]
         start = end
-    lines.append(f"{'':13}mean {format_ms(summary['mean'])}, stdev {format_ms(summary['stdev'])}")
+    lines.append(
+        f"{'':{len(title) + 2}}mean {format_ms(summary['mean'])}, stdev {format_ms(summary['stdev'])}"
+    )
     if thin:
         lines.append(paint(_FOOTNOTE, "dim"))
     return lines

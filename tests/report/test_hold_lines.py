@@ -22,9 +22,9 @@ from tests.report.hold_factory import (
     snapshots_of,
 )
 
-keys = st.builds(
-    FailureKey, st.sampled_from(FailureKind), st.sampled_from(Phase), st.sampled_from(["", "57P01"])
-)
+sqlstates = st.sampled_from(["", "57P01"])
+keys = st.builds(FailureKey, st.sampled_from(FailureKind), st.sampled_from(Phase), sqlstates)
+some_drops = st.dictionaries(st.sampled_from([SHUTDOWN, RESET, CLOSED]), st.integers(1, 9), max_size=2)
 plans = st.builds(
     Plan,
     asked=st.integers(1, 60),
