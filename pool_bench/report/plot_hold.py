@@ -54,7 +54,11 @@ _FEWEST_SECONDS: Final = 3
 _MOST_POINTS: Final = 600
 _BINS: Final = 120
 _MOST_LINES: Final = 4
-_SHADES: Final = {"open": "#eef4fa", "hold": "white", "close": "#f3f3f3"}
+_STAGES: Final = {
+    "open": ("#e6eff8", "opening"),
+    "hold": ("white", "holding"),
+    "close": ("#efefef", "closing"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +114,13 @@ def hold_notes(result: LoadedResult, run: LoadedRun, hold: LoadedHold) -> list[s
 
 
 def _setting(result: LoadedResult, run: LoadedRun, hold: LoadedHold) -> str:
-    rate = f" at {format_rate(hold.opened / hold.open_s)}/s" if hold.opened and hold.open_s else ""
-    each = hold.client_bytes_each
+    rate = f"opened at {format_rate(hold.opened / hold.open_s)}/s" if hold.opened and hold.open_s else ""
     parts = [
         result.name,
         f"asked {hold.connections:,}, held {hold.held_peak:,}",
-        f"opened in {format_duration(hold.open_s)}{rate}" if hold.opened else "",
+        rate,
         f"held for {format_duration(hold.hold_s)}" if hold.hold_s else "",
         f"driver {run.driver}",
-        "" if each is None else f"{format_bytes(each)} of client memory each",
         f"{result.started_at:%Y-%m-%d %H:%M} UTC",
         " ".join(result.server.get(key, "") for key in ("product", "version")).strip(),
     ]
@@ -153,7 +155,7 @@ def _held_panel(sheet: Sheet, hold: LoadedHold, *, has_drops: bool) -> None:
     sheet.panel_title(LEFT, top - 0.08, "Connections", _stages_words(hold))
     end_s = hold.timeline[-1].t if hold.timeline else 0.0
     unit = time_axis(axes, end_s)
-    _shade_stages(axes, hold.timeline, unit)
+    _shade_stages(sheet, axes, hold.timeline, unit, width)
     times, lows, highs = held_curve(hold.timeline)
     axes.fill_between(times / unit, 0, highs, color=BLUE, alpha=0.14, linewidth=0)
     if len(times) < len(hold.timeline):
@@ -163,7 +165,7 @@ def _held_panel(sheet: Sheet, hold: LoadedHold, *, has_drops: bool) -> None:
     if hold.held_peak < hold.connections:
         axes.axhline(hold.connections, color=INK, linewidth=1.0, linestyle=(0, (4, 2.5)), alpha=0.75)
         entries.append(("asked", INK))
-    axes.set_ylim(0, max(hold.connections, hold.held_peak, 1) * 1.08)
+    axes.set_ylim(0, max(hold.connections, hold.held_peak, 1) * 1.18)
     count_axis(axes, ticks=5, whole=True)
     legend(sheet, LEFT + width, top - 0.08, entries)
     sheet.top = top + _HELD_HEIGHT + 0.3
@@ -177,25 +179,33 @@ def _stages_words(hold: LoadedHold) -> str:
     words = [f"opening {format_duration(hold.open_s)}"]
     if hold.hold_s:
         words.append(f"holding {format_duration(hold.hold_s)}")
-    return ", ".join([*words, f"closing {format_duration(hold.close_s)}"])
+    stages = ", ".join([*words, f"closing {format_duration(hold.close_s)}"])
+    each = hold.client_bytes_each
+    return stages if each is None else f"{stages}; {format_bytes(each)} of client memory each"
 
 
-def _shade_stages(axes: Axes, timeline: Sequence[LoadedHoldSecond], unit: float) -> None:
+def _shade_stages(
+    sheet: Sheet, axes: Axes, timeline: Sequence[LoadedHoldSecond], unit: float, width: float
+) -> None:
+    """A shade for each stage, and its name where it is long enough."""
     start = 0.0
     for index, second in enumerate(timeline):
         if index + 1 < len(timeline) and timeline[index + 1].stage == second.stage:
             continue
-        axes.axvspan(
-            start / unit, second.t / unit, color=_SHADES.get(second.stage, "white"), linewidth=0, zorder=0
-        )
+        shade, name = _STAGES.get(second.stage, ("white", ""))
+        axes.axvspan(start / unit, second.t / unit, color=shade, linewidth=0, zorder=0)
+        if width * (second.t - start) / timeline[-1].t > sheet.measure(name, 8.5) + 0.12:
+            middle = (start + second.t) / 2 / unit
+            place = axes.get_xaxis_transform()
+            axes.text(middle, 0.98, name, transform=place, ha="center", va="top", color=MUTED, fontsize=8.5)
         start = second.t
 
 
 def _drops_panel(sheet: Sheet, hold: LoadedHold, top: float, width: float, end_s: float) -> None:
     axes = sheet.axes(LEFT, top, width, _DROPS_HEIGHT)
     unit = time_axis(axes, end_s)
-    bins = max(min(math.ceil(end_s), _BINS), 1)
-    edges = np.linspace(0, end_s or 1.0, bins + 1)
+    step_s = math.ceil(end_s / _BINS) or 1
+    edges = np.arange(math.ceil(end_s / step_s) + 1, dtype=np.float64) * step_s
     middles = [second.t - second.seconds / 2 for second in hold.timeline]
     dropped, _ = np.histogram(middles, edges, weights=[second.dropped for second in hold.timeline])
     # While opening, first ones and replacements are counted together.
@@ -209,8 +219,8 @@ def _drops_panel(sheet: Sheet, hold: LoadedHold, top: float, width: float, end_s
     axes.set_ylim(0, max(float(dropped.max()), float(replaced.max()), 1.0) * 1.15)
     count_axis(axes, ticks=2, whole=True)
     legend(sheet, LEFT + width, top - 0.06, entries)
-    each = format_duration(end_s / bins)
-    sheet.text(LEFT, top - 0.06, f"in each {each}", size=8.5, colour=MUTED, vertical="bottom")
+    each = "each second" if step_s == 1 else f"each {format_duration(step_s)}"
+    sheet.text(LEFT, top - 0.06, f"in {each}", size=8.5, colour=MUTED, vertical="bottom")
 
 
 def _small_panels(run: LoadedRun, hold: LoadedHold) -> list[_Panel]:
