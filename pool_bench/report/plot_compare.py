@@ -211,12 +211,16 @@ def _histograms(sheet: Sheet, series: Sequence[Series], top: float, width: float
 
 
 def percentile_curves(
-    sheet: Sheet, series: Sequence[Series], top: float, width: float, height: float
+    sheet: Sheet,
+    series: Sequence[Series],
+    top: float,
+    width: float,
+    height: float,
+    *,
+    name: str = "Percentiles",
 ) -> None:
     """Latency of each of `series` against how rare it is."""
-    sheet.panel_title(
-        LEFT, top - 0.1, "Percentiles", "thin where fewer than 10 operations are beyond; dot at max"
-    )
+    sheet.panel_title(LEFT, top - 0.1, name, "thin where fewer than 10 operations are beyond; dot at max")
     axes = sheet.axes(LEFT, top, width, height)
     alive = [one for one in series if one.best.ok]
     if not alive:

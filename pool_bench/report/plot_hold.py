@@ -240,7 +240,7 @@ def _small_panels(run: LoadedRun, hold: LoadedHold) -> list[_Panel]:
         )
     for name, histogram_count, high_name, seconds in (
         ("Keep-alive latency", hold.keepalive_histogram.count, "max", _keepalives(hold)),
-        ("Latency of active queries", hold.active_histogram.count, "p99", _actives(hold)),
+        ("Active queries", hold.active_histogram.count, "p99", _actives(hold)),
     ):
         if histogram_count and sum(second.p50 is not None for second in seconds) >= _FEWEST_SECONDS:
             panels.append(_queries_panel(name, high_name, seconds))
@@ -285,7 +285,9 @@ def _queries_panel(name: str, high_name: str, seconds: Sequence[LoadedSecond]) -
         latency_over_time(axes, points, edges, known)
         time_axis(axes, seconds[-1].t)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 3, 5, 6, 10]))
-        sheet.panel_title(left, top - 0.08, name)
+        # Where one point stands for several seconds, the shade behind the lines needs a word.
+        shaded = "shade: all seconds" if len(points) < len(seconds) - 1 else ""
+        sheet.panel_title(left, top - 0.08, name, shaded)
         legend(sheet, left + _SMALL_WIDTH, top - 0.08, [("p50", BLUE), (high_name, ORANGE)])
 
     return _Panel(draw)

@@ -94,7 +94,7 @@ def draw_hold_compare(runs: Sequence[HeldRun]) -> Sheet:
     if dropped:
         _survival_panel(sheet, series, holds, top, width)
         top += _SURVIVAL + 0.85
-    percentile_curves(sheet, series, top, width, _PANEL)
+    percentile_curves(sheet, series, top, width, _PANEL, name="Percentiles of connect latency")
     return sheet
 
 

@@ -46,7 +46,7 @@ def stopped_while_opening() -> LoadedResult:
 
 
 def long_run() -> LoadedResult:
-    return loaded_hold(Plan(hold_s=5000, drops={2000: {SHUTDOWN: 500}}, reconnect=True))
+    return loaded_hold(Plan(hold_s=5000, drops={2000: {SHUTDOWN: 500}}, reconnect=True, actives=9))
 
 
 def hostile() -> LoadedResult:
@@ -122,7 +122,7 @@ def test_the_picture_says_what_it_shows() -> None:
         "Survival",
         "48.3% at 1m",
         "Keep-alive latency",
-        "Latency of active queries",
+        "Active queries",
         "Server backends",
         "1.81 MB each",
         "max_connections 513",
