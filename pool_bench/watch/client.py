@@ -102,11 +102,6 @@ class WatchClient:
         return time.monotonic() < self._deadline and not self._leave.is_set()
 
     @property
-    def is_open(self) -> bool:
-        """Whether there is a connection now."""
-        return self._connection is not None
-
-    @property
     def backend_pid(self) -> int | None:
         """The process number given at start-up, None without a connection; a pooler's are made up."""
         return self._connection.pgconn.backend_pid if self._connection is not None else None
