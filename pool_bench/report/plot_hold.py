@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from pool_bench.holds import ServerSecond
 from pool_bench.report.hold_loaded import LoadedHold, LoadedHoldSecond, LoadedServerSide
+from pool_bench.report.hold_notes import waited_words
 from pool_bench.report.hold_server import format_bytes
 from pool_bench.report.loaded import LoadedResult, LoadedRun, LoadedSecond
 from pool_bench.report.plot_parts import (
@@ -38,6 +39,7 @@ from pool_bench.report.plot_run import (
     target_name,
     time_unit,
 )
+from pool_bench.report.syn_steps import syn_steps
 from pool_bench.report.text import clean, format_percent, format_rate
 from pool_bench.units import format_duration
 
@@ -110,6 +112,9 @@ def hold_notes(result: LoadedResult, run: LoadedRun, hold: LoadedHold) -> list[s
         troubles.append(f"{hold.forced:,} cut off at the end")
     if troubles:
         notes.append(" · ".join(troubles))
+    steps = syn_steps(run.phase_histograms.get("tcp", run.histogram))
+    if steps:
+        notes.append(f"{waited_words(steps)}: the accept queue was full, connection requests were sent again")
     return notes
 
 

@@ -13,7 +13,7 @@ from pool_bench.report.plot_hold_compare import draw_hold_compare, only_holds
 from pool_bench.report.plot_parts import Sheet, style
 from pool_bench.report.plots import plot, plot_hold
 from pool_bench.report.results import from_session
-from tests.report.factory import TOO_MANY, run_of, session_of, stats_of
+from tests.report.factory import TOO_MANY, lognormal_ms, run_of, session_of, stats_of
 from tests.report.hold_factory import (
     FDS,
     SHUTDOWN,
@@ -132,6 +132,14 @@ def test_the_picture_says_what_it_shows() -> None:
     pooled = svg_text(plot([RUNS["15,000 through a pooler"]()], file_format="svg"))
     assert "Pooler" in pooled
     assert "cl_active" in pooled
+
+
+def test_lost_connection_requests_are_in_the_picture() -> None:
+    latencies = np.concatenate([lognormal_ms(400), np.full(80, 1002.0), np.full(20, 3002.0)])
+    run = held_run(Plan(latency_ms=latencies))
+    run.total.phases.clear()
+    text = svg_text(plot([from_session(hold_session(run))], file_format="svg"))
+    assert "80 connects waited 1 s, 20 waited 3 s: the accept queue was full" in text
 
 
 def test_what_a_run_has_not_is_not_drawn() -> None:
