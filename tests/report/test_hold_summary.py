@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pool_bench.errors import FailureKind, Phase
-from pool_bench.holds import HoldStats, ServerSide, SurvivalPoint
+from pool_bench.holds import HoldStats, ServerMemory, ServerSecond, ServerSide, SurvivalPoint
 from pool_bench.report.hold_server import format_bytes
 from pool_bench.report.hold_summary import hold_summary, survival_rows, verdict
 from pool_bench.report.summary import WIDTH
@@ -240,6 +240,20 @@ def test_several_targets_have_a_row_each() -> None:
 )
 def test_bytes_read_well(count: int, words: str) -> None:
     assert format_bytes(count) == words
+
+
+def test_a_pooler_is_summed_up_by_its_pools_and_memory_by_whatever_was_measured() -> None:
+    side = ServerSide(
+        seconds=[
+            ServerSecond(0.0, pools={"cl_active": 1}, lists={"used_clients": 1}),
+            ServerSecond(1.0, pools={"cl_active": 15_000, "sv_idle": 20, "cl_waiting": 0}),
+        ],
+        memory={"pgbouncer_peak": ServerMemory(1, 60 << 20, 0, None, 1), "peak": ServerMemory(9, 1, 2, 3, 9)},
+    )
+    lines = section(hold_summary(held_run(normal(), server_side=side), asked=500), "server").splitlines()
+    assert "  PgBouncer pools at peak: cl_active 15,000, sv_idle 20" in lines
+    assert [line.split()[0] for line in lines if line.startswith("    ")] == ["peak", "pgbouncer_peak"]
+    assert not any("slots" in line or "scaled" in line for line in lines)
 
 
 def test_an_unwatched_server_says_nothing() -> None:
