@@ -166,7 +166,8 @@ def cli(
         # Before the imports below, which take their time.
         hide_secrets()
         from pool_bench.cli.locate import find_targets
-        from pool_bench.cli.measure import Benchmark, Output, measure
+        from pool_bench.cli.measure import Benchmark, measure
+        from pool_bench.cli.output import Output
         from pool_bench.load.spec import ConnectSpec
 
         place = find_targets(urls, application_name=TOOL)

@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pool_bench.errors import UsageError
+from pool_bench.cli.output import tell
+from pool_bench.errors import ConnectError, UsageError
+from pool_bench.load.runner import StopSwitch
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
 from pool_bench.targets import NAMING_VARIABLES, Target, parse_target
 
 # Connections to the embedded server beyond those the run holds: reserved slots, a look from outside,
 # and backends of drivers that do not wait until the server has closed.
 _SPARE_CONNECTIONS: Final = 50
+_PROBE_TIMEOUT_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,57 @@ def serve(place: Place, *, connections: int) -> "AbstractContextManager[Embedded
     # Drivers that do not wait for the server's end have up to half as many backends dying.
     size = max(100, connections + connections // 2 + _SPARE_CONNECTIONS)
     return EmbeddedPostgres(PostgresConfig(max_connections=size))
+
+
+def targets_of(place: Place, server: EmbeddedPostgres | None, *, tool: str) -> tuple[Target, ...]:
+    """The targets of `place`, or what `serve` has started for it."""
+    if server is None:
+        return place.targets
+    return (embedded_target(server, application_name=tool),)
+
+
+def ask(target: Target, stop: StopSwitch, *, timeout_s: float, embedded: bool) -> dict[str, str]:
+    """Say on stderr what the server says it is; a target that fails is still measured, failure being data.
+
+    Args:
+        stop: lets the user give up waiting for the answer.
+        timeout_s: bound on the answer, seconds; five at most are waited.
+
+    Returns:
+        Product, version and what stands in between, {} where it could not be asked.
+    """
+    import asyncio
+    import contextlib
+
+    from pool_bench.drivers.wire import ask_server
+
+    async def ask_it() -> dict[str, str]:
+        question = asyncio.ensure_future(ask_server(target))
+        with contextlib.suppress(NotImplementedError):  # Windows cannot watch a pipe
+            asyncio.get_running_loop().add_reader(stop.fileno(), question.cancel)
+        async with asyncio.timeout(min(_PROBE_TIMEOUT_S, timeout_s)):
+            info = await question
+        server = {"product": info.product, "version": info.version}
+        if info.pooled:
+            server["through"] = "a pooler"
+        return server
+
+    try:
+        server = asyncio.run(ask_it())
+    except ConnectError as error:
+        tell(f"first connection to {target} failed: {error}")
+        return {}
+    except TimeoutError:
+        tell(f"first connection to {target}: no answer yet")
+        return {}
+    except asyncio.CancelledError:
+        return {}  # stopped by the user
+    if embedded:
+        server["embedded"] = "yes"
+    words = f"{server['product']} {server['version']}".strip()
+    how = ", embedded" if embedded else f", through {server['through']}" if "through" in server else ""
+    tell(f"{words}{how}, at {target}")
+    return server
 
 
 def embedded_target(server: EmbeddedPostgres, *, application_name: str) -> Target:

@@ -1,0 +1,203 @@
+"""Where a command's results go, and the way they get there whatever happens meanwhile."""
+
+import os
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, TextIO
+
+from pool_bench.cli.params import EXIT_FAILED, EXIT_OK
+from pool_bench.errors import SaveError, UsageError
+from pool_bench.load.runner import GeneratorError, Run, StopSwitch
+from pool_bench.report import results
+from pool_bench.report.files import check_writable
+from pool_bench.report.plots import plot_format, save_plot
+from pool_bench.report.views import LiveView, QuietView
+from pool_bench.runs import Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """Where results go.
+
+    Attributes:
+        json: a file for the result, `-` for stdout; None for one in `directory`.
+        plot: a file for the picture; None for one in `directory`.
+        plot_format: the format of a picture in `directory`.
+        directory: where files go that have no path of their own.
+        save: whether files without a path of their own are written at all.
+        quiet: no live view.
+    """
+
+    json: Path | None
+    plot: Path | None
+    plot_format: Literal["png", "svg"]
+    directory: Path
+    save: bool
+    quiet: bool
+
+    @property
+    def json_on_stdout(self) -> bool:
+        """True where stdout belongs to a machine."""
+        return self.json is not None and str(self.json) == "-"
+
+    @property
+    def text(self) -> TextIO:
+        """Where people read: stderr where stdout belongs to a machine."""
+        return sys.stderr if self.json_on_stdout else sys.stdout
+
+    def check(self) -> None:
+        """Make sure that everything can be written.
+
+        Raises:
+            UsageError: something cannot; names the option and the path.
+        """
+        if self.json is not None and not self.json_on_stdout:
+            check_writable(self.json, option="--json")
+        if self.plot is not None:
+            plot_format(self.plot, option="--plot")
+            check_writable(self.plot, option="--plot")
+        if self.save and (self.json is None or self.plot is None):
+            check_writable(self.directory, option="--output-dir", directory=True)
+
+
+@dataclass(slots=True)
+class Work:
+    """A command under way: what it has measured so far, and where it shows and keeps it.
+
+    Attributes:
+        output: where results go.
+        stop: ends it early.
+        view: shows the run under way.
+        text: where lines and summaries go.
+        session: what was measured so far.
+        levels: the concurrency of each run, for the file's name.
+        written: files written so far.
+    """
+
+    output: Output
+    stop: StopSwitch
+    view: LiveView
+    text: TextIO
+    session: Session
+    levels: tuple[int, ...]
+    written: list[Path] = field(default_factory=list)
+    _json_path: Path | None = None
+
+    def follow(self, run: Run) -> None:
+        """Measure `run`, show it second by second, and keep its result.
+
+        Raises:
+            GeneratorError: the generator failed; what it had measured until then is kept.
+            UsageError: the run could not begin.
+        """
+        try:
+            for snapshot in run.snapshots():
+                try:
+                    self.view.update(snapshot)
+                except BrokenPipeError:
+                    self._lose_reader()
+        except GeneratorError:
+            # What it had measured until then is as good as after an interruption.
+            run.result.interrupted = True
+            if run.result.total.attempts:
+                self.session.runs.append(run.result)
+            raise
+        finally:
+            self.view.end_run()
+        self.session.runs.append(run.result)
+        self.session.finished_at = datetime.now(UTC)
+
+    def print(self, text: str) -> None:
+        """Print a summary or a table where people read."""
+        if not (self.output.quiet and self.output.json_on_stdout):
+            try:
+                print(f"\n{text}", file=self.text, flush=True)
+            except BrokenPipeError:
+                self._lose_reader()
+
+    def _lose_reader(self) -> None:
+        """Whoever read our output has gone (`| head`): end the run as Ctrl-C does, and save it."""
+        self.stop.request()
+        self.view = QuietView()
+        # Not closed: it takes the place of stdout, or of stderr, until the process ends.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.text.fileno())
+        os.close(nowhere)
+
+    def write_result(self) -> None:
+        """Write the result as it is now to its file, if it is to have one.
+
+        Raises:
+            UsageError: it cannot be written.
+        """
+        output = self.output
+        if output.json_on_stdout:
+            return
+        path = output.json
+        if path is None and output.save:
+            path = self._json_path = self._json_path or self._default_path()
+        if path is not None:
+            results.write_json(path, results.session_to_json(self.session))
+            self.written.append(path)
+
+    def _write_result_somewhere(self) -> None:
+        """Write the result to its file, or where that has become impossible, to the temporary directory.
+
+        Raises:
+            SaveError: it is not where it was to go.
+        """
+        try:
+            self.write_result()
+        except UsageError as error:
+            rescue = results.default_path(Path(tempfile.gettempdir()), self.session)
+            try:
+                results.write_json(rescue, results.session_to_json(self.session))
+            except UsageError as second:
+                raise SaveError(f"{error}; nor could it be kept elsewhere: {second}") from error
+            raise SaveError(f"{error}; the result is in {rescue} instead") from error
+
+    def _default_path(self) -> Path:
+        return results.default_path(self.output.directory, self.session, levels=self.levels)
+
+    def save(self) -> None:
+        """Write what the session measured, and its picture, and say where they are.
+
+        Raises:
+            SaveError: something is not where it was to go.
+        """
+        session, output = self.session, self.output
+        if not session.runs:
+            if self.stop.requested:
+                tell("stopped before anything was measured")
+            return
+        session.interrupted = self.stop.requested
+        self._write_result_somewhere()
+        if output.json_on_stdout:
+            sys.stdout.write(results.dumps(results.session_to_json(session)).decode("utf-8"))
+            sys.stdout.flush()
+        plot = output.plot
+        if plot is None and output.save:
+            beside = output.json if output.json and not output.json_on_stdout else self._json_path
+            plot = (beside or self._default_path()).with_suffix(f".{output.plot_format}")
+        if plot is not None:
+            try:
+                save_plot(plot, [results.from_session(session)])
+            except UsageError as error:
+                raise SaveError(str(error)) from error
+            self.written.append(plot)
+        for file in dict.fromkeys(self.written):
+            tell(f"wrote {file}")
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 where nothing was measured or a run had no success."""
+        runs = self.session.runs
+        return EXIT_OK if runs and all(run.total.ok for run in runs) else EXIT_FAILED
+
+
+def tell(text: str) -> None:
+    """Say something that is no result, on stderr."""
+    print(text, file=sys.stderr, flush=True)
