@@ -322,9 +322,8 @@ def _server_panel(side: LoadedServerSide) -> _Panel:
         unit = time_axis(axes, looks[-1].t)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 3, 5, 6, 10]))
         times = np.array([look.t for look in looks]) / unit
-        title, by_name = (
-            ("Server backends", _by_state) if side.used_peak is not None else ("Pooler", _by_pool)
-        )
+        watched = any(look.states for look in looks)
+        title, by_name = ("Server backends", _by_state) if watched else ("Pooler", _by_pool)
         names = _most(looks, by_name)
         entries = []
         for name, colour in zip(names, SERIES_COLOURS, strict=False):
@@ -337,7 +336,7 @@ def _server_panel(side: LoadedServerSide) -> _Panel:
             highest = max(highest, side.max_connections)
         axes.set_ylim(0, max(highest, 1) * 1.1)
         count_axis(axes, ticks=4, whole=True)
-        cost = side.backend_cost_bytes
+        cost = side.backend_cost_bytes if watched else side.pooler_client_bytes
         sheet.panel_title(left, top - 0.08, title, f"{format_bytes(cost)} each" if cost and cost > 0 else "")
         _entries_below(sheet, left, top + height + 0.3, entries)
 

@@ -68,6 +68,7 @@ def test_a_summary_has_every_section() -> None:
         "client connections: 1 before the run, 1 after it",
         "backends at peak: idle 500, active 1",
         "each further backend cost the server 1.81 MB",
+        "each further client connection cost PgBouncer 2 KB",
         "scaled up from 200 processes",
         "permission denied",
         "memory 1.76 KB for each connection held at peak",
@@ -248,11 +249,11 @@ def test_a_pooler_is_summed_up_by_its_pools_and_memory_by_whatever_was_measured(
             ServerSecond(0.0, pools={"cl_active": 1}, lists={"used_clients": 1}),
             ServerSecond(1.0, pools={"cl_active": 15_000, "sv_idle": 20, "cl_waiting": 0}),
         ],
-        memory={"pgbouncer_peak": ServerMemory(1, 60 << 20, 0, None, 1), "peak": ServerMemory(9, 1, 2, 3, 9)},
+        memory={"later": ServerMemory(1, 60 << 20, 0, None, 1), "peak": ServerMemory(9, 1, 2, 3, 9)},
     )
     lines = section(hold_summary(held_run(normal(), server_side=side), asked=500), "server").splitlines()
     assert "  PgBouncer pools at peak: cl_active 15,000, sv_idle 20" in lines
-    assert [line.split()[0] for line in lines if line.startswith("    ")] == ["peak", "pgbouncer_peak"]
+    assert [line.split()[0] for line in lines if line.startswith("    ")] == ["peak", "later"]
     assert not any("slots" in line or "scaled" in line for line in lines)
 
 
