@@ -1,5 +1,6 @@
 """What was seen of the server while connections were held, in plain text."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from pool_bench.holds import ServerMemory, ServerSecond, ServerSide
@@ -24,7 +25,7 @@ def server_lines(side: ServerSide | None, paint: Paint) -> list[str]:
     """Slots, backends by state, pools and memory, and what could not be seen; none where nobody looked."""
     if side is None:
         return []
-    lines = [*_slots(side), *_busiest(side), *_memory(side)]
+    lines = [*_slots(side), *_busiest(side), *_memory(side), *_pooler_memory(side)]
     notes = [f"  {ellipsize(clean(note), _WIDTH - 2)}" for note in side.notes]
     if not lines and not notes:
         return []
@@ -80,10 +81,8 @@ def _busiest(side: ServerSide) -> list[str]:
 def _memory(side: ServerSide) -> list[str]:
     if not side.memory:
         return []
-    order = [when for when in _WHEN if when in side.memory]
-    order += [when for when in side.memory if when not in order]
     rows = [["  memory (PSS)", "processes", "total", "backends", "each idle backend"]]
-    for when in order:
+    for when in _in_order(side.memory):
         memory = side.memory[when]
         each = "-" if memory.idle_backend_bytes is None else format_bytes(memory.idle_backend_bytes)
         cells = (f"{memory.processes:,}", format_bytes(memory.total_bytes), f"{memory.backends:,}", each)
@@ -96,6 +95,26 @@ def _memory(side: ServerSide) -> list[str]:
     if cost is not None:
         lines.append(f"  each further backend cost the server {format_bytes(cost)}")
     return lines
+
+
+def _pooler_memory(side: ServerSide) -> list[str]:
+    if not side.pooler_memory:
+        return []
+    rows = [["  memory of PgBouncer (PSS)", "processes", "total", "clients"]]
+    for when in _in_order(side.pooler_memory):
+        memory = side.pooler_memory[when]
+        cells = (f"{memory.processes:,}", format_bytes(memory.total_bytes), f"{memory.clients:,}")
+        rows.append([f"    {ellipsize(clean(when), 30)}", *cells])
+    lines = table(rows)
+    cost = side.pooler_client_bytes
+    if cost is not None:
+        lines.append(f"  each further client connection cost PgBouncer {format_bytes(cost)}")
+    return lines
+
+
+def _in_order(measured: Iterable[str]) -> list[str]:
+    """When memory was measured, first things first."""
+    return sorted(measured, key=lambda when: _WHEN.index(when) if when in _WHEN else len(_WHEN))
 
 
 def _is_sample(memory: ServerMemory) -> bool:

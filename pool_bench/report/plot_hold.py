@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from pool_bench.holds import ServerSecond
 from pool_bench.report.hold_loaded import LoadedHold, LoadedHoldSecond, LoadedServerSide
+from pool_bench.report.hold_notes import waited_words
 from pool_bench.report.hold_server import format_bytes
 from pool_bench.report.loaded import LoadedResult, LoadedRun, LoadedSecond
 from pool_bench.report.plot_parts import (
@@ -38,6 +39,7 @@ from pool_bench.report.plot_run import (
     target_name,
     time_unit,
 )
+from pool_bench.report.syn_steps import syn_steps
 from pool_bench.report.text import clean, format_percent, format_rate
 from pool_bench.units import format_duration
 
@@ -110,6 +112,9 @@ def hold_notes(result: LoadedResult, run: LoadedRun, hold: LoadedHold) -> list[s
         troubles.append(f"{hold.forced:,} cut off at the end")
     if troubles:
         notes.append(" · ".join(troubles))
+    steps = syn_steps(run.phase_histograms.get("tcp", run.histogram))
+    if steps:
+        notes.append(f"{waited_words(steps)}: the accept queue was full, connection requests were sent again")
     return notes
 
 
@@ -317,9 +322,8 @@ def _server_panel(side: LoadedServerSide) -> _Panel:
         unit = time_axis(axes, looks[-1].t)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 3, 5, 6, 10]))
         times = np.array([look.t for look in looks]) / unit
-        title, by_name = (
-            ("Server backends", _by_state) if side.used_peak is not None else ("Pooler", _by_pool)
-        )
+        watched = any(look.states for look in looks)
+        title, by_name = ("Server backends", _by_state) if watched else ("Pooler", _by_pool)
         names = _most(looks, by_name)
         entries = []
         for name, colour in zip(names, SERIES_COLOURS, strict=False):
@@ -332,7 +336,7 @@ def _server_panel(side: LoadedServerSide) -> _Panel:
             highest = max(highest, side.max_connections)
         axes.set_ylim(0, max(highest, 1) * 1.1)
         count_axis(axes, ticks=4, whole=True)
-        cost = side.backend_cost_bytes
+        cost = side.backend_cost_bytes if watched else side.pooler_client_bytes
         sheet.panel_title(left, top - 0.08, title, f"{format_bytes(cost)} each" if cost and cost > 0 else "")
         _entries_below(sheet, left, top + height + 0.3, entries)
 
