@@ -1,5 +1,6 @@
 """What was seen of the server while connections were held, in plain text."""
 
+import textwrap
 from collections.abc import Iterable
 from typing import Final
 
@@ -26,10 +27,16 @@ def server_lines(side: ServerSide | None, paint: Paint) -> list[str]:
     if side is None:
         return []
     lines = [*_slots(side), *_busiest(side), *_memory(side), *_pooler_memory(side)]
-    notes = [f"  {ellipsize(clean(note), _WIDTH - 2)}" for note in side.notes]
+    notes = [line for note in side.notes for line in _wrapped(clean(note))]
     if not lines and not notes:
         return []
     return [paint("server", "bold"), *lines, *(paint(note, "dim") for note in notes)]
+
+
+def _wrapped(note: str) -> list[str]:
+    return textwrap.wrap(
+        note, _WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False, max_lines=4
+    )
 
 
 def _slots(side: ServerSide) -> list[str]:
