@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from pool_bench.holds import ServerSecond
 from pool_bench.report.hold_loaded import LoadedHold, LoadedHoldSecond, LoadedServerSide
 from pool_bench.report.hold_notes import waited_words
-from pool_bench.report.hold_server import format_bytes
+from pool_bench.report.hold_server import format_bytes, pool_counts
 from pool_bench.report.loaded import LoadedResult, LoadedRun, LoadedSecond
 from pool_bench.report.plot_parts import (
     BLUE,
@@ -323,7 +323,7 @@ def _server_panel(side: LoadedServerSide) -> _Panel:
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 3, 5, 6, 10]))
         times = np.array([look.t for look in looks]) / unit
         watched = any(look.states for look in looks)
-        title, by_name = ("Server backends", _by_state) if watched else ("Pooler", _by_pool)
+        title, by_name = ("Server backends", _by_state) if watched else ("Pooler", pool_counts)
         names = _most(looks, by_name)
         entries = []
         for name, colour in zip(names, SERIES_COLOURS, strict=False):
@@ -345,10 +345,6 @@ def _server_panel(side: LoadedServerSide) -> _Panel:
 
 def _by_state(look: ServerSecond) -> dict[str, int]:
     return look.states
-
-
-def _by_pool(look: ServerSecond) -> dict[str, int]:
-    return look.pools
 
 
 def _most(looks: Sequence[ServerSecond], by_name: Callable[[ServerSecond], dict[str, int]]) -> list[str]:
