@@ -88,14 +88,11 @@ def _busiest(side: ServerSide) -> list[str]:
         if known:
             words = ", ".join(f"{name} {count:,}" for count, name in known)
             lines += wrap(f"  {title}: {words}", "    ")
-    waited_s = max(_waited_s(second) for second in side.seconds)
-    if waited_s:
-        lines.append(f"  longest wait for a server connection in PgBouncer: {format_duration(waited_s)}")
+    waited_us = max(second.pools.get("maxwait_us", 0) for second in side.seconds)
+    if waited_us:
+        waited = format_duration(waited_us / 1e6)
+        lines.append(f"  longest wait for a server connection in PgBouncer: {waited}")
     return lines
-
-
-def _waited_s(look: ServerSecond) -> float:
-    return look.pools.get("maxwait", 0) + look.pools.get("maxwait_us", 0) / 1e6
 
 
 def _memory(side: ServerSide) -> list[str]:

@@ -249,13 +249,7 @@ def test_a_pooler_is_summed_up_by_its_pools_and_memory_by_whatever_was_measured(
             ServerSecond(0.0, pools={"cl_active": 1}, lists={"used_clients": 1}),
             ServerSecond(
                 1.0,
-                pools={
-                    "cl_active": 15_000,
-                    "sv_idle": 20,
-                    "cl_waiting": 0,
-                    "maxwait": 4,
-                    "maxwait_us": 500_000,
-                },
+                pools={"cl_active": 15_000, "sv_idle": 20, "cl_waiting": 0, "maxwait_us": 4_500_000},
             ),
         ],
         memory={"later": ServerMemory(1, 60 << 20, 0, None, 1), "peak": ServerMemory(9, 1, 2, 3, 9)},
