@@ -28,7 +28,7 @@ def server_lines(side: ServerSide | None, paint: Paint) -> list[str]:
     if side is None:
         return []
     lines = [*_slots(side), *_busiest(side), *_memory(side), *_pooler_memory(side)]
-    notes = [f"  {ellipsize(clean(note), WIDTH - 2)}" for note in side.notes]
+    notes = [line for note in side.notes for line in wrap(f"  {clean(note)}", "    ")]
     if not lines and not notes:
         return []
     return [paint("server", "bold"), *lines, *(paint(note, "dim") for note in notes)]
