@@ -69,7 +69,7 @@ def _status(server: EmbeddedSurreal) -> dict[str, Any]:
 
 async def _until(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(_PATIENCE_S):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110 - the condition is another process's
             await asyncio.sleep(0.01)
 
 
