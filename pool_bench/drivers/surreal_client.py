@@ -19,6 +19,7 @@ from pool_bench.targets_surreal import SurrealTarget
 
 if TYPE_CHECKING:
     from surrealdb.types import Value
+    from websockets.exceptions import ConnectionClosed
 
     from pool_bench.drivers.surreal_tracked import TrackedHttp, TrackedWebSocket
 
@@ -198,6 +199,10 @@ def _client_credentials(target: SurrealTarget) -> dict[str, Any]:
     return {names[name]: value for name, value in target.credentials().items()}
 
 
+def _kind_of_closed(error: "ConnectionClosed") -> FailureKind:
+    return kind_of_close(None if error.rcvd is None else error.rcvd.code)
+
+
 def connect_error(error: Exception, phase: Phase) -> ConnectError:
     """What went wrong in the official client, in this package's terms."""
     import aiohttp
@@ -209,9 +214,12 @@ def connect_error(error: Exception, phase: Phase) -> ConnectError:
     if isinstance(error, errors.ServerError):
         kind = kind_of_error(error.kind, error.details, message)
     elif isinstance(error, errors.ConnectionUnavailableError):
-        kind = FailureKind.CLOSED
+        closed = error.__cause__
+        kind = (
+            _kind_of_closed(closed) if isinstance(closed, exceptions.ConnectionClosed) else FailureKind.CLOSED
+        )
     elif isinstance(error, exceptions.ConnectionClosed):
-        kind = kind_of_close(None if error.rcvd is None else error.rcvd.code)
+        kind = _kind_of_closed(error)
     elif isinstance(error, exceptions.InvalidStatus):
         kind = kind_of_status(error.response.status_code)
     elif isinstance(error, (exceptions.InvalidMessage, aiohttp.ServerDisconnectedError)):

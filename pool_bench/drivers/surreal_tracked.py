@@ -112,14 +112,24 @@ class TrackedWebSocket(AsyncWsSurrealConnection):
         self.changes.note(message)
         try:
             answer = await super()._send(message, process, bypass)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, KeyError) as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
+                raise asyncio.CancelledError from None
+            if isinstance(error, KeyError) and not self.is_lost:
                 raise
-            # Nobody cancelled us: the client's reader cancelled what we were waiting for.
-            raise ConnectionUnavailableError("the connection was lost within a request") from None
+            # Nobody cancelled us: the client's reader ended, cancelled what we were waiting for, and forgot
+            # it, over which the client then stumbles.
+            raise ConnectionUnavailableError("the connection was lost within a request") from self._goodbye()
         self.changes.note_answer(message, answer)
         return answer
+
+    def _goodbye(self) -> Exception | None:
+        """What the server said when it closed the connection."""
+        if self.socket is None or self.socket.state is not State.CLOSED:
+            return None
+        goodbye: Exception = self.socket.protocol.close_exc
+        return goodbye
 
     def abort(self) -> None:
         """Close the socket at once."""
