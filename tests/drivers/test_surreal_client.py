@@ -169,7 +169,12 @@ async def test_a_reset_undoes_any_change_of_the_sign_in(
     define = "DEFINE USER OVERWRITE viewer ON DATABASE PASSWORD 'v' ROLES VIEWER"
     async with _connection(surreal, scheme) as connection:
         await connection.execute(define)
-        viewer = {"namespace": "client", "database": "db", "username": "viewer", "password": "v"}
+        viewer: dict[str, Any] = {
+            "namespace": "client",
+            "database": "db",
+            "username": "viewer",
+            "password": "v",
+        }
         async with _connection(surreal, scheme) as other:
             tokens = await other.raw.signin(viewer)
         await change(connection.raw, tokens)
