@@ -164,11 +164,17 @@ def write_answer(answer: bytes | Mapping[str, Any], form: Format) -> bytes:
 
     Args:
         answer: what the engine said, or an answer of ours.
+
+    Raises:
+        ValueError: a value has no place in that format, such as a date after the year 9999 in JSON.
     """
     if form == "cbor":
         return answer if isinstance(answer, bytes) else cbor2.dumps(answer)
-    content = decode(answer) if isinstance(answer, bytes) else answer
-    return json.dumps(content, default=_plain, ensure_ascii=False, separators=(",", ":")).encode()
+    try:
+        content = decode(answer) if isinstance(answer, bytes) else answer
+        return json.dumps(content, default=_plain, ensure_ascii=False, separators=(",", ":")).encode()
+    except (cbor2.CBORError, TypeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"Failed to encode JSON response: {error}") from error
 
 
 def decode(answer: bytes) -> Any:
@@ -207,7 +213,7 @@ def _without_infinities(value: Any) -> Any:
     """JSON has no word for them."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):  # what stands below a tag may be cbor2's frozendict
         return {str(key): _without_infinities(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [_without_infinities(each) for each in value]

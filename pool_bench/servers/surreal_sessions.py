@@ -165,7 +165,11 @@ class ClientSessions:
             request = read_request(data, form)
         except RequestError as error:
             return write_answer(error.answer, form)
-        return write_answer(await self._answer(request), form)
+        answer = await self._answer(request)
+        try:
+            return write_answer(answer, form)
+        except ValueError as error:
+            return write_answer(_not_encoded(request, error), form)
 
     async def _answer(self, request: Request) -> bytes | dict[str, Any]:
         match request.method:
@@ -190,7 +194,7 @@ class ClientSessions:
         except ValueError as error:
             reason = str(error)
             if reason.startswith("Failed to encode"):
-                return failure(-32007, "Serialization", reason, {"kind": "Serialization"}, request=request)
+                return _not_encoded(request, error)
             return invalid_request() if reason.startswith("Failed to parse") else parse_error()
         return remove_session(answer, session, request.session)
 
@@ -216,6 +220,11 @@ class ClientSessions:
         if session is not None:
             await self._engine.call("detach", session=session)
         return success(request, None)
+
+
+def _not_encoded(request: Request, error: ValueError) -> dict[str, Any]:
+    details = {"kind": "Serialization"}
+    return failure(-32007, "Serialization", str(error), details, request=request)
 
 
 def _no_session_named(request: Request) -> dict[str, Any]:
