@@ -174,12 +174,10 @@ class SurrealDriver:
         async with self._token_lock:
             if time() < self._token_until_s:
                 return
-            connection = await self._bounded(self._sign_in, use=False)
-            try:
-                # The token is what the method answers; the connection was only for that.
-                self._token = connection.token
-            finally:
-                await connection.opened.close()
+            # For what signing in answers; the connection was only for that.
+            attempt = await self._bounded(self._sign_in, "", use=False)
+            self._token = attempt.token
+            await attempt.opened.close()
             self._authenticate = encode_request("authenticate", self._token)
             self._token_until_s = _expiry_s(self._token) - _TOKEN_RESERVE_S
 
@@ -190,14 +188,17 @@ class SurrealDriver:
             ConnectError: it could not be opened; it names the step that failed.
         """
         await self.prepare()
-        first = self._authenticate if self._auth == "token" else self._sign_in
-        return (await self._bounded(first, use=True)).opened
+        if self._auth == "token":
+            attempt = await self._bounded(self._authenticate, self._token, use=True)
+        else:
+            attempt = await self._bounded(self._sign_in, "", use=True)
+        return attempt.opened
 
-    async def _bounded(self, sign_in: bytes, *, use: bool) -> "_Connect":
+    async def _bounded(self, sign_in: bytes, token: str, *, use: bool) -> "_Connect":
         attempt = _Connect(self._target, self._literal, self._tls)
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                await attempt.run(sign_in, self._use, self._token, use=use)
+                await attempt.run(sign_in, self._use, token, use=use)
         except LinkError as error:
             raise ConnectError(error.kind, attempt.phase, error.message) from error
         except TimeoutError:
@@ -231,6 +232,12 @@ class _Connect:
 
     async def run(self, sign_in: bytes, use_request: bytes, token: str, *, use: bool) -> None:
         """Go through all steps.
+
+        Args:
+            sign_in: the request that signs in; empty for none.
+            use_request: the request that selects.
+            token: what HTTP sends along from the first request on; empty for what `sign_in` answers.
+            use: whether to select.
 
         Raises:
             LinkError: the connection failed.

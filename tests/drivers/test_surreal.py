@@ -141,15 +141,18 @@ async def test_with_a_token_the_password_is_sent_once(
     assert sum(surreal.password.encode() in data for data in sent) == 1
 
 
-async def test_a_token_that_is_about_to_expire_is_renewed(surreal: EmbeddedSurreal) -> None:
-    driver = _driver(_target(surreal), "token")
+@pytest.mark.parametrize("scheme", ["ws", "http"])
+async def test_a_token_that_is_about_to_expire_is_renewed(surreal: EmbeddedSurreal, scheme: str) -> None:
+    driver = _driver(_target(surreal, scheme), "token")
     await driver.prepare()
     first = driver._token
     await driver.prepare()
     assert driver._token == first
-    driver._token_until_s = 0.0
+    # Expired, and refused wherever it is still sent.
+    driver._token, driver._token_until_s = "a.b.c", 0.0
     connection = await driver.connect()
-    assert driver._token != first
+    await connection.execute("RETURN 1")
+    assert driver._token not in ("a.b.c", first)
     await connection.close()
 
 

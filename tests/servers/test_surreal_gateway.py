@@ -421,7 +421,7 @@ async def test_json_has_surrealdbs_types_in_words(surreal: EmbeddedSurreal) -> N
 async def test_a_value_that_json_cannot_hold_is_an_error_of_its_request(surreal: EmbeddedSurreal) -> None:
     async with _socket(surreal, "json") as client:
         await client.sign_in(surreal)
-        answer = await client.call("query", "RETURN time::from::secs(400000000000)")
+        answer = await client.call("query", "RETURN time::from_secs(400000000000)")
         assert answer["error"]["kind"] == "Serialization"
         assert "error" not in await client.call("ping")
 
