@@ -293,3 +293,21 @@ async def test_hundreds_of_connections_are_open_at_once(surreal: EmbeddedSurreal
     await asyncio.gather(*(connection.ping() for connection in connections))
     await asyncio.gather(*(connection.close() for connection in connections))
     assert all(connection.is_closed() for connection in connections)
+
+
+@all_schemes
+def test_it_works_on_uvloop_as_well(any_target: SurrealTarget) -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def cycle() -> None:
+        connection = await _driver(any_target).connect()
+        await connection.execute("RETURN $x", {"x": "y" * 300_000})
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await connection.execute("SLEEP 1h")
+        assert connection.is_closed()
+        connection = await _driver(any_target).connect()
+        await connection.close()
+        assert tuple(connection.phases_ns) == (*_driver(any_target).phases[:-2], Phase.CLOSE)
+
+    uvloop.run(cycle())
