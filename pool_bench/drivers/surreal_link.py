@@ -76,7 +76,12 @@ class Link(asyncio.Protocol):
         Raises:
             OSError: it is not connected any more.
         """
-        await asyncio.get_running_loop().create_connection(lambda: self, sock=sock)
+        try:
+            await asyncio.get_running_loop().create_connection(lambda: self, sock=sock)
+        except BaseException:
+            # Whoever it belonged to when this was cancelled.
+            sock.close()
+            raise
 
     async def start_tls(self, context: ssl.SSLContext, name: str) -> None:
         """Make the handshake of TLS.

@@ -1,10 +1,12 @@
 """The lean SurrealDB driver against a real engine, over all four schemes."""
 
 import asyncio
+import contextlib
 import dataclasses
 import socket
 from typing import Any
 
+import psutil
 import pytest
 
 from pool_bench.drivers import surreal_link
@@ -311,3 +313,33 @@ def test_it_works_on_uvloop_as_well(any_target: SurrealTarget) -> None:
         assert tuple(connection.phases_ns) == (*_driver(any_target).phases[:-2], Phase.CLOSE)
 
     uvloop.run(cycle())
+
+
+@all_schemes
+@pytest.mark.parametrize("loop_name", ["asyncio", "uvloop"])
+def test_a_connect_that_is_cancelled_anywhere_leaves_no_socket(
+    any_target: SurrealTarget, loop_name: str
+) -> None:
+    factory = asyncio.new_event_loop
+    if loop_name == "uvloop":
+        factory = pytest.importorskip("uvloop").new_event_loop
+
+    async def cancel_everywhere() -> None:
+        driver = _driver(any_target, "none")
+        await (await driver.connect()).close()
+        await asyncio.sleep(0)
+        ourselves = psutil.Process()
+        before = ourselves.num_fds()
+        for turns in range(60):
+            task = asyncio.create_task(driver.connect())
+            for _ in range(turns):
+                await asyncio.sleep(0 if turns % 2 else 0.0002)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                (await task).terminate()
+        async with asyncio.timeout(20):
+            while ourselves.num_fds() > before:  # noqa: ASYNC110 - transports close in turns of their own
+                await asyncio.sleep(0.001)
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(cancel_everywhere())
