@@ -1,4 +1,4 @@
-"""Servers for tests, as fixtures: PostgreSQL with and without TLS, and PgBouncer.
+"""Servers for tests, as fixtures: PostgreSQL and SurrealDB with and without TLS, and PgBouncer.
 
 A test whose server is not installed is skipped, and says what to install; with POOL_BENCH_REQUIRE_SERVERS=1
 in the environment it fails instead, so that a CI job cannot become green by losing a package.
@@ -19,9 +19,11 @@ from psycopg import sql
 from pool_bench.errors import ServerStartError
 from pool_bench.servers.pgbouncer import PgBouncer, PgBouncerConfig, find_pgbouncer
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig, distribution_bin_dir
+from pool_bench.servers.surreal import EmbeddedSurreal, SurrealConfig
 
 StartPostgres = Callable[[PostgresConfig], EmbeddedPostgres]
 StartPgBouncer = Callable[[PgBouncerConfig], PgBouncer]
+StartSurreal = Callable[[SurrealConfig], EmbeddedSurreal]
 
 
 def missing_server(what: str, package: str) -> NoReturn:
@@ -182,3 +184,55 @@ def tls_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsPostgr
             client_key=key,
             users={user.name: user for user in _TLS_USERS},
         )
+
+
+@pytest.fixture(scope="session")
+def surreal() -> Iterator[EmbeddedSurreal]:
+    """The embedded SurrealDB, without TLS; shared by all tests, so work in a namespace of your own."""
+    with EmbeddedSurreal(SurrealConfig(user="root", password="surreal pencil")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def start_surreal() -> Iterator[StartSurreal]:
+    """Start SurrealDB servers, which are stopped after the module's last test unless the test did it."""
+    with ExitStack() as servers:
+
+        def start(config: SurrealConfig) -> EmbeddedSurreal:
+            return servers.enter_context(EmbeddedSurreal(config))
+
+        yield start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsSurreal:
+    """A SurrealDB with TLS.
+
+    Attributes:
+        server: the server; its certificate is valid for `localhost` and `127.0.0.1`.
+        ca: the authority that signed it.
+        wrong_ca: an authority that did not.
+    """
+
+    server: EmbeddedSurreal
+    ca: Path
+    wrong_ca: Path
+
+
+@pytest.fixture(scope="session")
+def tls_surreal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsSurreal]:
+    """The embedded SurrealDB with TLS."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    place = tmp_path_factory.mktemp("tls_surreal")
+    ca, wrong_ca, certificate, key = (
+        place / name for name in ("ca.pem", "wrong_ca.pem", "server.pem", "server.key")
+    )
+    authority.cert_pem.write_to_path(ca)
+    trustme.CA().cert_pem.write_to_path(wrong_ca)
+    certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    key.touch(mode=0o600)
+    key.write_bytes(issued.private_key_pem.bytes())
+    config = SurrealConfig(password="surreal pencil", certificate=certificate, key=key)
+    with EmbeddedSurreal(config) as server:
+        yield TlsSurreal(server=server, ca=ca, wrong_ca=wrong_ca)

@@ -10,7 +10,8 @@ from typing import Literal, Protocol
 
 from pool_bench.errors import ConnectError, Phase
 
-DriverName = Literal["wire", "asyncpg", "psycopg"]
+DriverName = Literal["wire", "asyncpg", "psycopg", "surreal", "surrealdb"]
+# Those that speak to PostgreSQL.
 DRIVER_NAMES: tuple[DriverName, ...] = ("wire", "asyncpg", "psycopg")
 
 # What drivers show that hide the steps of a connect.

@@ -1,0 +1,363 @@
+"""SurrealDB connections with every step of the connect timed: the cheapest honest client there is.
+
+`resolve, tcp, tls, upgrade, signin, use`, then `query` and `close`; over HTTP there is no upgrade, and
+signing in and selecting are requests as any other. A step ends when the event loop learnt of the data that
+ended it, not when the waiting task ran. A connection has one request under way at a time; one that was given
+up in the middle of a request is closed, because the answer could be taken for another's.
+"""
+
+import asyncio
+import base64
+import binascii
+import ipaddress
+import json
+import socket
+import ssl
+from time import perf_counter_ns, time
+from typing import Any, Final, Literal, cast, get_args
+
+from pool_bench.drivers.base import DriverName, ServerInfo
+from pool_bench.drivers.surreal_channel import Channel, HttpChannel, WebSocketChannel
+from pool_bench.drivers.surreal_link import LinkError, SocketAddress, connect, resolve
+from pool_bench.drivers.surreal_rpc import check_statements, encode_request, result_of
+from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
+from pool_bench.targets_surreal import SurrealTarget
+from pool_bench.units import format_duration
+
+AuthMode = Literal["signin", "token", "none"]
+AUTH_MODES: Final[tuple[AuthMode, ...]] = get_args(AuthMode)
+
+_PING: Final = encode_request("ping")
+# A token is renewed when it has this little left.
+_TOKEN_RESERVE_S: Final = 60.0
+_TOKEN_LIFE_S: Final = 600.0
+
+
+class SurrealConnection:
+    """One open connection.
+
+    Attributes:
+        phases_ns: how long each step took, nanoseconds; `query` and `close` are those of the latest.
+    """
+
+    __slots__ = ("_channel", "_use", "phases_ns")
+
+    def __init__(self, channel: Channel, use: bytes, phases_ns: dict[Phase, int]) -> None:
+        self._channel = channel
+        self._use = use
+        self.phases_ns = phases_ns
+
+    async def ping(self) -> None:
+        """The RPC method `ping`: a round trip without a query.
+
+        Raises:
+            ConnectError: the connection is of no further use.
+        """
+        await self._call(_PING, Phase.QUERY)
+
+    async def execute(self, sql: str, params: dict[str, object] | None = None) -> None:
+        """Run the statements of a query; their results are looked at for errors and thrown away.
+
+        Args:
+            sql: SurrealQL.
+            params: values for the variables in it.
+
+        Raises:
+            ConnectError: a statement failed, or the connection was lost.
+            TypeError: a parameter cannot be sent.
+        """
+        check_statements(await self._call(encode_request("query", sql, params or {}), Phase.QUERY))
+
+    async def version(self) -> str:
+        """What the server says it is, such as `surrealdb-3.2.4`.
+
+        Raises:
+            ConnectError: the connection is of no further use.
+        """
+        answer = await self._call(encode_request("version"), Phase.QUERY)
+        return answer if isinstance(answer, str) else ""
+
+    async def reset(self) -> None:
+        """Select namespace and database as at the beginning.
+
+        Nothing else outlasts a query: variables and sign-ins are changed by methods that this class does
+        not have.
+
+        Raises:
+            ConnectError: the connection is of no further use.
+        """
+        await self._call(self._use, Phase.USE)
+
+    async def close(self) -> None:
+        """Say goodbye and wait until the server has closed, at most five seconds."""
+        if self._channel.is_closed:
+            self._channel.abort()
+            return
+        began_ns = perf_counter_ns()
+        await self._channel.close()
+        self.phases_ns[Phase.CLOSE] = perf_counter_ns() - began_ns
+
+    def terminate(self) -> None:
+        """Close the socket at once."""
+        self._channel.abort()
+
+    def is_closed(self) -> bool:
+        """True once either side is known to have ended."""
+        return self._channel.is_closed
+
+    async def _call(self, request: bytes, phase: Phase) -> Any:
+        began_ns = perf_counter_ns()
+        try:
+            answer = await self._channel.request(request)
+        except LinkError as error:
+            raise ConnectError(error.kind, phase, error.message) from error
+        self.phases_ns[phase] = self._channel.arrived_ns - began_ns
+        return result_of(answer, phase)
+
+
+class SurrealDriver:
+    """Opens connections to one SurrealDB.
+
+    Args:
+        target: where to, and as whom.
+        auth: `signin` sends user and password on each connection; `token` does so once and then sends the
+            token that it was given, which costs the server no password hashing; `none` stays anonymous.
+        connect_timeout_s: bound on one connect, seconds, in addition to the caller's own; the error then
+            names the step that took too long.
+
+    Raises:
+        UsageError: the target has no user or password to sign in with, or its CA file is unusable.
+    """
+
+    name: DriverName = "surreal"
+
+    def __init__(
+        self, target: SurrealTarget, *, auth: AuthMode = "signin", connect_timeout_s: float | None = None
+    ) -> None:
+        self._target = target
+        self._auth = auth
+        self._connect_timeout_s = connect_timeout_s
+        self._sign_in = b"" if auth == "none" else encode_request("signin", target.credentials())
+        self._use = encode_request("use", target.namespace, target.database)
+        self._tls = make_context(target) if target.is_secure else None
+        self._literal = _literal_endpoint(target)
+        self._authenticate = b""
+        self._token = ""
+        self._token_until_s = 0.0
+        self._token_lock = asyncio.Lock()
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """The steps that a connection by this driver can have, in order."""
+        has = {
+            Phase.RESOLVE: self._literal is None,
+            Phase.TCP: True,
+            Phase.TLS: self._target.is_secure,
+            Phase.UPGRADE: self._target.is_websocket,
+            Phase.SIGNIN: self._auth != "none",
+            Phase.USE: self._target.namespace is not None,
+            Phase.QUERY: True,
+            Phase.CLOSE: True,
+        }
+        return tuple(phase for phase, present in has.items() if present)
+
+    async def prepare(self) -> None:
+        """Do what is done once for all connections: with `token`, sign in.
+
+        `connect` does it itself where it was not done; its caller's clock would then count it.
+
+        Raises:
+            ConnectError: signing in failed.
+        """
+        if self._auth != "token":
+            return
+        async with self._token_lock:
+            if time() < self._token_until_s:
+                return
+            # For what signing in answers; the connection was only for that.
+            attempt = await self._bounded(self._sign_in, "", use=False)
+            self._token = attempt.token
+            await attempt.opened.close()
+            self._authenticate = encode_request("authenticate", self._token)
+            self._token_until_s = _expiry_s(self._token) - _TOKEN_RESERVE_S
+
+    async def connect(self) -> SurrealConnection:
+        """Open one connection; cancelling it leaves no socket.
+
+        Raises:
+            ConnectError: it could not be opened; it names the step that failed.
+        """
+        await self.prepare()
+        if self._auth == "token":
+            attempt = await self._bounded(self._authenticate, self._token, use=True)
+        else:
+            attempt = await self._bounded(self._sign_in, "", use=True)
+        return attempt.opened
+
+    async def _bounded(self, sign_in: bytes, token: str, *, use: bool) -> "_Connect":
+        attempt = _Connect(self._target, self._literal, self._tls)
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                await attempt.run(sign_in, self._use, token, use=use)
+        except LinkError as error:
+            raise ConnectError(error.kind, attempt.phase, error.message) from error
+        except TimeoutError:
+            limit = format_duration(self._connect_timeout_s or 0.0)
+            raise ConnectError(FailureKind.TIMEOUT, attempt.phase, f"no end after {limit}") from None
+        return attempt
+
+
+class _Connect:
+    """One connect, from the name to the selected database.
+
+    Attributes:
+        phase: the step it is at.
+        token: what signing in answered.
+        opened: the connection, once it is open.
+    """
+
+    def __init__(
+        self,
+        target: SurrealTarget,
+        literal: tuple[socket.AddressFamily, SocketAddress] | None,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        self._target = target
+        self._literal = literal
+        self._tls = tls
+        self._phases_ns: dict[Phase, int] = {}
+        self.phase = Phase.RESOLVE
+        self.token = ""
+        self.opened: SurrealConnection
+
+    async def run(self, sign_in: bytes, use_request: bytes, token: str, *, use: bool) -> None:
+        """Go through all steps.
+
+        Args:
+            sign_in: the request that signs in; empty for none.
+            use_request: the request that selects.
+            token: what HTTP sends along from the first request on; empty for what `sign_in` answers.
+            use: whether to select.
+
+        Raises:
+            LinkError: the connection failed.
+            ConnectError: the server refused something.
+        """
+        target = self._target
+        channel: Channel = WebSocketChannel(target) if target.is_websocket else HttpChannel(target)
+        try:
+            await self._open(channel)
+            if sign_in:
+                if isinstance(channel, HttpChannel) and token:
+                    channel.token = token
+                result = await self._request(channel, sign_in, Phase.SIGNIN)
+                self.token = _access_token(result) or token
+                if isinstance(channel, HttpChannel):
+                    channel.token = self.token
+            if use and target.namespace is not None:
+                await self._request(channel, use_request, Phase.USE)
+                if isinstance(channel, HttpChannel):
+                    channel.namespace, channel.database = target.namespace, target.database
+        except BaseException:
+            channel.abort()
+            raise
+        self.opened = SurrealConnection(channel, use_request, self._phases_ns)
+
+    async def _open(self, channel: Channel) -> None:
+        target = self._target
+        if self._literal is None:
+            began_ns = perf_counter_ns()
+            endpoints = await resolve(target.host, target.port)
+            self._phases_ns[Phase.RESOLVE] = perf_counter_ns() - began_ns
+        else:
+            endpoints = [self._literal]
+        self.phase = Phase.TCP
+        began_ns = perf_counter_ns()
+        sock = await connect(endpoints)
+        self._phases_ns[Phase.TCP] = perf_counter_ns() - began_ns
+        await channel.link.open(sock)
+        if self._tls is not None:
+            self.phase = Phase.TLS
+            began_ns = perf_counter_ns()
+            await channel.link.start_tls(self._tls, target.host)
+            self._phases_ns[Phase.TLS] = channel.link.arrived_ns - began_ns
+        if isinstance(channel, WebSocketChannel):
+            self.phase = Phase.UPGRADE
+            began_ns = perf_counter_ns()
+            await channel.open()
+            self._phases_ns[Phase.UPGRADE] = channel.arrived_ns - began_ns
+
+    async def _request(self, channel: Channel, request: bytes, phase: Phase) -> Any:
+        self.phase = phase
+        began_ns = perf_counter_ns()
+        answer = await channel.request(request)
+        self._phases_ns[phase] = channel.arrived_ns - began_ns
+        return result_of(answer, phase)
+
+
+def make_context(target: SurrealTarget) -> ssl.SSLContext:
+    """The context for all TLS connections to `target`; call it once, it reads files.
+
+    Raises:
+        UsageError: the CA file is unusable.
+    """
+    try:
+        context = ssl.create_default_context(cafile=target.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        reason = error.strerror if not isinstance(error, ssl.SSLError) else "not PEM"
+        raise UsageError(f"cannot read the CA file {target.ca_file}: {reason}") from None
+    if not target.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+async def ask_surreal(target: SurrealTarget, *, auth: AuthMode = "signin") -> ServerInfo:
+    """Connect once and let the server say what it is.
+
+    Raises:
+        ConnectError: no connection could be opened.
+        UsageError: the target cannot be used like this.
+    """
+    connection = await SurrealDriver(target, auth=auth).connect()
+    try:
+        version = (await connection.version()).removeprefix("surrealdb-")
+    finally:
+        await connection.close()
+    number, plus, _build = version.partition("+embedded")
+    if plus:
+        # The engine in a process of ours is not the program `surreal`; nobody shall take it for that.
+        return ServerInfo("embedded SurrealDB engine", number, pooled=False)
+    return ServerInfo("SurrealDB", version, pooled=False)
+
+
+def _literal_endpoint(target: SurrealTarget) -> tuple[socket.AddressFamily, SocketAddress] | None:
+    """The endpoint of a numeric address; None where a name must be looked up."""
+    try:
+        address = ipaddress.ip_address(target.host)
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv4Address):
+        return socket.AF_INET, (target.host, target.port)
+    if address.scope_id is not None:
+        return None  # the interface name has to be looked up
+    return socket.AF_INET6, (target.host, target.port, 0, 0)
+
+
+def _access_token(result: object) -> str:
+    """The token in what `signin` answers: itself, or one of two where the server gives refresh tokens."""
+    if isinstance(result, str):
+        return result
+    if isinstance(result, dict) and isinstance(result.get("access"), str):
+        return cast("str", result["access"])
+    return ""
+
+
+def _expiry_s(token: str) -> float:
+    """When a JSON Web Token expires (RFC 7519, section 4.1.4), seconds since the epoch."""
+    try:
+        payload = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        return float(claims["exp"])
+    except (IndexError, KeyError, TypeError, ValueError, binascii.Error):
+        return time() + _TOKEN_LIFE_S

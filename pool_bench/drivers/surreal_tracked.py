@@ -1,0 +1,171 @@
+"""The official client, made to remember what its user changed, and to say so when its connection is lost.
+
+All its requests go through one method, `_send`. Left to itself the client would, after its socket was closed,
+open another one without a sign-in; wait for ever where its reader has ended; and cancel whoever waits for an
+answer when the connection is lost, which looks like the cancellation of a task.
+"""
+
+import asyncio
+import re
+from dataclasses import dataclass, field
+from typing import Any, Final
+from uuid import UUID
+
+from surrealdb.connections.async_http import AsyncHttpSurrealConnection
+from surrealdb.connections.async_ws import AsyncWsSurrealConnection
+from surrealdb.errors import ConnectionUnavailableError
+from surrealdb.request_message.message import RequestMessage
+from surrealdb.request_message.methods import RequestMethod
+from websockets.protocol import State
+
+_SIGN_IN_METHODS: Final = frozenset(
+    {RequestMethod.SIGN_IN, RequestMethod.SIGN_UP, RequestMethod.AUTHENTICATE, RequestMethod.INVALIDATE}
+)
+_USE: Final = re.compile(r"\buse\b", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class Changes:
+    """What a session is not any more as it was at first.
+
+    Attributes:
+        sign_in: somebody may be signed in who was not, or nobody.
+        place: another namespace or database may be selected.
+        variables: names that were given a value.
+        sessions: further sessions that are attached.
+        live: live queries that run.
+        transactions: transactions that are open.
+    """
+
+    sign_in: bool = False
+    place: bool = False
+    variables: set[str] = field(default_factory=set)
+    sessions: set[UUID] = field(default_factory=set)
+    live: set[UUID] = field(default_factory=set)
+    transactions: set[UUID] = field(default_factory=set)
+
+    def note(self, message: RequestMessage) -> None:
+        """Note what a request may change, before it is sent: it may take effect and its answer get lost."""
+        method, values = message.method, message.kwargs
+        if method is RequestMethod.ATTACH:
+            self.sessions.add(values["session"])
+        elif method is RequestMethod.DETACH:
+            self.sessions.discard(values["session"])
+        elif values.get("session") is not None:
+            return  # what happens in a further session ends with it
+        elif method in _SIGN_IN_METHODS:
+            self.sign_in = True
+        elif method is RequestMethod.LET:
+            self.variables.add(values["key"])
+        elif method is RequestMethod.USE or (
+            # Servers before 3.0 keep what a statement USE selects.
+            method is RequestMethod.QUERY and _USE.search(str(values.get("query"))) is not None
+        ):
+            self.place = True
+        elif method is RequestMethod.KILL:
+            self.live.discard(UUID(str(values["uuid"])))
+        elif method in (RequestMethod.COMMIT, RequestMethod.CANCEL):
+            self.transactions.discard(values["txn"])
+
+    def note_answer(self, message: RequestMessage, answer: dict[str, Any]) -> None:
+        """Note what a request that succeeded has left open."""
+        result = answer.get("result")
+        if isinstance(result, UUID) and message.kwargs.get("session") is None:
+            if message.method is RequestMethod.LIVE:
+                self.live.add(result)
+            elif message.method is RequestMethod.BEGIN:
+                self.transactions.add(result)
+
+
+class TrackedWebSocket(AsyncWsSurrealConnection):
+    """The official client over a WebSocket.
+
+    Attributes:
+        changes: what its user changed since they were last forgotten.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.changes = Changes()
+        self._was_open = False
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether no request can be answered any more."""
+        reader = self.recv_task
+        return self.socket is None or self.socket.state is not State.OPEN or reader is None or reader.done()
+
+    async def connect(self, url: str | None = None) -> None:
+        """Connect, once.
+
+        Raises:
+            ConnectionUnavailableError: it was connected before, and is not any more.
+        """
+        if self._was_open:
+            if self.is_lost:
+                raise ConnectionUnavailableError("the connection is closed")
+            return
+        await super().connect(url)
+        self._was_open = True
+
+    async def _send(self, message: RequestMessage, process: str, bypass: bool = False) -> dict[str, Any]:
+        self.changes.note(message)
+        try:
+            answer = await super()._send(message, process, bypass)
+        except (asyncio.CancelledError, KeyError) as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise asyncio.CancelledError from None
+            if isinstance(error, KeyError) and not self.is_lost:
+                raise
+            # Nobody cancelled us: the client's reader ended, cancelled what we were waiting for, and forgot
+            # it, over which the client then stumbles.
+            raise ConnectionUnavailableError("the connection was lost within a request") from self._goodbye()
+        self.changes.note_answer(message, answer)
+        return answer
+
+    def _goodbye(self) -> Exception | None:
+        """What the server said when it closed the connection."""
+        if self.socket is None or self.socket.state is not State.CLOSED:
+            return None
+        goodbye: Exception = self.socket.protocol.close_exc
+        return goodbye
+
+    def abort(self) -> None:
+        """Close the socket at once."""
+        reader, socket = self.recv_task, self.socket
+        if reader is not None:
+            reader.cancel()
+        if socket is not None:
+            socket.transport.abort()
+        self.socket = None
+
+
+class TrackedHttp(AsyncHttpSurrealConnection):
+    """The official client over HTTP, which opens a connection for each request.
+
+    Attributes:
+        changes: what its user changed since they were last forgotten.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.changes = Changes()
+        self.is_lost = False
+
+    async def _send(self, message: RequestMessage, operation: str, bypass: bool = False) -> dict[str, Any]:
+        if self.is_lost:
+            raise ConnectionUnavailableError("the connection is closed")
+        self.changes.note(message)
+        return await super()._send(message, operation, bypass)
+
+    async def connect(self, url: str | None = None) -> None:
+        """Nothing is connected before the first request."""
+
+    async def close(self) -> None:
+        """Make no further request."""
+        self.abort()
+
+    def abort(self) -> None:
+        """Make no further request."""
+        self.is_lost = True
