@@ -341,6 +341,20 @@ def test_a_health_check_that_hangs_is_bounded_and_empties_no_pool() -> None:
     simulate(main())
 
 
+def test_a_check_does_not_make_a_cold_connection_the_first_to_be_used() -> None:
+    async def main() -> None:
+        async with make_pool(FakeServer(), min_size=2, max_size=2, health_check_interval=2.0) as pool:
+            async with pool.acquire() as warm:
+                await warm.execute("SELECT 1")
+            async with pool.acquire() as again:
+                assert again is warm
+            await asyncio.sleep(2.2)
+            async with pool.acquire() as again:
+                assert again is warm
+
+    simulate(main())
+
+
 def test_a_connection_known_to_be_closed_is_replaced_while_idle() -> None:
     async def main() -> None:
         server = FakeServer()
