@@ -346,11 +346,13 @@ def test_a_check_does_not_make_a_cold_connection_the_first_to_be_used() -> None:
         async with make_pool(FakeServer(), min_size=2, max_size=2, health_check_interval=2.0) as pool:
             async with pool.acquire() as warm:
                 await warm.execute("SELECT 1")
+            await asyncio.sleep(0.01)
             async with pool.acquire() as again:
                 assert again is warm
-            await asyncio.sleep(2.2)
+            await asyncio.sleep(2.6)
             async with pool.acquire() as again:
                 assert again is warm
+            assert pool.get_stats().created == 2
 
     simulate(main())
 
