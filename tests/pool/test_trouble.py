@@ -343,7 +343,8 @@ def test_a_health_check_that_hangs_is_bounded_and_empties_no_pool() -> None:
 
 def test_a_check_does_not_make_a_cold_connection_the_first_to_be_used() -> None:
     async def main() -> None:
-        async with make_pool(FakeServer(), min_size=2, max_size=2, health_check_interval=2.0) as pool:
+        settings = {"min_size": 2, "health_check_interval": 2.0, "validate_after_idle": None}
+        async with make_pool(FakeServer(), **settings) as pool:
             async with pool.acquire() as warm:
                 await warm.execute("SELECT 1")
             await asyncio.sleep(0.01)
