@@ -37,7 +37,7 @@ class Conditions:
     Attributes:
         mode: what becomes of them.
         connect_delay_s: wait before a new connection is continued to the server.
-        to_server_delay_s: latency of each byte on its way to the server; costs no throughput.
+        to_server_delay_s: latency of each byte on its way to the server; up to 1 MiB is on its way at a time.
         to_client_delay_s: the same on the way back.
         bytes_per_s: throughput of each direction of each connection; None is unlimited.
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Final, Protocol
 
-# What is read ahead of the other end, in bytes: enough to keep a delayed line busy.
-_LIMIT: Final = 256 * 1024
+# What is read ahead of the other end, in bytes: the window of a delayed line.
+_LIMIT: Final = 1024 * 1024
 # A throttled line gets its bytes in portions of this length, in seconds, so that they trickle.
 _PORTION_S: Final = 0.01
 

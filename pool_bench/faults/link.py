@@ -132,7 +132,8 @@ class Link:
         self._upstream = upstream
         self._done = done
         self._passable = asyncio.Event()
-        self._cut_how = Cut.RST
+        self._cut_how: Cut | None = None
+        self._interruptible = False
         self.number = number
         self.finished: asyncio.Future[None] = self._loop.create_future()
         self.apply(conditions)
@@ -155,11 +156,13 @@ class Link:
 
     def cut(self, how: Cut = Cut.RST) -> None:
         """End the connection on both sides at once; what is on its way is lost."""
-        if self._opening is not None:
-            self._cut_how = how
-            self._opening.cancel()
-        else:
+        if self._opening is None:
             self._cut(how)
+            return
+        self._cut_how = how
+        # A transport that is being made must be finished first: some loops forget a half-made one.
+        if self._interruptible:
+            self._opening.cancel()
 
     def cut_after(self, count: int, how: Cut = Cut.RST) -> None:
         """End the connection when `count` more bytes have been handed on to the client.
@@ -180,29 +183,45 @@ class Link:
     async def _open(self) -> None:
         try:
             await self._loop.connect_accepted_socket(lambda: self._client, self._client_sock)
-            await asyncio.sleep(self._conditions.connect_delay_s)
-            while not self._passable.is_set():
-                await self._passable.wait()
-            if not self._client.gone:
-                await self._connect(*self._upstream())
+            sock = await self._reach_server()
+            if sock is not None:
+                await self._join(sock)
         except OSError:
-            self._cut(Cut.RST)
+            self._cut_how = Cut.RST
         except asyncio.CancelledError:
-            self._cut(self._cut_how)
+            self._cut_how = self._cut_how or Cut.RST
             raise
         finally:
             self._opening = None
+            if self._cut_how is not None:
+                self._cut(self._cut_how)
             self._changed()
 
-    async def _connect(self, host: str, port: int) -> None:
-        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    async def _reach_server(self) -> socket.socket | None:
+        """A socket to the server; None where it is not wanted any more."""
+        if self._cut_how is not None:
+            return None
+        self._interruptible = True
         try:
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await self._loop.sock_connect(sock, (host, port))
-        except BaseException:
-            sock.close()
-            raise
+            await asyncio.sleep(self._conditions.connect_delay_s)
+            while not self._passable.is_set():
+                await self._passable.wait()
+            if self._client.gone:
+                return None
+            host, port = self._upstream()
+            sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+            try:
+                sock.setblocking(False)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                await self._loop.sock_connect(sock, (host, port))
+            except BaseException:
+                sock.close()
+                raise
+            return sock
+        finally:
+            self._interruptible = False
+
+    async def _join(self, sock: socket.socket) -> None:
         server = self._server = _Endpoint(self._loop, sock, self._changed)
         server.outbound, self._client.outbound = self._client.inbound, server.inbound
         self.apply(self._conditions)

@@ -267,7 +267,7 @@ async def test_delays_add_up_to_a_round_trip(
                 assert loop.time() - began >= round_trip - 0.01
 
 
-async def test_a_delay_costs_no_throughput() -> None:
+async def test_a_delay_is_one_for_many_bytes_not_one_for_each_chunk() -> None:
     data = _bytes(4_000_000)
     async with proxied() as (proxy, _server):
         proxy.set(Conditions(to_server_delay_s=0.1))
@@ -327,6 +327,39 @@ async def test_one_connection_can_be_cut_and_the_others_live() -> None:
         assert await one.read() == b""
         two_writer.write(b"x")
         assert await two.read(1) == b"x"
+
+
+@pytest.mark.parametrize("conditions", [HOLE, Conditions(connect_delay_s=60)], ids=["hole", "delay"])
+async def test_a_connection_that_has_not_reached_the_server_can_be_cut(conditions: Conditions) -> None:
+    async with proxied() as (proxy, server):
+        proxy.set(conditions)
+        async with client(proxy.port) as (reader, _writer):
+            await proxy.wait_until(lambda p: len(p.links) == 1)
+            with pytest.raises(RuntimeError, match="open on both sides"):
+                proxy.links[0].cut_after(1)
+            proxy.links[0].cut(Cut.FIN)
+            assert await reader.read() == b""
+            await proxy.wait_until(lambda p: not p.links)
+        assert server.peers == []
+
+
+@pytest.mark.parametrize("ticks", range(12))
+@pytest.mark.parametrize("new_loop", LOOPS, ids=["asyncio", "uvloop"])
+def test_a_cut_at_any_step_of_opening_ends_the_connection(
+    ticks: int, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    async def talk() -> None:
+        async with proxied() as (proxy, server), client(proxy.port) as (reader, _writer):
+            await proxy.wait_until(lambda p: len(p.links) == 1)
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            assert proxy.cut(Cut.FIN) == 1
+            assert await reader.read() == b""
+            await proxy.wait_until(lambda p: not p.links)
+            await server.wait_until(lambda s: len(s.ends) == len(s.peers))
+
+    with nothing_left(), asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(talk())
 
 
 @pytest.mark.parametrize("count", [0, 1, 100_000])
