@@ -94,6 +94,8 @@ async def upstream(serve: Serve = echo) -> AsyncIterator[Upstream]:
         yield seen
     finally:
         server.close()
+        for _ in range(5):
+            await asyncio.sleep(0)  # what was accepted just now is given to `begin` some ticks later
         for task in tasks:
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
