@@ -134,9 +134,10 @@ class Rig:
         """
         began_ns = perf_counter_ns()
         async with asyncio.timeout(within_s):
-            while not await holds():
+            while True:
+                if await holds():
+                    return (perf_counter_ns() - began_ns) / 1e9
                 await asyncio.sleep(_LOOK_EVERY_S)
-        return (perf_counter_ns() - began_ns) / 1e9
 
     async def assert_backends(self, most: int, within_s: float = 2.0) -> None:
         """Assert that the pool comes down to so many backends, and the proxy to so many connections."""
@@ -208,7 +209,8 @@ async def usable(pool: Pool, size: int = SIZE) -> int:
     async def try_to_hold() -> None:
         while (left := deadline - asyncio.get_running_loop().time()) > 0:
             try:
-                return await hold(left)
+                await hold(left)
+                return
             except (PoolError, ConnectError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                 await asyncio.sleep(0.01)
 

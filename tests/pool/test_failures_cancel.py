@@ -107,7 +107,7 @@ async def test_p06_no_cancelled_read_gives_its_rows_to_someone_else(rig: Rig, se
 
     async def sleeper(constant: int) -> None:
         async with pool.acquire(timeout=5.0) as connection:
-            await connection.raw.fetchval(f"SELECT {constant} FROM pg_sleep(0.01)")
+            await connection.raw.fetchval("SELECT $1::int FROM pg_sleep(0.01)", constant)
 
     answers: list[tuple[int, int]] = []
     for number in range(60):
@@ -117,7 +117,7 @@ async def test_p06_no_cancelled_read_gives_its_rows_to_someone_else(rig: Rig, se
         for query in range(3):
             constant = 10 * number + query
             async with pool.acquire(timeout=5.0) as connection:
-                answers.append((constant, await connection.raw.fetchval(f"SELECT {constant}")))
+                answers.append((constant, await connection.raw.fetchval("SELECT $1::int", constant)))
     assert len(answers) == 180
     assert [(mine, theirs) for mine, theirs in answers if mine != theirs] == []
     await rig.assert_usable(pool, 1)

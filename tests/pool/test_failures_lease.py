@@ -176,7 +176,7 @@ async def test_p25_two_tasks_on_one_connection_hear_of_it_and_the_connection_liv
 
 
 async def _fetch(connection: AsyncpgConnection, number: int) -> int:
-    answer: int = await connection.raw.fetchval(f"SELECT {number} FROM pg_sleep(0.02)")
+    answer: int = await connection.raw.fetchval("SELECT $1::int FROM pg_sleep(0.02)", number)
     return answer
 
 
