@@ -39,12 +39,28 @@ _KIND_BY_TEXT: Final = (
 
 
 class PsycopgConnection:
-    """One psycopg connection behind the driver protocol."""
+    """One psycopg connection behind the driver protocol.
 
-    __slots__ = ("raw",)
+    Attributes:
+        touched: whether it was used since somebody last set this to False.
+    """
+
+    __slots__ = ("_raw", "touched")
 
     def __init__(self, raw: "psycopg.AsyncConnection[tuple[object, ...]]") -> None:
-        self.raw = raw
+        self._raw = raw
+        self.touched = True
+
+    @property
+    def raw(self) -> "psycopg.AsyncConnection[tuple[object, ...]]":
+        """psycopg's own object; to ask for it counts as use."""
+        self.touched = True
+        return self._raw
+
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open, or a command under way, as libpq knows."""
+        # IDLE is 0 (libpq-fe.h, PGTransactionStatusType), and so the only one that is false.
+        return bool(self._raw.pgconn.transaction_status)
 
     async def ping(self) -> None:
         """`SELECT 1`."""
@@ -72,15 +88,15 @@ class PsycopgConnection:
 
     async def close(self) -> None:
         """Send Terminate and close the socket without waiting for the server, as libpq does."""
-        await self.raw.close()
+        await self._raw.close()
 
     def terminate(self) -> None:
         """Close the socket."""
-        self.raw.pgconn.finish()
+        self._raw.pgconn.finish()
 
     def is_closed(self) -> bool:
         """Whether psycopg knows it to be closed."""
-        return self.raw.closed
+        return self._raw.closed
 
 
 class PsycopgDriver:
