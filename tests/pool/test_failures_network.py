@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import asyncpg
 import pytest
-from pool_bench.pool import PoolError, PoolTimeoutError
+from pool_bench.pool import PoolError, PoolTimeoutError, PoolUnavailableError
 
 from pool_bench.errors import ConnectError
 from pool_bench.faults import PASS, Conditions
@@ -52,12 +52,12 @@ async def test_p05_an_acquire_ends_at_its_timeout_whatever_it_waits_for(rig: Rig
         await connection.execute("SELECT 1")
     rig.proxy.set(HOLE)
     # These have something to reset, and the pool waits for an answer.
-    releases = [asyncio.create_task(pool.release(connection)) for connection in held]
+    for connection in held:
+        await pool.release(connection)
     with bounded(0.5):
         timed_out = await asyncio.gather(*(_timed_out(pool, 0.5) for _ in range(5)))
     assert timed_out == [True] * 5
     rig.proxy.set(PASS)
-    await asyncio.gather(*releases)
     await rig.assert_usable(pool)
 
 
@@ -72,7 +72,8 @@ async def _timed_out(pool: Pool, timeout: float) -> bool:
 
 @pytest.mark.parametrize("end", ["cancel", "release"])
 async def test_p07_a_release_into_a_hole_is_bounded_and_the_connection_discarded(rig: Rig, end: str) -> None:
-    pool = await rig.full()
+    reset_timeout = 0.4
+    pool = await rig.full(reset_timeout=reset_timeout)
     pids: list[int] = []
     asked = asyncio.Event()
 
@@ -84,19 +85,21 @@ async def test_p07_a_release_into_a_hole_is_bounded_and_the_connection_discarded
             if end == "cancel":
                 await connection.execute("SELECT pg_sleep(0.1)")
 
-    with bounded(0.4 + 0.4):
-        task = asyncio.create_task(work())
-        await asked.wait()
-        await asyncio.sleep(0.05)
-        if end == "cancel":
-            assert await cancelled(task)
-        else:
-            await task
+    task = asyncio.create_task(work())
+    await asked.wait()
+    # Into the query.
+    await asyncio.sleep(0.05)
+    with bounded(0):
+        assert await cancelled(task) is (end == "cancel")
 
+    async def discarded() -> bool:
+        return pool.get_stats().closed == 1
+
+    with bounded(reset_timeout):
+        await rig.until(discarded)
     rig.proxy.set(PASS)
     await rig.assert_usable(pool)
-    if end == "cancel":
-        assert pids[0] not in await rig.backends()
+    assert pids[0] not in await rig.backends()
 
 
 @pytest.mark.parametrize("use", ["query", "nothing"])
@@ -137,8 +140,8 @@ async def test_p10_the_pool_comes_back_by_itself_after_an_outage(
     while loop.time() < end:
         with bounded(0.2):
             try:
-                await pool.acquire(timeout=0.2)
-            except PoolError:
+                await _select(pool)
+            except _FAILURES:
                 failed += 1
         await asyncio.sleep(0.02)
     assert failed >= 2
@@ -151,12 +154,12 @@ async def test_p10_a_pool_started_while_the_database_is_down_works_when_it_is_up
     rig: Rig, outage: Conditions
 ) -> None:
     rig.proxy.set(outage)
-    pool = rig.pool(min_size=2, connect_timeout=0.2, acquire_timeout=0.3)
-    with bounded(1.0):
-        try:
-            await pool.open()
-        except PoolError:
-            await pool.open()
+    with bounded(1.0), pytest.raises(PoolUnavailableError):
+        await rig.opened(min_size=2, connect_timeout=0.2)
+    pool = rig.pool(min_size=2, connect_timeout=0.2)
+    await pool.open(wait=False)
+    with pytest.raises(PoolTimeoutError):
+        await pool.acquire(timeout=0.5)
     rig.proxy.set(PASS)
     await rig.assert_usable(pool)
 
@@ -212,7 +215,7 @@ async def test_p12_a_demoted_primary_is_left_for_the_new_one(
         await rig.witness.execute("SELECT pg_reload_conf()")
 
         async def demoted() -> bool:
-            return await rig.witness.fetchval("SHOW default_transaction_read_only") == "on"
+            return bool(await rig.witness.fetchval("SHOW default_transaction_read_only") == "on")
 
         try:
             await rig.until(demoted)
@@ -269,7 +272,7 @@ async def test_p13_callers_that_retry_make_no_storm_of_connects(
     async def call() -> None:
         while loop.time() < end:
             try:
-                await pool.acquire(timeout=0.2)
+                await _select(pool)
             except _FAILURES:
                 await asyncio.sleep(0.05)
 
@@ -289,6 +292,11 @@ async def test_p13_callers_that_retry_make_no_storm_of_connects(
     await rig.assert_usable(pool)
     # Nor is there one when the server is back.
     assert rig.proxy.counts.accepted <= SIZE + 1
+
+
+async def _select(pool: Pool) -> None:
+    async with pool.acquire(timeout=0.2) as connection:
+        await connection.execute("SELECT 1")
 
 
 def _peak(times_ns: list[int], window_ns: int) -> int:
