@@ -12,11 +12,11 @@ from time import perf_counter_ns
 from typing import Final, TypeAlias, TypedDict, Unpack
 
 import asyncpg
-from pool_bench.pool import ConnectionPool, PoolConfig, PoolError
 
 from pool_bench.drivers.asyncpg import AsyncpgConnection, AsyncpgDriver
 from pool_bench.errors import ConnectError
 from pool_bench.faults import PASS, Conditions, FaultProxy, Mode
+from pool_bench.pool import ConnectionPool, PoolConfig, PoolError
 from pool_bench.servers.postgres import EmbeddedPostgres
 from tests.load.running import target
 

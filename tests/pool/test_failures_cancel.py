@@ -5,9 +5,9 @@ import random
 
 import asyncpg
 import pytest
-from pool_bench.pool import PoolError
 
 from pool_bench.faults import Conditions
+from pool_bench.pool import PoolError
 from tests.pool.rig import SIZE, Pool, Rig, cancelled, ticks
 
 

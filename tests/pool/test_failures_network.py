@@ -6,10 +6,10 @@ from itertools import pairwise
 
 import asyncpg
 import pytest
-from pool_bench.pool import PoolError, PoolTimeoutError, PoolUnavailableError
 
 from pool_bench.errors import ConnectError
 from pool_bench.faults import PASS, Conditions
+from pool_bench.pool import PoolError, PoolTimeoutError, PoolUnavailableError
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
 from tests.pool.rig import HOLE, REFUSE, RESET, SIZE, Pool, Rig, bounded, cancelled, pid_of, rig_for
 

@@ -182,6 +182,7 @@ async def test_p24_an_evicted_connection_mints_no_permit(rig: Rig, way: str) -> 
             pool.expire_connections()
         elif way == "killed":
             await rig.kill(*before)
+            await rig.proxy.wait_until(lambda proxy: not proxy.links)
         else:
 
             async def evicted() -> bool:
