@@ -166,7 +166,9 @@ async def test_p14_a_snowball_of_cancelled_queries_exceeds_no_limit_on_the_serve
     rig: Rig, seed: int
 ) -> None:
     schedule = random.Random(seed)
-    pool = await rig.opened(seed=seed)
+    # A cancel request that comes before its query has begun is lost, and the query runs to its end; a
+    # connection given up before that would leave its backend behind.
+    pool = await rig.opened(seed=seed, reset_timeout=3.0)
     loop = asyncio.get_running_loop()
     end = loop.time() + 1.5
 
@@ -182,5 +184,5 @@ async def test_p14_a_snowball_of_cancelled_queries_exceeds_no_limit_on_the_serve
         for _ in range(20):
             group.create_task(call())
     assert peak[0] <= SIZE
-    assert len(rig.driver.attempts_ns) <= 10 * SIZE
+    assert len(rig.driver.attempts_ns) <= 2 * SIZE
     await rig.assert_usable(pool)

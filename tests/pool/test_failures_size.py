@@ -5,10 +5,10 @@ import random
 from bisect import bisect_left, insort
 
 import pytest
-from pool_bench.pool import PoolError, PoolTimeoutError
 
 from pool_bench.drivers.asyncpg import AsyncpgConnection
 from pool_bench.faults import PASS, Conditions
+from pool_bench.pool import PoolError, PoolTimeoutError
 from tests.pool.rig import REFUSE, RESET, SIZE, Pool, Rig, bounded, pid_of
 
 

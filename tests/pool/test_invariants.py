@@ -205,7 +205,9 @@ def test_waiters_are_served_in_the_order_in_which_they_came(data: st.DataObject)
     holds = data.draw(st.lists(st.integers(0, 30), min_size=1, max_size=30), label="holds in ms")
     gaps = data.draw(st.lists(st.integers(0, 10), min_size=len(holds), max_size=len(holds)), label="gaps")
     fates = data.draw(
-        st.lists(st.sampled_from(["stay", "stay", "cancel", "time out"]), min_size=len(holds), max_size=len(holds))
+        st.lists(
+            st.sampled_from(["stay", "stay", "cancel", "time out"]), min_size=len(holds), max_size=len(holds)
+        )
     )
 
     async def main() -> None:
