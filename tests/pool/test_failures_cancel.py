@@ -6,7 +6,7 @@ import random
 import asyncpg
 import pytest
 
-from pool_bench.faults import Conditions
+from pool_bench.faults import PASS, Conditions
 from pool_bench.pool import PoolError
 from tests.pool.rig import SIZE, Pool, Rig, cancelled, ticks
 
@@ -36,11 +36,15 @@ async def test_p01_a_cancelled_acquire_leaks_no_slot(rig: Rig, seed: int, others
     assert statistics.acquisitions == statistics.releases
 
 
-@pytest.mark.parametrize("seed", range(2))
-async def test_p02_an_acquire_cancelled_while_it_connects_orphans_no_socket(rig: Rig, seed: int) -> None:
+@pytest.mark.parametrize(
+    ("seed", "connect_timeout"), [(0, 10.0), (1, 10.0), (2, 0.055)], ids=["0", "1", "2 and a timeout"]
+)
+async def test_p02_an_acquire_cancelled_while_it_connects_orphans_no_socket(
+    rig: Rig, seed: int, connect_timeout: float
+) -> None:
     schedule = random.Random(seed)
     # One use each, so that there is always something to connect.
-    pool = await rig.opened(seed=seed, max_uses=1)
+    pool = await rig.opened(seed=seed, max_uses=1, connect_timeout=connect_timeout, retry_cap=0.05)
     rig.proxy.set(Conditions(connect_delay_s=0.05))
     for cancel_ms in schedule.sample(range(2, 91), 15):
         tasks = [asyncio.create_task(_query(pool)) for _ in range(SIZE)]
@@ -49,6 +53,7 @@ async def test_p02_an_acquire_cancelled_while_it_connects_orphans_no_socket(rig:
             await cancelled(task)
     assert rig.proxy.counts.accepted > SIZE
     await rig.assert_backends(SIZE)
+    rig.proxy.set(PASS)
     await rig.assert_usable(pool)
     await pool.close()
     await rig.assert_backends(0)

@@ -234,6 +234,7 @@ async def test_p26_a_forked_child_is_told_at_once_and_the_parent_works_on(rig: R
         await asyncio.to_thread(os.waitpid, child, 0)
     os.close(reading)
     assert "PoolError" in answer, answer
+    assert "fork" in answer, answer
     await rig.assert_usable(pool)
 
 
