@@ -6,6 +6,7 @@ because nothing is left that could happen.
 
 import asyncio
 import random
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -29,6 +30,11 @@ class Tally:
 
 async def _all_usable(pool: ConnectionPool[FakeConnection], size: int) -> None:
     """All `size` connections can be held at once, and all work."""
+    # Without validation a connection that was killed idle is only found out by its use.
+    for conn in [await pool.acquire(timeout=30) for _ in range(size)]:
+        with suppress(FakeError):
+            await conn.ping()
+        await pool.release(conn)
     async with asyncio.timeout(60):
         held = [await pool.acquire(timeout=30) for _ in range(size)]
     assert len({id(conn) for conn in held}) == size
