@@ -32,7 +32,10 @@ async def test_p15_connections_opened_together_do_not_expire_together(rig: Rig, 
 @pytest.mark.parametrize("used", [True, False], ids=["used", "untouched"])
 async def test_p16_a_pool_that_is_never_idle_still_ends_its_connections(rig: Rig, used: bool) -> None:
     lifetime_s = 0.4
-    pool = await rig.opened(max_size=1, max_lifetime=lifetime_s, health_check_interval=None)
+    # No check, at which its age would show.
+    pool = await rig.opened(
+        max_size=1, max_lifetime=lifetime_s, health_check_interval=None, validate_after_idle=None
+    )
     loop = asyncio.get_running_loop()
     first_seen: dict[AsyncpgConnection, float] = {}
     oldest_s = 0.0
