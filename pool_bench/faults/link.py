@@ -84,7 +84,11 @@ class _Endpoint(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             return
         if end is End.EOF:
-            self._transport.write_eof()
+            try:
+                self._transport.write_eof()
+            except OSError:
+                # It was reset, and nobody reads it who could have been told.
+                self._transport.abort()
             self._changed()
         else:
             reset_on_close(self._sock)

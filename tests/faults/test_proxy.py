@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pool_bench.faults import PASS, Conditions, Cut, FaultProxy, Mode
+from pool_bench.faults.link import reset_on_close
 from tests.faults.peers import PATIENCE_S, Peer, client, echo, exchange, proxied, upstream
 from tests.load.running import nothing_left
 
@@ -290,6 +291,26 @@ async def test_a_throttle_lets_bytes_trickle() -> None:
         assert loop.time() - began >= 0.25
         assert sum(sizes) == 6_000
         assert len(sizes) > 5
+
+
+async def test_an_end_that_comes_to_a_client_that_has_gone_ends_the_connection() -> None:
+    go = asyncio.Event()
+
+    async def end_late(peer: Peer) -> None:
+        await peer.read_all()
+        await go.wait()
+
+    async with proxied(end_late) as (proxy, _server):
+        proxy.set(Conditions(to_client_delay_s=0.02))
+        async with client(proxy.port) as (_reader, writer):
+            writer.write_eof()
+            await proxy.wait_until(lambda p: len(p.links) == 1)
+            # Behind its own FIN, which was the last that was read of it.
+            await asyncio.sleep(0.05)
+            reset_on_close(writer.get_extra_info("socket"))
+        await asyncio.sleep(0.05)
+        go.set()
+        await proxy.wait_until(lambda p: not p.links)
 
 
 @pytest.mark.parametrize("how", list(Cut))
