@@ -117,6 +117,12 @@ class Rig:
         """The same pool, with all its connections open and idle."""
         pool = await self.opened(**settings)
         await self.assert_usable(pool)
+
+        async def idle() -> bool:
+            # What was used is being reset first.
+            return pool.get_stats().idle == SIZE
+
+        await self.until(idle)
         return pool
 
     async def backends(self) -> set[int]:
@@ -164,7 +170,7 @@ class Rig:
     async def assert_usable(self, pool: Pool, size: int = SIZE) -> None:
         """Assert that exactly so many connections can be held at once, within 3 s."""
         assert await usable(pool, size) == size
-        assert len(await self.backends()) <= size
+        await self.assert_backends(size)
 
     @asynccontextmanager
     async def peak_backends(self) -> AsyncIterator[list[int]]:

@@ -129,15 +129,18 @@ async def test_p23_a_connection_released_twice_is_not_given_to_two(rig: Rig) -> 
             lent.set()
             await over.wait()
 
-    connection = await pool.acquire(timeout=1.0)
+    connection, *others = [await pool.acquire(timeout=1.0) for _ in range(SIZE)]
     await pool.release(connection)
     borrower = asyncio.create_task(borrow())
-    await lent.wait()
+    async with asyncio.timeout(1.0):
+        await lent.wait()
     with pytest.raises(PoolError):
         await pool.release(connection)
-    assert pool.get_stats().in_use == 1
+    assert pool.get_stats().in_use == SIZE
     over.set()
     await borrower
+    for other in others:
+        await pool.release(other)
     await rig.assert_usable(pool)
 
 

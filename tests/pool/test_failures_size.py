@@ -180,7 +180,8 @@ async def _fail(pool: Pool, timeout: float) -> None:
 
 @pytest.mark.parametrize("way", ["expire", "idle limit", "killed"])
 async def test_p24_an_evicted_connection_mints_no_permit(rig: Rig, way: str) -> None:
-    pool = await rig.full(max_idle=0.1 if way == "idle limit" else None)
+    pool = await rig.opened(max_idle=0.1 if way == "idle limit" else None)
+    await rig.assert_usable(pool)
     for _ in range(3):
         before = await rig.backends()
         if way == "expire":
