@@ -24,7 +24,7 @@ from pool_bench.pool import (
 from pool_bench.pool.metrics import PoolCollector
 from pool_bench.pool.queries import shown
 from pool_bench.pool.statistics import DRAIN_AT, Checkouts
-from tests.pool.simulation import FakeConnection, FakeServer, make_pool, now_s, simulate
+from tests.pool.simulation import FakeConnection, FakeServer, SimulatedLoop, make_pool, now_s, simulate
 
 
 def test_a_paused_pool_lets_callers_wait_and_serves_them_in_order() -> None:
@@ -103,8 +103,9 @@ def test_closing_turns_waiters_away_lets_leases_end_and_leaves_nothing() -> None
         assert not server.open
         assert pool.state is PoolState.CLOSED
         for conn in held[1:]:
-            with pytest.raises(PoolError, match="no longer"):
-                await pool.release(conn)
+            await pool.release(conn)
+        with pytest.raises(PoolError, match="no longer"):
+            await pool.release(held[0])
         await pool.close()
 
     simulate(main())
@@ -118,6 +119,28 @@ def test_closing_under_a_holder_is_no_error_at_the_end_of_its_block() -> None:
             assert conn.closed
 
     simulate(main())
+
+
+def test_a_loop_that_ends_under_an_open_pool_is_left_in_peace() -> None:
+    server = FakeServer(reset_s=60, connect_s=0.001)
+    complaints: list[object] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+        pool = make_pool(server, min_size=3, max_size=3, reset_timeout=120)
+        await pool.open()
+        for _ in range(3):
+            async with pool.acquire() as conn:
+                await conn.execute("SELECT 1")
+        waiter = asyncio.ensure_future(pool.acquire().__aenter__())
+        await asyncio.sleep(0.1)
+        assert not waiter.done()
+
+    with asyncio.Runner(loop_factory=SimulatedLoop) as runner:
+        runner.run(main())
+    assert len(server.attempts) == 3
+    assert not server.open
+    assert not complaints
 
 
 @pytest.mark.parametrize("what", ["connect", "reset", "ping", "close"])
