@@ -60,6 +60,12 @@ class FaultProxy:
     Use it as an async context manager, or call `start` and `close`. All of it belongs to the event loop that
     started it; `ThreadedProxy` is for clients that block theirs.
 
+    Args:
+        upstream_host: the server's address.
+        upstream_port: its port.
+        conditions: how to begin.
+        port: where to listen on loopback; 0 takes a free one.
+
     Attributes:
         counts: what came in and went through.
         conditions: what happens to it.
@@ -68,13 +74,6 @@ class FaultProxy:
     def __init__(
         self, upstream_host: str, upstream_port: int, *, conditions: Conditions = PASS, port: int = 0
     ) -> None:
-        """
-        Args:
-            upstream_host: the server's address.
-            upstream_port: its port.
-            conditions: how to begin.
-            port: where to listen on loopback; 0 takes a free one.
-        """
         self._upstream = (upstream_host, upstream_port)
         self._wanted_port = port
         self._guard: socket.socket | None = None

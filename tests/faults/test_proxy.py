@@ -364,6 +364,16 @@ async def test_a_connection_that_has_not_reached_the_server_can_be_cut(condition
         assert server.peers == []
 
 
+async def test_a_client_that_gives_up_before_the_server_is_reached_never_gets_there() -> None:
+    async with proxied() as (proxy, server):
+        proxy.set(Conditions(connect_delay_s=0.1))
+        async with client(proxy.port) as (_reader, writer):
+            await proxy.wait_until(lambda p: len(p.links) == 1)
+            reset_on_close(writer.get_extra_info("socket"))
+        await proxy.wait_until(lambda p: not p.links)
+        assert server.peers == []
+
+
 @pytest.mark.parametrize("ticks", range(12))
 @pytest.mark.parametrize("new_loop", LOOPS, ids=["asyncio", "uvloop"])
 def test_a_cut_at_any_step_of_opening_ends_the_connection(

@@ -41,9 +41,7 @@ class Settings(TypedDict, total=False):
 
     min_size: int
     max_size: int
-    acquire_timeout: float
     connect_timeout: float
-    connecting_limit: int
     max_lifetime: float | None
     max_uses: int
     max_idle: float | None
