@@ -187,9 +187,10 @@ def test_a_pool_that_cannot_grow_still_serves_with_what_it_has() -> None:
                     await conn.execute("SELECT 1")
                     await asyncio.sleep(0.3)
 
-            await asyncio.gather(*(work() for _ in range(20)))
-            assert pool.get_stats().breaker is BreakerState.OPEN
-            assert pool.get_stats().acquisitions == 20
+            for _ in range(2):
+                await asyncio.gather(*(work() for _ in range(20)))
+                assert pool.get_stats().breaker is BreakerState.OPEN
+            assert pool.get_stats().acquisitions == 40
 
     simulate(main())
 
@@ -337,6 +338,23 @@ def test_a_health_check_that_hangs_is_bounded_and_empties_no_pool() -> None:
             await asyncio.sleep(10)
             assert pool.get_stats().idle == 8
             assert pool.get_stats().health_check_failures >= 1
+
+    simulate(main())
+
+
+def test_a_check_does_not_make_a_cold_connection_the_first_to_be_used() -> None:
+    async def main() -> None:
+        settings = {"min_size": 2, "health_check_interval": 2.0, "validate_after_idle": None}
+        async with make_pool(FakeServer(), **settings) as pool:
+            async with pool.acquire() as warm:
+                await warm.execute("SELECT 1")
+            await asyncio.sleep(0.01)
+            async with pool.acquire() as again:
+                assert again is warm
+            await asyncio.sleep(2.6)
+            async with pool.acquire() as again:
+                assert again is warm
+            assert pool.get_stats().created == 2
 
     simulate(main())
 
