@@ -486,6 +486,19 @@ async def test_connections_are_counted_exactly() -> None:
         proxy.clear_counts()
         await exchange(proxy.port, b"x")
         assert (proxy.counts.accepted, proxy.counts.peak_open) == (1, 1)
+        async with client(proxy.port), client(proxy.port):
+            await proxy.wait_until(lambda p: p.counts.accepted == 3)
+            proxy.clear_counts()
+            assert (proxy.counts.accepted, proxy.counts.peak_open) == (0, 2)
+
+
+async def test_who_stops_waiting_for_a_change_stops_nobody_else() -> None:
+    async with proxied() as (proxy, _server):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(proxy.wait_until(lambda p: p.counts.accepted == 1), 0.01)
+        waiting = asyncio.create_task(proxy.wait_until(lambda p: p.counts.accepted == 1))
+        await exchange(proxy.port, b"x")
+        await waiting
 
 
 @given(st.lists(st.integers(0, 200), max_size=40).map(sorted), st.integers(1, 50))
