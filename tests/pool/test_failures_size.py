@@ -21,11 +21,10 @@ async def test_p15_connections_opened_together_do_not_expire_together(rig: Rig, 
     rig.proxy.clear_counts()
 
     async def replaced() -> bool:
-        return not first & await rig.backends()
+        return not first & await rig.backends() and rig.proxy.counts.accepted >= size
 
     await rig.until(replaced, within_s=lifetime_s + 2.0)
     reconnects = rig.proxy.counts.accepts_ns
-    assert len(reconnects) >= size
     assert rig.proxy.counts.peak_accepts(0.1) <= 0.2 * len(reconnects)
 
 
