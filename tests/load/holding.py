@@ -86,7 +86,7 @@ class Held:
     async def until(self, condition: Callable[["Held"], bool]) -> None:
         """Wait, for a bounded time, until a snapshot has made the condition true."""
         try:
-            async with asyncio.timeout(MARGIN_S + 10):
+            async with asyncio.timeout(MARGIN_S):
                 while not condition(self):
                     self.changed.clear()
                     await self.changed.wait()
