@@ -209,6 +209,12 @@ def await_no_backends(server: EmbeddedPostgres) -> None:
         time.sleep(0.01)
 
 
+def terminate(server: EmbeddedPostgres, pids: list[int]) -> None:
+    """End backends as an administrator does."""
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s) pid", [pids])
+
+
 def kill_backend(pid: int) -> None:
     """End one backend as a crash does."""
     psutil.Process(pid).kill()

@@ -20,6 +20,7 @@ from tests.load.holding import (
     hold,
     hold_spec,
     kill_backend,
+    terminate,
 )
 from tests.load.running import ENGINES, LoopName, PollerName
 
@@ -69,7 +70,7 @@ def test_exactly_the_terminated_ones_are_dropped_and_at_once(
     async def during(held: Held) -> None:
         await held.until_held(9)
         victims = backends(server)[2:6]
-        ask(server, f"SELECT pg_terminate_backend(pid) FROM unnest(ARRAY{victims}) pid")
+        terminate(server, victims)
         # No keep-alive is due within an hour: only the connections themselves can tell.
         await held.until(lambda held: held.stats.dropped == 4)
         await held.until_held(5)
@@ -89,7 +90,7 @@ def test_the_terminated_ones_are_replaced_where_that_is_wanted(
     async def during(held: Held) -> None:
         await held.until_held(6)
         victims = backends(server)[:3]
-        ask(server, f"SELECT pg_terminate_backend(pid) FROM unnest(ARRAY{victims}) pid")
+        terminate(server, victims)
         await held.until(lambda held: held.stats.reopened == 3)
         now = backends(server)
         assert len(now) == 6
@@ -299,7 +300,7 @@ def test_tls_connections_are_held_asked_and_dropped_like_others(
         assert rows == [(6,)]
         await held.until(lambda held: held.stats.keepalive.count >= 8 and held.stats.active.count >= 8)
         victims = backends(server)[:2]
-        ask(server, f"SELECT pg_terminate_backend(pid) FROM unnest(ARRAY{victims}) pid")
+        terminate(server, victims)
         await held.until(lambda held: held.stats.dropped == 2)
 
     url = (
@@ -331,8 +332,7 @@ def test_unix_sockets_are_held_like_others(server: EmbeddedPostgres, driver: Dri
             "SELECT count(*) FROM pg_stat_activity WHERE client_addr IS NULL AND application_name = 'held'",
         )
         assert rows == [(5,)]
-        server_side = backends(server)
-        ask(server, f"SELECT pg_terminate_backend({server_side[0]})")
+        terminate(server, backends(server)[:1])
         await held.until(lambda held: held.stats.dropped == 1)
 
     assert server.socket_dir is not None
