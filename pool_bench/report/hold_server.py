@@ -1,12 +1,14 @@
 """What was seen of the server while connections were held, in plain text."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from pool_bench.holds import ServerMemory, ServerSecond, ServerSide
+from pool_bench.report.summary import wrap
 from pool_bench.report.text import Paint, clean, ellipsize, table
+from pool_bench.units import format_duration
 
-_WIDTH: Final = 100
+_POOL_COUNTS: Final = ("cl_", "sv_")
 # In the order in which people ask for them; further ones come after.
 _WHEN: Final[tuple[str, ...]] = ("before", "peak", "after")
 
@@ -26,7 +28,7 @@ def server_lines(side: ServerSide | None, paint: Paint) -> list[str]:
     if side is None:
         return []
     lines = [*_slots(side), *_busiest(side), *_memory(side), *_pooler_memory(side)]
-    notes = [f"  {ellipsize(clean(note), _WIDTH - 2)}" for note in side.notes]
+    notes = [line for note in side.notes for line in wrap(f"  {clean(note)}", "    ")]
     if not lines and not notes:
         return []
     return [paint("server", "bold"), *lines, *(paint(note, "dim") for note in notes)]
@@ -56,9 +58,18 @@ def _slots(side: ServerSide) -> list[str]:
     return lines
 
 
-def busiest(seconds: list[ServerSecond]) -> ServerSecond | None:
-    """The look with the most backends, or pool members where there is no backend; None without a look."""
-    return max(seconds, key=lambda look: (sum(look.states.values()), sum(look.pools.values())), default=None)
+def pool_counts(look: ServerSecond) -> dict[str, int]:
+    """Clients and servers of PgBouncer's pools by state; other figures of `SHOW POOLS` are no counts."""
+    return {name: count for name, count in look.pools.items() if name.startswith(_POOL_COUNTS)}
+
+
+def busiest(seconds: Sequence[ServerSecond]) -> ServerSecond | None:
+    """The look with the most backends and pool members; None without a look."""
+    return max(
+        seconds,
+        key=lambda look: sum(look.states.values()) + sum(pool_counts(look).values()),
+        default=None,
+    )
 
 
 def _busiest(side: ServerSide) -> list[str]:
@@ -68,13 +79,19 @@ def _busiest(side: ServerSide) -> list[str]:
     lines = []
     for title, counts in (
         ("backends at peak", look.states),
-        ("PgBouncer pools at peak", look.pools),
+        ("PgBouncer pools at peak", pool_counts(look)),
         ("PgBouncer lists at peak", look.lists),
     ):
-        known = sorted(((count, clean(name)) for name, count in counts.items() if count), reverse=True)
+        known = sorted(
+            ((count, ellipsize(clean(name), 30)) for name, count in counts.items() if count), reverse=True
+        )
         if known:
             words = ", ".join(f"{name} {count:,}" for count, name in known)
-            lines.append(ellipsize(f"  {title}: {words}", _WIDTH))
+            lines += wrap(f"  {title}: {words}", "    ")
+    waited_us = max(second.pools.get("maxwait_us", 0) for second in side.seconds)
+    if waited_us:
+        waited = format_duration(waited_us / 1e6)
+        lines.append(f"  longest wait for a server connection in PgBouncer: {waited}")
     return lines
 
 

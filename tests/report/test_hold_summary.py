@@ -247,12 +247,16 @@ def test_a_pooler_is_summed_up_by_its_pools_and_memory_by_whatever_was_measured(
     side = ServerSide(
         seconds=[
             ServerSecond(0.0, pools={"cl_active": 1}, lists={"used_clients": 1}),
-            ServerSecond(1.0, pools={"cl_active": 15_000, "sv_idle": 20, "cl_waiting": 0}),
+            ServerSecond(
+                1.0,
+                pools={"cl_active": 15_000, "sv_idle": 20, "cl_waiting": 0, "maxwait_us": 4_500_000},
+            ),
         ],
         memory={"later": ServerMemory(1, 60 << 20, 0, None, 1), "peak": ServerMemory(9, 1, 2, 3, 9)},
     )
     lines = section(hold_summary(held_run(normal(), server_side=side), asked=500), "server").splitlines()
     assert "  PgBouncer pools at peak: cl_active 15,000, sv_idle 20" in lines
+    assert "  longest wait for a server connection in PgBouncer: 4.5s" in lines
     assert [line.split()[0] for line in lines if line.startswith("    ")] == ["peak", "later"]
     assert not any("slots" in line or "scaled" in line for line in lines)
 

@@ -39,6 +39,7 @@ def pooler() -> ServerSide:
         ServerSecond(float(t), pools={"cl_active": 500, "cl_waiting": t, "sv_idle": 20, "sv_used": 3, "x": 1})
         for t in range(60)
     ]
+    looks[-1].pools["maxwait_us"] = 10**7
     return ServerSide(seconds=looks)
 
 
@@ -136,8 +137,10 @@ def test_the_picture_says_what_it_shows() -> None:
         assert words in text, words
     assert "403 too_many_connections" in svg_text(plot([result_of("slots")], file_format="svg"))
     pooled = svg_text(plot([result_of("15,000 through a pooler")], file_format="svg"))
-    assert "Pooler" in pooled
+    assert "PgBouncer" in pooled
     assert "cl_active" in pooled
+    assert "maxwait" not in pooled
+    assert "Server backends" not in pooled
 
 
 def test_lost_connection_requests_are_in_the_picture() -> None:
