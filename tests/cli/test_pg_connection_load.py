@@ -13,8 +13,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 import psutil
+import psycopg
 import pytest
 
+import pg_connection_load
 from pool_bench.servers.pgbouncer import PgBouncerConfig
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
 from tests.cli import tool
@@ -33,9 +35,6 @@ Started = partial(tool.Started, command=LOAD_COMMAND)
 def shared_server(start_postgres: StartPostgres) -> EmbeddedPostgres:
     """A PostgreSQL with 100 slots and a user of few rights."""
     server = start_postgres(PostgresConfig(max_connections=100))
-    ask(server, "SELECT 1")
-    import psycopg
-
     with psycopg.connect(server.url, autocommit=True) as connection:
         connection.execute("CREATE ROLE plain LOGIN")
     return server
@@ -101,28 +100,32 @@ def test_help_answers_without_importing_what_only_a_run_needs() -> None:
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2_and_opens_nothing(
-    tmp_path: Path, arguments: tuple[str, ...], named: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    named: str,
 ) -> None:
     (tmp_path / "FILE").write_text("not a directory, nor JSON")
+    monkeypatch.chdir(tmp_path)
     # Where the settings themselves are fine, the target is one that would be noticed.
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        extra = (
-            ()
-            if "--url" in arguments or arguments[0] == "plot"
-            else (f"--url=postgresql://127.0.0.1:{port}/",)
-        )
-        outcome = run_tool(*extra, *arguments, cwd=tmp_path)
+        url = f"--url=postgresql://127.0.0.1:{listener.getsockname()[1]}/"
+        extra = () if "--url" in arguments or arguments[0] == "plot" else (url,)
+        monkeypatch.setattr(sys, "argv", [pg_connection_load.TOOL, *extra, *arguments])
+        with pytest.raises(SystemExit) as left:
+            pg_connection_load.main()
         listener.setblocking(False)
         with pytest.raises(BlockingIOError):
             listener.accept()
-    assert outcome.code == 2
-    assert len(outcome.error_lines) == 1, outcome.stderr
-    assert named in outcome.stderr
-    assert outcome.stderr.startswith("error: ")
-    assert outcome.stdout == ""
-    assert SECRET not in outcome.stderr
-    assert quote(SECRET, safe="") not in outcome.stderr
+    stdout, stderr = capfd.readouterr()
+    assert left.value.code == 2
+    assert len(stderr.splitlines()) == 1, stderr
+    assert named in stderr
+    assert stderr.startswith("error: ")
+    assert stdout == ""
+    assert SECRET not in stderr
+    assert quote(SECRET, safe="") not in stderr
     assert [path.name for path in tmp_path.iterdir()] == ["FILE"]
 
 
@@ -181,11 +184,10 @@ def test_the_reserved_slots_and_five_more_stay_free_and_it_says_so(
     assert re.search("opening 91 of 500.*--no-reserve", outcome.stderr)
 
 
-@pytest.mark.parametrize("driver", ["wire", "asyncpg", "psycopg"])
-def test_a_password_appears_nowhere(tmp_path: Path, start_postgres: StartPostgres, driver: str) -> None:
+def test_a_password_appears_nowhere(tmp_path: Path, start_postgres: StartPostgres) -> None:
     server = start_postgres(PostgresConfig(auth="scram-sha-256", password=SECRET))
     url = f"postgresql://postgres:{quote(SECRET, safe='')}@127.0.0.1:{server.port}/postgres"
-    for password, code in ((SECRET, 0), (SECRET + "x", 1)):
+    for password, driver, code in ((SECRET, "asyncpg", 0), (SECRET + "x", "psycopg", 1)):
         shown = url.replace(quote(SECRET, safe=""), quote(password, safe=""))
         work = tmp_path / str(code)
         work.mkdir()
@@ -214,15 +216,12 @@ def test_json_on_stdout_is_nothing_but_json(tmp_path: Path, server: EmbeddedPost
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_closes_sums_up_saves_and_leaves_nothing_running(
-    tmp_path: Path, number: signal.Signals
-) -> None:
+def test_the_first_signal_closes_sums_up_saves_and_leaves_nothing_running(tmp_path: Path) -> None:
     started = Started(tmp_path, "-n", "20", "--duration", "0", env={"TMPDIR": str(tmp_path)})
     started.wait_for("^ +1.*hold")
     family = started.family()
     assert len(family) >= 3, "the keeper, PostgreSQL and the generator"
-    started.signal(number)
+    started.signal(signal.SIGTERM)
     outcome = started.finish()
     assert outcome.code == 0, outcome.stderr
     result = load(only(tmp_path / "results", "*.json"))
@@ -246,7 +245,12 @@ def test_a_signal_while_opening_closes_what_is_open(tmp_path: Path, server: Embe
 
 
 def test_signals_while_closing_wait_for_its_bound_and_the_second_leaves_at_once(tmp_path: Path) -> None:
-    with h.HostileServer((h.read_startup, h.send(h.WELCOME), h.stall)) as stubborn:
+    def answer_and_stay(peer: h.Peer) -> None:
+        while True:
+            if peer.read_message()[0] == b"Q":
+                peer.sock.sendall(h.RESULT + h.READY)
+
+    with h.HostileServer((h.read_startup, h.send(h.WELCOME), answer_and_stay)) as stubborn:
         arguments = ("-n", "3", "-d", "100ms", "--no-reserve", "-k", "0", "--no-save")
         once = Started(tmp_path, "--url", stubborn.url(), *arguments)
         once.wait_for("close")
@@ -296,7 +300,8 @@ def test_a_reader_that_goes_away_ends_the_run_which_is_saved_all_the_same(
     running.stderr.close()
     assert running.wait(30) == 0
     assert "Traceback" not in complaint
-    assert load(only(tmp_path, "*.json"))["runs"][0]["hold"]["closed"] == 5
+    hold = load(only(tmp_path, "*.json"))["runs"][0]["hold"]
+    assert hold["closed"] == hold["opened"] >= 1
 
 
 def test_where_nothing_listens_the_exit_code_is_1(tmp_path: Path) -> None:
