@@ -62,8 +62,16 @@ def test_what_is_opened_is_held_and_closed(
     assert not held.stats.emptied
 
 
-@every_driver
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize(
+    ("driver", "loop"),
+    [
+        ("wire", "uvloop"),
+        ("asyncpg", "uvloop"),
+        ("psycopg", "uvloop"),
+        ("asyncpg", "asyncio"),
+        ("psycopg", "asyncio"),
+    ],
+)
 def test_exactly_the_terminated_ones_are_dropped_and_at_once(
     server: EmbeddedPostgres, driver: DriverName, loop: LoopName
 ) -> None:
@@ -175,15 +183,12 @@ def test_keep_alives_hold_off_the_servers_timeout(server: EmbeddedPostgres) -> N
     assert held.counts == (5, 0, 0, 5)
 
 
-@every_driver
-def test_a_session_left_in_a_transaction_ends_by_that_timeout(
-    server: EmbeddedPostgres, driver: DriverName
-) -> None:
+def test_a_session_left_in_a_transaction_ends_by_that_timeout(server: EmbeddedPostgres) -> None:
     async def expire(held: Held) -> None:
         await held.until(lambda held: held.snapshots[-1].final)
 
-    url = f"{held_url(server)}&options=-c%20idle_in_transaction_session_timeout%3D300ms"
-    spec = hold_spec(url, connections=(4,), driver=driver, keepalive_s=1.2, keepalive_query="BEGIN")
+    url = f"{held_url(server)}&options=-c%20idle_in_transaction_session_timeout%3D100ms"
+    spec = hold_spec(url, connections=(4,), keepalive_s=0.6, keepalive_query="BEGIN")
     held = hold(spec, expire)
     assert held.counts == (4, 0, 4, 0)
     assert held.drops == {(K.IDLE_TIMEOUT, P.HOLD, "25P03"): 4}
@@ -261,20 +266,16 @@ def test_a_query_that_fails_is_counted_and_its_connection_stays(
     [
         "SELECT 1; SELECT 2; SELECT 3 WHERE false",
         "SELECT repeat('x', 3000000)",
-        "SELECT g FROM generate_series(1, 30000) g",
+        "SELECT g FROM generate_series(1, 10000) g",
         "DO $$ BEGIN FOR i IN 1..500 LOOP RAISE NOTICE 'look %', i; END LOOP; END $$",
         "SET application_name = 'held'; LISTEN news; NOTIFY news, 'again'",
-        "COPY (SELECT generate_series(1, 5000)) TO STDOUT",
     ],
 )
 def test_answers_of_any_size_and_kind_are_answers(
     server: EmbeddedPostgres, driver: DriverName, query: str
 ) -> None:
-    if driver != "wire" and query.startswith("COPY"):
-        pytest.skip("these drivers have ways of their own for COPY")
-
     async def during(held: Held) -> None:
-        await held.until(lambda held: held.stats.keepalive.count >= 6 and held.stats.active.count >= 6)
+        await held.until(lambda held: held.stats.keepalive.count >= 3 and held.stats.active.count >= 3)
 
     spec = hold_spec(
         held_url(server), connections=(3,), driver=driver, keepalive_s=0.1, keepalive_query=query, active=0.3
