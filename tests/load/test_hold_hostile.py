@@ -218,8 +218,10 @@ def test_where_nothing_can_be_opened_the_run_ends_by_itself(driver: DriverName) 
 # The end of a connection
 
 
-@every_driver
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize(
+    ("driver", "loop"),
+    [("wire", "uvloop"), ("asyncpg", "uvloop"), ("psycopg", "uvloop"), ("psycopg", "asyncio")],
+)
 @pytest.mark.parametrize(
     ("steps", "sort"),
     [
@@ -274,10 +276,9 @@ def test_a_server_that_keeps_ending_connections_is_not_stormed(driver: DriverNam
 # What servers say
 
 
-@every_engine
 @pytest.mark.parametrize("cut", [1, 4, 9])
 def test_an_answer_may_end_in_the_middle_of_what_follows_it(
-    loop: LoopName, poller: PollerName, cut: int
+    cut: int,
 ) -> None:
     sent = threading.Event()
 
@@ -296,7 +297,7 @@ def test_an_answer_may_end_in_the_middle_of_what_follows_it(
             await held.until(lambda held: held.stats.keepalive.count >= 3 or held.stats.dropped == 1)
 
         spec = hold_spec(server.url(), connections=(1,), keepalive_s=0.05)
-        held = hold(spec, during, loop=loop, poller=poller)
+        held = hold(spec, during)
         assert held.counts == (1, 0, 0, 1)
         assert held.drops == {}
 
