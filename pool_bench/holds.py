@@ -244,11 +244,14 @@ class HoldStats:
 
     def count_drop(self, key: FailureKey, message: str, age_ns: int) -> None:
         """Add one dropped connection; beyond 256 sorts their SQLSTATE is given up, never their count."""
-        if key not in self.drops and len(self.drops) >= _MAX_KEYS:
-            key = FailureKey(key.kind, key.phase)
-        drop = self.drops.setdefault(key, DropCount(sample=message[:_MAX_SAMPLE_CHARACTERS]))
+        drop = self._drop_of(key, message)
         drop.count += 1
         drop.ages.add(age_ns)
+
+    def _drop_of(self, key: FailureKey, message: str) -> DropCount:
+        if key not in self.drops and len(self.drops) >= _MAX_KEYS:
+            key = FailureKey(key.kind, key.phase)
+        return self.drops.setdefault(key, DropCount(sample=message[:_MAX_SAMPLE_CHARACTERS]))
 
     def dropped_ages(self) -> Ages:
         """Ages at which connections were dropped, all kinds together."""
@@ -275,7 +278,7 @@ class HoldStats:
         self.closed += other.closed
         self.forced += other.forced
         for key, drop in other.drops.items():
-            mine = self.drops.setdefault(key, DropCount(sample=drop.sample))
+            mine = self._drop_of(key, drop.sample)
             mine.count += drop.count
             mine.ages.merge(drop.ages)
         self.reconnects.merge(other.reconnects)
@@ -283,12 +286,7 @@ class HoldStats:
         self.keepalive.merge(other.keepalive)
         self.active.merge(other.active)
         self.query_failures.merge(other.query_failures)
-        known = {interval.t: interval for interval in self.intervals[-1:]}
-        for interval in other.intervals:
-            if interval.t in known:
-                known[interval.t].merge(interval)
-            else:
-                self.intervals.append(replace(interval))
+        self._merge_intervals(other.intervals)
         self.open_s = max(self.open_s, other.open_s)
         self.hold_s = max(self.hold_s, other.hold_s)
         self.close_s = max(self.close_s, other.close_s)
@@ -296,6 +294,21 @@ class HoldStats:
         self.base_rss_bytes = max(self.base_rss_bytes, other.base_rss_bytes)
         self.held_rss_bytes = max(self.held_rss_bytes, other.held_rss_bytes)
         self.hold_cpu_s += other.hold_cpu_s
+
+    def _merge_intervals(self, others: list[HoldInterval]) -> None:
+        mine = self.intervals
+        # Seconds arrive in order, so only the last can be known already; a late part changes that.
+        late = bool(others and mine) and others[0].t < mine[-1].t
+        known = {interval.t: interval for interval in (mine if late else mine[-1:])}
+        for interval in others:
+            same = known.get(interval.t)
+            if same is None:
+                known[interval.t] = added = replace(interval)
+                mine.append(added)
+            else:
+                same.merge(interval)
+        if late:
+            mine.sort(key=lambda interval: interval.t)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from pool_bench.cli.options import Output
 from pool_bench.cli.params import EXIT_LEFT
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
 from pool_bench.cli.work import Work, tell
+from pool_bench.drivers.sources import check_sources
 from pool_bench.errors import PoolBenchError
 from pool_bench.load.runner import Run
 from pool_bench.load.spec import HoldSpec
@@ -73,6 +74,9 @@ def hold(holding: Holding) -> int:
             stop = stack.enter_context(stop_on_signals(tell))
             server = stack.enter_context(serve(holding.place, connections=asked))
             targets = targets_of(holding.place, server, tool=holding.tool)
+            if server is not None:
+                # Named targets were checked before anything was started.
+                check_sources(holding.spec.source_ips, targets)
             timeout_s = holding.spec.connect_timeout_s
             product = ask(targets[0], stop, timeout_s=timeout_s, embedded=server is not None)
             shares = share_out(asked, len(targets))

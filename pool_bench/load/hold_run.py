@@ -37,6 +37,7 @@ class _HoldGenerator:
         self._extra = HoldStats()
         self._held = 0
         self._began_ns = self._last_ns = 0
+        self._last_t = -1.0
         self._last_cpu_s = 0.0
 
     async def run(self) -> None:
@@ -109,7 +110,9 @@ class _HoldGenerator:
     def _snapshot(self, *, final: bool = False) -> None:
         now_ns, cpu_s = perf_counter_ns(), time.process_time()
         seconds = (now_ns - self._last_ns) / 1e9
-        elapsed_s = round((now_ns - self._began_ns) / 1e9, 3)
+        # Intervals that end at the same time are taken for one second of several generators.
+        elapsed_s = max(round((now_ns - self._began_ns) / 1e9, 3), round(self._last_t + 0.001, 3))
+        self._last_t = elapsed_s
         usage = ClientUsage(cpu_s=cpu_s - self._last_cpu_s, wall_s=seconds, rss_bytes=self._resident_bytes())
         usage.lag.record(np.array(self._probe.take(), dtype=np.int64))
         self._last_ns, self._last_cpu_s = now_ns, cpu_s
