@@ -46,6 +46,7 @@ class Snapshot:
         warmup: operations that were begun during the warm-up, over all targets.
         in_flight: operations under way now.
         backing_off: workers that wait because their target fails.
+        waiting: operations that are due and have not begun, in an open loop.
         client: what the generator cost since its previous snapshot.
         final: no further snapshot follows.
         hold: what happened to held connections, in a run that holds any.
@@ -61,6 +62,7 @@ class Snapshot:
     client: ClientUsage
     final: bool = False
     hold: HoldStats | None = None
+    waiting: int = 0
 
 
 @dataclass(slots=True)
@@ -69,7 +71,7 @@ class RunResult:
 
     Attributes:
         label: names the setting in tables and plots.
-        concurrency: workers.
+        concurrency: workers; in an open loop, operations in flight at most.
         driver: how connections were opened.
         targets: the targets' printable names, no passwords.
         warmup_s, duration_s: as measured, seconds.
@@ -81,6 +83,7 @@ class RunResult:
         interrupted: the run was ended before its time.
         hold: what happened to the connections, in a run that holds them; `total` is then their opening.
         server_side: what was seen of the server during the run, None where nobody looked.
+        rate: operations that were due a second, on average, in an open loop; None in a closed one.
     """
 
     label: str
@@ -97,6 +100,7 @@ class RunResult:
     interrupted: bool = False
     hold: HoldStats | None = None
     server_side: ServerSide | None = None
+    rate: float | None = None
 
     @property
     def throughput(self) -> float:
@@ -112,6 +116,9 @@ class RunResult:
         lag = self.client.lag.percentile_ms(99)
         if lag is not None and lag > SATURATED_LAG_P99_MS:
             reasons.append(f"its event loop was {lag:.1f} ms late (p99)")
+        late = self.total.schedule_error.percentile_ms(99)
+        if late is not None and late > SATURATED_LAG_P99_MS:
+            reasons.append(f"it began operations {late:.1f} ms after they were due (p99)")
         return " and ".join(reasons) or None
 
     @property
