@@ -46,7 +46,7 @@ class Snapshot:
         warmup: operations that were begun during the warm-up, over all targets.
         in_flight: operations under way now.
         backing_off: workers that wait because their target fails.
-        waiting: operations that are due and have not begun, in an open loop.
+        waiting: operations that are due and have not begun, None in a closed loop.
         client: what the generator cost since its previous snapshot.
         final: no further snapshot follows.
         hold: what happened to held connections, in a run that holds any.
@@ -62,7 +62,7 @@ class Snapshot:
     client: ClientUsage
     final: bool = False
     hold: HoldStats | None = None
-    waiting: int = 0
+    waiting: int | None = None
 
 
 @dataclass(slots=True)

@@ -176,8 +176,9 @@ class BenchStats:
 
     @property
     def success_rate(self) -> float | None:
-        """Successes over attempts, 0 to 1; None where nothing was attempted."""
-        return self.ok / self.attempts if self.attempts else None
+        """Successes over attempts and what was dropped, 0 to 1; None where there was neither."""
+        wanted = self.attempts + self.dropped
+        return self.ok / wanted if wanted else None
 
     @property
     def errors(self) -> dict[FailureKind, int]:

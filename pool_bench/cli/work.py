@@ -30,6 +30,7 @@ class Work:
         text: where lines and summaries go.
         session: what was measured so far.
         levels: the concurrency of each run, for the file's name.
+        span: stands there instead of the levels.
         written: files written so far.
     """
 
@@ -39,6 +40,7 @@ class Work:
     text: TextIO
     session: Session
     levels: tuple[int, ...]
+    span: str = ""
     written: list[Path] = field(default_factory=list)
     _json_path: Path | None = None
 
@@ -121,7 +123,7 @@ class Work:
             raise SaveError(f"{error}; the result is in {rescue} instead") from error
 
     def _default_path(self) -> Path:
-        return results.default_path(self.output.directory, self.session, levels=self.levels)
+        return results.default_path(self.output.directory, self.session, levels=self.levels, span=self.span)
 
     def save(self) -> None:
         """Write what the session measured, and its picture, and say where they are.

@@ -157,7 +157,7 @@ class _Generator:
                 warmup=self._ledger.take_warmup(),
                 in_flight=self._workload.in_flight,
                 backing_off=self._workload.backing_off,
-                waiting=self._workload.waiting,
+                waiting=self._workload.waiting if self._ledger.responses else None,
                 client=usage,
                 final=final,
             )
