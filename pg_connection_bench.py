@@ -117,6 +117,7 @@ def cli(
     pg-connection-bench --url postgresql://app@db:6432/app --duration 30s
     pg-connection-bench --concurrency-min 1 --concurrency-max 64 --driver asyncpg
     pg-connection-bench --rate 500/s --arrivals poisson --duration 30s
+    pg-connection-bench --find-max --slo "p99<50ms,errors<0.1%"
     pg-connection-bench plot results/before.json results/after.json
     """
     if ctx.invoked_subcommand is not None:
@@ -126,7 +127,7 @@ def cli(
         levels = _levels(concurrency, concurrency_min, concurrency_max)
     elif any(value is not None for value in (concurrency, concurrency_min, concurrency_max)):
         raise click.UsageError(
-            "--concurrency excludes --rate, --ramp and --steps: the loop is either closed or open"
+            "--concurrency excludes --rate, --ramp, --steps and --find-max: the loop is either closed or open"
         )
     else:
         levels = (rates.max_in_flight or room_for_files(MAX_IN_FLIGHT),)
@@ -136,6 +137,7 @@ def cli(
 
         # Before the imports below, which take their time.
         hide_secrets()
+        from pool_bench.cli.find_max import FindMax
         from pool_bench.cli.locate import find_targets
         from pool_bench.cli.measure import Benchmark, measure
         from pool_bench.load.spec import ConnectSpec, OpenLoop
@@ -163,6 +165,15 @@ def cli(
                     seed=rates.seed_or_new,
                 ),
                 label=rates.label if open_loop is not None else "",
+                find_max=None
+                if rates.slo is None
+                else FindMax(
+                    objectives=rates.slo,
+                    first=rates.first_rate,
+                    highest=rates.highest_rate,
+                    spacing=rates.spacing or "constant",
+                    pause_s=wait_between_runs,
+                ),
                 levels=levels,
                 pause_s=wait_between_runs,
                 output=output,

@@ -132,6 +132,58 @@ class RunResult:
         return self.total.errors
 
 
+@dataclass(frozen=True, slots=True)
+class SearchStep:
+    """One trial of a search: which of the session's runs it was, and how it went.
+
+    Attributes:
+        run: index in `Session.runs`.
+        rate: operations that were due a second.
+        kind: what it was for: raise, lower, narrow or confirm.
+        passed: whether all objectives were met.
+        breaches: those that were not, in words.
+        client: why the client was the bottleneck, in words; None where it was not.
+    """
+
+    run: int
+    rate: float
+    kind: str
+    passed: bool
+    breaches: tuple[str, ...]
+    client: str | None
+
+
+class Limit(StrEnum):
+    """What kept a search from a higher rate."""
+
+    SERVER = "server"
+    CLIENT = "client"
+    MAX_RATE = "max_rate"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(slots=True)
+class SearchResult:
+    """A search for the highest rate that meets objectives.
+
+    Attributes:
+        slo: the objectives as they were read.
+        latency_limit_ms: the limit on a latency among them, for pictures; None where there is none.
+        tolerance: how far, as a share, the true maximum may be above what was found.
+        steps: every trial, in order.
+        found: the confirmed rate, operations a second; None where none met the objectives.
+        limit: what kept it from a higher rate, None while it is under way; `why` says it in words.
+    """
+
+    slo: str
+    latency_limit_ms: float | None
+    tolerance: float
+    steps: list[SearchStep] = field(default_factory=list)
+    found: float | None = None
+    limit: Limit | None = None
+    why: str = ""
+
+
 @dataclass(slots=True)
 class Session:
     """All that one command did: what the result file holds.
@@ -144,6 +196,7 @@ class Session:
         target: the first target; `targets` all of them; no passwords.
         server: product, version and what else the server said, {} where it could not be asked.
         config: the settings in force.
+        find_max: the search that the runs are the trials of, None where there was none.
     """
 
     tool: str
@@ -156,3 +209,4 @@ class Session:
     runs: list[RunResult] = field(default_factory=list)
     finished_at: datetime | None = None
     interrupted: bool = False
+    find_max: SearchResult | None = None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
+from pool_bench.cli.find_max import FindMax, find_maximum
 from pool_bench.cli.limits import raise_file_limit
 from pool_bench.cli.locate import Place, ask, serve, targets_of
 from pool_bench.cli.options import Output
@@ -35,6 +36,7 @@ class Benchmark:
         spec: the settings of every run; targets and concurrency are filled in.
         levels: the concurrency of each run; in an open loop one, the connections at most.
         label: names the run of an open loop, "" in a closed one.
+        find_max: the maximum to search for instead, None for one run for each level.
         pause_s: between runs, seconds.
         output: where results go.
     """
@@ -47,6 +49,7 @@ class Benchmark:
     pause_s: float
     output: Output
     label: str = ""
+    find_max: FindMax | None = None
 
 
 def measure(benchmark: Benchmark) -> int:
@@ -85,7 +88,10 @@ def measure(benchmark: Benchmark) -> int:
             stack.callback(view.close)
             work = Work(output, stop, view, text, session, levels, benchmark.label)
             try:
-                _measure_all(work, benchmark, spec)
+                if benchmark.find_max is not None:
+                    find_maximum(work, benchmark.find_max, replace(spec, concurrency=most))
+                else:
+                    _measure_all(work, benchmark, spec)
             except PoolBenchError:
                 _finish(work)
                 raise
@@ -111,6 +117,12 @@ def _session(benchmark: Benchmark, spec: ConnectSpec) -> Session:
             "arrivals": spec.open_loop.spacing,
             "seed": spec.seed,
             "max_in_flight": levels[0],
+        }
+    if benchmark.find_max is not None:
+        config |= {
+            "slo": str(benchmark.find_max.objectives),
+            "first_rate": benchmark.find_max.first,
+            "max_rate": benchmark.find_max.highest,
         }
     return Session(
         tool=benchmark.tool,

@@ -4,17 +4,22 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from pool_bench.cli.params import Rate
-from pool_bench.cli.rates import RateRamp, RateSpike, RateSteps, Spike
+from pool_bench.cli.rates import RateRamp, RateSpike, RateSteps, SloParam, Spike
 from pool_bench.load.arrivals import SPACINGS, Profile, Spacing, constant, ramp, spike, steps
+
+if TYPE_CHECKING:
+    from pool_bench.objectives import Objectives
 
 MAX_IN_FLIGHT: Final = 1_000
 # Beyond any client that this is; it bounds what a slip of the finger costs.
 _HIGHEST_RATE: Final = 1_000_000.0
+_FIRST_RATE: Final = 100.0
+_DEFAULT_MAX_RATE: Final = 20_000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +31,7 @@ class RateOptions:
         spacing: how arrivals are spread.
         seed: makes random arrivals repeatable.
         max_in_flight: connections at most.
+        find_max: search for the highest rate that meets `slo`, from `rate` on, up to `max_rate`.
     """
 
     rate: float | None
@@ -35,6 +41,9 @@ class RateOptions:
     spacing: Spacing | None
     seed: int | None
     max_in_flight: int | None
+    slo: "Objectives | None"
+    find_max: bool
+    max_rate: float | None
 
     def profile(self, duration_s: float) -> Profile | None:
         """The rate over `duration_s` seconds (0: until stopped), None where no rate was asked for.
@@ -42,6 +51,9 @@ class RateOptions:
         Raises:
             click.UsageError: the options contradict each other.
         """
+        self._check_search()
+        if self.find_max:
+            return constant(self.first_rate)
         shapes = [f"--{name}" for name in ("rate", "ramp", "steps") if getattr(self, name) is not None]
         if len(shapes) > 1:
             raise click.UsageError(f"{' and '.join(shapes)} exclude each other: each says what the rate is")
@@ -59,6 +71,34 @@ class RateOptions:
             )
         return profile
 
+    @property
+    def first_rate(self) -> float:
+        """The rate that a search begins with, operations a second."""
+        return min(self.rate or _FIRST_RATE, self.highest_rate)
+
+    @property
+    def highest_rate(self) -> float:
+        """The highest rate that a search tries, operations a second."""
+        return self.max_rate or _DEFAULT_MAX_RATE
+
+    def _check_search(self) -> None:
+        if not self.find_max:
+            for name, value in (("--slo", self.slo), ("--max-rate", self.max_rate)):
+                if value is not None:
+                    raise click.UsageError(f"{name} needs --find-max")
+            return
+        if self.slo is None:
+            raise click.UsageError('--find-max needs --slo, such as --slo "p99<50ms,errors<0.1%"')
+        for name in ("ramp", "steps", "spike"):
+            if getattr(self, name) is not None:
+                raise click.UsageError(f"--find-max and --{name} exclude each other: it sets the rate itself")
+        if self.rate is not None and self.rate > self.highest_rate:
+            raise click.UsageError(
+                f"--rate {self.rate:g}/s, the first to try, is above --max-rate {self.highest_rate:g}/s"
+            )
+        if self.highest_rate > _HIGHEST_RATE:
+            raise click.UsageError(f"--max-rate is {_HIGHEST_RATE:,.0f}/s at most")
+
     def _refuse_orphans(self) -> None:
         for name, value in (
             ("--spike", self.spike),
@@ -66,7 +106,7 @@ class RateOptions:
             ("--max-in-flight", self.max_in_flight),
         ):
             if value is not None:
-                wanted = "--rate" if name == "--spike" else "--rate, --ramp or --steps"
+                wanted = "--rate" if name == "--spike" else "--rate, --ramp, --steps or --find-max"
                 raise click.UsageError(f"{name} needs {wanted}: a closed loop has no arrivals")
 
     def _check_spike(self, one: Spike, duration_s: float) -> None:
@@ -97,6 +137,8 @@ class RateOptions:
     @property
     def label(self) -> str:
         """The shape in a word, for labels and file names: `r500`, `ramp100-2000`, `r500-spike2000`."""
+        if self.find_max:
+            return "max"
         if self.ramp is not None:
             return "ramp{:g}-{:g}".format(*self.ramp)
         if self.steps is not None:
@@ -138,6 +180,22 @@ def rate_options(command: Callable[..., None]) -> Callable[..., None]:
         type=click.Choice(SPACINGS),
         help="How arrivals are spread: evenly, or as independent users come. [default: constant]",
     )
+    @click.option(
+        "--find-max", is_flag=True, help="Search for the highest rate that meets --slo, and confirm it."
+    )
+    @click.option(
+        "--slo",
+        type=SloParam(),
+        metavar="SLO",
+        help='What the rate must meet: "p99<50ms,errors<0.1%"; p50 to p99.99, max, errors, errors.KIND, '
+        "dropped. Less than 1% of errors and of dropped is always asked for.",
+    )
+    @click.option(
+        "--max-rate",
+        type=Rate(),
+        metavar="R",
+        help=f"The highest rate to try; --rate is the first. [default: {_DEFAULT_MAX_RATE:,.0f}/s]",
+    )
     @click.option("--seed", type=int, metavar="N", help="Makes random arrivals and jitter repeatable.")
     @click.option(
         "--max-in-flight",
@@ -156,6 +214,9 @@ def rate_options(command: Callable[..., None]) -> Callable[..., None]:
         spacing: Spacing | None,
         seed: int | None,
         max_in_flight: int | None,
+        find_max: bool,
+        slo: "Objectives | None",
+        max_rate: float | None,
         **kwargs: object,
     ) -> None:
         rates = RateOptions(
@@ -166,6 +227,9 @@ def rate_options(command: Callable[..., None]) -> Callable[..., None]:
             spacing=spacing,
             seed=seed,
             max_in_flight=max_in_flight,
+            find_max=find_max,
+            slo=slo,
+            max_rate=max_rate,
         )
         command(*args, rates=rates, **kwargs)
 

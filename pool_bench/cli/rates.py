@@ -1,10 +1,14 @@
 """Option types of rates that change over time."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
 from pool_bench.units import parse_duration, parse_rate
+
+if TYPE_CHECKING:
+    from pool_bench.objectives import Objectives
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +77,23 @@ class RateSpike(click.ParamType[Spike]):
         if spike.seconds == 0:
             self.fail("a spike must last longer than nought", param, ctx)
         return spike
+
+
+class SloParam(click.ParamType["Objectives"]):
+    """Objectives, written `p99<50ms,errors<0.1%`."""
+
+    name = "slo"
+
+    def convert(
+        self, value: "str | Objectives", param: click.Parameter | None, ctx: click.Context | None
+    ) -> "Objectives":
+        """Read the text."""
+        # Statistics need NumPy, which --help must not wait for.
+        from pool_bench.objectives import parse_objectives
+
+        if not isinstance(value, str):
+            return value
+        try:
+            return parse_objectives(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
