@@ -143,6 +143,7 @@ class SearchStep:
         passed: whether all objectives were met.
         breaches: those that were not, in words.
         client: why the client was the bottleneck, in words; None where it was not.
+        client_to_blame: whether that can account for what was missed.
     """
 
     run: int
@@ -151,6 +152,7 @@ class SearchStep:
     passed: bool
     breaches: tuple[str, ...]
     client: str | None
+    client_to_blame: bool
 
 
 class Limit(StrEnum):

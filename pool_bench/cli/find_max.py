@@ -4,6 +4,7 @@ A trial lasts until ten operations are expected beyond its highest percentile (t
 at most), begins with the warm-up at its rate, and is followed by a pause in which the server settles.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -13,11 +14,11 @@ from pool_bench.load.arrivals import Spacing, constant
 from pool_bench.load.runner import Run
 from pool_bench.load.search import RateSearch, Trial
 from pool_bench.load.spec import ConnectSpec, OpenLoop
-from pool_bench.objectives import Objectives
+from pool_bench.objectives import Breach, Objectives
 from pool_bench.report.search_summary import search_summary, step_line
 from pool_bench.report.summary import run_summary
 from pool_bench.report.text import colour_wanted
-from pool_bench.runs import Limit, RunResult, SearchResult, SearchStep
+from pool_bench.runs import SATURATED_CPU_SHARE, Limit, RunResult, SearchResult, SearchStep
 
 _SHORTEST_S: Final = 2.0
 _LONGEST_S: Final = 60.0
@@ -83,6 +84,7 @@ def find_maximum(work: Work, plan: FindMax, spec: ConnectSpec) -> None:
                     passed=not breaches,
                     breaches=tuple(map(str, breaches)),
                     client=last.saturation,
+                    client_to_blame=_is_client_to_blame(last, breaches),
                 )
             )
             search.tell(passed=not breaches)
@@ -110,6 +112,20 @@ def _measure(work: Work, plan: FindMax, spec: ConnectSpec, trial: Trial, *, numb
     return run.result
 
 
+def _is_client_to_blame(run: RunResult, breaches: Sequence[Breach]) -> bool:
+    """Whether this client may be the reason for all that was missed: it was at its limit, or late by as much."""
+    if not breaches or run.saturation is None:
+        return False
+    if run.client.cpu_share > SATURATED_CPU_SHARE * run.client.processes:
+        return True
+    late = (run.client.lag.percentile_ms(99), run.total.schedule_error.percentile_ms(99))
+    late_ms = max(value or 0.0 for value in late)
+    return all(
+        one.objective.is_latency and one.value is not None and one.value - one.objective.limit <= late_ms
+        for one in breaches
+    )
+
+
 def _keep(work: Work) -> None:
     # Kept after every trial: a later one that fails must not lose the earlier ones.
     try:
@@ -134,10 +150,10 @@ def _conclude(result: SearchResult, search: RateSearch) -> None:
         result.why = f"the search was ended before its end{passed}"
     elif not broken:
         result.limit, result.why = Limit.MAX_RATE, "it met the objective up to --max-rate"
-    elif all(step.client is not None for step in broken):
+    elif all(step.client_to_blame for step in broken):
         result.limit = Limit.CLIENT
         result.why = f"at {broken[-1].rate:.4g}/s the client was the bottleneck: {broken[-1].client}"
     else:
-        step = next(step for step in reversed(broken) if step.client is None)
+        step = next(step for step in reversed(broken) if not step.client_to_blame)
         result.limit = Limit.SERVER
         result.why = f"at {step.rate:.4g}/s: {'; '.join(step.breaches)}"

@@ -16,7 +16,7 @@ from pool_bench.load.runner import GeneratorError, Run, StopSwitch
 from pool_bench.report import results
 from pool_bench.report.plots import save_plot
 from pool_bench.report.views import LiveView, QuietView
-from pool_bench.runs import Session, Snapshot
+from pool_bench.runs import Limit, Session, Snapshot
 
 
 @dataclass(slots=True)
@@ -156,8 +156,10 @@ class Work:
 
     @property
     def exit_code(self) -> int:
-        """0, or 1 where nothing was measured or a run had no success."""
-        runs = self.session.runs
+        """0, or 1 where nothing was measured, a run had no success, or a search found nothing."""
+        runs, search = self.session.runs, self.session.find_max
+        if search is not None and search.limit is not Limit.INTERRUPTED:
+            return EXIT_OK if search.found is not None else EXIT_FAILED
         return EXIT_OK if runs and all(run.total.ok for run in runs) else EXIT_FAILED
 
 

@@ -23,6 +23,7 @@ from pool_bench.report.loaded_parts import (
     read_open_loop,
     read_summary,
 )
+from pool_bench.report.search_results import LoadedSearch, read_search
 from pool_bench.stats import Histogram
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "LoadedOpenLoop",
     "LoadedResult",
     "LoadedRun",
+    "LoadedSearch",
     "LoadedSecond",
     "LoadedSummary",
     "LoadedTarget",
@@ -145,6 +147,7 @@ class LoadedResult:
     targets: tuple[str, ...]
     server: Mapping[str, str]
     runs: tuple[LoadedRun, ...] = field(default=())
+    find_max: LoadedSearch | None = None
 
     @property
     def title(self) -> str:
@@ -189,6 +192,7 @@ def parse_result(text: str, *, source: str) -> LoadedResult:
 
 def _result(fields: Fields, source: str) -> LoadedResult:
     server = fields.fields("server")
+    runs = tuple(_run(run) for run in fields.items("runs"))
     return LoadedResult(
         source=source,
         tool=fields.text("tool"),
@@ -199,7 +203,8 @@ def _result(fields: Fields, source: str) -> LoadedResult:
         target=fields.text("target"),
         targets=fields.texts("targets") if fields.has("targets") else (fields.text("target"),),
         server={key: str(server.get(key)) for key in server},
-        runs=tuple(_run(run) for run in fields.items("runs")),
+        runs=runs,
+        find_max=read_search(fields.fields("find_max"), len(runs)) if fields.has("find_max") else None,
     )
 
 

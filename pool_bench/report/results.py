@@ -24,6 +24,7 @@ from pool_bench.report.json_parts import (
     rounded,
 )
 from pool_bench.report.loaded import SCHEMA, LoadedResult, load_result, parse_result
+from pool_bench.report.search_results import search_to_json
 from pool_bench.runs import RunResult, Session
 from pool_bench.stats import BenchStats, Interval, errors_by_name
 
@@ -60,6 +61,7 @@ def session_to_json(session: Session) -> JsonObject:
             key: finite(value) if isinstance(value, float) else value for key, value in session.config.items()
         },
         "runs": [_run(run) for run in session.runs],
+        **({} if session.find_max is None else {"find_max": search_to_json(session.find_max)}),
     }
 
 
