@@ -113,7 +113,7 @@ def _measure(work: Work, plan: FindMax, spec: ConnectSpec, trial: Trial, *, numb
 
 
 def _is_client_to_blame(run: RunResult, breaches: Sequence[Breach]) -> bool:
-    """Whether this client may be the reason for all that was missed: it was at its limit, or late by as much."""
+    """Whether this client may be the reason for what was missed: at its limit, or late by as much."""
     if not breaches or run.saturation is None:
         return False
     if run.client.cpu_share > SATURATED_CPU_SHARE * run.client.processes:
