@@ -16,7 +16,7 @@ from pool_bench.load.runner import GeneratorError, Run, StopSwitch
 from pool_bench.report import results
 from pool_bench.report.plots import save_plot
 from pool_bench.report.views import LiveView, QuietView
-from pool_bench.runs import Session, Snapshot
+from pool_bench.runs import Limit, Session, Snapshot
 
 
 @dataclass(slots=True)
@@ -30,6 +30,7 @@ class Work:
         text: where lines and summaries go.
         session: what was measured so far.
         levels: the concurrency of each run, for the file's name.
+        span: stands there instead of the levels.
         written: files written so far.
     """
 
@@ -39,6 +40,7 @@ class Work:
     text: TextIO
     session: Session
     levels: tuple[int, ...]
+    span: str = ""
     written: list[Path] = field(default_factory=list)
     _json_path: Path | None = None
 
@@ -121,7 +123,7 @@ class Work:
             raise SaveError(f"{error}; the result is in {rescue} instead") from error
 
     def _default_path(self) -> Path:
-        return results.default_path(self.output.directory, self.session, levels=self.levels)
+        return results.default_path(self.output.directory, self.session, levels=self.levels, span=self.span)
 
     def save(self) -> None:
         """Write what the session measured, and its picture, and say where they are.
@@ -154,8 +156,10 @@ class Work:
 
     @property
     def exit_code(self) -> int:
-        """0, or 1 where nothing was measured or a run had no success."""
-        runs = self.session.runs
+        """0, or 1 where nothing was measured, a run had no success, or a search found nothing."""
+        runs, search = self.session.runs, self.session.find_max
+        if search is not None and search.limit is not Limit.INTERRUPTED:
+            return EXIT_OK if search.found is not None else EXIT_FAILED
         return EXIT_OK if runs and all(run.total.ok for run in runs) else EXIT_FAILED
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from pool_bench.errors import UsageError
 from pool_bench.report.files import write_atomically
-from pool_bench.report.loaded import LoadedResult
+from pool_bench.report.loaded import LoadedResult, LoadedSearch
 
 if TYPE_CHECKING:
     from pool_bench.report.plot_parts import Sheet
@@ -52,6 +52,17 @@ def plot_sweep(result: LoadedResult, *, file_format: Format = "png") -> bytes:
         from pool_bench.report.plot_sweep import draw_sweep
 
         return draw_sweep(result)
+
+    return _render(draw, file_format)
+
+
+def plot_search(result: LoadedResult, search: LoadedSearch, *, file_format: Format = "png") -> bytes:
+    """A search for the maximum: what was achieved and the latency, against what was offered."""
+
+    def draw() -> "Sheet":
+        from pool_bench.report.plot_search import draw_search
+
+        return draw_search(result, search)
 
     return _render(draw, file_format)
 
@@ -100,6 +111,8 @@ def plot(results: Sequence[LoadedResult], *, file_format: Format = "png") -> byt
         raise UsageError("no result file to plot")
     if any(run.hold is not None for result in results for run in result.runs):
         return plot_hold(results, file_format=file_format)
+    if len(results) == 1 and results[0].find_max is not None and results[0].find_max.steps:
+        return plot_search(results[0], results[0].find_max, file_format=file_format)
     if len(results) > 1:
         return plot_compare(results, file_format=file_format)
     if len(results[0].runs) > 1:
