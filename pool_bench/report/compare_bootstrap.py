@@ -138,7 +138,7 @@ def half_width(spread: Spread, confidence: float) -> float:
 
 @lru_cache(maxsize=256)
 def student_quantile(probability: float, degrees: float) -> float:
-    """The quantile of Student's distribution for `probability` (0.5 to 1) and `degrees` of freedom (1 or more).
+    """The quantile of Student's distribution for a `probability` of 0.5 to 1, `degrees` of freedom 1 or more.
 
     By its density in the angle atan(t / sqrt(degrees)), cos(angle) ** (degrees - 1), which is smooth and
     ends at a right angle, so that a plain sum over it is good to four digits.

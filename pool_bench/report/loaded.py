@@ -84,7 +84,15 @@ class LoadedTarget:
 
 @dataclass(frozen=True, slots=True)
 class LoadedRun:
-    """One setting, measured once."""
+    """One setting, measured once.
+
+    Attributes:
+        rate: operations due a second, None in a closed loop.
+        scenario: what a pool had to go through, "" where there is none to choose.
+        round: which repetition of its setting it is, from 1; None where settings are measured once.
+        setting: how it differs from the session's other settings, "" where it does not.
+        target: printable names of its targets, "" in files of older versions.
+    """
 
     label: str
     concurrency: int
@@ -109,6 +117,11 @@ class LoadedRun:
     targets: tuple[LoadedTarget, ...] = ()
     hold: LoadedHold | None = None
     server_side: LoadedServerSide | None = None
+    rate: float | None = None
+    scenario: str = ""
+    round: int | None = None
+    setting: str = ""
+    target: str = ""
 
     @property
     def attempts(self) -> int:
@@ -135,6 +148,8 @@ class LoadedResult:
     targets: tuple[str, ...]
     server: Mapping[str, str]
     runs: tuple[LoadedRun, ...] = field(default=())
+    host: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -190,7 +205,17 @@ def _result(fields: Fields, source: str) -> LoadedResult:
         targets=fields.texts("targets") if fields.has("targets") else (fields.text("target"),),
         server={key: str(server.get(key)) for key in server},
         runs=tuple(_run(run) for run in fields.items("runs")),
+        host=_words(fields, "host"),
+        config=_words(fields, "config"),
     )
+
+
+def _words(fields: Fields, key: str) -> dict[str, str]:
+    """The plain values of an object as text; those that are null, or objects themselves, are left out."""
+    if not fields.has(key):
+        return {}
+    inner = fields.fields(key)
+    return {name: str(inner.get(name)) for name in inner if isinstance(inner.get(name), str | int | float)}
 
 
 def _run(fields: Fields) -> LoadedRun:
@@ -230,6 +255,11 @@ def _run(fields: Fields) -> LoadedRun:
         targets=tuple(_target(item) for item in fields.items("targets")) if fields.has("targets") else (),
         hold=read_hold(fields.fields("hold")) if fields.has("hold") else None,
         server_side=read_server_side(fields.fields("server_side")) if fields.has("server_side") else None,
+        rate=fields.optional_number("rate") if fields.has("rate") else None,
+        scenario=fields.text("scenario") if fields.has("scenario") else "",
+        round=fields.count("round") if fields.has("round") else None,
+        setting=fields.text("setting") if fields.has("setting") else "",
+        target=fields.text("target") if fields.has("target") else "",
     )
 
 

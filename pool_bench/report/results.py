@@ -24,7 +24,7 @@ from pool_bench.report.json_parts import (
     rounded,
 )
 from pool_bench.report.loaded import SCHEMA, LoadedResult, load_result, parse_result
-from pool_bench.runs import RunResult, Session
+from pool_bench.runs import Judged, RunResult, Session
 from pool_bench.stats import BenchStats, Interval, errors_by_name
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "dumps",
     "from_session",
     "load_result",
+    "run_to_json",
     "session_to_json",
     "write_json",
 ]
@@ -55,11 +56,12 @@ def session_to_json(session: Session) -> JsonObject:
         "target": session.targets[0] if session.targets else "",
         "targets": list(session.targets),
         "server": dict(session.server),
+        "thresholds": [_judged(one) for one in session.thresholds],
         "host": _host(session.runs),
         "config": {
             key: finite(value) if isinstance(value, float) else value for key, value in session.config.items()
         },
-        "runs": [_run(run) for run in session.runs],
+        "runs": [run_to_json(run) for run in session.runs],
     }
 
 
@@ -106,7 +108,8 @@ def default_path(output_dir: Path, session: Session, *, levels: Sequence[int] = 
     raise UsageError(f"{output_dir} is full of files named {stem}-N.json")
 
 
-def _run(run: RunResult) -> JsonObject:
+def run_to_json(run: RunResult) -> JsonObject:
+    """One entry of `runs`."""
     total = run.total
     content: JsonObject = {
         "label": run.label,
@@ -114,6 +117,9 @@ def _run(run: RunResult) -> JsonObject:
         "rate": None,
         "processes": run.client.processes,
         "driver": run.driver,
+        "target": ", ".join(run.targets),
+        "round": run.round,
+        "setting": run.setting,
         "warmup_s": rounded(run.warmup_s),
         "duration_s": rounded(run.duration_s),
         "interrupted": run.interrupted,
@@ -147,6 +153,19 @@ def _run(run: RunResult) -> JsonObject:
             _target(run, name, stats) for name, stats in zip(run.targets, run.per_target, strict=True)
         ]
     return content
+
+
+def _judged(one: Judged) -> JsonObject:
+    return {
+        "text": one.text,
+        "field": one.field,
+        "value": finite(one.value),
+        "limit": finite(one.limit),
+        "unit": one.unit,
+        "ok": one.ok,
+        "run": one.run,
+        "round": one.round,
+    }
 
 
 def _target(run: RunResult, name: str, stats: BenchStats) -> JsonObject:
