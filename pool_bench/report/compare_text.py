@@ -131,8 +131,16 @@ def comparison_markdown(comparison: Comparison) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def comparison_json(comparison: Comparison) -> JsonObject:
-    """The comparison for machines: changes and their ends are shares of the base's value."""
+def comparisons_json(comparisons: Sequence[Comparison]) -> JsonObject:
+    """Comparisons for machines.
+
+    `change`, `low` and `high` are shares of the base's value where `scale` is `ratio`, and differences of
+    shares where it is `share`; null where nothing can be said.
+    """
+    return {"schema": SCHEMA, "comparisons": [_comparison(one) for one in comparisons]}
+
+
+def _comparison(comparison: Comparison) -> JsonObject:
     return {
         "base": _file(comparison.base),
         "new": _file(comparison.new),

@@ -14,7 +14,7 @@ from typing import Final
 
 from pool_bench.errors import UsageError
 from pool_bench.report.files import check_writable, write_atomically
-from pool_bench.report.hold_results import hold_to_json, server_side_to_json
+from pool_bench.report.hold_results import hold_numbers, hold_to_json, server_side_to_json
 from pool_bench.report.json_parts import (
     JsonObject,
     JsonValue,
@@ -35,6 +35,7 @@ __all__ = [
     "dumps",
     "from_session",
     "load_result",
+    "run_numbers",
     "run_to_json",
     "session_to_json",
     "write_json",
@@ -110,6 +111,24 @@ def default_path(output_dir: Path, session: Session, *, levels: Sequence[int] = 
 
 def run_to_json(run: RunResult) -> JsonObject:
     """One entry of `runs`."""
+    content = run_numbers(run)
+    content["phase_histograms"] = {
+        str(phase): histogram_to_json(histogram) for phase, histogram in sorted(run.total.phases.items())
+    }
+    content["histogram"] = histogram_to_json(run.total.latency)
+    content["failure_histogram"] = histogram_to_json(run.total.failure_latency)
+    content["timeline"] = [_interval(interval) for interval in run.total.intervals]
+    if run.hold is not None:
+        content["hold"] = hold_to_json(run.hold, connections=run.concurrency)
+    if len(run.per_target) > 1:
+        content["targets"] = [
+            _target(run, name, stats) for name, stats in zip(run.targets, run.per_target, strict=True)
+        ]
+    return content
+
+
+def run_numbers(run: RunResult) -> JsonObject:
+    """An entry of `runs` without histograms and timelines: cheap enough for every second of a run."""
     total = run.total
     content: JsonObject = {
         "label": run.label,
@@ -136,22 +155,12 @@ def run_to_json(run: RunResult) -> JsonObject:
             str(phase): histogram.summary_ms() for phase, histogram in sorted(total.phases.items())
         },
         "warmup": {"ok": run.warmup.ok, "failed": run.warmup.failed},
-        "histogram": histogram_to_json(total.latency),
-        "phase_histograms": {
-            str(phase): histogram_to_json(histogram) for phase, histogram in sorted(total.phases.items())
-        },
-        "failure_histogram": histogram_to_json(total.failure_latency),
-        "timeline": [_interval(interval) for interval in total.intervals],
         "client": _client(run),
     }
     if run.hold is not None:
-        content["hold"] = hold_to_json(run.hold, connections=run.concurrency)
+        content["hold"] = hold_numbers(run.hold, connections=run.concurrency)
     if run.server_side is not None:
         content["server_side"] = server_side_to_json(run.server_side)
-    if len(run.per_target) > 1:
-        content["targets"] = [
-            _target(run, name, stats) for name, stats in zip(run.targets, run.per_target, strict=True)
-        ]
     return content
 
 

@@ -16,6 +16,7 @@ from typing import Final
 
 from pool_bench.errors import FailureKind, Phase, UsageError
 from pool_bench.report.json_parts import JsonValue
+from pool_bench.report.text import Paint, clean, ellipsize, table
 from pool_bench.runs import Judged, RunResult, Snapshot, Stage
 from pool_bench.units import format_duration
 
@@ -191,7 +192,7 @@ def known_fields(*, hold: bool = False) -> dict[str, Unit]:
         hold: of a tool that holds connections, and watches the server meanwhile.
     """
     from pool_bench.holds import HoldStats, PoolerMemory, ServerMemory, ServerSide
-    from pool_bench.report.results import run_to_json
+    from pool_bench.report.results import run_numbers
     from pool_bench.stats import BenchStats, Histogram
 
     moments = ("before", "peak", "after")
@@ -208,7 +209,7 @@ def known_fields(*, hold: bool = False) -> dict[str, Unit]:
         hold=HoldStats() if hold else None,
         server_side=side if hold else None,
     )
-    fields = {path: _unit_of(path, value) for path, value in _leaves(run_to_json(run), "")}
+    fields = {path: _unit_of(path, value) for path, value in _leaves(run_numbers(run), "")}
     for kind in FailureKind:
         fields[f"errors.{kind}"] = Unit.COUNT
         if hold:
@@ -244,9 +245,9 @@ def _unit_of(path: str, value: JsonValue) -> Unit:
 
 def value_of(threshold: Threshold, run: RunResult) -> float | None:
     """The value of a threshold's field in `run`, in the threshold's unit; None where it has none."""
-    from pool_bench.report.results import run_to_json
+    from pool_bench.report.results import run_numbers
 
-    return _value(threshold, run_to_json(run))
+    return _value(threshold, run_numbers(run))
 
 
 def _value(threshold: Threshold, content: Mapping[str, JsonValue]) -> float | None:
@@ -277,11 +278,11 @@ def _connections(content: Mapping[str, JsonValue]) -> float:
 
 def judge_run(thresholds: Sequence[Threshold], run: RunResult) -> list[Judged]:
     """What came of each threshold in `run`."""
-    from pool_bench.report.results import run_to_json
+    from pool_bench.report.results import run_numbers
 
     if not thresholds:
         return []
-    content = run_to_json(run)
+    content = run_numbers(run)
     found = []
     for one in thresholds:
         value = _value(one, content)
@@ -302,6 +303,19 @@ def judged_rows(judged: Sequence[Judged]) -> list[list[str]]:
         value = "no value" if one.value is None else _shown(one.value, unit)
         rows.append([run, one.text, value, _shown(one.limit, unit), "ok" if one.ok else "FAILED"])
     return rows
+
+
+def threshold_lines(judged: Sequence[Judged], *, colour: bool = False) -> str:
+    """The table of thresholds with those that failed in red; lines of at most 100 columns."""
+    paint = Paint(colour=colour)
+    rows = [[ellipsize(clean(cell), 40) for cell in row] for row in judged_rows(judged)]
+    drawn = table(rows, left=(0, 1, 4))
+    failed = sum(not one.ok for one in judged)
+    verdict = f"{failed} of {len(judged)} failed" if failed else f"all {len(judged)} held"
+    head = paint("thresholds: ", "bold") + paint(verdict, "bold", "red" if failed else "green")
+    lines = [head, paint(drawn[0], "dim")]
+    lines += [line if one.ok else paint(line, "red") for line, one in zip(drawn[1:], judged, strict=True)]
+    return "\n".join(lines)
 
 
 def _shown(value: float, unit: Unit) -> str:
@@ -349,9 +363,9 @@ class Watch:
         """
         if snapshot.stage not in (Stage.MEASURE, Stage.OPEN, Stage.HOLD) or not self._thresholds:
             return None
-        from pool_bench.report.results import run_to_json
+        from pool_bench.report.results import run_numbers
 
-        content = run_to_json(run)
+        content = run_numbers(run)
         return next((one for one in self._thresholds if self._is_lost(one, run, content)), None)
 
     def _is_lost(self, one: Threshold, run: RunResult, content: Mapping[str, JsonValue]) -> bool:
