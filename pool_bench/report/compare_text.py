@@ -59,7 +59,7 @@ def pair_lines(pair: Pair, paint: Paint) -> list[str]:
     for one in pair.obstructions:
         lines += [paint(line, "yellow") for line in wrap(f"  {clean(one.words)}", "    ")]
     if pair.figures:
-        rows = [HEADS, *(cells(figure) for figure in pair.figures)]
+        rows = [HEADS, *figure_rows(pair)]
         drawn = table([["  " + row[0], *row[1:]] for row in rows], left=(0, 5))
         lines.append(paint(drawn[0], "dim"))
         for line, figure in zip(drawn[1:], pair.figures, strict=True):
@@ -68,6 +68,12 @@ def pair_lines(pair: Pair, paint: Paint) -> list[str]:
     for note in pair.notes:
         lines += [paint(line, "dim") for line in wrap(f"  {clean(note)}", "    ")]
     return lines
+
+
+def figure_rows(pair: Pair) -> list[tuple[str, ...]]:
+    """The rows under `HEADS`; where settings may not be compared, no figure has a verdict."""
+    rows = [cells(figure) for figure in pair.figures]
+    return [(*row[:-1], "-") for row in rows] if pair.verdict is Verdict.NOT_COMPARABLE else rows
 
 
 def cells(figure: Figure) -> tuple[str, ...]:
@@ -123,8 +129,7 @@ def comparison_markdown(comparison: Comparison) -> str:
         parts.append(heading(3, f"{describe(pair)}: {pair.verdict}"))
         parts += [f"- {escape(one.words)}" for one in pair.obstructions]
         if pair.figures:
-            rows = [cells(figure) for figure in pair.figures]
-            parts.append(markdown_table(HEADS, rows, left=(0, 5)))
+            parts.append(markdown_table(HEADS, figure_rows(pair), left=(0, 5)))
         parts += [escape(note) for note in pair.notes]
     parts += [f"Not compared: {escape(note)}" for note in comparison.missing]
     parts.append(escape(how_to_read(comparison.pairs)))

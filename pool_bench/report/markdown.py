@@ -16,7 +16,9 @@ from pool_bench.units import format_duration, format_ms
 
 # What CommonMark and GitHub's extensions give a meaning to: markup anywhere, list marks at the beginning,
 # and what becomes a link by itself.
-_MEANING: Final = re.compile(r"[&<>\\`*_{}\[\]#!|~@$^]|^[-+=]|(?<=^\d)[.)]|:(?=//)|(?<=www)\.", re.IGNORECASE)
+_MEANING: Final = re.compile(
+    r"[&<>\\`*_{}\[\]#!|~@$^]|^[-+=](?!\d)|(?<=^\d)[.)](?=\s)|:(?=//)|(?<=www)\.", re.IGNORECASE
+)
 # A mention is found after the entities have become characters again, unless something is in between.
 _MENTION: Final = re.compile(r"(?<![0-9A-Za-z])&#64;")
 _LONGEST: Final = 300

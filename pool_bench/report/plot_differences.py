@@ -36,9 +36,10 @@ def draw_differences(comparisons: Sequence[Comparison]) -> Sheet:
     sheet = Sheet(10.0, max(height, 2.0))
     base = comparisons[0].base
     several = len(comparisons) > 1
-    subject = (
-        "its own settings" if comparisons[0].new is base else "each" if several else comparisons[0].new.title
-    )
+    within = comparisons[0].new is base
+    subject = "its own settings" if within else f"{len(comparisons)} others"
+    if not within and not several:
+        subject = comparisons[0].new.title
     sheet.header(
         f"{clean(base.title)} against ",
         clean(subject),

@@ -14,7 +14,7 @@ from pool_bench.report.compare_text import how_to_read, pair_lines
 from pool_bench.report.loaded import LoadedResult, LoadedRun
 from pool_bench.report.loaded_parts import LoadedFailure, LoadedSummary
 from pool_bench.report.summary import WIDTH, wrap
-from pool_bench.report.text import Paint, clean, ellipsize, format_percent, format_rate, table
+from pool_bench.report.text import Paint, clean, ellipsize, format_rate, table
 from pool_bench.stats import Histogram
 from pool_bench.units import format_ms
 
@@ -70,11 +70,10 @@ def rounds_summary(result: LoadedResult, *, colour: bool = False) -> str:
     """Each setting over all its rounds, and the verdicts; lines of at most 100 columns."""
     paint = Paint(colour=colour)
     lines = [paint(f"{_rounds_words(result)}: median (lowest to highest)", "bold")]
-    rows = [["", "rounds", "conn/s", "p50 ms", "p99 ms", "failed", "success"]]
+    rows = [["", "rounds", "conn/s", "p50 ms", "p99 ms", "failed"]]
     settings = settings_of(result)
     for setting in settings:
         runs = setting.runs
-        ok, attempts = sum(run.ok for run in runs), sum(run.attempts for run in runs)
         rows.append(
             [
                 "",
@@ -83,13 +82,12 @@ def rounds_summary(result: LoadedResult, *, colour: bool = False) -> str:
                 _spread([run.latency_ms.p50 for run in runs], format_ms),
                 _spread([run.latency_ms.p99 for run in runs], format_ms),
                 f"{sum(run.failed for run in runs):,}",
-                format_percent(ok / attempts if attempts else None),
             ]
         )
-    figures = table(rows, left=())
+    figures = table([row[1:] for row in rows], left=(), gap=1)
     room = WIDTH - max(map(len, figures)) - 2
     names = ["setting", *(ellipsize(clean(setting.label), room) for setting in settings)]
-    drawn = table([[name, figure] for name, figure in zip(names, figures, strict=True)], left=(0, 1), gap=0)
+    drawn = table([[name, figure] for name, figure in zip(names, figures, strict=True)], left=(0, 1))
     lines += [paint(drawn[0], "dim"), *drawn[1:]]
     comparison = compare_within(result)
     for pair in comparison.pairs:
