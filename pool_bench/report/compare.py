@@ -9,7 +9,7 @@ chances. A difference counts only where its whole interval is beyond `SMALLEST`,
 from itself by a little from one run to the next, which a single run of each cannot show.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
@@ -270,17 +270,24 @@ def _cycle_figures(base: Setting, new: Setting) -> tuple[Figure, ...]:
             replace(setting, runs=tuple(run for run in setting.runs if run.round in common))
             for setting in (base, new)
         )
-    samples = [_cycles(all_of(map(measured_round, setting.runs))) for setting in (base, new)]
-    confidence = 1 - (1 - CONFIDENCE) / len(samples[0]) if samples[0] else CONFIDENCE
-    if not all(samples):
+    sampled = [sample_cycles(all_of(map(measured_round, setting.runs))) for setting in (base, new)]
+    return judge_cycles(*sampled, paired=paired)
+
+
+def judge_cycles(
+    base: Mapping[Quantity, Sampled], new: Mapping[Quantity, Sampled], *, paired: bool = False
+) -> tuple[Figure, ...]:
+    """All figures of one setting, judged so that they hold together with `CONFIDENCE`."""
+    if not base or not new:
         return ()
+    confidence = 1 - (1 - CONFIDENCE) / len(base)
     return tuple(
-        judge(quantity, before, samples[1][quantity], confidence=confidence, paired=paired)
-        for quantity, before in samples[0].items()
+        judge(quantity, before, new[quantity], confidence=confidence, paired=paired)
+        for quantity, before in base.items()
     )
 
 
-def _cycles(rounds: Sequence[Round]) -> dict[Quantity, Sampled]:
+def sample_cycles(rounds: Sequence[Round]) -> dict[Quantity, Sampled]:
     """The figures of connect cycles; empty without a timeline that has a success."""
     if not rounds or not any(one.latency.count for one in rounds):
         return {}

@@ -8,12 +8,13 @@ seconds' own p99 would not do.
 
 The file keeps p50, p95, p99 and the maximum of each second, not its histogram; between them the
 distribution is interpolated, log latency against log rarity, and below p50 it has the shape of the whole
-run. That approximates the spread only, never the value.
+run. That approximates the spread only, never the value; and where the interpolation misses the value,
+which it does at a cliff between two modes, the square of what it misses by is added to the variance.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -121,7 +122,12 @@ class Resampled:
         each = [one.latency.percentile_ms(percentile) for one in self.rounds]
         if value is None:
             return Sampled(None, math.nan, (), Spread(0.0, 1.0))
-        return self._sampled(value, each, self._percentiles(percentile, merged), _log)
+        replicates = self._percentiles(percentile, merged)
+        # The first row is no resample but the seconds themselves.
+        sampled = self._sampled(value, each, replicates[1:], _log)
+        missed = math.log(max(value, 1e-12) / replicates[0])
+        within = Spread(sampled.within.variance + missed**2, sampled.within.degrees)
+        return replace(sampled, within=within)
 
     def _sampled(
         self,
@@ -135,7 +141,7 @@ class Resampled:
         return Sampled(value, scale(value), estimates, within_rounds(scaled, self._blocks))
 
     def _percentiles(self, percentile: float, merged: Histogram) -> FloatArray:
-        """The percentile of each resample, milliseconds."""
+        """The percentile of the seconds themselves, and then of each resample, milliseconds."""
         grid, cumulative = self._distributions(merged)
         wanted = percentile / 100 * cumulative[:, -1]
         above = np.clip((cumulative < wanted[:, None]).sum(axis=1), 1, len(grid) - 1)
@@ -146,11 +152,11 @@ class Resampled:
         return values
 
     def _distributions(self, merged: Histogram) -> tuple[FloatArray, FloatArray]:
-        """A grid of log latencies and, for each resample, how many operations are below each."""
+        """A grid of log latencies; how many operations are below each in all seconds and each resample."""
         if self._pooled is None:
             quantiles = np.concatenate([one.quantiles_ms for one in self.rounds])
             grid, below = _seconds_below(quantiles, self._ok, merged)
-            self._pooled = grid, self._weights @ below
+            self._pooled = grid, np.concatenate([below.sum(axis=0)[None, :], self._weights @ below])
         return self._pooled
 
 

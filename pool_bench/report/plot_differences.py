@@ -112,11 +112,17 @@ def _pair(sheet: Sheet, pair: Pair, name: str, left: float, width: float, reach:
     words = str(pair.verdict)
     room = sheet.room - sheet.measure(words, 9.5, bold=True) - 0.2
     title = sheet.fit(f"{name}{describe(pair)}: ", room, 9.5, bold=True)
-    # The verdict's own white keeps the axis' lines out of the words.
-    sheet.text(MARGIN, middle, title, size=9.5, bold=True, vertical="center_baseline")
     colour = _colour(pair.verdict)
     offset = sheet.measure(f"{title}.", 9.5, bold=True) + 0.03
-    sheet.text(MARGIN + offset, middle, words, size=9.5, bold=True, colour=colour, vertical="center_baseline")
+    head = (
+        sheet.text(MARGIN, middle, title, size=9.5, bold=True, vertical="center_baseline"),
+        sheet.text(
+            MARGIN + offset, middle, words, size=9.5, bold=True, colour=colour, vertical="center_baseline"
+        ),
+    )
+    for text in head:
+        # The axis' lines go behind the words.
+        text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1.5})
     sheet.top += _HEAD
     for one in pair.obstructions:
         note = sheet.fit(one.words, sheet.room - 0.15, 8.5)
