@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 
-REPLICATES: Final = 1000
+REPLICATES: Final = 500
 # Fewer rounds say too little about the variance between rounds to use it.
 FEWEST_ROUNDS: Final = 3
 _FEWEST_BLOCKS: Final = 3.0

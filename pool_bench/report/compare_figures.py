@@ -30,7 +30,7 @@ from pool_bench.report.compare_bootstrap import (
 )
 from pool_bench.stats import Histogram
 
-_GRID: Final = 256
+_GRID: Final = 160
 # Percentiles below the median whose distance from it is taken from the whole run.
 _LOWER: Final = (1.0, 10.0, 25.0, 40.0)
 _UPPER: Final = (50.0, 95.0, 99.0)

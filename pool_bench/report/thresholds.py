@@ -329,7 +329,8 @@ def _shown(value: float, unit: Unit) -> str:
         return format_duration(value) or "0s"
     if unit is Unit.COUNT:
         return f"{value:,.6g}" if value % 1 else f"{value:,.0f}"
-    return f"{value:,.4g}{'' if unit is Unit.RATE else ' '}{unit}"
+    number = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{number}{'' if unit is Unit.RATE else ' '}{unit}"
 
 
 class Watch:

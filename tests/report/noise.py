@@ -6,7 +6,8 @@ from typing import Final
 
 import numpy as np
 
-from pool_bench.report.compare_figures import FloatArray, Round
+from pool_bench.report.compare_bootstrap import FloatArray
+from pool_bench.report.compare_figures import Round
 from pool_bench.stats import Histogram
 
 _SETTLING: Final = 40

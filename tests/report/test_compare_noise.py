@@ -115,7 +115,7 @@ def test_moods_between_rounds_that_are_not_in_turn_widen_the_interval() -> None:
     assert share_decided(verdicts(single), *DECIDED) > 0.2
 
 
-def test_percentiles_are_of_all_operations_and_never_averages_of_percentiles_L9() -> None:
+def test_percentiles_are_of_all_operations_and_never_averages_of_percentiles_l9() -> None:
     # A worker, a second or a round at 1 ms and one at 100 ms: the p99 of both is 100 ms, not 50.5.
     fast, slow = (round_of(np.full(15, 100.0), np.full((15, 100), ms)) for ms in (1.0, 100.0))
     mixed = round_of(np.full(30, 100.0), np.repeat([[1.0], [100.0]], 15, axis=0) * np.ones((30, 100)))
