@@ -99,12 +99,18 @@ def rounds_summary(result: LoadedResult, *, colour: bool = False) -> str:
 
 def round_line(run: LoadedRun) -> str:
     """One run of many in one line."""
-    words = (
-        f"{clean(run.label)}, round {run.round}: {format_rate(run.throughput)} conn/s, "
-        f"p50 {format_ms(run.latency_ms.p50)} ms, p99 {format_ms(run.latency_ms.p99)} ms, "
-        f"{run.ok:,} ok, {run.failed:,} failed, {run.unfinished:,} unfinished"
-    )
-    return ellipsize(f"{words}{', client saturated' if run.client.saturated else ''}", WIDTH)
+    words = [
+        f"{format_rate(run.throughput)} conn/s",
+        f"p50 {format_ms(run.latency_ms.p50)} ms",
+        f"p99 {format_ms(run.latency_ms.p99)} ms",
+        f"{run.failed:,} failed",
+    ]
+    if run.unfinished:
+        words.append(f"{run.unfinished:,} unfinished")
+    if run.client.saturated:
+        words.append("client saturated")
+    figures = f", round {run.round}: {', '.join(words)}"
+    return f"{ellipsize(clean(run.label), WIDTH - len(figures))}{figures}"
 
 
 def _rounds_words(result: LoadedResult) -> str:
