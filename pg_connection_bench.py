@@ -4,6 +4,7 @@ Options, wiring and exit codes; everything else is in `pool_bench/`. Heavy impor
 functions that need them, so that `--help` answers at once.
 """
 
+import os
 from typing import Literal
 
 import click
@@ -24,6 +25,8 @@ from pool_bench.cli.options import (
     url_option,
 )
 from pool_bench.cli.params import Duration, guard, run_cli
+from pool_bench.cli.rounds import rounds_options
+from pool_bench.cli.thresholds import Checks, threshold_options
 from pool_bench.drivers.base import DriverName
 
 TOOL = "pg-connection-bench"
@@ -32,7 +35,8 @@ TOOL = "pg-connection-bench"
 @click.group(
     invoke_without_command=True,
     context_settings=CONTEXT_SETTINGS,
-    epilog="Exit codes: 0 fine, 1 a run had no success, 2 bad usage, 130 left by a second Ctrl-C.",
+    epilog="Exit codes: 0 fine, 1 a run had no success or a threshold failed, 2 bad usage, "
+    "130 left by a second Ctrl-C.",
 )
 @url_option
 @click.option("--concurrency", "-c", type=click.IntRange(min=1), metavar="N", help="Workers. [default: 10]")
@@ -83,8 +87,10 @@ TOOL = "pg-connection-bench"
     type=Duration(zero=True),
     default="2s",
     show_default=True,
-    help="Pause between the levels of a sweep.",
+    help="Pause between the runs of a session.",
 )
+@rounds_options
+@threshold_options
 @output_options
 @click.version_option(__version__, prog_name=TOOL)
 @click.pass_context
@@ -105,6 +111,9 @@ def cli(
     name: str,
     wait_between_runs: float,
     rates: RateOptions,
+    rounds: int,
+    interleave: tuple[str, ...],
+    checks: Checks,
     output: Output,
 ) -> None:
     """Open and close PostgreSQL connections, and say how fast that goes and what it costs.
@@ -132,14 +141,20 @@ def cli(
     else:
         levels = (rates.max_in_flight or room_for_files(MAX_IN_FLIGHT),)
 
+    if rates.slo is not None and (rounds > 1 or interleave):
+        raise click.UsageError("--find-max and --rounds or --interleave exclude each other")
+    if profile is not None and any(text.lower().lstrip().startswith("concurrency") for text in interleave):
+        raise click.UsageError("--interleave: concurrency means nothing in an open loop")
+
     def run() -> int:
         from pool_bench.cli.title import hide_secrets
 
         # Before the imports below, which take their time.
         hide_secrets()
         from pool_bench.cli.find_max import FindMax
-        from pool_bench.cli.locate import find_targets
+        from pool_bench.cli.locate import find_targets, read_url
         from pool_bench.cli.measure import Benchmark, measure
+        from pool_bench.cli.rounds import read_variants
         from pool_bench.load.spec import ConnectSpec, OpenLoop
 
         open_loop = (
@@ -177,6 +192,11 @@ def cli(
                 levels=levels,
                 pause_s=wait_between_runs,
                 output=output,
+                checks=checks,
+                variants=read_variants(
+                    interleave, lambda url: read_url(url, os.environ, application_name=TOOL)
+                ),
+                rounds=rounds,
             )
         )
 

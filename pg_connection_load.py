@@ -20,6 +20,7 @@ from pool_bench.cli.options import (
     url_option,
 )
 from pool_bench.cli.params import Duration, Rate, Share, guard, run_cli
+from pool_bench.cli.thresholds import Checks, threshold_options
 from pool_bench.drivers.base import DriverName
 
 TOOL = "pg-connection-load"
@@ -28,7 +29,8 @@ TOOL = "pg-connection-load"
 @click.group(
     invoke_without_command=True,
     context_settings=CONTEXT_SETTINGS,
-    epilog="Exit codes: 0 fine, 1 nothing could be opened, 2 bad usage, 130 left by a second Ctrl-C.",
+    epilog="Exit codes: 0 fine, 1 nothing could be opened or a threshold failed, 2 bad usage, "
+    "130 left by a second Ctrl-C.",
 )
 @url_option
 @click.option(
@@ -122,6 +124,7 @@ TOOL = "pg-connection-load"
 @connect_timeout_option("Bound on one connect, and on one keep-alive.")
 @scram_cache_option
 @name_option()
+@threshold_options
 @output_options
 @click.version_option(__version__, prog_name=TOOL)
 @click.pass_context
@@ -145,6 +148,7 @@ def cli(
     connect_timeout: float,
     scram_cache: bool,
     name: str,
+    checks: Checks,
     output: Output,
 ) -> None:
     """Open N PostgreSQL connections, hold them, watch them, and let go cleanly.
@@ -203,6 +207,7 @@ def cli(
                 reserve=reserve,
                 admin=None if admin_url is None else find_console(admin_url, application_name=TOOL),
                 output=output,
+                checks=checks,
             )
         )
 

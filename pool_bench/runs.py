@@ -84,6 +84,8 @@ class RunResult:
         hold: what happened to the connections, in a run that holds them; `total` is then their opening.
         server_side: what was seen of the server during the run, None where nobody looked.
         rate: operations that were due a second, on average, in an open loop; None in a closed one.
+        round: which repetition of its setting it is, from 1; None where settings are measured once.
+        setting: how it differs from the session's other settings, "" where it does not.
     """
 
     label: str
@@ -101,6 +103,8 @@ class RunResult:
     hold: HoldStats | None = None
     server_side: ServerSide | None = None
     rate: float | None = None
+    round: int | None = None
+    setting: str = ""
 
     @property
     def throughput(self) -> float:
@@ -186,6 +190,31 @@ class SearchResult:
     why: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What came of one threshold in one run.
+
+    Attributes:
+        text: the threshold as the user wrote it.
+        field: the field of the run it is about, a dotted path.
+        value: the field's value in its own unit, None where the run has none.
+        limit: what it is compared with, in the same unit.
+        ok: it held; without a value it did not.
+        run: the run's label; `round` its repetition.
+        unit: of value and limit: `ms`, `s`, `us`, `/s`, "" (a count), `share` (of 1), `%`, `MB`, `B`,
+            `true/false` (1 and 0).
+    """
+
+    text: str
+    field: str
+    value: float | None
+    limit: float
+    ok: bool
+    run: str
+    round: int | None = None
+    unit: str = ""
+
+
 @dataclass(slots=True)
 class Session:
     """All that one command did: what the result file holds.
@@ -199,6 +228,7 @@ class Session:
         server: product, version and what else the server said, {} where it could not be asked.
         config: the settings in force.
         find_max: the search that the runs are the trials of, None where there was none.
+        thresholds: what came of each threshold in each run.
     """
 
     tool: str
@@ -212,3 +242,4 @@ class Session:
     finished_at: datetime | None = None
     interrupted: bool = False
     find_max: SearchResult | None = None
+    thresholds: list[Judged] = field(default_factory=list)

@@ -13,6 +13,7 @@ from pool_bench.cli.locate import Place, ask, serve, targets_of
 from pool_bench.cli.options import Output
 from pool_bench.cli.params import EXIT_LEFT
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
+from pool_bench.cli.thresholds import NO_CHECKS, Checks
 from pool_bench.cli.work import Work, tell
 from pool_bench.drivers.sources import check_sources
 from pool_bench.errors import PoolBenchError
@@ -41,6 +42,7 @@ class Holding:
         reserve: leave the servers' reserved slots, and some more, free.
         admin: PgBouncer's administration console, where there is one to ask.
         output: where results go.
+        checks: what must hold of them.
     """
 
     tool: str
@@ -51,6 +53,7 @@ class Holding:
     reserve: bool
     admin: Target | None
     output: Output
+    checks: Checks = NO_CHECKS
 
 
 def hold(holding: Holding) -> int:
@@ -67,6 +70,7 @@ def hold(holding: Holding) -> int:
     """
     output, asked = holding.output, holding.connections
     output.check()
+    thresholds = holding.checks.read(hold=True)
     raise_file_limit(asked, option="--connections")
     text = output.text
     try:
@@ -100,7 +104,17 @@ def hold(holding: Holding) -> int:
                 slots=watcher.slots,
             )
             stack.callback(view.close)
-            work = Work(output, stop, view, text, session, (asked,))
+            work = Work(
+                output,
+                stop,
+                view,
+                text,
+                session,
+                levels=(asked,),
+                span=f"n{asked}",
+                checks=holding.checks,
+                thresholds=thresholds,
+            )
             try:
                 if not stop.requested:
                     _hold(work, spec, watcher)

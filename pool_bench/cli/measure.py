@@ -1,6 +1,7 @@
 """One benchmark from settings to exit code: servers, runs, views, summaries, files."""
 
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -11,15 +12,20 @@ from pool_bench.cli.limits import raise_file_limit
 from pool_bench.cli.locate import Place, ask, serve, targets_of
 from pool_bench.cli.options import Output
 from pool_bench.cli.params import EXIT_LEFT
+from pool_bench.cli.rounds import Step, Variant, plan
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
+from pool_bench.cli.thresholds import NO_CHECKS, Checks
 from pool_bench.cli.work import Work, tell
 from pool_bench.errors import PoolBenchError, UsageError
 from pool_bench.load.runner import Run
 from pool_bench.load.spec import ConnectSpec
+from pool_bench.report.loaded import LoadedResult
+from pool_bench.report.results import from_session
+from pool_bench.report.rounds import round_line, rounds_summary
 from pool_bench.report.summary import run_summary, sweep_table
 from pool_bench.report.text import colour_wanted
 from pool_bench.report.views import make_view
-from pool_bench.runs import Session
+from pool_bench.runs import RunResult, Session
 from pool_bench.targets import redact
 from pool_bench.units import format_duration
 
@@ -39,6 +45,9 @@ class Benchmark:
         find_max: the maximum to search for instead, None for one run for each level.
         pause_s: between runs, seconds.
         output: where results go.
+        checks: what must hold of them.
+        variants: settings measured in turn with `spec`.
+        rounds: how often each is measured.
     """
 
     tool: str
@@ -50,6 +59,9 @@ class Benchmark:
     output: Output
     label: str = ""
     find_max: FindMax | None = None
+    checks: Checks = NO_CHECKS
+    variants: tuple[Variant, ...] = ()
+    rounds: int = 1
 
 
 def measure(benchmark: Benchmark) -> int:
@@ -66,17 +78,19 @@ def measure(benchmark: Benchmark) -> int:
     output, levels = benchmark.output, benchmark.levels
     output.check()
     is_open = benchmark.spec.open_loop is not None
-    raise_file_limit(max(levels), option="--max-in-flight" if is_open else "--concurrency")
+    thresholds = benchmark.checks.read()
+    most = max(step.spec.concurrency for step in _plan(benchmark, benchmark.spec))
+    raise_file_limit(most, option="--max-in-flight" if is_open else "--concurrency")
     text = output.text
     try:
         with ExitStack() as stack:
             stop = stack.enter_context(stop_on_signals(tell))
-            most = max(levels)
             # Drivers that do not wait for the server's end have up to half as many backends dying.
             server = stack.enter_context(serve(benchmark.place, connections=most, ending=most // 2))
             targets = targets_of(benchmark.place, server, tool=benchmark.tool)
             spec = replace(benchmark.spec, targets=targets)
-            session = _session(benchmark, spec)
+            steps = _plan(benchmark, spec)
+            session = _session(benchmark, spec, steps)
             timeout_s = benchmark.spec.connect_timeout_s
             session.server = ask(targets[0], stop, timeout_s=timeout_s, embedded=server is not None)
             view = make_view(
@@ -86,12 +100,14 @@ def measure(benchmark: Benchmark) -> int:
                 targets=[str(target) for target in targets],
             )
             stack.callback(view.close)
-            work = Work(output, stop, view, text, session, levels, benchmark.label)
+            work = Work(
+                output, stop, view, text, session, levels, benchmark.label, benchmark.checks, thresholds
+            )
             try:
                 if benchmark.find_max is not None:
                     find_maximum(work, benchmark.find_max, replace(spec, concurrency=most))
                 else:
-                    _measure_all(work, benchmark, spec)
+                    _measure_all(work, benchmark, steps)
             except PoolBenchError:
                 _finish(work)
                 raise
@@ -102,8 +118,13 @@ def measure(benchmark: Benchmark) -> int:
         return EXIT_LEFT
 
 
-def _session(benchmark: Benchmark, spec: ConnectSpec) -> Session:
+def _plan(benchmark: Benchmark, spec: ConnectSpec) -> tuple[Step, ...]:
+    return plan(spec, benchmark.levels, benchmark.variants, benchmark.rounds, benchmark.label)
+
+
+def _session(benchmark: Benchmark, spec: ConnectSpec, steps: Sequence[Step]) -> Session:
     levels = benchmark.levels
+    targets = (*spec.targets, *(target for step in steps for target in step.spec.targets))
     config: dict[str, str | int | float | bool | list[str] | None] = {
         "target_from": benchmark.place.origin,
         "concurrency": levels[0] if len(levels) == 1 else None,
@@ -129,7 +150,7 @@ def _session(benchmark: Benchmark, spec: ConnectSpec) -> Session:
         name=benchmark.name,
         started_at=datetime.now(UTC),
         argv=tuple(redact(word) for word in sys.argv),
-        targets=tuple(str(target) for target in spec.targets),
+        targets=tuple(dict.fromkeys(str(target) for target in targets)),
         config=config
         | {
             "duration_s": spec.duration_s,
@@ -141,32 +162,46 @@ def _session(benchmark: Benchmark, spec: ConnectSpec) -> Session:
             "scram_cache": spec.scram_cache,
             "resolve": "once" if spec.resolve_once else "each",
             "wait_between_runs_s": benchmark.pause_s,
+            "rounds": benchmark.rounds,
+            "interleave": [variant.name for variant in benchmark.variants],
         },
     )
 
 
-def _measure_all(work: Work, benchmark: Benchmark, spec: ConnectSpec) -> None:
-    levels = benchmark.levels
-    for index, level in enumerate(levels):
+def _measure_all(work: Work, benchmark: Benchmark, steps: Sequence[Step]) -> None:
+    for index, step in enumerate(steps):
         pause_s = benchmark.pause_s if index else 0
         if pause_s > _SILENT_PAUSE_S and not work.stop.requested:
             tell(f"next run in {format_duration(pause_s)}")
         if work.stop.sleep(pause_s):
             break
-        run = Run(replace(spec, concurrency=level), benchmark.label or f"c{level}", work.stop)
-        work.view.begin_run(run.result.label, index + 1, len(levels), spec.duration_s, spec.warmup_s)
+        run = Run(step.spec, step.label, work.stop)
+        run.result.setting, run.result.round = step.setting, step.round
+        label = step.label if step.round is None else f"{step.label}, round {step.round}"
+        work.view.begin_run(label, index + 1, len(steps), step.spec.duration_s, step.spec.warmup_s)
         work.follow(run)
-        work.print(run_summary(run.result, colour=colour_wanted(work.text)))
-        if len(levels) > 1:
-            # Kept after every level: a later one that fails must not lose the earlier ones.
+        if step.round is None:
+            work.print(run_summary(run.result, colour=colour_wanted(work.text)))
+        else:
+            work.print(round_line(_loaded(work, run.result).runs[0]))
+        if len(steps) > 1:
+            # Kept after every run: a later one that fails must not lose the earlier ones.
             try:
                 work.write_result()
             except UsageError as error:
                 tell(f"going on, although the result so far cannot be kept: {error}")
 
 
+def _loaded(work: Work, *runs: RunResult) -> LoadedResult:
+    """These runs of the session as its file has them."""
+    return from_session(replace(work.session, runs=list(runs)))
+
+
 def _finish(work: Work) -> None:
     """Sum up the session and write its files, if it measured anything."""
-    if len(work.levels) > 1 and work.session.runs:
-        work.print(sweep_table(work.session.runs, colour=colour_wanted(work.text)))
+    runs = work.session.runs
+    if runs and runs[0].round is not None:
+        work.print(rounds_summary(_loaded(work, *runs), colour=colour_wanted(work.text)))
+    elif len(work.levels) > 1 and runs:
+        work.print(sweep_table(runs, colour=colour_wanted(work.text)))
     work.save()

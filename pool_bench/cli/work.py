@@ -11,12 +11,17 @@ from typing import TextIO
 
 from pool_bench.cli.options import Output
 from pool_bench.cli.params import EXIT_FAILED, EXIT_OK
+from pool_bench.cli.thresholds import NO_CHECKS, Checks
 from pool_bench.errors import SaveError, UsageError
 from pool_bench.load.runner import GeneratorError, Run, StopSwitch
 from pool_bench.report import results
+from pool_bench.report.files import write_atomically
+from pool_bench.report.markdown import session_markdown
 from pool_bench.report.plots import save_plot
+from pool_bench.report.text import colour_wanted
+from pool_bench.report.thresholds import Threshold, Watch, judge_run, threshold_lines
 from pool_bench.report.views import LiveView, QuietView
-from pool_bench.runs import Limit, Session, Snapshot
+from pool_bench.runs import Limit, RunResult, Session, Snapshot
 
 
 @dataclass(slots=True)
@@ -31,6 +36,7 @@ class Work:
         session: what was measured so far.
         levels: the concurrency of each run, for the file's name.
         span: stands there instead of the levels.
+        checks, thresholds: what must hold of each run.
         written: files written so far.
     """
 
@@ -41,6 +47,8 @@ class Work:
     session: Session
     levels: tuple[int, ...]
     span: str = ""
+    checks: Checks = NO_CHECKS
+    thresholds: tuple[Threshold, ...] = ()
     written: list[Path] = field(default_factory=list)
     _json_path: Path | None = None
 
@@ -54,8 +62,13 @@ class Work:
             GeneratorError: the generator failed; what it had measured until then is kept.
             UsageError: the run could not begin.
         """
+        watch = Watch(self.thresholds if self.checks.abort_on_fail else ())
         try:
             for snapshot in run.snapshots():
+                lost = watch.look(run.result, snapshot)
+                if lost is not None and not self.stop.requested:
+                    tell(f"ending early: {lost.text} is lost")
+                    self.stop.request()
                 if saw is not None:
                     saw(snapshot)
                 try:
@@ -66,12 +79,16 @@ class Work:
             # What it had measured until then is as good as after an interruption.
             run.result.interrupted = True
             if run.result.total.attempts:
-                self.session.runs.append(run.result)
+                self._keep(run.result)
             raise
         finally:
             self.view.end_run()
-        self.session.runs.append(run.result)
+        self._keep(run.result)
         self.session.finished_at = datetime.now(UTC)
+
+    def _keep(self, result: RunResult) -> None:
+        self.session.runs.append(result)
+        self.session.thresholds += judge_run(self.thresholds, result)
 
     def print(self, text: str) -> None:
         """Print a summary or a table where people read."""
@@ -137,6 +154,8 @@ class Work:
                 tell("stopped before anything was measured")
             return
         session.interrupted = self.stop.requested
+        if session.thresholds:
+            self.print(threshold_lines(session.thresholds, colour=colour_wanted(self.text)))
         self._write_result_somewhere()
         if output.json_on_stdout:
             sys.stdout.write(results.dumps(results.session_to_json(session)).decode("utf-8"))
@@ -151,16 +170,23 @@ class Work:
             except UsageError as error:
                 raise SaveError(str(error)) from error
             self.written.append(plot)
+        if self.checks.summary is not None:
+            try:
+                write_atomically(self.checks.summary, session_markdown(session).encode("utf-8", "replace"))
+            except UsageError as error:
+                raise SaveError(str(error)) from error
+            self.written.append(self.checks.summary)
         for file in dict.fromkeys(self.written):
             tell(f"wrote {file}")
 
     @property
     def exit_code(self) -> int:
-        """0, or 1 where nothing was measured, a run had no success, or a search found nothing."""
+        """0, or 1 where a run had no success, a search found nothing, or a threshold did not hold."""
         runs, search = self.session.runs, self.session.find_max
+        fine = bool(runs) and all(run.total.ok for run in runs)
         if search is not None and search.limit is not Limit.INTERRUPTED:
-            return EXIT_OK if search.found is not None else EXIT_FAILED
-        return EXIT_OK if runs and all(run.total.ok for run in runs) else EXIT_FAILED
+            fine = search.found is not None
+        return EXIT_OK if fine and all(one.ok for one in self.session.thresholds) else EXIT_FAILED
 
 
 def tell(text: str) -> None:

@@ -45,6 +45,20 @@ def lifetimes_s(ages: Ages) -> tuple[float, float, float] | None:
 
 def hold_to_json(hold: HoldStats, *, connections: int) -> JsonObject:
     """`runs[].hold`; `connections` is how many the run was to open."""
+    return hold_numbers(hold, connections=connections) | {
+        "drops": [_drop(key, drop) for key, drop in ranked_drops(hold)],
+        "query_failures": failures_to_json(hold.query_failures),
+        "keepalive_histogram": histogram_to_json(hold.keepalive),
+        "active_histogram": histogram_to_json(hold.active),
+        "reconnects": _reconnects(hold.reconnects)
+        | {"histogram": histogram_to_json(hold.reconnects.latency)},
+        "survival": [{"age_s": point.age_s, "share": finite(point.share)} for point in hold.survival()],
+        "timeline": [_interval(interval) for interval in hold.intervals],
+    }
+
+
+def hold_numbers(hold: HoldStats, *, connections: int) -> JsonObject:
+    """`runs[].hold` without histograms and lists: cheap enough for every second of a run."""
     return {
         "connections": connections,
         "opened": hold.opened,
@@ -52,20 +66,14 @@ def hold_to_json(hold: HoldStats, *, connections: int) -> JsonObject:
         "closed": hold.closed,
         "forced": hold.forced,
         "dropped": hold.dropped,
-        "drops": [_drop(key, drop) for key, drop in ranked_drops(hold)],
         "reconnects": _reconnects(hold.reconnects),
-        "query_failures": failures_to_json(hold.query_failures),
         "held_peak": hold.held_peak,
         "emptied": hold.emptied,
         "open_s": rounded(hold.open_s),
         "hold_s": rounded(hold.hold_s),
         "close_s": rounded(hold.close_s),
         "keepalive_ms": hold.keepalive.summary_ms(),
-        "keepalive_histogram": histogram_to_json(hold.keepalive),
         "active_ms": hold.active.summary_ms(),
-        "active_histogram": histogram_to_json(hold.active),
-        "survival": [{"age_s": point.age_s, "share": finite(point.share)} for point in hold.survival()],
-        "timeline": [_interval(interval) for interval in hold.intervals],
         "base_rss_bytes": hold.base_rss_bytes,
         "held_rss_bytes": hold.held_rss_bytes,
         "client_bytes_each": rounded(hold.client_bytes_each),
@@ -93,7 +101,6 @@ def _reconnects(stats: BenchStats) -> JsonObject:
         "errors": errors_by_name(stats.errors),
         "failures": failures_to_json(stats),
         "latency_ms": stats.latency.summary_ms(),
-        "histogram": histogram_to_json(stats.latency),
     }
 
 

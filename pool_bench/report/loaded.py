@@ -94,7 +94,15 @@ class LoadedTarget:
 
 @dataclass(frozen=True, slots=True)
 class LoadedRun:
-    """One setting, measured once."""
+    """One setting, measured once.
+
+    Attributes:
+        rate: operations due a second, None in a closed loop.
+        scenario: what a pool had to go through, "" where there is none to choose.
+        round: which repetition of its setting it is, from 1; None where settings are measured once.
+        setting: how it differs from the session's other settings, "" where it does not.
+        target: printable names of its targets, "" in files of older versions.
+    """
 
     label: str
     concurrency: int
@@ -120,6 +128,11 @@ class LoadedRun:
     hold: LoadedHold | None = None
     server_side: LoadedServerSide | None = None
     open_loop: LoadedOpenLoop | None = None
+    rate: float | None = None
+    scenario: str = ""
+    round: int | None = None
+    setting: str = ""
+    target: str = ""
 
     @property
     def attempts(self) -> int:
@@ -148,6 +161,8 @@ class LoadedResult:
     server: Mapping[str, str]
     runs: tuple[LoadedRun, ...] = field(default=())
     find_max: LoadedSearch | None = None
+    host: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -205,7 +220,17 @@ def _result(fields: Fields, source: str) -> LoadedResult:
         server={key: str(server.get(key)) for key in server},
         runs=runs,
         find_max=read_search(fields.fields("find_max"), len(runs)) if fields.has("find_max") else None,
+        host=_words(fields, "host"),
+        config=_words(fields, "config"),
     )
+
+
+def _words(fields: Fields, key: str) -> dict[str, str]:
+    """The plain values of an object as text; those that are null, or objects themselves, are left out."""
+    if not fields.has(key):
+        return {}
+    inner = fields.fields(key)
+    return {name: str(inner.get(name)) for name in inner if isinstance(inner.get(name), str | int | float)}
 
 
 def _run(fields: Fields) -> LoadedRun:
@@ -246,6 +271,11 @@ def _run(fields: Fields) -> LoadedRun:
         hold=read_hold(fields.fields("hold")) if fields.has("hold") else None,
         server_side=read_server_side(fields.fields("server_side")) if fields.has("server_side") else None,
         open_loop=read_open_loop(fields),
+        rate=fields.optional_number("rate") if fields.has("rate") else None,
+        scenario=fields.text("scenario") if fields.has("scenario") else "",
+        round=fields.count("round") if fields.has("round") else None,
+        setting=fields.text("setting") if fields.has("setting") else "",
+        target=fields.text("target") if fields.has("target") else "",
     )
 
 

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Final, Literal
 from pool_bench.errors import UsageError
 from pool_bench.report.files import write_atomically
 from pool_bench.report.loaded import LoadedResult, LoadedSearch
+from pool_bench.report.rounds import by_setting
 
 if TYPE_CHECKING:
+    from pool_bench.report.compare import Comparison
     from pool_bench.report.plot_parts import Sheet
 
 Format = Literal["png", "svg"]
@@ -109,6 +111,7 @@ def plot(results: Sequence[LoadedResult], *, file_format: Format = "png") -> byt
             raise UsageError(f"{result.source} holds no run to plot")
     if not results:
         raise UsageError("no result file to plot")
+    results = [part for result in results for part in by_setting(result)]
     if any(run.hold is not None for result in results for run in result.runs):
         return plot_hold(results, file_format=file_format)
     if len(results) == 1 and results[0].find_max is not None and results[0].find_max.steps:
@@ -127,6 +130,23 @@ def save_plot(path: Path, results: Sequence[LoadedResult]) -> None:
         UsageError: wrong suffix, nothing to draw, or the path cannot be written.
     """
     write_atomically(path, plot(results, file_format=plot_format(path)))
+
+
+def save_differences(path: Path, comparisons: "Sequence[Comparison]") -> None:
+    """Draw the changes of `comparisons` with their intervals and write the picture to `path`.
+
+    Raises:
+        UsageError: wrong suffix, nothing to draw, or the path cannot be written.
+    """
+    if not any(comparison.pairs for comparison in comparisons):
+        raise UsageError("there is no setting in common to draw")
+
+    def draw() -> "Sheet":
+        from pool_bench.report.plot_differences import draw_differences
+
+        return draw_differences(comparisons)
+
+    write_atomically(path, _render(draw, plot_format(path)))
 
 
 def _render(draw: "Callable[[], Sheet]", file_format: Format) -> bytes:

@@ -14,7 +14,7 @@ from typing import Final
 
 from pool_bench.errors import UsageError
 from pool_bench.report.files import check_writable, write_atomically
-from pool_bench.report.hold_results import hold_to_json, server_side_to_json
+from pool_bench.report.hold_results import hold_numbers, hold_to_json, server_side_to_json
 from pool_bench.report.json_parts import (
     JsonObject,
     JsonValue,
@@ -25,7 +25,7 @@ from pool_bench.report.json_parts import (
 )
 from pool_bench.report.loaded import SCHEMA, LoadedResult, load_result, parse_result
 from pool_bench.report.search_results import search_to_json
-from pool_bench.runs import RunResult, Session
+from pool_bench.runs import Judged, RunResult, Session
 from pool_bench.stats import BenchStats, Interval, errors_by_name
 
 __all__ = [
@@ -36,6 +36,8 @@ __all__ = [
     "dumps",
     "from_session",
     "load_result",
+    "run_numbers",
+    "run_to_json",
     "session_to_json",
     "write_json",
 ]
@@ -56,11 +58,12 @@ def session_to_json(session: Session) -> JsonObject:
         "target": session.targets[0] if session.targets else "",
         "targets": list(session.targets),
         "server": dict(session.server),
+        "thresholds": [_judged(one) for one in session.thresholds],
         "host": _host(session.runs),
         "config": {
             key: finite(value) if isinstance(value, float) else value for key, value in session.config.items()
         },
-        "runs": [_run(run) for run in session.runs],
+        "runs": [run_to_json(run) for run in session.runs],
         **({} if session.find_max is None else {"find_max": search_to_json(session.find_max)}),
     }
 
@@ -109,7 +112,30 @@ def default_path(output_dir: Path, session: Session, *, levels: Sequence[int] = 
     raise UsageError(f"{output_dir} is full of files named {stem}-N.json")
 
 
-def _run(run: RunResult) -> JsonObject:
+def run_to_json(run: RunResult) -> JsonObject:
+    """One entry of `runs`."""
+    content = run_numbers(run)
+    content["phase_histograms"] = {
+        str(phase): histogram_to_json(histogram) for phase, histogram in sorted(run.total.phases.items())
+    }
+    content["histogram"] = histogram_to_json(run.total.latency)
+    content["failure_histogram"] = histogram_to_json(run.total.failure_latency)
+    if run.rate is not None:
+        content |= _open_loop_histograms(run.total)
+    content["timeline"] = [
+        _interval(interval, open_loop=run.rate is not None) for interval in run.total.intervals
+    ]
+    if run.hold is not None:
+        content["hold"] = hold_to_json(run.hold, connections=run.concurrency)
+    if len(run.per_target) > 1:
+        content["targets"] = [
+            _target(run, name, stats) for name, stats in zip(run.targets, run.per_target, strict=True)
+        ]
+    return content
+
+
+def run_numbers(run: RunResult) -> JsonObject:
+    """An entry of `runs` without histograms and timelines: cheap enough for every second of a run."""
     total = run.total
     content: JsonObject = {
         "label": run.label,
@@ -117,6 +143,9 @@ def _run(run: RunResult) -> JsonObject:
         "rate": rounded(run.rate),
         "processes": run.client.processes,
         "driver": run.driver,
+        "target": ", ".join(run.targets),
+        "round": run.round,
+        "setting": run.setting,
         "warmup_s": rounded(run.warmup_s),
         "duration_s": rounded(run.duration_s),
         "interrupted": run.interrupted,
@@ -133,25 +162,28 @@ def _run(run: RunResult) -> JsonObject:
             str(phase): histogram.summary_ms() for phase, histogram in sorted(total.phases.items())
         },
         "warmup": {"ok": run.warmup.ok, "failed": run.warmup.failed},
-        "histogram": histogram_to_json(total.latency),
-        "phase_histograms": {
-            str(phase): histogram_to_json(histogram) for phase, histogram in sorted(total.phases.items())
-        },
-        "failure_histogram": histogram_to_json(total.failure_latency),
-        "timeline": [_interval(interval, open_loop=run.rate is not None) for interval in total.intervals],
         "client": _client(run),
     }
     if run.rate is not None:
         content |= _open_loop(total)
     if run.hold is not None:
-        content["hold"] = hold_to_json(run.hold, connections=run.concurrency)
+        content["hold"] = hold_numbers(run.hold, connections=run.concurrency)
     if run.server_side is not None:
         content["server_side"] = server_side_to_json(run.server_side)
-    if len(run.per_target) > 1:
-        content["targets"] = [
-            _target(run, name, stats) for name, stats in zip(run.targets, run.per_target, strict=True)
-        ]
     return content
+
+
+def _judged(one: Judged) -> JsonObject:
+    return {
+        "text": one.text,
+        "field": one.field,
+        "value": finite(one.value),
+        "limit": finite(one.limit),
+        "unit": one.unit,
+        "ok": one.ok,
+        "run": one.run,
+        "round": one.round,
+    }
 
 
 def _open_loop(stats: BenchStats) -> JsonObject:
@@ -161,6 +193,11 @@ def _open_loop(stats: BenchStats) -> JsonObject:
         "dropped": stats.dropped,
         "service_ms": stats.service.summary_ms(),
         "schedule_error_ms": stats.schedule_error.summary_ms(),
+    }
+
+
+def _open_loop_histograms(stats: BenchStats) -> JsonObject:
+    return {
         "service_histogram": histogram_to_json(stats.service),
         "schedule_error_histogram": histogram_to_json(stats.schedule_error),
     }
@@ -180,7 +217,7 @@ def _target(run: RunResult, name: str, stats: BenchStats) -> JsonObject:
         "histogram": histogram_to_json(stats.latency),
     }
     if run.rate is not None:
-        content |= _open_loop(stats)
+        content |= _open_loop(stats) | _open_loop_histograms(stats)
     return content
 
 
