@@ -21,7 +21,7 @@ from pool_bench.report.plots import save_plot
 from pool_bench.report.text import colour_wanted
 from pool_bench.report.thresholds import Threshold, Watch, judge_run, threshold_lines
 from pool_bench.report.views import LiveView, QuietView
-from pool_bench.runs import Limit, RunResult, Session, Snapshot
+from pool_bench.runs import Limit, Session, Snapshot
 
 
 @dataclass(slots=True)
@@ -79,16 +79,17 @@ class Work:
             # What it had measured until then is as good as after an interruption.
             run.result.interrupted = True
             if run.result.total.attempts:
-                self._keep(run.result)
+                self.session.runs.append(run.result)
             raise
         finally:
             self.view.end_run()
-        self._keep(run.result)
+        self.session.runs.append(run.result)
         self.session.finished_at = datetime.now(UTC)
 
-    def _keep(self, result: RunResult) -> None:
-        self.session.runs.append(result)
-        self.session.thresholds += judge_run(self.thresholds, result)
+    def _judge(self) -> None:
+        # Only now: what was seen of the server is added to a run after it has ended.
+        runs = self.session.runs
+        self.session.thresholds = [one for run in runs for one in judge_run(self.thresholds, run)]
 
     def print(self, text: str) -> None:
         """Print a summary or a table where people read."""
@@ -120,6 +121,7 @@ class Work:
         if path is None and output.save:
             path = self._json_path = self._json_path or self._default_path()
         if path is not None:
+            self._judge()
             results.write_json(path, results.session_to_json(self.session))
             self.written.append(path)
 
@@ -154,6 +156,7 @@ class Work:
                 tell("stopped before anything was measured")
             return
         session.interrupted = self.stop.requested
+        self._judge()
         if session.thresholds:
             self.print(threshold_lines(session.thresholds, colour=colour_wanted(self.text)))
         self._write_result_somewhere()

@@ -16,12 +16,22 @@ from typing import Final
 
 from pool_bench.report.compare_figures import Resampled, Round, Sampled
 from pool_bench.report.compare_rounds import all_of, dropped_round, keepalive_round, measured_round
-from pool_bench.report.compare_verdict import Figure, Quantity, Scale, Verdict, judge, unjudged
+from pool_bench.report.compare_verdict import (
+    SMALLEST_SHARE,
+    Figure,
+    Quantity,
+    Scale,
+    Verdict,
+    judge,
+    unjudged,
+)
 from pool_bench.report.loaded import LoadedResult, LoadedRun
 from pool_bench.stats import Histogram
 
 CONFIDENCE: Final = 0.95
 SHORTEST_S: Final = 10.0
+# A share that differs by this much without being shown to differ gets an explanation.
+_WORTH_A_NOTE: Final = 0.01
 
 
 class Obstacle(StrEnum):
@@ -107,15 +117,20 @@ class Pair:
         return one if one == other else f"{one} / {other}"
 
     def regressions(self, share: float) -> list[Figure]:
-        """Figures that are worse by at least `share` (0 to 1) as measured; more failures always count."""
+        """Figures that are worse by at least `share` (0 to 1).
+
+        Failures and drops count in any size where they are shown to be more, and from `share` on even
+        where they came in so few moments that an interval says nothing.
+        """
         if self.verdict is Verdict.NOT_COMPARABLE:
             return []
-        return [
-            figure
-            for figure in self.figures
-            if figure.verdict is Verdict.WORSE
-            and (figure.size >= share or figure.quantity.scale is Scale.SHARE)
-        ]
+        return [figure for figure in self.figures if _is_regression(figure, share)]
+
+
+def _is_regression(figure: Figure, share: float) -> bool:
+    if figure.quantity.scale is Scale.SHARE:
+        return figure.verdict is Verdict.WORSE or (figure.change or 0.0) >= max(share, SMALLEST_SHARE)
+    return figure.verdict is Verdict.WORSE and figure.size >= share
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +199,11 @@ def compare_settings(
     figures = _figures(base, new)
     verdict = Verdict.NOT_COMPARABLE if obstructions else _overall(figures)
     notes = [f"allowed: {one.words}" for one in allowed]
+    notes += [
+        f"{one.quantity.name}: the difference comes from too few moments of the runs to show a tendency"
+        for one in figures
+        if one.quantity.scale is Scale.SHARE and one.verdict is Verdict.SAME and one.size >= _WORTH_A_NOTE
+    ]
     return Pair(base, new, figures, verdict, obstructions, tuple(notes))
 
 

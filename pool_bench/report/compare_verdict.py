@@ -100,7 +100,10 @@ def judge(quantity: Quantity, base: Sampled, new: Sampled, *, confidence: float,
         between = base.between + new.between
     width = half_width(combined(base.within + new.within, between), confidence)
     ends = (difference, difference - width, difference + width)
-    change, low, high = map(_share_of_base, ends) if quantity.scale is Scale.RATIO else ends
+    if quantity.scale is Scale.RATIO:
+        change, low, high = map(_share_of_base, ends)
+    else:
+        change, low, high = (min(max(end, -1.0), 1.0) for end in ends)
     return Figure(quantity, base.value, new.value, change, low, high, _verdict(quantity, low, high))
 
 

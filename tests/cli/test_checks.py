@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pool_bench.servers.postgres import EmbeddedPostgres
-from tests.cli.tool import load, only, run_tool
+from tests.cli.tool import environment, load, only, run_tool
 
 SHORT = ("--duration", "1s", "--warmup", "0", "--concurrency", "4")
 
@@ -130,3 +132,25 @@ def test_settings_in_turn_are_compared_in_one_session(tmp_path: Path, embedded: 
     assert "too short: 2" in outcome.stdout
     assert any(shown in run["setting"] for run in result["runs"])
     assert only(tmp_path / "results", "*.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_held_connections_are_judged_with_what_was_seen_of_the_server(
+    tmp_path: Path, embedded: EmbeddedPostgres
+) -> None:
+    conditions = ("held>=5", "dropped==0", "keepalive.p99<60s", "server_side.max_connections==100", "held<5")
+    arguments = ["--url", embedded.url, "-n", "5", "-d", "2s", "-k", "500ms", "--no-save", "--json", "h.json"]
+    for condition in conditions:
+        arguments += ["--threshold", condition]
+    done = subprocess.run(
+        [sys.executable, "-m", "pg_connection_load", *arguments, "--summary", "h.md"],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        cwd=tmp_path,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    judged = load(tmp_path / "h.json")["thresholds"]
+    assert {one["text"]: one["ok"] for one in judged} == {text: text != "held<5" for text in conditions}
+    assert "### Held connections" in (tmp_path / "h.md").read_text()

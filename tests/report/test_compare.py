@@ -210,6 +210,11 @@ def test_held_connections_are_compared_by_opening_keep_alive_and_drops() -> None
     assert dropped.base == 0.0
     assert dropped.new is not None
     assert dropped.new > 0.4
+    # All were dropped in one moment: no tendency, but nothing that a gate lets pass.
+    assert dropped.verdict is Verdict.SAME
+    assert any("too few moments" in note for note in pair.notes)
+    assert pair.regressions(0.05) == [dropped]
+    assert not pair.regressions(0.9)
     refused = compare(loaded_hold(all_refused()), loaded_hold(all_refused()))
     assert obstacles(refused) == {Obstacle.EMPTY}
 
