@@ -33,12 +33,30 @@ class _Options(TypedDict):
 
 
 class AsyncpgConnection:
-    """One asyncpg connection behind the driver protocol."""
+    """One asyncpg connection behind the driver protocol.
 
-    __slots__ = ("raw",)
+    Attributes:
+        touched: whether it was used since somebody last set this to False.
+    """
+
+    __slots__ = ("_raw", "touched")
 
     def __init__(self, raw: "asyncpg.Connection") -> None:
-        self.raw = raw
+        self._raw = raw
+        self.touched = True
+
+    @property
+    def raw(self) -> "asyncpg.Connection":
+        """asyncpg's own object; to ask for it counts as use."""
+        self.touched = True
+        return self._raw
+
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open, by the server's last ReadyForQuery."""
+        if self._raw.is_closed():
+            return False
+        is_open: bool = self._raw.is_in_transaction()
+        return is_open
 
     async def ping(self) -> None:
         """`SELECT 1` by the simple protocol."""
@@ -61,17 +79,17 @@ class AsyncpgConnection:
     async def close(self) -> None:
         """Send Terminate and wait until the transport is gone."""
         try:
-            await self.raw.close()
+            await self._raw.close()
         except Exception:
-            self.raw.terminate()
+            self._raw.terminate()
 
     def terminate(self) -> None:
         """Drop the transport."""
-        self.raw.terminate()
+        self._raw.terminate()
 
     def is_closed(self) -> bool:
         """Whether asyncpg knows it to be closed."""
-        closed: bool = self.raw.is_closed()
+        closed: bool = self._raw.is_closed()
         return closed
 
     def watch(self, lost: Callable[[ConnectError], None]) -> None:
@@ -80,7 +98,7 @@ class AsyncpgConnection:
         An idle asyncpg connection throws away what its server says before it ends it, so what arrives
         is looked at on its way to asyncpg.
         """
-        self.raw._transport.set_protocol(_Overhear(self.raw._protocol, lost))
+        self._raw._transport.set_protocol(_Overhear(self._raw._protocol, lost))
 
 
 class _Overhear(asyncio.Protocol):

@@ -39,14 +39,30 @@ _KIND_BY_TEXT: Final = (
 
 
 class PsycopgConnection:
-    """One psycopg connection behind the driver protocol."""
+    """One psycopg connection behind the driver protocol.
 
-    __slots__ = ("_lost", "_watched_fd", "raw")
+    Attributes:
+        touched: whether it was used since somebody last set this to False.
+    """
+
+    __slots__ = ("_lost", "_raw", "_watched_fd", "touched")
 
     def __init__(self, raw: "psycopg.AsyncConnection[tuple[object, ...]]") -> None:
-        self.raw = raw
+        self._raw = raw
+        self.touched = True
         self._lost: Callable[[ConnectError], None] | None = None
         self._watched_fd = -1
+
+    @property
+    def raw(self) -> "psycopg.AsyncConnection[tuple[object, ...]]":
+        """psycopg's own object; to ask for it counts as use."""
+        self.touched = True
+        return self._raw
+
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open, or a command under way, as libpq knows."""
+        # IDLE is 0 (libpq-fe.h, PGTransactionStatusType), and so the only one that is false.
+        return bool(self._raw.pgconn.transaction_status)
 
     async def ping(self) -> None:
         """`SELECT 1`."""
@@ -78,26 +94,26 @@ class PsycopgConnection:
     async def close(self) -> None:
         """Send Terminate and close the socket without waiting for the server, as libpq does."""
         self._ignore()
-        await self.raw.close()
+        await self._raw.close()
 
     def terminate(self) -> None:
         """Close the socket."""
         self._ignore()
-        self.raw.pgconn.finish()
+        self._raw.pgconn.finish()
 
     def is_closed(self) -> bool:
         """Whether psycopg knows it to be closed."""
-        return self.raw.closed
+        return self._raw.closed
 
     def watch(self, lost: Callable[[ConnectError], None]) -> None:
         """Call `lost` once when the connection ends; psycopg itself looks only when it is asked something."""
         self._lost = lost
-        self.raw.add_notice_handler(self._noticed)
+        self._raw.add_notice_handler(self._noticed)
         self._listen()
 
     def _listen(self) -> None:
-        if self._lost is not None and not self.raw.closed:
-            self._watched_fd = self.raw.fileno()
+        if self._lost is not None and not self._raw.closed:
+            self._watched_fd = self._raw.fileno()
             asyncio.get_running_loop().add_reader(self._watched_fd, self._readable)
 
     def _ignore(self) -> None:
@@ -109,7 +125,7 @@ class PsycopgConnection:
     def _readable(self) -> None:
         import psycopg
 
-        pgconn = self.raw.pgconn
+        pgconn = self._raw.pgconn
         try:
             pgconn.consume_input()
             pgconn.is_busy()  # makes libpq read what it has taken in, notices included

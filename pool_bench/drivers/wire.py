@@ -34,9 +34,10 @@ class WireConnection:
     Attributes:
         parameters: what the server reported at start-up, by name.
         backend_pid: process number by BackendKeyData, None where none was sent.
+        touched: whether it was used since somebody last set this to False.
     """
 
-    __slots__ = ("_dial", "_reads", "_sock", "_wire", "backend_pid", "parameters")
+    __slots__ = ("_dial", "_reads", "_sock", "_wire", "backend_pid", "parameters", "touched")
 
     def __init__(self, dial: Dial) -> None:
         assert dial.sock is not None  # noqa: S101  # a dial that is ready has its socket
@@ -44,6 +45,7 @@ class WireConnection:
         self._sock = dial.sock
         self._wire: Connection = dial.wire
         self._reads = 0
+        self.touched = True
         self.parameters = dial.parameters or {}
         self.backend_pid = dial.backend.pid if dial.backend is not None else None
 
@@ -91,6 +93,7 @@ class WireConnection:
         Raises:
             ConnectError: it failed, or the connection was lost.
         """
+        self.touched = True
         if self.is_closed():
             raise ConnectError(FailureKind.CLOSED, Phase.QUERY, "the connection is closed")
         try:

@@ -1,0 +1,231 @@
+"""What the pool does with a connection that nobody has: prove it, reset it, end it.
+
+All of it runs as jobs. A connection that fails in any of this is dropped without a word, since a polite
+end would wait for the very server that has let us down; a healthy one that is only too old or too many
+is closed politely.
+"""
+
+from collections.abc import Callable
+from typing import Final, Generic
+
+from pool_bench.pool.connections import C, as_executable, terminate, transaction_state
+from pool_bench.pool.context import PoolContext
+from pool_bench.pool.events import EventKind
+from pool_bench.pool.settling import Settling
+from pool_bench.pool.slots import FOR_EVER, Slot, SlotState
+
+# Multiples of the golden ratio spread evenly over an interval however many there are (Weyl), where random
+# numbers would cluster.
+_GOLDEN: Final = 0.6180339887498949
+
+
+class Care(Generic[C]):
+    """Looks after the connections of one pool.
+
+    Args:
+        changed: called whenever a connection has become free or is gone.
+
+    Attributes:
+        closing: the pool is being closed: whatever comes back is ended.
+    """
+
+    __slots__ = ("_changed", "_ctx", "_max_uses", "_policy", "_window_ns", "closing")
+
+    def __init__(self, ctx: PoolContext[C], changed: Callable[[], None]) -> None:
+        config = ctx.config
+        self._ctx = ctx
+        self._changed = changed
+        self._policy = config.reset_policy
+        self._max_uses = config.max_uses or FOR_EVER
+        idle_s = config.validate_after_idle
+        self._window_ns = None if idle_s is None else round(idle_s * 1e9)
+        self.closing = False
+
+    def admit(self, conn: C) -> Slot[C]:
+        """A slot for a connection that was just opened; it is busy."""
+        ctx = self._ctx
+        now_ns = ctx.clock()
+        ctx.counters.created += 1
+        slot = Slot(conn, ctx.counters.created, now_ns)
+        lifetime = ctx.config.max_lifetime
+        if lifetime is not None:
+            spread = (slot.number * _GOLDEN + ctx.rng.random() / 16) % 1.0
+            lifetime *= 1.0 - ctx.config.max_lifetime_jitter * spread
+            slot.expires_ns = now_ns + round(lifetime * 1e9)
+        self.prove(slot, now_ns)
+        ctx.core.add(slot)
+        return slot
+
+    def prove(self, slot: Slot[C], now_ns: int) -> None:
+        """The connection has shown that it works, and is as new."""
+        slot.proven_ns = now_ns
+        slot.suspect = False
+        slot.fresh_until_ns = FOR_EVER if self._window_ns is None else now_ns + self._window_ns
+        if slot.tracker is not None:
+            slot.tracker.touched = False
+
+    def spent(self, slot: Slot[C], now_ns: int) -> str | None:
+        """Why the connection should be replaced although it works, None where it should not."""
+        if self.closing:
+            return "the pool is closed"
+        if now_ns >= slot.expires_ns:
+            return "it is past its lifetime"
+        if slot.uses >= self._max_uses:
+            return f"it was leased {slot.uses} times"
+        return None
+
+    def give_back(self, slot: Slot[C], now_ns: int) -> None:
+        """A leased slot has come back: make it available by the shortest way that leaves it clean."""
+        if slot.is_closed():
+            self._fail(slot, EventKind.RESET_FAILED, "it came back closed")
+        elif self.closing:
+            self.retire(slot, "the pool is closed")
+        elif slot.tracker is not None and not slot.tracker.touched:
+            if self._ctx.core.waiters and now_ns >= slot.fresh_until_ns:
+                self.check(slot, now_ns, ping=True)
+            else:
+                self.make_available(slot, now_ns)
+        elif self._policy == "always":
+            self._reset(slot, now_ns)
+        else:
+            in_transaction = transaction_state(slot.conn)
+            if in_transaction is not False and self._policy == "transaction":
+                self._reset(slot, now_ns)
+            elif in_transaction:
+                self._fail(slot, EventKind.RESET_FAILED, "it came back inside a transaction")
+            elif slot.suspect:
+                self.check(slot, now_ns, ping=True)
+            else:
+                self.prove(slot, now_ns)
+                self.make_available(slot, now_ns)
+
+    def make_available(self, slot: Slot[C], now_ns: int, *, coldest: bool = False) -> None:
+        """Hand on a clean slot that is not idle, unless it is spent."""
+        reason = self.spent(slot, now_ns)
+        if reason is not None:
+            self.retire(slot, reason)
+            return
+        self._ctx.core.put(slot, now_ns, coldest=coldest)
+        self._changed()
+
+    def check(self, slot: Slot[C], now_ns: int, *, ping: bool, coldest: bool = False) -> None:
+        """Find out whether a slot that is not idle any more works, then make it available.
+
+        Args:
+            ping: validate for a caller; else the periodic check with its own query and limit.
+        """
+        ctx, config = self._ctx, self._ctx.config
+        ctx.core.occupy(slot, now_ns)
+        conn = slot.conn
+        query = None if ping else config.health_check_query
+
+        async def work() -> None:
+            if query is None:
+                await conn.ping()
+            else:
+                await as_executable(conn, "health_check_query").execute(query)
+
+        def done(_result: object, error: BaseException | None) -> None:
+            if slot.state is not SlotState.BUSY:
+                return
+            if error is not None:
+                ctx.counters.health_check_failures += 1
+                self._fail(slot, EventKind.HEALTH_CHECK_FAILED, f"it failed a check ({describe(error)})")
+                return
+            ended_ns = ctx.clock()
+            self.prove(slot, ended_ns)
+            self.make_available(slot, ended_ns, coldest=coldest)
+
+        limit_s = config.validate_timeout if ping else config.health_check_timeout
+        ctx.jobs.start("check", work(), limit_s, done)
+
+    def _reset(self, slot: Slot[C], now_ns: int) -> None:
+        ctx = self._ctx
+        conn = slot.conn
+        ctx.core.occupy(slot, now_ns)
+        session = ctx.session
+
+        async def work() -> None:
+            await conn.reset()
+            for sql in session:
+                await as_executable(conn, "session_sql").execute(sql)
+
+        def done(_result: object, error: BaseException | None) -> None:
+            if slot.state is not SlotState.BUSY:
+                return
+            if error is not None:
+                self._fail(slot, EventKind.RESET_FAILED, f"it could not be reset ({describe(error)})")
+                return
+            ended_ns = ctx.clock()
+            self.prove(slot, ended_ns)
+            self.make_available(slot, ended_ns)
+
+        ctx.jobs.start("reset", work(), ctx.config.reset_timeout, done)
+
+    def _fail(self, slot: Slot[C], kind: EventKind, why: str) -> None:
+        if kind is EventKind.RESET_FAILED:
+            self._ctx.counters.reset_failures += 1
+        self._ctx.core.distrust_idle()
+        self._ctx.tell(kind, f"connection {slot.number} is replaced: {why}", slot.number)
+        self.drop(slot, why)
+
+    def drop(self, slot: Slot[C], why: str) -> None:
+        """End a connection that is not idle any more, at once."""
+        core = self._ctx.core
+        core.begin_closing(slot)
+        terminate(slot.conn)
+        if slot.is_closed():
+            self._gone(slot, why)
+        else:
+            # Without a way to drop it, its own end has to do.
+            self._close(slot, why)
+
+    def retire(self, slot: Slot[C], why: str) -> None:
+        """End a connection that is not idle any more, politely."""
+        self._ctx.core.begin_closing(slot)
+        self._close(slot, why)
+
+    def _close(self, slot: Slot[C], why: str) -> None:
+        conn = slot.conn
+
+        async def work() -> None:
+            await conn.close()
+
+        def done(_result: object, error: BaseException | None) -> None:
+            if slot.state is not SlotState.CLOSING:
+                return
+            if error is not None:
+                terminate(conn)
+            self._gone(slot, why)
+
+        self._ctx.jobs.start("close", work(), self._ctx.config.close_timeout, done)
+
+    def _gone(self, slot: Slot[C], why: str) -> None:
+        self._ctx.core.remove(slot)
+        self._ctx.tell(EventKind.CONNECTION_CLOSED, f"connection {slot.number} is closed: {why}", slot.number)
+        self._changed()
+
+    async def end_all(self, timeout_s: float, settling: Settling) -> None:
+        """End all connections as they become free; after `timeout_s` seconds, drop those that are left."""
+        core, jobs = self._ctx.core, self._ctx.jobs
+        why = "the pool is closed"
+        self.closing = True
+        jobs.abandon_all("connect")
+        try:
+            while core.idle:
+                self.retire(core.idle.pop(), why)
+            await settling.wait(timeout_s, lambda: not core.slots)
+        finally:
+            # Also where the loop is being shut down and does not let us wait.
+            for slot in list(core.slots.values()):
+                slot.revoked = True
+                if slot.state is not SlotState.CLOSING:
+                    self.drop(slot, why)
+            jobs.abandon_all()
+
+
+def describe(error: BaseException) -> str:
+    """An error in a few words."""
+    if isinstance(error, TimeoutError) and not str(error):
+        return "no answer in time"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,0 +1,99 @@
+"""What a pool needs of connections and of what opens them.
+
+Everything is structural: the drivers of this package fit as they are, and so does any object with
+these methods. What is optional is found out once for each connection, when it is opened.
+"""
+
+from typing import Protocol, TypeVar, runtime_checkable
+
+
+class PooledConnection(Protocol):
+    """A connection that a pool can keep. Any exception of `ping` or `reset` ends its use."""
+
+    async def ping(self) -> None:
+        """Make one cheap round trip."""
+
+    async def reset(self) -> None:
+        """Give back the session as new: no transaction, no settings, no locks."""
+
+    async def close(self) -> None:
+        """End the connection politely."""
+
+    def is_closed(self) -> bool:
+        """True where the connection is known to be unusable; does no I/O."""
+
+
+C = TypeVar("C", bound=PooledConnection)
+C_co = TypeVar("C_co", bound=PooledConnection, covariant=True)
+
+
+class Connector(Protocol[C_co]):
+    """Opens connections; `pool_bench.drivers.base.Driver` is one."""
+
+    async def connect(self) -> C_co:
+        """Open one connection; the pool bounds the time. Any exception is a failed connect."""
+
+
+@runtime_checkable
+class Terminable(Protocol):
+    """A connection that can be dropped without waiting."""
+
+    def terminate(self) -> None:
+        """End the connection at once, without a word to the server; never raises or waits."""
+
+
+@runtime_checkable
+class Executable(Protocol):
+    """A connection that runs SQL given as text."""
+
+    async def execute(self, sql: str) -> object:
+        """Run `sql`."""
+
+
+@runtime_checkable
+class Tracked(Protocol):
+    """A connection that knows whether it was used.
+
+    Attributes:
+        touched: set by the connection when anything is asked of it; cleared by the pool.
+    """
+
+    touched: bool
+
+
+@runtime_checkable
+class Transactional(Protocol):
+    """A connection that knows, without asking the server, whether a transaction is open."""
+
+    def in_transaction(self) -> bool:
+        """True inside a transaction, a failed one included."""
+
+
+def terminate(connection: object) -> None:
+    """Drop `connection` at once where it can be dropped; whatever that raises is of no interest."""
+    if isinstance(connection, Terminable):
+        try:
+            connection.terminate()
+        except Exception:
+            return
+
+
+def as_executable(connection: object, what_for: str) -> Executable:
+    """`connection`, as one that runs SQL.
+
+    Raises:
+        TypeError: it does not; the message names what needs it.
+    """
+    if not isinstance(connection, Executable):
+        raise TypeError(f"{what_for} needs connections that can execute")
+    return connection
+
+
+def as_tracked(connection: object) -> Tracked | None:
+    """`connection`, where it can tell whether it was used."""
+    return connection if isinstance(connection, Tracked) else None
+
+
+def transaction_state(connection: object) -> bool | None:
+    """Whether a transaction is open on `connection`, None where that cannot be known."""
+    return connection.in_transaction() if isinstance(connection, Transactional) else None

@@ -1,0 +1,164 @@
+"""Who has which connection and who gets the next one: the decisions, without I/O and without a clock.
+
+Idle connections are a stack: what was used last is used first, so that those a burst left behind grow
+old at its bottom and can be closed. Waiters are a queue, and nobody overtakes it: while there is one,
+every connection that becomes free goes to the first that accepts it.
+
+A connection counts as one from the moment it begins to be opened until its end is over, so the server
+never sees more than `max_size` of them.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from typing import Generic
+
+from pool_bench.pool.connections import C
+from pool_bench.pool.slots import Slot, SlotState
+from pool_bench.pool.waiting import Waiter
+
+# What the pool has been busy with for longer is not counted on any more.
+_PATIENCE_NS = 500_000_000
+
+
+class PoolCore(Generic[C]):
+    """Slots, idle stack, waiters and sizes of one pool.
+
+    Attributes:
+        slots: all, by the identity of their connection.
+        idle: leasable slots, the longest idle first.
+        waiters: callers in order of arrival.
+        busy: slots the pool is checking or resetting.
+        closing: number of slots on their way out.
+        opening: number of connections being opened.
+        floor: connections to keep.
+        handing_out: False while the pool is paused: what is free then becomes idle.
+    """
+
+    __slots__ = (
+        "busy",
+        "closing",
+        "floor",
+        "handing_out",
+        "idle",
+        "max_size",
+        "opening",
+        "peak_size",
+        "peak_waiters",
+        "slots",
+        "waiters",
+    )
+
+    def __init__(self, floor: int, max_size: int) -> None:
+        self.slots: dict[int, Slot[C]] = {}
+        self.idle: deque[Slot[C]] = deque()
+        self.waiters: OrderedDict[Waiter[C], None] = OrderedDict()
+        self.busy: set[Slot[C]] = set()
+        self.closing = 0
+        self.opening = 0
+        self.floor = floor
+        self.max_size = max_size
+        self.handing_out = True
+        self.peak_size = 0
+        self.peak_waiters = 0
+
+    @property
+    def size(self) -> int:
+        """Connections, those being opened and closed included."""
+        return len(self.slots) + self.opening
+
+    @property
+    def in_use(self) -> int:
+        """Connections that are leased."""
+        return len(self.slots) - len(self.idle) - len(self.busy) - self.closing
+
+    @property
+    def live(self) -> int:
+        """Connections that are, or will be, of use to somebody."""
+        return len(self.slots) - self.closing
+
+    def leased(self) -> Iterator[Slot[C]]:
+        """The slots that are leased."""
+        return (slot for slot in self.slots.values() if slot.state is SlotState.LEASED)
+
+    def add(self, slot: Slot[C]) -> None:
+        """Take in a connection that was just opened; it is busy until it is put."""
+        self.slots[id(slot.conn)] = slot
+        self.busy.add(slot)
+
+    def note_size(self) -> None:
+        """Remember the greatest size."""
+        self.peak_size = max(self.peak_size, self.size)
+
+    def put(self, slot: Slot[C], now_ns: int, *, coldest: bool = False) -> bool:
+        """Make a busy or leased slot available; returns whether a waiter took it.
+
+        Args:
+            coldest: put it below the other idle ones, because nobody has used it.
+        """
+        self.busy.discard(slot)
+        waiters = self.waiters
+        while waiters and self.handing_out:
+            waiter, _ = waiters.popitem(last=False)
+            if waiter.offer(slot):
+                slot.state = SlotState.LEASED
+                slot.owner = waiter.task
+                slot.stack = waiter.stack
+                slot.acquired_ns = now_ns
+                slot.uses += 1
+                return True
+        slot.state = SlotState.IDLE
+        slot.owner = None
+        slot.stack = None
+        if coldest:
+            self.idle.appendleft(slot)
+        else:
+            slot.idle_since_ns = now_ns
+            self.idle.append(slot)
+        return False
+
+    def occupy(self, slot: Slot[C], now_ns: int) -> None:
+        """The pool takes a slot for itself that is leased, or was just taken from the idle ones."""
+        slot.state = SlotState.BUSY
+        slot.owner = None
+        slot.stack = None
+        slot.busy_since_ns = now_ns
+        self.busy.add(slot)
+
+    def begin_closing(self, slot: Slot[C]) -> None:
+        """A slot that is not idle any more is on its way out."""
+        self.busy.discard(slot)
+        slot.state = SlotState.CLOSING
+        slot.owner = None
+        slot.stack = None
+        self.closing += 1
+
+    def remove(self, slot: Slot[C]) -> None:
+        """The connection of a closing slot has ended."""
+        slot.state = SlotState.GONE
+        self.closing -= 1
+        del self.slots[id(slot.conn)]
+
+    def wait(self, waiter: Waiter[C]) -> None:
+        """Let a caller queue."""
+        self.waiters[waiter] = None
+        self.peak_waiters = max(self.peak_waiters, len(self.waiters))
+
+    def unmet_demand(self, now_ns: int) -> int:
+        """Waiters for whom nothing is under way yet."""
+        waiting = len(self.waiters)
+        if not waiting or not self.handing_out:
+            return 0
+        coming = sum(1 for slot in self.busy if now_ns - slot.busy_since_ns < _PATIENCE_NS)
+        return max(0, waiting - self.opening - coming)
+
+    def wanted_openings(self, now_ns: int) -> int:
+        """Connections to begin opening for waiters and for the floor."""
+        room = self.max_size - self.size
+        if room <= 0:
+            return 0
+        return min(room, max(self.unmet_demand(now_ns), self.floor - self.live - self.opening))
+
+    def distrust_idle(self) -> None:
+        """One connection turned out dead: none is leased again before it has shown life."""
+        for slot in self.idle:
+            slot.fresh_until_ns = 0

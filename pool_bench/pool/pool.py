@@ -1,0 +1,504 @@
+"""The pool: callers come here, and everything else happens elsewhere.
+
+- A caller either gets an idle connection that has shown life recently, at once and without a task, a
+  future or a timer; or it queues, and awaits one future until its deadline.
+- All I/O (connect, validate, reset, close) is done by jobs of the pool, so cancelling a caller at any
+  point interrupts none of it. A job that ends well puts its connection up; the first waiter that accepts
+  it has it.
+- Returning a connection never waits. One that was not touched is idle again; any other is reset first, or
+  replaced, by a job.
+
+`core.py` decides, `supply.py` opens, `care.py` checks, resets and ends, `upkeep.py` comes by once a second.
+"""
+
+import asyncio
+import math
+import os
+import random
+from asyncio import current_task, get_running_loop
+from collections.abc import Callable
+from time import perf_counter_ns
+from types import TracebackType
+from typing import Final, Generic, NoReturn
+
+from pool_bench.pool.breaker import BreakerState
+from pool_bench.pool.care import Care
+from pool_bench.pool.config import PoolConfig
+from pool_bench.pool.connections import C, Connector
+from pool_bench.pool.context import PoolContext
+from pool_bench.pool.core import PoolCore
+from pool_bench.pool.errors import (
+    PoolClosedError,
+    PoolError,
+    PoolExhaustedError,
+)
+from pool_bench.pool.events import EventBus, EventKind, Subscriber
+from pool_bench.pool.jobs import Jobs
+from pool_bench.pool.leaks import Stack, capture_stack
+from pool_bench.pool.lease import Lease
+from pool_bench.pool.queries import run_query
+from pool_bench.pool.session import read_session
+from pool_bench.pool.settling import Settling
+from pool_bench.pool.situation import situation, take_statistics, timeout_error
+from pool_bench.pool.slots import FOR_EVER, Slot, SlotState
+from pool_bench.pool.statistics import DRAIN_AT, Checkouts, Counters, PoolState, PoolStatistics
+from pool_bench.pool.supply import Supply
+from pool_bench.pool.upkeep import Upkeep
+from pool_bench.pool.waiting import Deadlines, Waiter
+
+_IDLE: Final = SlotState.IDLE
+_LEASED: Final = SlotState.LEASED
+# What is still under way when the time for closing is up gets this long to notice.
+_LAST_CALL_S: Final = 1.0
+
+
+class ConnectionPool(Generic[C]):
+    """Lends connections to tasks of one event loop, each to one task at a time.
+
+    Args:
+        connector: opens the connections.
+        config: the settings.
+        name: for messages, events and metrics.
+        clock: nanoseconds, monotonic.
+
+    Raises:
+        ValueError: a file that the config names cannot be read.
+    """
+
+    def __init__(
+        self,
+        connector: Connector[C],
+        config: PoolConfig | None = None,
+        *,
+        name: str = "pool",
+        clock: Callable[[], int] = perf_counter_ns,
+    ) -> None:
+        self.name = name
+        self.config = config if config is not None else PoolConfig()
+        self._connector = connector
+        self._session, self._schema = read_session(self.config)
+        self._clock = clock
+        self._core: PoolCore[C] = PoolCore(self.config.min_size, self.config.max_size)
+        self._counters = Counters()
+        self._events = EventBus()
+        self._opened_ns = clock()
+        self._checkouts = Checkouts(self._opened_ns)
+        self._state = PoolState.NEW
+        # The hot path's own views of the above.
+        self._running = False
+        self._idle = self._core.idle
+        self._waiters = self._core.waiters
+        self._samples = self._checkouts.samples
+        self._max_uses = self.config.max_uses or FOR_EVER
+        self._keeps_stacks = self.config.leak_threshold is not None and self.config.leak_stack
+        # Made by `open`, in the loop that the pool will live in.
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = os.getpid()
+        self._ctx: PoolContext[C]
+        self._care: Care[C]
+        self._supply: Supply[C]
+        self._upkeep: Upkeep[C]
+        self._deadlines: Deadlines[C]
+        self._settling = Settling()
+        self._closing: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        core = self._core
+        return (
+            f"<ConnectionPool {self.name!r} {self._state}: size {core.size} of {core.max_size}, "
+            f"{core.in_use} in use, {len(core.waiters)} waiting>"
+        )
+
+    @property
+    def state(self) -> PoolState:
+        """What the pool does with callers now."""
+        return self._state
+
+    # Opening and closing
+
+    async def open(self, *, wait: bool = True, timeout: float | None = None) -> None:
+        """Start the pool in the running loop, and wait until `min_size` connections are open.
+
+        Args:
+            wait: False returns at once; the connections are opened in the background, and again and
+                again while the target is down.
+            timeout: seconds to wait; None for the config's `acquire_timeout`.
+
+        Raises:
+            PoolClosedError: it was opened before.
+            PoolUnavailableError: `connect_attempts` connects in a row failed; the pool is closed again.
+            PoolTimeoutError: the connections were not there in time; the pool is closed again.
+        """
+        if self._state is not PoolState.NEW:
+            raise PoolClosedError(f"pool {self.name}: it was opened already, and opens only once")
+        loop = get_running_loop()
+        self._loop = loop
+        self._pid = os.getpid()
+        self._opened_ns = self._clock()
+        self._ctx = PoolContext(
+            name=self.name,
+            connector=self._connector,
+            config=self.config,
+            core=self._core,
+            jobs=Jobs(loop, self.name),
+            counters=self._counters,
+            events=self._events,
+            loop=loop,
+            clock=self._clock,
+            rng=random.Random(self.config.seed),
+            session=self._session,
+            schema=self._schema,
+        )
+        self._care = Care(self._ctx, self._changed)
+        self._supply = Supply(self._ctx, self._care)
+        self._upkeep = Upkeep(self._ctx, self._care, self._checkouts, self._supply.pump)
+        self._deadlines = Deadlines(loop, self._clock, self._time_out, self._core.waiters.__len__)
+        self._set_state(PoolState.RUNNING)
+        self._upkeep.start()
+        if wait:
+            try:
+                await self._warm_up(self.config.acquire_timeout if timeout is None else timeout)
+            except BaseException:
+                await self.close(timeout=0)
+                raise
+
+    async def _warm_up(self, timeout_s: float) -> None:
+        supply = self._supply
+        try:
+            async with asyncio.timeout(None if timeout_s == math.inf else timeout_s):
+                await supply.fill()
+        except TimeoutError:
+            what = f"{self._core.live} of {self.config.min_size} connections were open after {timeout_s:g} s"
+            raise timeout_error(self._ctx, what, supply.last_error) from supply.last_error
+
+    async def close(self, timeout: float | None = None) -> None:
+        """Turn waiters away, let leases end, end all connections; safe to call again and at any time.
+
+        Args:
+            timeout: seconds until leases are revoked and everything is dropped; None for the config's
+                `close_timeout`. A holder that returns a revoked lease is not bothered with an error.
+        """
+        if self._loop is None:
+            self._state = PoolState.CLOSED
+            return
+        if self._state is PoolState.CLOSED:
+            return
+        self._check_loop()
+        if self._closing is None:
+            limit_s = self.config.close_timeout if timeout is None else max(0.0, timeout)
+            self._closing = self._loop.create_task(self._close(limit_s), name=f"{self.name}:close-pool")
+        await asyncio.shield(self._closing)
+
+    async def _close(self, timeout_s: float) -> None:
+        core, ctx = self._core, self._ctx
+        self._set_state(PoolState.CLOSING)
+        self._supply.stop()
+        self._upkeep.stop()
+        self._deadlines.stop()
+        while core.waiters:
+            waiter, _ = core.waiters.popitem(last=False)
+            waiter.fail(PoolClosedError(f"pool {self.name}: it was closed while this caller waited"))
+        try:
+            await self._care.end_all(timeout_s, self._settling)
+        finally:
+            self._set_state(PoolState.CLOSED)
+        await ctx.jobs.settled(_LAST_CALL_S)
+        await self._events.stop(_LAST_CALL_S)
+
+    async def __aenter__(self) -> "ConnectionPool[C]":
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    # Leasing
+
+    def acquire(self, timeout: float | None = None) -> Lease[C]:
+        """Lease a connection: `async with pool.acquire() as conn`, or `conn = await pool.acquire()`.
+
+        Args:
+            timeout: seconds for everything: waiting, connecting, validating, resetting. None for the
+                config's `acquire_timeout`; 0 for now or never.
+
+        Raises (when awaited or entered):
+            PoolTimeoutError: no connection came in time; the last failed connect is its cause.
+            PoolExhaustedError: too many callers wait.
+            PoolClosedError: the pool is not open, or is closed meanwhile.
+            CircuitOpenError: the circuit breaker is open and no connection is left.
+            PoolUnavailableError: the target is down and no connection is left (`fail_fast`).
+            PoolError: another event loop or process is using the pool.
+        """
+        return Lease(self, timeout, capture_stack() if self._keeps_stacks else None)
+
+    async def release(self, conn: C) -> None:
+        """Give back what `await pool.acquire()` gave; does not wait.
+
+        Raises:
+            PoolError: it is not leased, or another task, still running, has it.
+        """
+        self._check_loop()
+        slot = self._core.slots.get(id(conn))
+        if slot is None or slot.conn is not conn:
+            raise PoolError(f"pool {self.name}: that connection is not, or no longer, the pool's")
+        task = current_task()
+        if slot.owner is not None and slot.owner is not task and not slot.owner.done():
+            raise PoolError(
+                f"pool {self.name}: connection {slot.number} is leased to task {slot.owner.get_name()}; "
+                f"was it released twice?"
+            )
+        self.take_back(slot, slot.uses, suspect=False)
+
+    def lend_now(self, stack: Stack | None) -> Slot[C] | None:
+        """Lease the warmest idle connection if nobody waits and it needs no check; for `Lease`."""
+        clock = self._clock
+        began_ns = clock()
+        idle = self._idle
+        if not idle or self._waiters or not self._running or get_running_loop() is not self._loop:
+            return None
+        slot = idle[-1]
+        if began_ns >= slot.fresh_until_ns or slot.is_closed():
+            return None
+        idle.pop()
+        slot.state = _LEASED
+        slot.uses += 1
+        slot.acquired_ns = began_ns
+        slot.owner = current_task()
+        slot.stack = stack
+        samples = self._samples
+        samples.append(clock() - began_ns)
+        if len(samples) >= DRAIN_AT:
+            self._checkouts.drain()
+        return slot
+
+    async def lend(self, timeout: float | None, stack: Stack | None) -> Slot[C]:
+        """Queue for a connection; for `Lease`."""
+        began_ns = self._clock()
+        self._check_usable()
+        core = self._core
+        config = self.config
+        if config.max_waiters is not None:
+            # Waiters that will be served without anybody's return are not what the bound is about.
+            coming = core.max_size - core.in_use - core.closing
+            if len(core.waiters) >= config.max_waiters + coming:
+                self._refuse(
+                    PoolExhaustedError(
+                        f"pool {self.name}: {len(core.waiters)} callers are waiting already "
+                        f"(max_waiters); {situation(self._ctx)}"
+                    )
+                )
+        refusal = self._supply.refusal(began_ns)
+        if refusal is not None:
+            refusal.__cause__ = self._supply.last_error
+            self._refuse(refusal)
+        timeout_s = config.acquire_timeout if timeout is None else timeout
+        deadline_ns = FOR_EVER if timeout_s == math.inf else began_ns + round(timeout_s * 1e9)
+        future: asyncio.Future[None] = self._ctx.loop.create_future()
+        waiter: Waiter[C] = Waiter(future, current_task(), began_ns, timeout_s, deadline_ns, stack)
+        core.wait(waiter)
+        self._supply.pump()
+        if not future.done():
+            if timeout_s <= 0:
+                self._time_out(waiter)
+            elif deadline_ns != FOR_EVER:
+                self._deadlines.add(waiter, began_ns)
+        try:
+            await future
+        except asyncio.CancelledError:
+            self._counters.cancelled += 1
+            core.waiters.pop(waiter, None)
+            if waiter.slot is not None:
+                # Handed over in the very turn of the loop in which the caller was cancelled.
+                self.take_back(waiter.slot, waiter.slot.uses, suspect=False)
+            raise
+        if waiter.error is not None:
+            raise waiter.error
+        slot = waiter.slot
+        assert slot is not None  # noqa: S101  # a waiter has either
+        self._samples.append(self._clock() - began_ns)
+        if len(self._samples) >= DRAIN_AT:
+            self._checkouts.drain()
+        return slot
+
+    def take_back(self, slot: Slot[C], number: int, *, suspect: bool) -> None:
+        """End a lease; for `Lease`."""
+        if slot.state is not _LEASED or slot.uses != number:
+            if slot.revoked:
+                return
+            raise PoolError(f"pool {self.name}: connection {slot.number} was released already")
+        now_ns = self._clock()
+        tracker = slot.tracker
+        if (
+            tracker is not None
+            and not tracker.touched
+            and now_ns < slot.expires_ns
+            and slot.uses < self._max_uses
+            and self._running
+            and not self._waiters
+        ):
+            slot.state = _IDLE
+            slot.owner = None
+            slot.idle_since_ns = now_ns
+            self._idle.append(slot)
+            return
+        slot.suspect = suspect
+        self._care.give_back(slot, now_ns)
+        if self._settling:
+            self._settling.note()
+
+    async def execute_query(self, sql: str, timeout: float | None = None) -> object:
+        """Lease a connection, run `sql` on it, give it back; logs it where the config says so.
+
+        Args:
+            timeout: seconds for all of it; None for the config's `acquire_timeout`.
+
+        Returns:
+            What the connection's `execute` returns.
+
+        Raises:
+            PoolError: no connection could be leased; see `acquire`.
+            TimeoutError: the query did not end in time.
+        """
+        timeout_s = self.config.acquire_timeout if timeout is None else timeout
+        return await run_query(self.name, self.config, self.acquire(timeout_s), sql, timeout_s)
+
+    # Operation
+
+    async def pause(self) -> None:
+        """Lease nothing any more: callers wait, up to their limits, until `resume`.
+
+        Raises:
+            PoolClosedError: the pool is not open.
+        """
+        self._check_usable()
+        self._core.handing_out = False
+        self._set_state(PoolState.PAUSED)
+
+    def resume(self) -> None:
+        """Serve callers again, those that wait first.
+
+        Raises:
+            PoolClosedError: the pool is not open.
+        """
+        self._check_usable()
+        self._core.handing_out = True
+        self._set_state(PoolState.RUNNING)
+        self._supply.pump()
+
+    async def drain(self, timeout: float | None = None) -> bool:
+        """Pause, and wait until all leases have ended; the pool stays paused until `resume`.
+
+        Args:
+            timeout: seconds to wait, None for as long as it takes.
+
+        Returns:
+            Whether all leases have ended.
+
+        Raises:
+            PoolClosedError: the pool is not open.
+        """
+        await self.pause()
+        self._set_state(PoolState.DRAINING)
+        if self._core.in_use:
+            await self._settling.wait(timeout, lambda: self._core.in_use == 0)
+        if self._state is PoolState.DRAINING:
+            self._set_state(PoolState.PAUSED)
+        return self._core.in_use == 0
+
+    def expire_connections(self) -> int:
+        """Replace every connection, idle ones now, others when they come back; returns how many.
+
+        For a failover: a connection to a demoted primary answers pings, and fails every write.
+
+        Raises:
+            PoolClosedError: the pool is not open.
+        """
+        self._check_usable()
+        for slot in self._core.slots.values():
+            slot.expires_ns = 0
+        count = self._core.live
+        while self._idle:
+            self._care.retire(self._idle.pop(), "all connections are being replaced")
+        self._supply.pump()
+        return count
+
+    def reset_breaker(self) -> None:
+        """Close the circuit breaker and forget past failures.
+
+        Raises:
+            PoolClosedError: the pool is not open.
+        """
+        self._check_usable()
+        self._supply.reset_breaker()
+
+    def subscribe(self, callback: Subscriber) -> Callable[[], None]:
+        """Call `callback` with each `PoolEvent` from now on.
+
+        A coroutine function is awaited in the loop, in a task of its own; any other function is called
+        in a thread of its own.
+
+        Returns:
+            A function that ends the subscription.
+        """
+        return self._events.subscribe(callback)
+
+    def get_stats(self) -> PoolStatistics:
+        """The pool in numbers, now."""
+        breaker = self._supply.breaker.state(self._clock()) if self._loop is not None else BreakerState.OFF
+        return take_statistics(
+            name=self.name,
+            state=self._state,
+            config=self.config,
+            core=self._core,
+            counters=self._counters,
+            checkouts=self._checkouts,
+            breaker=breaker,
+            events_dropped=self._events.dropped,
+            opened_ns=self._opened_ns,
+            now_ns=self._clock(),
+        )
+
+    # What the parts call
+
+    def _changed(self) -> None:
+        self._supply.pump()
+        if self._settling:
+            self._settling.note()
+
+    def _set_state(self, state: PoolState) -> None:
+        self._running = state is PoolState.RUNNING
+        if state is not self._state:
+            self._state = state
+            self._ctx.tell(EventKind.STATE_CHANGED, f"the pool is {state}")
+
+    def _time_out(self, waiter: Waiter[C]) -> None:
+        self._core.waiters.pop(waiter, None)
+        self._counters.timeouts += 1
+        error = timeout_error(
+            self._ctx, f"no connection within {waiter.timeout_s:g} s", self._supply.last_error
+        )
+        self._ctx.tell(EventKind.ACQUIRE_TIMED_OUT, str(error))
+        waiter.fail(error)
+
+    def _refuse(self, error: PoolError) -> NoReturn:
+        self._counters.refusals += 1
+        self._ctx.tell(EventKind.ACQUIRE_REFUSED, str(error))
+        raise error
+
+    def _check_usable(self) -> None:
+        self._check_loop()
+        if self._state in (PoolState.CLOSING, PoolState.CLOSED):
+            raise PoolClosedError(f"pool {self.name}: it is {self._state}")
+
+    def _check_loop(self) -> None:
+        if self._loop is None:
+            raise PoolClosedError(f"pool {self.name}: it is not open")
+        if self._pid != os.getpid():
+            raise PoolError(f"pool {self.name}: it belongs to process {self._pid}; open one after the fork")
+        if get_running_loop() is not self._loop:
+            raise PoolError(f"pool {self.name}: it belongs to another event loop")

@@ -1,0 +1,64 @@
+"""Queries that the pool runs for a caller, with a log of their times."""
+
+import asyncio
+import logging
+import math
+import re
+from time import perf_counter_ns
+from typing import Final
+
+from pool_bench.pool.config import PoolConfig
+from pool_bench.pool.connections import C, as_executable
+from pool_bench.pool.lease import Lease
+
+_LOGGER: Final = logging.getLogger("pool_bench.pool.queries")
+_LONGEST: Final = 500
+# Quoted and dollar-quoted literals: where passwords are (ALTER ROLE ... PASSWORD '...').
+_LITERAL: Final = re.compile(r"'(?:[^'\\]|''|\\.)*(?:'|\Z)|(\$\w*\$).*?(?:\1|\Z)", re.DOTALL)
+
+
+def shown(sql: str) -> str:
+    """A query as it may be logged: in one line, bounded, without its literals."""
+    line = " ".join(_LITERAL.sub("'…'", sql).split())
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
+
+
+async def run_query(name: str, config: PoolConfig, lease: Lease[C], sql: str, timeout_s: float) -> object:
+    """Take `lease`, execute, give back, log."""
+    began_ns = perf_counter_ns()
+    leased_ns = began_ns
+    outcome = "failed"
+    try:
+        async with lease as conn:
+            leased_ns = perf_counter_ns()
+            target = as_executable(conn, "execute_query")
+            left_s = timeout_s - (leased_ns - began_ns) / 1e9
+            async with asyncio.timeout(None if math.isinf(timeout_s) else left_s) as limit:
+                result = await target.execute(sql)
+        outcome = "ok"
+        return result
+    except TimeoutError as error:
+        if leased_ns != began_ns and limit.expired():
+            raise TimeoutError(f"pool {name}: the query did not end within {timeout_s:g} s") from error
+        raise
+    finally:
+        _log(name, config, sql, outcome, leased_ns - began_ns, perf_counter_ns() - leased_ns)
+
+
+def _log(name: str, config: PoolConfig, sql: str, outcome: str, wait_ns: int, run_ns: int) -> None:
+    slow_s = config.slow_query
+    is_slow = slow_s is not None and run_ns >= slow_s * 1e9
+    if not is_slow and not config.log_queries:
+        return
+    level = logging.WARNING if is_slow else logging.INFO
+    note = "slow query" if is_slow else "query"
+    _LOGGER.log(
+        level,
+        "pool %s: %s %s in %.3f ms after waiting %.3f ms: %s",
+        name,
+        note,
+        outcome,
+        run_ns / 1e6,
+        wait_ns / 1e6,
+        shown(sql),
+    )

@@ -1,0 +1,130 @@
+"""Callers that wait, and the one timer for all their deadlines.
+
+A waiter accepts what it is offered or, once it has timed out or was cancelled, refuses; the releaser
+then turns to the next. What it accepted it has to give back if it is cancelled before it runs again.
+"""
+
+import asyncio
+import heapq
+from collections.abc import Callable
+from typing import Generic
+
+from pool_bench.pool.connections import C
+from pool_bench.pool.leaks import Stack
+from pool_bench.pool.slots import Slot
+
+# Loop clocks are allowed to be this much early.
+_EARLY_NS = 1_000_000
+
+
+class Waiter(Generic[C]):
+    """One caller in the queue.
+
+    Attributes:
+        future: done when there is a slot or an error, or when the caller was cancelled.
+        slot: what was accepted.
+        error: why there will be none.
+        began_ns: when the caller asked, nanoseconds of the pool's clock.
+        timeout_s: the caller's limit.
+        deadline_ns: its end.
+    """
+
+    __slots__ = ("began_ns", "deadline_ns", "error", "future", "slot", "stack", "task", "timeout_s")
+
+    def __init__(
+        self,
+        future: asyncio.Future[None],
+        task: asyncio.Task[object] | None,
+        began_ns: int,
+        timeout_s: float,
+        deadline_ns: int,
+        stack: Stack | None,
+    ) -> None:
+        self.future = future
+        self.task = task
+        self.began_ns = began_ns
+        self.timeout_s = timeout_s
+        self.deadline_ns = deadline_ns
+        self.stack = stack
+        self.slot: Slot[C] | None = None
+        self.error: Exception | None = None
+
+    def offer(self, slot: Slot[C]) -> bool:
+        """Take `slot`; False where the caller does not want it any more."""
+        if self.future.done():
+            return False
+        self.slot = slot
+        self.future.set_result(None)
+        return True
+
+    def fail(self, error: Exception) -> None:
+        """Let the caller raise `error`, unless it has something already."""
+        if not self.future.done():
+            self.error = error
+            self.future.set_result(None)
+
+    def __lt__(self, other: "Waiter[C]") -> bool:
+        return self.deadline_ns < other.deadline_ns
+
+
+class Deadlines(Generic[C]):
+    """Calls `expire` with each waiter whose deadline has come and that still waits.
+
+    One timer of the loop serves them all: most callers share a limit, so the first to come is the
+    first to expire, and a waiter that is served leaves its entry to be skipped.
+    """
+
+    __slots__ = ("_clock", "_expire", "_heap", "_live", "_loop", "_timer", "_timer_ns")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], int],
+        expire: Callable[[Waiter[C]], None],
+        live: Callable[[], int],
+    ) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._expire = expire
+        self._live = live
+        self._heap: list[Waiter[C]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ns = 0
+
+    def add(self, waiter: Waiter[C], now_ns: int) -> None:
+        """Watch `waiter`."""
+        heap = self._heap
+        if len(heap) > 256 and len(heap) > 2 * self._live():
+            heap[:] = [other for other in heap if not other.future.done()]
+            heapq.heapify(heap)
+        heapq.heappush(heap, waiter)
+        if self._timer is None or waiter.deadline_ns < self._timer_ns:
+            self._arm(waiter.deadline_ns, now_ns)
+
+    def stop(self) -> None:
+        """Watch nobody any more."""
+        self._heap.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _arm(self, deadline_ns: int, now_ns: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_ns = deadline_ns
+        self._timer = self._loop.call_later(max(0, deadline_ns - now_ns) / 1e9, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        now_ns = self._clock()
+        heap = self._heap
+        while heap:
+            waiter = heap[0]
+            if waiter.future.done():
+                heapq.heappop(heap)
+            elif waiter.deadline_ns <= now_ns + _EARLY_NS:
+                heapq.heappop(heap)
+                self._expire(waiter)
+            else:
+                self._arm(waiter.deadline_ns, now_ns)
+                return
