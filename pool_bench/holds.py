@@ -318,6 +318,21 @@ class ServerMemory:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolerMemory:
+    """Memory of PgBouncer's processes on this machine, as proportional set size (PSS).
+
+    Attributes:
+        processes: how many there were.
+        total_bytes: PSS of all of them.
+        clients: client connections that it had then, the watcher's own not counted.
+    """
+
+    processes: int
+    total_bytes: int
+    clients: int
+
+
+@dataclass(frozen=True, slots=True)
 class ServerSecond:
     """What one look at the server showed.
 
@@ -346,6 +361,7 @@ class ServerSide:
             the watcher's own not counted.
         seconds: one look after another, a second apart.
         memory: `before`, `peak` and `after`, those that could be measured.
+        pooler_memory: the same of PgBouncer.
         notes: what could not be seen and why.
     """
 
@@ -356,6 +372,7 @@ class ServerSide:
     in_use_after: int | None = None
     seconds: list[ServerSecond] = field(default_factory=list)
     memory: dict[str, ServerMemory] = field(default_factory=dict)
+    pooler_memory: dict[str, PoolerMemory] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -370,3 +387,11 @@ class ServerSide:
         if before is None or peak is None or peak.backends <= before.backends:
             return None
         return round((peak.total_bytes - before.total_bytes) / (peak.backends - before.backends))
+
+    @property
+    def pooler_client_bytes(self) -> int | None:
+        """What PgBouncer's memory grew by for each further client connection, bytes."""
+        before, peak = self.pooler_memory.get("before"), self.pooler_memory.get("peak")
+        if before is None or peak is None or peak.clients <= before.clients:
+            return None
+        return round((peak.total_bytes - before.total_bytes) / (peak.clients - before.clients))

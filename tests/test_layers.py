@@ -15,7 +15,7 @@ LAYERS = (
     ("pgwire",),
     ("drivers",),
     ("pool",),
-    ("servers", "contenders"),
+    ("servers", "contenders", "watch"),
     ("load",),
     ("report",),
     ("cli", "pg_connection_bench", "pg_connection_load", "surreal_bench"),

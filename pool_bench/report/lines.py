@@ -20,6 +20,9 @@ STAGE_NAMES: Final = {
     Stage.WARMUP: "warm-up",
     Stage.MEASURE: "measure",
     Stage.GRACE: "grace",
+    Stage.OPEN: "open",
+    Stage.HOLD: "hold",
+    Stage.CLOSE: "close",
     Stage.DONE: "done",
 }
 _COLUMNS: Final = (
@@ -133,12 +136,12 @@ def snapshot_line(snapshot: Snapshot, totals: Totals) -> str:
         str(totals.failed),
         str(snapshot.in_flight),
         str(snapshot.backing_off),
-        _plain_ms(second.p50),
-        _plain_ms(second.p95),
-        _plain_ms(second.p99),
-        _plain_ms(second.max),
+        plain_ms(second.p50),
+        plain_ms(second.p95),
+        plain_ms(second.p99),
+        plain_ms(second.max),
         f"{second.cpu_percent:.0f}",
-        _plain_ms(second.lag_ms),
+        plain_ms(second.lag_ms),
     ]
     cells = [cell.rjust(width) for cell, (_, width) in zip(cells, _COLUMNS, strict=True)]
     if len(snapshot.targets) > 1:
@@ -150,7 +153,7 @@ def snapshot_line(snapshot: Snapshot, totals: Totals) -> str:
     return " ".join(cells)
 
 
-def _plain_ms(milliseconds: float | None) -> str:
+def plain_ms(milliseconds: float | None) -> str:
     """Three significant digits and no thousands separators: these lines are read by programs too."""
     if milliseconds is None:
         return "-"

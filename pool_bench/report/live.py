@@ -149,7 +149,7 @@ class TerminalView:
             words = f"{max(elapsed, 0.0):.0f}s of {format_duration(self._duration_s)}"
         else:
             share, words = 0.0, f"{format_duration(max(elapsed, 0.0))}, until Ctrl-C"
-        line = _line(
+        line = text_line(
             (f"{STAGE_NAMES[stage]:<8}", "bold yellow" if stage is not Stage.MEASURE else "bold green")
         )
         room = max(min(width - 12 - len(words), 48), 5)
@@ -161,12 +161,14 @@ class TerminalView:
         return line
 
     def _rate_line(self, second: Second, width: int) -> Text:
-        line = _line(("rate    ", "dim"), (f"{format_rate(second.rate):>9}", "bold"), (" conn/s  ", "dim"))
+        line = text_line(
+            ("rate    ", "dim"), (f"{format_rate(second.rate):>9}", "bold"), (" conn/s  ", "dim")
+        )
         line.append(sparkline(list(self._rates), max(width - 28, 0)), style="cyan")
         return line
 
     def _latency_line(self, second: Second) -> Text:
-        line = _line(("latency ", "dim"))
+        line = text_line(("latency ", "dim"))
         for name, value in (
             ("p50", second.p50),
             ("p95", second.p95),
@@ -181,7 +183,7 @@ class TerminalView:
     def _client_line(self, snapshot: Snapshot, second: Second) -> Text:
         busy = snapshot.client.cpu_share > SATURATED_CPU_SHARE * snapshot.client.processes
         late = second.lag_ms is not None and second.lag_ms > SATURATED_LAG_P99_MS
-        line = _line(("total   ", "dim"), (f" {self._totals.ok:,}", "bold"), (" ok ", "dim"))
+        line = text_line(("total   ", "dim"), (f" {self._totals.ok:,}", "bold"), (" ok ", "dim"))
         line.append(f" {self._totals.failed:,}", style="bold red" if self._totals.failed else "bold")
         line.append(" failed ", style="dim")
         line.append(f" {snapshot.in_flight:,}", style="bold")
@@ -253,7 +255,7 @@ class TerminalView:
         return table
 
 
-def _line(*parts: tuple[str, str]) -> Text:
+def text_line(*parts: tuple[str, str]) -> Text:
     """One line that is cut, not wrapped, where the terminal is too narrow."""
     line = Text(no_wrap=True, overflow="ellipsis")
     for text, style in parts:

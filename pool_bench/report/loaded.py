@@ -13,37 +13,30 @@ from typing import Final
 
 from pool_bench.errors import UsageError
 from pool_bench.report.fields import Fields
+from pool_bench.report.hold_loaded import LoadedHold, LoadedServerSide, read_hold, read_server_side
+from pool_bench.report.loaded_parts import (
+    LoadedFailure,
+    LoadedSummary,
+    read_counts,
+    read_failure,
+    read_summary,
+)
 from pool_bench.stats import Histogram
 
+__all__ = [
+    "SCHEMA",
+    "LoadedClient",
+    "LoadedFailure",
+    "LoadedResult",
+    "LoadedRun",
+    "LoadedSecond",
+    "LoadedSummary",
+    "LoadedTarget",
+    "load_result",
+    "parse_result",
+]
+
 SCHEMA: Final = "pool-bench/1"
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedSummary:
-    """`latency_ms` and its like: milliseconds, None where nothing was recorded."""
-
-    min: float | None
-    mean: float | None
-    stdev: float | None
-    p50: float | None
-    p75: float | None
-    p90: float | None
-    p95: float | None
-    p99: float | None
-    p99_9: float | None
-    p99_99: float | None
-    max: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedFailure:
-    """One sort of failure, how often, and one message of it."""
-
-    kind: str
-    phase: str
-    sqlstate: str | None
-    count: int
-    sample: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +107,8 @@ class LoadedRun:
     timeline: tuple[LoadedSecond, ...]
     client: LoadedClient
     targets: tuple[LoadedTarget, ...] = ()
+    hold: LoadedHold | None = None
+    server_side: LoadedServerSide | None = None
 
     @property
     def attempts(self) -> int:
@@ -215,12 +210,14 @@ def _run(fields: Fields) -> LoadedRun:
         ok=ok,
         failed=fields.count("failed"),
         unfinished=fields.count("unfinished"),
-        errors=_counts(fields.fields("errors")),
-        failures=tuple(_failure(item) for item in fields.items("failures")) if fields.has("failures") else (),
+        errors=read_counts(fields.fields("errors")),
+        failures=tuple(read_failure(item) for item in fields.items("failures"))
+        if fields.has("failures")
+        else (),
         throughput=fields.number("throughput"),
-        latency_ms=_summary(fields.fields("latency_ms")),
-        failure_ms=_summary(fields.fields("failure_ms")) if fields.has("failure_ms") else None,
-        phases_ms={name: _summary(phases.fields(name)) for name in phases},
+        latency_ms=read_summary(fields.fields("latency_ms")),
+        failure_ms=read_summary(fields.fields("failure_ms")) if fields.has("failure_ms") else None,
+        phases_ms={name: read_summary(phases.fields(name)) for name in phases},
         histogram=histogram,
         phase_histograms={}
         if phase_histograms is None
@@ -231,24 +228,8 @@ def _run(fields: Fields) -> LoadedRun:
         timeline=tuple(_second(item) for item in fields.items("timeline")),
         client=_client(fields.fields("client")),
         targets=tuple(_target(item) for item in fields.items("targets")) if fields.has("targets") else (),
-    )
-
-
-def _counts(fields: Fields) -> dict[str, int]:
-    return {key: fields.count(key) for key in fields}
-
-
-def _summary(fields: Fields) -> LoadedSummary:
-    return LoadedSummary(**{name: fields.optional_number(name) for name in LoadedSummary.__slots__})
-
-
-def _failure(fields: Fields) -> LoadedFailure:
-    return LoadedFailure(
-        kind=fields.text("kind"),
-        phase=fields.text("phase"),
-        sqlstate=fields.text("sqlstate") if fields.has("sqlstate") else None,
-        count=fields.count("count"),
-        sample=fields.text("sample"),
+        hold=read_hold(fields.fields("hold")) if fields.has("hold") else None,
+        server_side=read_server_side(fields.fields("server_side")) if fields.has("server_side") else None,
     )
 
 
@@ -289,7 +270,7 @@ def _target(fields: Fields) -> LoadedTarget:
         failed=fields.count("failed"),
         unfinished=fields.count("unfinished"),
         throughput=fields.number("throughput"),
-        errors=_counts(fields.fields("errors")),
-        latency_ms=_summary(fields.fields("latency_ms")),
+        errors=read_counts(fields.fields("errors")),
+        latency_ms=read_summary(fields.fields("latency_ms")),
         histogram=fields.histogram("histogram"),
     )

@@ -66,7 +66,7 @@ def draw_compare(results: Sequence[LoadedResult]) -> Sheet:
     targets = {target_name(one.result) for one in series}
     subject = targets.pop() if len(targets) == 1 else f"{len(targets)} targets"
     kind = "highest throughput of each sweep" if sweep else "throughput"
-    sheet.header(f"{len(series)} results compared: ", subject, _setting(series))
+    sheet.header(f"{len(series)} results compared: ", subject, common_setting(series))
     _rows(sheet, series, kind, several_levels=sweep)
     top = sheet.top + 0.45
     width = sheet.width - LEFT - MARGIN - 0.1
@@ -74,7 +74,7 @@ def draw_compare(results: Sequence[LoadedResult]) -> Sheet:
         _sweep_panels(sheet, series, top, width, panel)
     else:
         _histograms(sheet, series, top, width, panel)
-        _percentile_curves(sheet, series, top + panel + 0.95, width, panel)
+        percentile_curves(sheet, series, top + panel + 0.95, width, panel)
     return sheet
 
 
@@ -104,14 +104,14 @@ def series_of(results: Sequence[LoadedResult]) -> list[Series]:
     return found
 
 
-def _setting(series: Sequence[Series]) -> str:
+def common_setting(series: Sequence[Series], *, unit: str = "workers") -> str:
     """What all files have in common, which is what a comparison needs; and when they were made."""
     parts = []
     drivers = {run.driver for one in series for run in one.runs}
     parts.append(f"driver {drivers.pop()}" if len(drivers) == 1 else f"drivers {', '.join(sorted(drivers))}")
     levels = {run.concurrency for one in series for run in one.runs}
     if len(levels) == 1:
-        parts.append(f"{levels.pop():,} workers")
+        parts.append(f"{levels.pop():,} {unit}")
     first, last = min(one.result.started_at for one in series), max(one.result.started_at for one in series)
     parts.append(
         f"{first:%Y-%m-%d %H:%M} UTC"
@@ -140,7 +140,7 @@ def _rows(sheet: Sheet, series: Sequence[Series], kind: str, *, several_levels: 
         sheet.line((MARGIN, middle), (MARGIN + 0.22, middle), colour=one.colour, width=2.5, dashes=one.dashes)
         sheet.text(label_left, middle, sheet.fit(one.label, label_room), vertical="center_baseline")
         length = (bar_room - most - 0.1) * best.throughput / highest
-        _bar(sheet, bar_left, middle, length, one.colour)
+        length_bar(sheet, bar_left, middle, length, one.colour)
         sheet.text(
             bar_left + length + (0.07 if best.ok else 0.0),
             middle,
@@ -167,7 +167,8 @@ def _rate_words(run: LoadedRun) -> str:
     return f"{format_rate(run.throughput)} conn/s{' (client-bound)' if run.client.saturated else ''}"
 
 
-def _bar(sheet: Sheet, left: float, middle: float, length: float, colour: str) -> None:
+def length_bar(sheet: Sheet, left: float, middle: float, length: float, colour: str) -> None:
+    """A bar of `length` from `left`, its middle so far down; inches."""
     sheet.figure.add_artist(
         Rectangle(
             (left / sheet.width, 1 - (middle + 0.075) / sheet.height),
@@ -209,12 +210,17 @@ def _histograms(sheet: Sheet, series: Sequence[Series], top: float, width: float
     latency_axis(axes, "x", *widen(*extent), at_most=14)
 
 
-def _percentile_curves(
-    sheet: Sheet, series: Sequence[Series], top: float, width: float, height: float
+def percentile_curves(
+    sheet: Sheet,
+    series: Sequence[Series],
+    top: float,
+    width: float,
+    height: float,
+    *,
+    name: str = "Percentiles",
 ) -> None:
-    sheet.panel_title(
-        LEFT, top - 0.1, "Percentiles", "thin where fewer than 10 operations are beyond; dot at max"
-    )
+    """Latency of each of `series` against how rare it is."""
+    sheet.panel_title(LEFT, top - 0.1, name, "thin where fewer than 10 operations are beyond; dot at max")
     axes = sheet.axes(LEFT, top, width, height)
     alive = [one for one in series if one.best.ok]
     if not alive:

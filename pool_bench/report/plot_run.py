@@ -51,7 +51,7 @@ class Mark:
 
 def draw_run(result: LoadedResult, run: LoadedRun) -> Sheet:
     """Draw `run` of `result`."""
-    phases = _phases_of(run)
+    phases = phases_of(run)
     has_timeline = len(run.timeline) >= _FEWEST_SECONDS
     lower = max(2.15 if has_timeline else 0.0, 0.55 + 0.27 * len(phases) if phases else 0.0)
     notes = run_notes(result, run)
@@ -59,12 +59,12 @@ def draw_run(result: LoadedResult, run: LoadedRun) -> Sheet:
     height = MARGIN + 0.64 + 0.2 * len(notes) + 0.75 + histogram_height + (1.4 + lower if lower else 0.5)
     sheet = Sheet(10.0, height)
     sheet.header("Connection latency: ", target_name(result), _setting(result, run), notes)
-    _histogram_panel(sheet, run, histogram_height)
+    histogram_panel(sheet, run, histogram_height)
     if lower:
         timeline_left = _LEFT
         if phases:
             width = 3.55 if has_timeline else sheet.width - _LEFT - MARGIN - 1.2
-            _phase_panel(sheet, run, phases, _LEFT, sheet.top, width, 0.27 * len(phases) + 0.1)
+            phase_panel(sheet, run, phases, _LEFT, sheet.top, width, 0.27 * len(phases) + 0.1)
             timeline_left = _LEFT + width + 1.35
         if has_timeline:
             _timeline_panel(sheet, run.timeline, timeline_left, sheet.top, lower)
@@ -136,11 +136,12 @@ def marks_of(summary: LoadedSummary, count: int) -> list[Mark]:
     ]
 
 
-def _histogram_panel(sheet: Sheet, run: LoadedRun, height: float) -> None:
+def histogram_panel(sheet: Sheet, run: LoadedRun, height: float, *, name: str = "Latency") -> None:
+    """Bars of every success with its percentiles; of the time to fail where there was none. Inches."""
     if run.ok:
         histogram, colour = run.histogram, BLUE
         summary: LoadedSummary | None = run.latency_ms
-        title, detail = "Latency", "of every success; percentiles from all of them"
+        title, detail = name, "of every success; percentiles from all of them"
     else:
         histogram, summary, colour = run.failure_histogram, run.failure_ms, VERMILLION
         title, detail = "No operation succeeded", "time to fail instead of latency"
@@ -206,7 +207,7 @@ def _draw_marks(
         sheet.text(centre, top - 0.12, value, size=9.0, bold=True, align="center", vertical="bottom")
 
 
-def _phases_of(run: LoadedRun) -> list[tuple[str, LoadedSummary, float]]:
+def phases_of(run: LoadedRun) -> list[tuple[str, LoadedSummary, float]]:
     """Name, latencies and share of the mean of each phase that was seen, in their order of happening."""
     order = [str(phase) for phase in Phase]
     found = []
@@ -219,7 +220,7 @@ def _phases_of(run: LoadedRun) -> list[tuple[str, LoadedSummary, float]]:
     return sorted(found, key=lambda item: order.index(item[0]) if item[0] in order else len(order))
 
 
-def _phase_panel(
+def phase_panel(
     sheet: Sheet,
     run: LoadedRun,
     phases: Sequence[tuple[str, LoadedSummary, float]],
@@ -228,6 +229,7 @@ def _phase_panel(
     width: float,
     height: float,
 ) -> None:
+    """A row for each phase; its share of the mean stands 0.62 inches to the right of `width`. Inches."""
     sheet.panel_title(left, top - 0.08, "Phases", "dot p50, bar to p99, line to max")
     axes = sheet.axes(left, top, width, height)
     axes.spines["left"].set_visible(False)
@@ -256,7 +258,7 @@ def _phase_panel(
 
 
 @dataclass(frozen=True, slots=True)
-class _Stretch:
+class Stretch:
     """One or several seconds of the timeline, drawn as one point."""
 
     start: float
@@ -267,7 +269,7 @@ class _Stretch:
     p99: tuple[float, float, float]
 
 
-def _stretches(timeline: Sequence[LoadedSecond]) -> list[_Stretch]:
+def stretches(timeline: Sequence[LoadedSecond]) -> list[Stretch]:
     """The timeline in no more points than a panel can show; rates are per second.
 
     Percentiles of several seconds cannot be averaged: of each stretch come the lowest, the middle
@@ -281,13 +283,13 @@ def _stretches(timeline: Sequence[LoadedSecond]) -> list[_Stretch]:
     else:
         sliver = ()
     size = math.ceil(len(timeline) / _MOST_POINTS)
-    found: list[_Stretch] = []
+    found: list[Stretch] = []
     for index in range(0, len(timeline), size):
         part = timeline[index : index + size]
         counted = [*part, *(sliver if index + size >= len(timeline) else ())]
         length = sum(second.seconds for second in counted)
         found.append(
-            _Stretch(
+            Stretch(
                 start=found[-1].end if found else max(part[0].t - part[0].seconds, 0.0),
                 end=counted[-1].t,
                 ok=sum(second.ok for second in counted) / length,
@@ -309,8 +311,8 @@ def _timeline_panel(
     sheet: Sheet, timeline: Sequence[LoadedSecond], left: float, top: float, height: float
 ) -> None:
     width = sheet.width - left - MARGIN - 0.05
-    unit, name = _time_unit(timeline[-1].t)
-    points = _stretches(timeline)
+    unit, name = time_unit(timeline[-1].t)
+    points = stretches(timeline)
     edges = [points[0].start / unit, *(point.end / unit for point in points)]
     known = [value for point in points for value in (*point.p50, *point.p99) if not math.isnan(value)]
     half = (height - 0.45) / 2 if known else height - 0.1
@@ -326,18 +328,18 @@ def _timeline_panel(
     count_axis(rate, ticks=3)
     sheet.panel_title(left, top - 0.08, "Over time", "ended per second")
     entries = [("ok", BLUE)] if known else []
-    _legend(sheet, left + width, top - 0.08, [*entries, ("failed", VERMILLION)] if failing else entries)
+    legend(sheet, left + width, top - 0.08, [*entries, ("failed", VERMILLION)] if failing else entries)
     lowest = rate
     if known:
         rate.tick_params(labelbottom=False)
         lowest = sheet.axes(left, top + half + 0.3, width, half)
-        _latency_over_time(lowest, points, edges, known)
+        latency_over_time(lowest, points, edges, known)
         words = "latency of each second"
         if len(points) < len(timeline) - 1:  # more than a sliver put to another
             together = format_duration(points[0].end - points[0].start)
             words = f"middle second of {together}, shade: all"
         below = top + half + 0.24
-        legend_left = _legend(sheet, left + width, below, [("p50", BLUE), ("p99", ORANGE)])
+        legend_left = legend(sheet, left + width, below, [("p50", BLUE), ("p99", ORANGE)])
         words = sheet.fit(words, legend_left - left - 0.1, 8.5)
         sheet.text(left, below, words, size=8.5, colour=MUTED, vertical="bottom")
     for axes in (rate, lowest):
@@ -346,9 +348,10 @@ def _timeline_panel(
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} {name}"))
 
 
-def _latency_over_time(
-    axes: Axes, points: Sequence[_Stretch], edges: Sequence[float], known: Sequence[float]
+def latency_over_time(
+    axes: Axes, points: Sequence[Stretch], edges: Sequence[float], known: Sequence[float]
 ) -> None:
+    """Lines of the two percentiles of `points` between `edges`, in shades of all seconds."""
     middles = [(start + end) / 2 for start, end in pairwise(edges)]
     marker = "o" if len(points) < 15 else None
     for colour, triples in (
@@ -361,13 +364,14 @@ def _latency_over_time(
     latency_axis(axes, "y", *widen(min(known), max(known), least_ratio=4.0, margin=1.2), at_most=5)
 
 
-def _time_unit(seconds: float) -> tuple[float, str]:
+def time_unit(seconds: float) -> tuple[float, str]:
+    """Seconds in the unit that an axis of such a length is written in, and its name."""
     if seconds <= 300:
         return 1.0, "s"
     return (60.0, "min") if seconds <= 4 * 3600 else (3600.0, "h")
 
 
-def _legend(sheet: Sheet, right: float, bottom: float, entries: Sequence[tuple[str, str]]) -> float:
+def legend(sheet: Sheet, right: float, bottom: float, entries: Sequence[tuple[str, str]]) -> float:
     """Words with a coloured dash before them, ending at `right`; where they begin. Inches."""
     for words, colour in reversed(entries):
         sheet.text(right, bottom, words, size=8.5, colour=MUTED, align="right", vertical="bottom")

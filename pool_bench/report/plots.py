@@ -67,17 +67,39 @@ def plot_compare(results: Sequence[LoadedResult], *, file_format: Format = "png"
     return _render(draw, file_format)
 
 
-def plot(results: Sequence[LoadedResult], *, file_format: Format = "png") -> bytes:
-    """The picture that fits: of one run, of one sweep, or a comparison of several files.
+def plot_hold(results: Sequence[LoadedResult], *, file_format: Format = "png") -> bytes:
+    """Runs that held connections: one in full, several over each other.
 
     Raises:
-        UsageError: there is no run to draw.
+        UsageError: some of the runs held none.
+    """
+    from pool_bench.report.plot_hold_compare import draw_hold_compare, only_holds
+
+    holds = only_holds(results)
+
+    def draw() -> "Sheet":
+        from pool_bench.report.plot_hold import draw_hold
+
+        if len(holds) > 1:
+            return draw_hold_compare(holds)
+        return draw_hold(holds[0].result, holds[0].run, holds[0].hold)
+
+    return _render(draw, file_format)
+
+
+def plot(results: Sequence[LoadedResult], *, file_format: Format = "png") -> bytes:
+    """The picture that fits: of one run, of one sweep, of held connections, or a comparison of several.
+
+    Raises:
+        UsageError: there is no run to draw, or held connections are to be compared with something else.
     """
     for result in results:
         if not result.runs:
             raise UsageError(f"{result.source} holds no run to plot")
     if not results:
         raise UsageError("no result file to plot")
+    if any(run.hold is not None for result in results for run in result.runs):
+        return plot_hold(results, file_format=file_format)
     if len(results) > 1:
         return plot_compare(results, file_format=file_format)
     if len(results[0].runs) > 1:

@@ -4,20 +4,28 @@ Reading it back is `loaded.py`; pictures are drawn from what that reads, for fre
 """
 
 import json
-import math
 import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 from pool_bench.errors import UsageError
 from pool_bench.report.files import check_writable, write_atomically
+from pool_bench.report.hold_results import hold_to_json, server_side_to_json
+from pool_bench.report.json_parts import (
+    JsonObject,
+    JsonValue,
+    failures_to_json,
+    finite,
+    histogram_to_json,
+    rounded,
+)
 from pool_bench.report.loaded import SCHEMA, LoadedResult, load_result, parse_result
 from pool_bench.runs import RunResult, Session
-from pool_bench.stats import BenchStats, Histogram, Interval, errors_by_name
+from pool_bench.stats import BenchStats, Interval, errors_by_name
 
 __all__ = [
     "SCHEMA",
@@ -30,9 +38,6 @@ __all__ = [
     "session_to_json",
     "write_json",
 ]
-
-JsonValue: TypeAlias = "Mapping[str, JsonValue] | Sequence[JsonValue] | str | int | float | bool | None"
-JsonObject = dict[str, JsonValue]
 
 _VERSIONED: Final = ("pool-bench", "asyncpg", "psycopg", "uvloop", "numpy")
 
@@ -52,8 +57,7 @@ def session_to_json(session: Session) -> JsonObject:
         "server": dict(session.server),
         "host": _host(session.runs),
         "config": {
-            key: _finite(value) if isinstance(value, float) else value
-            for key, value in session.config.items()
+            key: finite(value) if isinstance(value, float) else value for key, value in session.config.items()
         },
         "runs": [_run(run) for run in session.runs],
     }
@@ -110,30 +114,34 @@ def _run(run: RunResult) -> JsonObject:
         "rate": None,
         "processes": run.client.processes,
         "driver": run.driver,
-        "warmup_s": _rounded(run.warmup_s),
-        "duration_s": _rounded(run.duration_s),
+        "warmup_s": rounded(run.warmup_s),
+        "duration_s": rounded(run.duration_s),
         "interrupted": run.interrupted,
         "ok": total.ok,
         "failed": total.failed,
         "unfinished": total.unfinished,
-        "success_rate": _finite(total.success_rate),
+        "success_rate": finite(total.success_rate),
         "errors": errors_by_name(total.errors),
-        "failures": _failures(total),
-        "throughput": _rounded(run.throughput),
+        "failures": failures_to_json(total),
+        "throughput": rounded(run.throughput),
         "latency_ms": total.latency.summary_ms(),
         "failure_ms": total.failure_latency.summary_ms(),
         "phases_ms": {
             str(phase): histogram.summary_ms() for phase, histogram in sorted(total.phases.items())
         },
         "warmup": {"ok": run.warmup.ok, "failed": run.warmup.failed},
-        "histogram": _histogram(total.latency),
+        "histogram": histogram_to_json(total.latency),
         "phase_histograms": {
-            str(phase): _histogram(histogram) for phase, histogram in sorted(total.phases.items())
+            str(phase): histogram_to_json(histogram) for phase, histogram in sorted(total.phases.items())
         },
-        "failure_histogram": _histogram(total.failure_latency),
+        "failure_histogram": histogram_to_json(total.failure_latency),
         "timeline": [_interval(interval) for interval in total.intervals],
         "client": _client(run),
     }
+    if run.hold is not None:
+        content["hold"] = hold_to_json(run.hold, connections=run.concurrency)
+    if run.server_side is not None:
+        content["server_side"] = server_side_to_json(run.server_side)
     if len(run.per_target) > 1:
         content["targets"] = [
             _target(run, name, stats) for name, stats in zip(run.targets, run.per_target, strict=True)
@@ -147,31 +155,13 @@ def _target(run: RunResult, name: str, stats: BenchStats) -> JsonObject:
         "ok": stats.ok,
         "failed": stats.failed,
         "unfinished": stats.unfinished,
-        "success_rate": _finite(stats.success_rate),
-        "throughput": _rounded(stats.ok / run.duration_s if run.duration_s else 0.0),
+        "success_rate": finite(stats.success_rate),
+        "throughput": rounded(stats.ok / run.duration_s if run.duration_s else 0.0),
         "errors": errors_by_name(stats.errors),
-        "failures": _failures(stats),
+        "failures": failures_to_json(stats),
         "latency_ms": stats.latency.summary_ms(),
-        "histogram": _histogram(stats.latency),
+        "histogram": histogram_to_json(stats.latency),
     }
-
-
-def _failures(stats: BenchStats) -> list[JsonObject]:
-    ranked = sorted(stats.failures.items(), key=lambda item: (-item[1].count, item[0]))
-    return [
-        {
-            "kind": str(key.kind),
-            "phase": str(key.phase),
-            "sqlstate": key.sqlstate or None,
-            "count": failure.count,
-            "sample": failure.sample,
-        }
-        for key, failure in ranked
-    ]
-
-
-def _histogram(histogram: Histogram) -> JsonObject:
-    return {"encoding": "hdr-v2-base64", "unit": "us", "data": histogram.encode()}
 
 
 def _interval(interval: Interval) -> JsonObject:
@@ -180,17 +170,17 @@ def _interval(interval: Interval) -> JsonObject:
         percentiles = tuple(interval.latency.percentiles_ms((50, 95, 99, 100)))  # type: ignore[assignment]
     p50, p95, p99, top = percentiles
     return {
-        "t": _rounded(interval.t),
-        "seconds": _rounded(interval.seconds),
+        "t": rounded(interval.t),
+        "seconds": rounded(interval.seconds),
         "ok": interval.ok,
         "failed": interval.failed,
         "in_flight": interval.in_flight,
-        "p50": _rounded(p50),
-        "p95": _rounded(p95),
-        "p99": _rounded(p99),
-        "max": _rounded(top),
-        "lag_ms": _rounded(interval.lag_ms),
-        "cpu_s": _rounded(interval.cpu_s),
+        "p50": rounded(p50),
+        "p95": rounded(p95),
+        "p99": rounded(p99),
+        "max": rounded(top),
+        "lag_ms": rounded(interval.lag_ms),
+        "cpu_s": rounded(interval.cpu_s),
     }
 
 
@@ -198,11 +188,11 @@ def _client(run: RunResult) -> JsonObject:
     client = run.client
     p50, p99, top = client.lag.percentiles_ms((50, 99, 100))
     return {
-        "cpu_s": _rounded(client.cpu_s),
-        "cpu_us_per_op": _rounded(run.cpu_us_per_op),
-        "cpu_percent": _rounded(client.cpu_share * 100),
-        "rss_mb": _rounded(client.rss_bytes / 2**20),
-        "loop_lag_ms": {"p50": _rounded(p50), "p99": _rounded(p99), "max": _rounded(top)},
+        "cpu_s": rounded(client.cpu_s),
+        "cpu_us_per_op": rounded(run.cpu_us_per_op),
+        "cpu_percent": rounded(client.cpu_share * 100),
+        "rss_mb": rounded(client.rss_bytes / 2**20),
+        "loop_lag_ms": {"p50": rounded(p50), "p99": rounded(p99), "max": rounded(top)},
         "event_loop": run.event_loop,
         "saturated": run.saturation is not None,
         "why": run.saturation,
@@ -225,16 +215,6 @@ def _host(runs: Sequence[RunResult]) -> JsonObject:
         "event_loop": runs[0].event_loop if runs else "",
         "versions": versions,
     }
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
-def _rounded(value: float | None) -> float | None:
-    """Six decimals (a nanosecond in milliseconds); None for what is no number."""
-    finite = _finite(value)
-    return None if finite is None else round(finite, 6)
 
 
 def _utc(moment: datetime) -> datetime:

@@ -55,10 +55,10 @@ def run_summary(run: RunResult, *, colour: bool = False) -> str:
     paint = Paint(colour=colour)
     sections = [
         _headline(run, paint),
-        _latency(run.total.latency, paint),
-        _phases(run.total, paint),
-        _per_target(run, paint),
-        _failures(run.total, paint),
+        latency_lines(run.total.latency, paint),
+        phase_lines(run.total, paint),
+        target_lines(run, paint),
+        failure_lines(run.total, paint),
         _histogram(run.total.latency, paint),
         _client(run, paint),
         _notes(run, paint),
@@ -88,7 +88,8 @@ def _headline(run: RunResult, paint: Paint) -> list[str]:
     return lines
 
 
-def _latency(latency: Histogram, paint: Paint) -> list[str]:
+def latency_lines(latency: Histogram, paint: Paint, *, title: str = "latency, ms") -> list[str]:
+    """Percentiles, mean and deviation of successes."""
     if not latency.count:
         return [paint("No operation succeeded: there is no latency to show.", "red")]
     heads, values, thin = ["min"], [latency.percentile_ms(0)], False
@@ -104,22 +105,25 @@ def _latency(latency: Histogram, paint: Paint) -> list[str]:
     cells = [format_ms(value) for value in values]
     lines, start = [], 0
     while start < len(heads):
-        title = "" if start else "latency, ms"
+        head = "" if start else title
         drawn: list[str] = []
         for stop in range(start + 1, len(heads) + 1):
-            longer = table([[title, *heads[start:stop]], ["".ljust(11), *cells[start:stop]]])
+            longer = table([[head, *heads[start:stop]], ["".ljust(len(title)), *cells[start:stop]]])
             if drawn and max(map(len, longer)) > _TERMINAL:
                 break
             drawn, end = longer, stop
         lines += [paint(drawn[0], "bold"), drawn[1]]
         start = end
-    lines.append(f"{'':13}mean {format_ms(summary['mean'])}, stdev {format_ms(summary['stdev'])}")
+    lines.append(
+        f"{'':{len(title) + 2}}mean {format_ms(summary['mean'])}, stdev {format_ms(summary['stdev'])}"
+    )
     if thin:
         lines.append(paint(_FOOTNOTE, "dim"))
     return lines
 
 
-def _phases(total: BenchStats, paint: Paint) -> list[str]:
+def phase_lines(total: BenchStats, paint: Paint) -> list[str]:
+    """A row for each phase that was seen, and one for what they leave; none where there was none."""
     phases = [
         (phase, total.phases[phase]) for phase in Phase if phase in total.phases and total.phases[phase].count
     ]
@@ -149,7 +153,8 @@ def _phases(total: BenchStats, paint: Paint) -> list[str]:
     return lines
 
 
-def _per_target(run: RunResult, paint: Paint) -> list[str]:
+def target_lines(run: RunResult, paint: Paint) -> list[str]:
+    """A row for each target, where there are several."""
     if len(run.per_target) < 2:
         return []
     rows = [["conn/s", "ok", "failed", "unfinished", "success", "p50 ms", "p99 ms", "max ms"]]
@@ -168,7 +173,8 @@ def _per_target(run: RunResult, paint: Paint) -> list[str]:
     return lines
 
 
-def _failures(total: BenchStats, paint: Paint) -> list[str]:
+def failure_lines(total: BenchStats, paint: Paint) -> list[str]:
+    """Failures by kind, phase and SQLSTATE with a message of each; none where nothing failed."""
     if not total.failures:
         return []
     ranked = sorted(total.failures.items(), key=lambda item: (-item[1].count, item[0]))
@@ -232,14 +238,14 @@ def _client(run: RunResult, paint: Paint) -> list[str]:
 def _notes(run: RunResult, paint: Paint) -> list[str]:
     lines = []
     if run.saturation is not None:
-        lines += [paint(line, "yellow") for line in _wrap(saturation_note(run), "  ")]
+        lines += [paint(line, "yellow") for line in wrap(saturation_note(run), "  ")]
     if run.total.unfinished:
         note = (
             f"{run.total.unfinished:,} operations were still open when the grace period ended. "
             "They count as attempts, not as successes, and how long they would have taken is not in the "
             "figures above: the highest percentiles are too low by them."
         )
-        lines += [paint(line, "yellow") for line in _wrap(note, "  ")]
+        lines += [paint(line, "yellow") for line in wrap(note, "  ")]
     return lines
 
 
@@ -323,5 +329,6 @@ def sweep_table(runs: Sequence[RunResult], *, colour: bool = False) -> str:
     return "\n".join(lines)
 
 
-def _wrap(text: str, indent: str) -> list[str]:
+def wrap(text: str, indent: str) -> list[str]:
+    """`text` in lines of at most 100 columns, all but the first behind `indent`."""
     return textwrap.wrap(text, WIDTH, subsequent_indent=indent, break_long_words=True, break_on_hyphens=False)

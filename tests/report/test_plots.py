@@ -15,7 +15,7 @@ from pool_bench.errors import Phase, UsageError
 from pool_bench.report.loaded import LoadedResult, LoadedSecond, load_result
 from pool_bench.report.plot_compare import draw_compare, series_of
 from pool_bench.report.plot_parts import Sheet, style
-from pool_bench.report.plot_run import _stretches, draw_run, marks_of
+from pool_bench.report.plot_run import draw_run, marks_of, stretches
 from pool_bench.report.plot_sweep import draw_sweep
 from pool_bench.report.plots import plot, plot_compare, plot_format, plot_run, plot_sweep, save_plot
 from pool_bench.report.results import from_session, session_to_json, write_json
@@ -326,11 +326,11 @@ def test_a_sliver_at_the_end_of_the_timeline_is_no_spike() -> None:
         return LoadedSecond(t, seconds, ok, 0, 10, 1.0, 2.0, 3.0, 4.0, 0.1, 0.2)
 
     whole = [second(1.0, 1.0, 100), second(2.0, 1.0, 100)]
-    drawn = _stretches([*whole, second(2.005, 0.005, 20)])
+    drawn = stretches([*whole, second(2.005, 0.005, 20)])
     assert [(point.start, point.end) for point in drawn] == [(0.0, 1.0), (1.0, 2.005)]
     assert drawn[-1].ok == pytest.approx(120 / 1.005)
-    assert len(_stretches([*whole, second(2.5, 0.5, 20)])) == 3
-    assert len(_stretches([second(0.005, 0.005, 20)])) == 1
+    assert len(stretches([*whole, second(2.5, 0.5, 20)])) == 3
+    assert len(stretches([second(0.005, 0.005, 20)])) == 1
 
 
 def test_a_timeline_with_a_sliver_is_still_one_of_seconds(tmp_path: Path) -> None:

@@ -1,0 +1,252 @@
+"""`runs[].hold` and `runs[].server_side` of a result file, read back: typed and checked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pool_bench.holds import ServerMemory, ServerSecond, SurvivalPoint
+from pool_bench.report.fields import Fields
+from pool_bench.report.loaded_parts import (
+    LoadedFailure,
+    LoadedSummary,
+    read_counts,
+    read_failure,
+    read_summary,
+)
+from pool_bench.stats import Histogram
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedDrop:
+    """One way in which connections were dropped; `lifetime_s` is minimum, median and maximum, seconds."""
+
+    kind: str
+    phase: str
+    sqlstate: str | None
+    count: int
+    sample: str
+    lifetime_s: tuple[float, float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedHoldSecond:
+    """One entry of `hold.timeline`: seconds, counts, milliseconds."""
+
+    t: float
+    seconds: float
+    stage: str
+    held: int
+    held_peak: int
+    opened: int
+    dropped: int
+    closed: int
+    keepalives: int
+    keepalive_p50: float | None
+    keepalive_max: float | None
+    actives: int
+    active_p50: float | None
+    active_p99: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedReconnects:
+    """Attempts to replace dropped connections."""
+
+    ok: int
+    failed: int
+    errors: Mapping[str, int]
+    failures: tuple[LoadedFailure, ...]
+    latency_ms: LoadedSummary
+    histogram: Histogram
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedHold:
+    """What happened to held connections; names and units as in `HoldStats`.
+
+    Attributes:
+        connections: how many the run was to open.
+        survival: the share still open by age.
+        cpu_s, cpu_share: CPU time of the generator while holding, seconds and share of a core.
+    """
+
+    connections: int
+    opened: int
+    reopened: int
+    closed: int
+    forced: int
+    dropped: int
+    drops: tuple[LoadedDrop, ...]
+    reconnects: LoadedReconnects
+    query_failures: tuple[LoadedFailure, ...]
+    held_peak: int
+    emptied: bool
+    open_s: float
+    hold_s: float
+    close_s: float
+    keepalive_ms: LoadedSummary
+    keepalive_histogram: Histogram
+    active_ms: LoadedSummary
+    active_histogram: Histogram
+    survival: tuple[SurvivalPoint, ...]
+    timeline: tuple[LoadedHoldSecond, ...]
+    base_rss_bytes: int
+    held_rss_bytes: int
+    client_bytes_each: float | None
+    cpu_s: float
+    cpu_share: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedServerSide:
+    """What was seen of the server; names as in `ServerSide`, memory in bytes."""
+
+    max_connections: int | None
+    superuser_reserved: int | None
+    reserved: int | None
+    in_use_before: int | None
+    in_use_after: int | None
+    used_peak: int | None
+    timeline: tuple[ServerSecond, ...]
+    memory: Mapping[str, ServerMemory]
+    backend_cost_bytes: int | None
+    notes: tuple[str, ...]
+
+
+def read_hold(fields: Fields) -> LoadedHold:
+    """`runs[].hold`.
+
+    Raises:
+        UsageError: a field is missing or wrong, or counts contradict each other.
+    """
+    drops = tuple(_drop(item) for item in fields.items("drops"))
+    dropped = fields.count("dropped")
+    if sum(drop.count for drop in drops) != dropped:
+        raise fields.wrong("dropped", f"is {dropped:,}, but drops hold {sum(d.count for d in drops):,}")
+    timeline = tuple(_second(item) for item in fields.items("timeline"))
+    opened = fields.count("opened") + fields.count("reopened")
+    if opened < dropped + fields.count("closed"):
+        raise fields.wrong("closed", "and dropped are more than were opened")
+    return LoadedHold(
+        connections=fields.count("connections"),
+        opened=fields.count("opened"),
+        reopened=fields.count("reopened"),
+        closed=fields.count("closed"),
+        forced=fields.count("forced"),
+        dropped=dropped,
+        drops=drops,
+        reconnects=_reconnects(fields.fields("reconnects")),
+        query_failures=tuple(read_failure(item) for item in fields.items("query_failures")),
+        held_peak=fields.count("held_peak"),
+        emptied=fields.flag("emptied"),
+        open_s=fields.number("open_s"),
+        hold_s=fields.number("hold_s"),
+        close_s=fields.number("close_s"),
+        keepalive_ms=read_summary(fields.fields("keepalive_ms")),
+        keepalive_histogram=fields.histogram("keepalive_histogram"),
+        active_ms=read_summary(fields.fields("active_ms")),
+        active_histogram=fields.histogram("active_histogram"),
+        survival=tuple(_point(item) for item in fields.items("survival")),
+        timeline=timeline,
+        base_rss_bytes=fields.count("base_rss_bytes"),
+        held_rss_bytes=fields.count("held_rss_bytes"),
+        client_bytes_each=fields.optional_number("client_bytes_each"),
+        cpu_s=fields.number("cpu_s"),
+        cpu_share=fields.optional_number("cpu_share"),
+    )
+
+
+def _drop(fields: Fields) -> LoadedDrop:
+    lived = fields.fields("lifetime_s") if fields.has("lifetime_s") else None
+    return LoadedDrop(
+        kind=fields.text("kind"),
+        phase=fields.text("phase"),
+        sqlstate=fields.text("sqlstate") if fields.has("sqlstate") else None,
+        count=fields.count("count"),
+        sample=fields.text("sample"),
+        lifetime_s=None if lived is None else (lived.number("min"), lived.number("p50"), lived.number("max")),
+    )
+
+
+def _reconnects(fields: Fields) -> LoadedReconnects:
+    return LoadedReconnects(
+        ok=fields.count("ok"),
+        failed=fields.count("failed"),
+        errors=read_counts(fields.fields("errors")),
+        failures=tuple(read_failure(item) for item in fields.items("failures")),
+        latency_ms=read_summary(fields.fields("latency_ms")),
+        histogram=fields.histogram("histogram"),
+    )
+
+
+def _point(fields: Fields) -> SurvivalPoint:
+    share = fields.number("share")
+    if not -1e-9 <= share <= 1 + 1e-9:
+        raise fields.wrong("share", "is not between 0 and 1")
+    return SurvivalPoint(fields.number("age_s"), share)
+
+
+def _second(fields: Fields) -> LoadedHoldSecond:
+    return LoadedHoldSecond(
+        t=fields.number("t"),
+        seconds=fields.number("seconds"),
+        stage=fields.text("stage"),
+        held=fields.count("held"),
+        held_peak=fields.count("held_peak"),
+        opened=fields.count("opened"),
+        dropped=fields.count("dropped"),
+        closed=fields.count("closed"),
+        keepalives=fields.count("keepalives"),
+        keepalive_p50=fields.optional_number("keepalive_p50"),
+        keepalive_max=fields.optional_number("keepalive_max"),
+        actives=fields.count("actives"),
+        active_p50=fields.optional_number("active_p50"),
+        active_p99=fields.optional_number("active_p99"),
+    )
+
+
+def read_server_side(fields: Fields) -> LoadedServerSide:
+    """`runs[].server_side`.
+
+    Raises:
+        UsageError: a field is missing or wrong.
+    """
+    memory = fields.fields("memory")
+    return LoadedServerSide(
+        max_connections=_optional_count(fields, "max_connections"),
+        superuser_reserved=_optional_count(fields, "superuser_reserved"),
+        reserved=_optional_count(fields, "reserved"),
+        in_use_before=_optional_count(fields, "in_use_before"),
+        in_use_after=_optional_count(fields, "in_use_after"),
+        used_peak=_optional_count(fields, "used_peak"),
+        timeline=tuple(_look(item) for item in fields.items("timeline")),
+        memory={when: _memory(memory.fields(when)) for when in memory},
+        # Less memory than before is possible: the server freed some of its own.
+        backend_cost_bytes=None
+        if not fields.has("backend_cost_bytes")
+        else round(fields.number("backend_cost_bytes")),
+        notes=fields.texts("notes"),
+    )
+
+
+def _optional_count(fields: Fields, key: str) -> int | None:
+    return fields.count(key) if fields.has(key) else None
+
+
+def _look(fields: Fields) -> ServerSecond:
+    return ServerSecond(
+        t=fields.number("t"),
+        states=read_counts(fields.fields("states")),
+        used=_optional_count(fields, "used"),
+        pools=read_counts(fields.fields("pools")),
+        lists=read_counts(fields.fields("lists")),
+    )
+
+
+def _memory(fields: Fields) -> ServerMemory:
+    return ServerMemory(
+        processes=fields.count("processes"),
+        total_bytes=fields.count("total_bytes"),
+        backends=fields.count("backends"),
+        idle_backend_bytes=_optional_count(fields, "idle_backend_bytes"),
+        sampled=fields.count("sampled"),
+    )

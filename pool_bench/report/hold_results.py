@@ -1,0 +1,146 @@
+"""Held connections and their server in the result file: `runs[].hold` and `runs[].server_side`.
+
+Reading them back is `hold_loaded.py`.
+"""
+
+from dataclasses import replace
+
+from pool_bench.holds import Ages, DropCount, HoldInterval, HoldStats, ServerMemory, ServerSecond, ServerSide
+from pool_bench.report.json_parts import (
+    JsonObject,
+    failures_to_json,
+    finite,
+    histogram_to_json,
+    rounded,
+)
+from pool_bench.stats import BenchStats, FailureKey, errors_by_name
+
+
+def ranked_drops(hold: HoldStats) -> list[tuple[FailureKey, DropCount]]:
+    """Sorts of drops, the most frequent first."""
+    return sorted(hold.drops.items(), key=lambda item: (-item[1].count, item[0]))
+
+
+def lifetimes_s(ages: Ages) -> tuple[float, float, float] | None:
+    """The shortest, the median (nearest rank) and the longest of `ages`, seconds; None of none."""
+    items = ages.items_s()
+    if not items:
+        return None
+    middle, seen = (ages.total + 1) // 2, 0
+    for age_s, count in items:
+        seen += count
+        if seen >= middle:
+            return items[0][0], age_s, items[-1][0]
+    return None
+
+
+def hold_to_json(hold: HoldStats, *, connections: int) -> JsonObject:
+    """`runs[].hold`; `connections` is how many the run was to open."""
+    return {
+        "connections": connections,
+        "opened": hold.opened,
+        "reopened": hold.reopened,
+        "closed": hold.closed,
+        "forced": hold.forced,
+        "dropped": hold.dropped,
+        "drops": [_drop(key, drop) for key, drop in ranked_drops(hold)],
+        "reconnects": _reconnects(hold.reconnects),
+        "query_failures": failures_to_json(hold.query_failures),
+        "held_peak": hold.held_peak,
+        "emptied": hold.emptied,
+        "open_s": rounded(hold.open_s),
+        "hold_s": rounded(hold.hold_s),
+        "close_s": rounded(hold.close_s),
+        "keepalive_ms": hold.keepalive.summary_ms(),
+        "keepalive_histogram": histogram_to_json(hold.keepalive),
+        "active_ms": hold.active.summary_ms(),
+        "active_histogram": histogram_to_json(hold.active),
+        "survival": [{"age_s": point.age_s, "share": finite(point.share)} for point in hold.survival()],
+        "timeline": [_interval(interval) for interval in hold.intervals],
+        "base_rss_bytes": hold.base_rss_bytes,
+        "held_rss_bytes": hold.held_rss_bytes,
+        "client_bytes_each": rounded(hold.client_bytes_each),
+        "cpu_s": rounded(hold.hold_cpu_s),
+        "cpu_share": rounded(hold.hold_cpu_share),
+    }
+
+
+def _drop(key: FailureKey, drop: DropCount) -> JsonObject:
+    lived = lifetimes_s(drop.ages)
+    return {
+        "kind": str(key.kind),
+        "phase": str(key.phase),
+        "sqlstate": key.sqlstate or None,
+        "count": drop.count,
+        "sample": drop.sample,
+        "lifetime_s": None if lived is None else dict(zip(("min", "p50", "max"), lived, strict=True)),
+    }
+
+
+def _reconnects(stats: BenchStats) -> JsonObject:
+    return {
+        "ok": stats.ok,
+        "failed": stats.failed,
+        "errors": errors_by_name(stats.errors),
+        "failures": failures_to_json(stats),
+        "latency_ms": stats.latency.summary_ms(),
+        "histogram": histogram_to_json(stats.latency),
+    }
+
+
+def _interval(interval: HoldInterval) -> JsonObject:
+    # A copy, so that an interval still open can be read without closing it.
+    sealed = replace(interval)
+    sealed.seal()
+    return {
+        "t": rounded(sealed.t),
+        "seconds": rounded(sealed.seconds),
+        "stage": sealed.stage,
+        "held": sealed.held,
+        "held_peak": sealed.held_peak,
+        "opened": sealed.opened,
+        "dropped": sealed.dropped,
+        "closed": sealed.closed,
+        "keepalives": sealed.keepalives,
+        "keepalive_p50": rounded(sealed.keepalive_p50),
+        "keepalive_max": rounded(sealed.keepalive_max),
+        "actives": sealed.actives,
+        "active_p50": rounded(sealed.active_p50),
+        "active_p99": rounded(sealed.active_p99),
+    }
+
+
+def server_side_to_json(side: ServerSide) -> JsonObject:
+    """`runs[].server_side`."""
+    return {
+        "max_connections": side.max_connections,
+        "superuser_reserved": side.superuser_reserved,
+        "reserved": side.reserved,
+        "in_use_before": side.in_use_before,
+        "in_use_after": side.in_use_after,
+        "used_peak": side.used_peak,
+        "timeline": [_look(second) for second in side.seconds],
+        "memory": {when: _memory(memory) for when, memory in side.memory.items()},
+        "backend_cost_bytes": side.backend_cost_bytes,
+        "notes": list(side.notes),
+    }
+
+
+def _look(second: ServerSecond) -> JsonObject:
+    return {
+        "t": rounded(second.t),
+        "used": second.used,
+        "states": dict(second.states),
+        "pools": dict(second.pools),
+        "lists": dict(second.lists),
+    }
+
+
+def _memory(memory: ServerMemory) -> JsonObject:
+    return {
+        "processes": memory.processes,
+        "total_bytes": memory.total_bytes,
+        "backends": memory.backends,
+        "idle_backend_bytes": memory.idle_backend_bytes,
+        "sampled": memory.sampled,
+    }

@@ -1,0 +1,102 @@
+"""What was seen of the server while connections were held, in plain text."""
+
+from typing import Final
+
+from pool_bench.holds import ServerMemory, ServerSecond, ServerSide
+from pool_bench.report.text import Paint, clean, ellipsize, table
+
+_WIDTH: Final = 100
+# In the order in which people ask for them; further ones come after.
+_WHEN: Final[tuple[str, ...]] = ("before", "peak", "after")
+
+
+def format_bytes(count: float) -> str:
+    """`850 B`, `1.8 KB`, `1.9 MB`, `12 GB`: powers of 1024, two digits or more that mean something."""
+    size = float(count)
+    for unit in ("B", "KB", "MB"):
+        if abs(size) < 1023.5:
+            return f"{size:.0f} {unit}" if unit == "B" or abs(size) >= 99.5 else f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:,.3g} GB" if abs(size) < 99.5 else f"{size:,.0f} GB"
+
+
+def server_lines(side: ServerSide | None, paint: Paint) -> list[str]:
+    """Slots, backends by state, pools and memory, and what could not be seen; none where nobody looked."""
+    if side is None:
+        return []
+    lines = [*_slots(side), *_busiest(side), *_memory(side)]
+    notes = [f"  {ellipsize(clean(note), _WIDTH - 2)}" for note in side.notes]
+    if not lines and not notes:
+        return []
+    return [paint("server", "bold"), *lines, *(paint(note, "dim") for note in notes)]
+
+
+def _slots(side: ServerSide) -> list[str]:
+    lines = []
+    if side.used_peak is not None:
+        limit = f" of {side.max_connections:,} slots (max_connections)" if side.max_connections else " slots"
+        reserved = [
+            f"{count:,} {words}"
+            for count, words in (
+                (side.superuser_reserved, "reserved for superusers"),
+                (side.reserved, "reserved for pg_use_reserved_connections"),
+            )
+            if count
+        ]
+        words = f", {' and '.join(reserved)}" if reserved else ""
+        lines.append(f"  in use at peak {side.used_peak:,}{limit}{words}")
+    around = [
+        f"{count:,} {when}"
+        for count, when in ((side.in_use_before, "before the run"), (side.in_use_after, "after it"))
+        if count is not None
+    ]
+    if around:
+        lines.append(f"  client connections: {', '.join(around)}")
+    return lines
+
+
+def busiest(seconds: list[ServerSecond]) -> ServerSecond | None:
+    """The look with the most backends, or pool members where there is no backend; None without a look."""
+    return max(seconds, key=lambda look: (sum(look.states.values()), sum(look.pools.values())), default=None)
+
+
+def _busiest(side: ServerSide) -> list[str]:
+    look = busiest(side.seconds)
+    if look is None:
+        return []
+    lines = []
+    for title, counts in (
+        ("backends at peak", look.states),
+        ("PgBouncer pools at peak", look.pools),
+        ("PgBouncer lists at peak", look.lists),
+    ):
+        known = sorted(((count, clean(name)) for name, count in counts.items() if count), reverse=True)
+        if known:
+            words = ", ".join(f"{name} {count:,}" for count, name in known)
+            lines.append(ellipsize(f"  {title}: {words}", _WIDTH))
+    return lines
+
+
+def _memory(side: ServerSide) -> list[str]:
+    if not side.memory:
+        return []
+    order = [when for when in _WHEN if when in side.memory]
+    order += [when for when in side.memory if when not in order]
+    rows = [["  memory (PSS)", "processes", "total", "backends", "each idle backend"]]
+    for when in order:
+        memory = side.memory[when]
+        each = "-" if memory.idle_backend_bytes is None else format_bytes(memory.idle_backend_bytes)
+        cells = (f"{memory.processes:,}", format_bytes(memory.total_bytes), f"{memory.backends:,}", each)
+        rows.append([f"    {ellipsize(clean(when), 30)}", *cells])
+    lines = table(rows)
+    if any(_is_sample(memory) for memory in side.memory.values()):
+        at_most = max(memory.sampled for memory in side.memory.values() if _is_sample(memory))
+        lines.append(f"    totals are scaled up from {at_most:,} processes looked at")
+    cost = side.backend_cost_bytes
+    if cost is not None:
+        lines.append(f"  each further backend cost the server {format_bytes(cost)}")
+    return lines
+
+
+def _is_sample(memory: ServerMemory) -> bool:
+    return memory.sampled < memory.processes

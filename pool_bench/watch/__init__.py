@@ -1,0 +1,1 @@
+"""Watching a server while connections to it are held: its slots, backends, pools and memory."""

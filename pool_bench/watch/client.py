@@ -1,0 +1,131 @@
+"""One connection for questions about a server, each answered within a bounded time or not at all.
+
+psycopg's own blocking calls wait for a silent server without an end. Here every wait has a deadline, and
+an event that another thread sets ends it within a tenth of a second. Whatever goes wrong closes the
+connection; the next question opens a new one, so that a server may be restarted between two of them.
+
+Only queries without parameters are sent, and none is prepared: psycopg then speaks the simple protocol,
+which is all that PgBouncer's console understands.
+"""
+
+import ipaddress
+import threading
+import time
+import traceback
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, LiteralString, TypeVar
+
+from pool_bench.drivers.psycopg import connect_error, libpq_options
+from pool_bench.errors import ConnectError, FailureKind, Phase
+from pool_bench.targets import Target, redact
+
+if TYPE_CHECKING:
+    from psycopg.rows import RowFactory
+
+    from pool_bench.watch.bounded import BoundedConnection
+
+_Result = TypeVar("_Result")
+
+APPLICATION_NAME: Final = "pool-bench watcher"
+# libpq's least; a server that takes longer to answer would not be seen once a second anyway.
+_CONNECT_TIMEOUT_S: Final = 2
+
+
+class WatchClient:
+    """Asks one server questions, over a connection that is opened when it is needed.
+
+    Used by one thread; `leave` may be set by any.
+
+    Args:
+        target: whom to ask.
+        leave: once set, every question under way or to come fails.
+    """
+
+    def __init__(self, target: Target, leave: threading.Event | None = None) -> None:
+        self.target: Final = target
+        self._leave = leave or threading.Event()
+        self._connection: BoundedConnection | None = None
+        self._deadline = 0.0
+
+    def ask(
+        self, sql: LiteralString, rows: "RowFactory[_Result]", *, timeout_s: float = 2.0
+    ) -> list[_Result]:
+        """Run one query.
+
+        Args:
+            sql: a query without parameters.
+            rows: what to make of each row.
+            timeout_s: seconds to wait for the answer once there is a connection; opening one may take two
+                seconds more for each address of the target.
+
+        Raises:
+            ConnectError: there was no answer; the connection is closed. The message holds no secret.
+        """
+        from pool_bench.watch.bounded import TimeUpError
+
+        phase = Phase.CONNECT
+        try:
+            if self._leave.is_set():
+                raise TimeUpError
+            if self._connection is None:
+                self._connection = self._connect()
+            phase = Phase.QUERY
+            self._deadline = time.monotonic() + timeout_s
+            with self._connection.cursor(row_factory=rows) as cursor:
+                return cursor.execute(sql).fetchall()
+        except Exception as error:
+            self.close()
+            # psycopg's frames hold the connection that failed, and the exception holds the frames.
+            traceback.clear_frames(error.__traceback__)
+            if isinstance(error, TimeUpError):
+                raise ConnectError(FailureKind.TIMEOUT, phase, f"no answer within {timeout_s:g} s") from None
+            known = connect_error(error, phase)
+            raise ConnectError(known.kind, phase, redact(known.message), sqlstate=known.sqlstate) from None
+
+    def _connect(self) -> "BoundedConnection":
+        from psycopg.conninfo import make_conninfo
+
+        from pool_bench.watch.bounded import BoundedConnection
+
+        options = libpq_options(replace(self.target, application_name=APPLICATION_NAME))
+        conninfo = make_conninfo(**options, connect_timeout=_CONNECT_TIMEOUT_S)
+        connection = BoundedConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
+        connection.still_wanted = self._still_wanted
+        return connection
+
+    def _still_wanted(self) -> bool:
+        return time.monotonic() < self._deadline and not self._leave.is_set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection now."""
+        return self._connection is not None
+
+    @property
+    def backend_pid(self) -> int | None:
+        """The process number given at start-up, None without a connection; a pooler's are made up."""
+        return self._connection.pgconn.backend_pid if self._connection is not None else None
+
+    @property
+    def socket_fd(self) -> int | None:
+        """The connection's descriptor, None without one."""
+        return self._connection.fileno() if self._connection is not None else None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the connection's other end is this machine, or something on it that passes it on."""
+        if self._connection is None:
+            return False
+        pgconn = self._connection.pgconn
+        if pgconn.host.startswith((b"/", b"@")):
+            return True
+        try:
+            return ipaddress.ip_address(pgconn.hostaddr.decode().partition("%")[0]).is_loopback
+        except ValueError:
+            return False
+
+    def close(self) -> None:
+        """End the connection, if there is one; does not wait for the server."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()

@@ -1,0 +1,248 @@
+"""What one look at a server and at PgBouncer's console gathers, and what to say of what it could not see.
+
+The console is always looked at first: behind a pooler, the connection for the server is closed after every
+look, so that it neither keeps a server connection from others nor counts as a client at the next look.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
+
+from pool_bench.errors import ConnectError, FailureKind
+from pool_bench.holds import ServerSecond, ServerSide
+from pool_bench.targets import Host, Target
+from pool_bench.watch.backends import UnseenError, count_states, find_postmaster, list_backends
+from pool_bench.watch.client import WatchClient
+from pool_bench.watch.console import console_target, find_pooler, show_lists, show_pools
+from pool_bench.watch.memory import measure_pooler, measure_postgres, process_of
+from pool_bench.watch.slots import Slots, ask_slots
+
+if TYPE_CHECKING:
+    import psutil
+
+When = Literal["before", "peak", "after"]
+_Answer = TypeVar("_Answer")
+
+_LOCAL_NAMES: Final = ("localhost", "127.0.0.1", "::1")
+# What time may mend. Anything else at the very first try (a wrong password, a console for others only) would
+# be the same a second later, and be a line in the server's log each time.
+_PASSING: Final = frozenset(
+    {
+        FailureKind.TIMEOUT,
+        FailureKind.REFUSED,
+        FailureKind.RESET,
+        FailureKind.CLOSED,
+        FailureKind.DNS,
+        FailureKind.TOO_MANY_CONNECTIONS,
+        FailureKind.SERVER_SHUTDOWN,
+        FailureKind.SERVER_STARTING,
+        FailureKind.CLIENT_FDS,
+        FailureKind.CLIENT_PORTS,
+    }
+)
+
+
+class _Source:
+    """One server that is asked, and whether it answers.
+
+    Attributes:
+        client: the way to it.
+        seen: it has answered at least once.
+    """
+
+    def __init__(self, name: str, client: WatchClient) -> None:
+        self.client: Final = client
+        self.seen = False
+        self._name = name
+        self._lost: tuple[ConnectError, float] | None = None
+        self._given_up = False
+
+    def ask(self, question: Callable[[WatchClient], _Answer], t: float) -> _Answer | None:
+        """The answer to a question at `t` seconds, None where there is none; the next one is tried anew."""
+        if self._given_up:
+            return None
+        try:
+            answer = question(self.client)
+        except ConnectError as error:
+            self._lost = self._lost or (error, t)
+            self._given_up = not self.seen and error.kind not in _PASSING
+            return None
+        self.seen, self._lost = True, None
+        return answer
+
+    def note(self) -> str | None:
+        """What to say of it in the end; nothing where it was seen to the last, gaps being no error."""
+        if self._lost is None:
+            return None
+        error, since = self._lost
+        return f"{self._name} could not be watched{f' from {since:.0f} s on' if self.seen else ''}: {error}"
+
+
+class Lookout:
+    """Gathers a `ServerSide`, look by look. Used by one thread.
+
+    Args:
+        targets: the targets of the run; the server of the first one is looked at. May be empty.
+        admin: PgBouncer's console, if there is one; any database of it.
+        local_pid: the postmaster, where it was started by us; None has it found on this machine.
+        connect: makes the way to a target.
+
+    Attributes:
+        side: what was seen so far.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        admin: Target | None,
+        local_pid: int | None,
+        connect: Callable[[Target], WatchClient],
+    ) -> None:
+        self.side: Final = ServerSide()
+        self._local_pid = local_pid
+        # Not their numbers, which may come to stand for other processes.
+        self._postmaster: psutil.Process | None = None
+        self._poolers: list[psutil.Process] = []
+        self._slots: Slots | None = None
+        self._server: _Source | None = None
+        self._console: _Source | None = None
+        # Client backends and PgBouncer's clients before the run, as far as this user sees them.
+        self._backends_before: int | None = None
+        self._clients_before: int | None = None
+        if targets:
+            self._server = _Source(f"the server at {targets[0]}", connect(targets[0]))
+            if not all(_is_same_server(targets[0], other) for other in targets[1:]):
+                self.note(f"there are several servers: only the first, {targets[0]}, was watched")
+        if admin is not None:
+            console = console_target(admin)
+            self._console = _Source(f"PgBouncer's console at {console}", connect(console))
+
+    def note(self, text: str) -> None:
+        """Add a line to the notes, once."""
+        if text not in self.side.notes:
+            self.side.notes.append(text)
+
+    def look(self, t: float, when: When | None = None) -> None:
+        """Look at everything.
+
+        Args:
+            t: seconds since the watching began.
+            when: the memory sample to take as well, if any.
+        """
+        pools = lists = states = used = None
+        if (console := self._console) is not None:
+            pools, lists = console.ask(show_pools, t), console.ask(show_lists, t)
+            if when is not None and lists is not None:
+                self._measure_pooler(console, when, lists.get("used_clients", 0))
+        if (server := self._server) is not None:
+            if self._slots is None:
+                self._take_slots(server, t)
+            if self._slots is not None:
+                states = server.ask(count_states, t)
+                if states is not None and self._slots.may_see_all:
+                    used = sum(states.values())
+                if when is not None:
+                    self._measure_server(server, when, t)
+            if self._is_pooled:
+                server.client.close()
+        if when == "before":
+            self._backends_before = None if states is None else sum(states.values())
+            self._clients_before = None if lists is None else lists.get("used_clients")
+            self.side.in_use_before = used
+        elif when == "after":
+            self.side.in_use_after = used
+        if states is not None or pools is not None or lists is not None:
+            self.side.seconds.append(ServerSecond(round(t, 3), states or {}, used, pools or {}, lists or {}))
+
+    def forget_before(self) -> None:
+        """Leave out the look before the run: it came too late to show only what was there before."""
+        side = self.side
+        side.in_use_before = self._backends_before = self._clients_before = None
+        side.memory.pop("before", None)
+        side.pooler_memory.pop("before", None)
+
+    def surplus(self, t: float) -> int:
+        """How many client connections there are more than before the run; 0 where that is not known."""
+        surplus = 0
+        if self._console is not None and self._clients_before is not None:
+            lists = self._console.ask(show_lists, t)
+            surplus += max((lists or {}).get("used_clients", 0) - self._clients_before, 0)
+        # A pooler keeps its server connections.
+        if self._server is not None and self._backends_before is not None and not self._is_pooled:
+            states = self._server.ask(count_states, t)
+            surplus += max(sum((states or {}).values()) - self._backends_before, 0)
+        return surplus
+
+    def finish(self) -> None:
+        """Close the connections and say what could not be seen."""
+        for source in (self._server, self._console):
+            if source is not None:
+                source.client.close()
+                text = source.note()
+                if text is not None:
+                    self.note(text)
+
+    @property
+    def _is_pooled(self) -> bool:
+        return self._slots is not None and self._slots.pooled
+
+    def _take_slots(self, server: _Source, t: float) -> None:
+        slots = self._slots = server.ask(ask_slots, t)
+        if slots is None:
+            return
+        self.side.max_connections = slots.max_connections
+        self.side.superuser_reserved = slots.superuser_reserved
+        self.side.reserved = slots.reserved
+        if slots.pooled:
+            self.note("through a pooler: backends and slots are those of the server behind it")
+        if not slots.may_see_all:
+            user = server.client.target.user
+            self.note(
+                f"user {user} may not see everybody's sessions (GRANT pg_monitor): only backends of its own "
+                "roles are counted, and the slots in use are not known"
+            )
+
+    def _measure_server(self, server: _Source, when: When, t: float) -> None:
+        backends = server.ask(list_backends, t)
+        if backends is None:
+            self.note(f"memory of the server was not measured {_at(when)}: it did not answer")
+            return
+        try:
+            if self._postmaster is None or not self._postmaster.is_running():
+                self._postmaster = self._find_postmaster(server, t)
+            if self._postmaster is not None:
+                self.side.memory[when] = measure_postgres(self._postmaster.pid, backends)
+        except UnseenError as error:
+            self.note(f"memory of the server was not measured: {error}")
+
+    def _find_postmaster(self, server: _Source, t: float) -> "psutil.Process | None":
+        if self._local_pid is not None:
+            # After a restart it is another one, which has to be found.
+            pid, self._local_pid = self._local_pid, None
+            started_by_us = process_of(pid)
+            if started_by_us is not None:
+                return started_by_us
+        found = server.ask(find_postmaster, t)
+        return None if found is None else process_of(found)
+
+    def _measure_pooler(self, console: _Source, when: When, clients: int) -> None:
+        try:
+            if not self._poolers or not all(process.is_running() for process in self._poolers):
+                found = [process_of(pid) for pid in find_pooler(console.client)]
+                self._poolers = [process for process in found if process is not None]
+            pids = [process.pid for process in self._poolers]
+            self.side.pooler_memory[when] = measure_pooler(pids, clients)
+        except UnseenError as error:
+            self.note(f"memory of PgBouncer was not measured: {error}")
+
+
+def _at(when: When) -> str:
+    return {"before": "before the run", "peak": "at the peak", "after": "after the run"}[when]
+
+
+def _is_same_server(one: Target, other: Target) -> bool:
+    return _place(one.hosts[0]) == _place(other.hosts[0])
+
+
+def _place(host: Host) -> tuple[str, int]:
+    name = host.address or host.name
+    return "localhost" if name in _LOCAL_NAMES else name, host.port

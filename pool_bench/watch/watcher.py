@@ -1,0 +1,161 @@
+"""A thread of the parent process that looks at the server once a second while connections are held.
+
+It owns its connections, and everything that can be slow happens in it; the caller only leaves word ("the peak
+is now", "stop") and waits, with a limit, where the order matters: nothing of the run may be open before the
+first look has been taken, and the last one is taken once everything of the run has gone.
+
+It must never disturb or fail the run. What cannot be seen becomes one line in `ServerSide.notes`; a server
+that is away for a while leaves a gap in `ServerSide.seconds`, and is looked at again when it is back.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final, Self
+
+from pool_bench.holds import ServerSide
+from pool_bench.targets import Target, redact
+from pool_bench.watch.client import WatchClient
+from pool_bench.watch.lookout import Lookout
+
+# How long `start` and `stop` block at most, seconds.
+START_WAIT_S: Final = 6.0
+STOP_WAIT_S: Final = 12.0
+# Of that, for a thread that was told to leave its questions unanswered.
+_LEAVE_WAIT_S: Final = 3.0
+# How long the server may take to end the backends of closed connections, and how often it is asked.
+_GONE_WAIT_S: Final = 5.0
+_GONE_POLL_S: Final = 0.1
+
+
+# Left for the thread: "take the peak's sample, and set this", or None, "stop".
+_Word = threading.Event | None
+
+
+class ServerWatcher:
+    """Watches the server of a run from before its first connection to after its last.
+
+    A context manager: leaving it without `stop` ends the watching at once, with no last look.
+
+    Args:
+        targets: the targets of the run; the server of the first one is watched. May be empty.
+        admin: PgBouncer's console, if there is one to ask; any database of it.
+        local_pid: the postmaster, where it was started by us; None has it found on this machine.
+        interval_s: seconds from look to look.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        admin: Target | None = None,
+        local_pid: int | None = None,
+        interval_s: float = 1.0,
+    ) -> None:
+        self._interval_s = interval_s
+        self._leave = threading.Event()
+        self._lookout = Lookout(targets, admin, local_pid, lambda target: WatchClient(target, self._leave))
+        self._words: queue.SimpleQueue[_Word] = queue.SimpleQueue()
+        self._before_taken = threading.Event()
+        self._too_late = False
+        # A daemon: libpq may be looking up a name, which nothing can end.
+        self._thread = threading.Thread(target=self._run, name="pool-bench-watch", daemon=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._leave.set()
+        self._words.put(None)
+        if self._thread.ident is not None:
+            self._thread.join(_LEAVE_WAIT_S)
+
+    def start(self) -> None:
+        """Look at the server before the run, and begin to watch it; blocks for 6 s at most.
+
+        A look that takes longer is left out, for it might show connections of the run.
+        """
+        self._thread.start()
+        if not self._before_taken.wait(START_WAIT_S):
+            self._too_late = True
+
+    def peak(self, *, wait_s: float = 0.0) -> None:
+        """Have the memory sample of the peak taken: all connections are open now.
+
+        Args:
+            wait_s: how long to block at most until it has been taken, about a second as a rule. Without
+                waiting, connections that are closed soon may be missing from it.
+        """
+        taken = threading.Event()
+        self._words.put(taken)
+        if wait_s > 0:
+            taken.wait(wait_s)
+
+    def stop(self) -> ServerSide:
+        """Look once more when the run's connections have gone, or after 5 s, and end; blocks 12 s at most.
+
+        Returns:
+            What was seen, and what was not and why.
+        """
+        self._words.put(None)
+        if self._thread.ident is not None:
+            self._thread.join(STOP_WAIT_S - _LEAVE_WAIT_S)
+        if self._thread.is_alive():
+            self._lookout.note("the server was too slow for a last look")
+            self._leave.set()
+            self._thread.join(_LEAVE_WAIT_S)
+        side = self._lookout.side
+        # Copied, lest a thread that is still there change what the caller writes to a file.
+        return replace(
+            side,
+            seconds=list(side.seconds),
+            memory=dict(side.memory),
+            pooler_memory=dict(side.pooler_memory),
+            notes=list(side.notes),
+        )
+
+    def _run(self) -> None:
+        lookout = self._lookout
+        try:
+            lookout.look(0.0, "before")
+            if self._too_late:
+                lookout.forget_before()
+                lookout.note("the server did not answer before the run: how it was then is not known")
+            origin = time.monotonic()
+            self._before_taken.set()
+            self._watch(origin)
+            self._look_after(origin)
+        except Exception as error:
+            # Whatever it is, the run goes on.
+            lookout.note(f"watching the server ended: {redact(f'{type(error).__name__}: {error}')}")
+        finally:
+            lookout.finish()
+            self._before_taken.set()
+
+    def _watch(self, origin: float) -> None:
+        due = origin + self._interval_s
+        while True:
+            try:
+                word = self._words.get(timeout=max(due - time.monotonic(), 0))
+            except queue.Empty:
+                now = time.monotonic()
+                self._lookout.look(now - origin)
+                # Looks that a slow server made late are left out, not made up for.
+                due += self._interval_s * (1 + max(time.monotonic() - due, 0) // self._interval_s)
+                continue
+            if word is None:
+                return
+            self._lookout.look(time.monotonic() - origin, "peak")
+            word.set()
+
+    def _look_after(self, origin: float) -> None:
+        deadline = time.monotonic() + _GONE_WAIT_S
+        while (surplus := self._lookout.surplus(time.monotonic() - origin)) and not self._leave.is_set():
+            if time.monotonic() > deadline:
+                self._lookout.note(
+                    f"{surplus} more client connections than before the run, {_GONE_WAIT_S:g} s after its end"
+                )
+                break
+            self._leave.wait(_GONE_POLL_S)
+        self._lookout.look(time.monotonic() - origin, "after")

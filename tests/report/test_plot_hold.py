@@ -1,0 +1,181 @@
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from pool_bench.errors import UsageError
+from pool_bench.holds import ServerSecond, ServerSide
+from pool_bench.report.loaded import LoadedResult
+from pool_bench.report.plot_hold import draw_hold, held_curve
+from pool_bench.report.plot_hold_compare import draw_hold_compare, only_holds
+from pool_bench.report.plot_parts import Sheet, style
+from pool_bench.report.plots import plot, plot_hold
+from pool_bench.report.results import from_session
+from tests.report.factory import TOO_MANY, run_of, session_of, stats_of
+from tests.report.hold_factory import (
+    FDS,
+    SHUTDOWN,
+    Plan,
+    all_refused,
+    held_run,
+    hold_session,
+    loaded_hold,
+    many,
+    normal,
+    one_second,
+    restarted,
+    slots_exhausted,
+    watched,
+)
+from tests.report.test_hold_lines import plans
+from tests.report.test_plots import LONG, assert_legible, svg_text
+
+
+def pooler() -> ServerSide:
+    looks = [
+        ServerSecond(float(t), pools={"cl_active": 500, "cl_waiting": t, "sv_idle": 20, "sv_used": 3, "x": 1})
+        for t in range(60)
+    ]
+    return ServerSide(seconds=looks)
+
+
+def stopped_while_opening() -> LoadedResult:
+    return loaded_hold(Plan(asked=900, rate=100, stop_at_s=3.5), name="a $x_1$ <name> " * 9)
+
+
+def long_run() -> LoadedResult:
+    return loaded_hold(Plan(hold_s=5000, drops={2000: {SHUTDOWN: 500}}, reconnect=True, actives=9))
+
+
+def hostile() -> LoadedResult:
+    side = watched(9)
+    side.seconds[5].states["\x1b]0;gone\x07 and a very long state that nobody ever heard of"] = 10**6
+    run = held_run(Plan(asked=9, refused={TOO_MANY: 2, FDS: 1}, hold_s=9), server_side=side)
+    run.targets = (LONG, LONG)
+    return from_session(hold_session(run))
+
+
+RUNS: dict[str, Callable[[], LoadedResult]] = {
+    "normal": lambda: loaded_hold(normal(), server_side=watched()),
+    "drops and reconnects": lambda: loaded_hold(restarted(), server_side=watched(), name="restart"),
+    "emptied": lambda: loaded_hold(restarted(reconnect=False)),
+    "slots": lambda: loaded_hold(slots_exhausted()),
+    "all refused": lambda: loaded_hold(all_refused()),
+    "one second": lambda: loaded_hold(one_second()),
+    "15,000 through a pooler": lambda: loaded_hold(many(), server_side=pooler()),
+    "stopped while opening": stopped_while_opening,
+    "long": long_run,
+    "hostile": hostile,
+    "nothing asked": lambda: loaded_hold(Plan(asked=0, hold_s=0)),
+    "dropped at once": lambda: loaded_hold(Plan(asked=3, hold_s=1, drops={0: {SHUTDOWN: 3}})),
+}
+COMPARISONS: dict[str, tuple[str, ...]] = {
+    "two": ("normal", "drops and reconnects"),
+    "with failed ones": ("slots", "all refused", "one second"),
+    "all dead": ("all refused", "nothing asked"),
+    "many": tuple(RUNS),
+}
+
+
+def drawn(result: LoadedResult) -> Sheet:
+    run = result.runs[0]
+    assert run.hold is not None
+    return draw_hold(result, run, run.hold)
+
+
+@pytest.mark.parametrize("case", RUNS)
+def test_texts_of_a_run_do_not_overlap(case: str) -> None:
+    with style():
+        assert_legible(drawn(RUNS[case]()))
+
+
+@pytest.mark.parametrize("case", COMPARISONS)
+def test_texts_of_a_comparison_do_not_overlap(case: str) -> None:
+    with style():
+        assert_legible(draw_hold_compare(only_holds([RUNS[name]() for name in COMPARISONS[case]])))
+
+
+@pytest.mark.parametrize("case", RUNS)
+@pytest.mark.parametrize("file_format", ["png", "svg"])
+def test_every_run_becomes_a_picture(case: str, file_format: str) -> None:
+    data = plot([RUNS[case]()], file_format="png" if file_format == "png" else "svg")
+    assert data.startswith(b"\x89PNG" if file_format == "png" else b"<?xml")
+
+
+@given(plans)
+@settings(max_examples=15, deadline=None)
+def test_no_run_breaks_the_picture(plan: Plan) -> None:
+    assert plot([loaded_hold(plan)]).endswith(b"IEND\xaeB`\x82")
+
+
+def test_the_picture_says_what_it_shows() -> None:
+    text = svg_text(plot([RUNS["drops and reconnects"]()], file_format="svg"))
+    for words in (
+        "Held connections: bench@db.example.com:6432/app",
+        "asked 500, held 500",
+        "536 dropped, 536 replaced: 500 server_shutdown, 30 reset",
+        "opening 167ms, holding 1m, closing 40ms; 1.76 KB of client memory each",
+        "Connect latency",
+        "Phases",
+        "Survival",
+        "48.3% at 1m",
+        "Keep-alive latency",
+        "Active queries",
+        "Server backends",
+        "1.81 MB each",
+        "max_connections 513",
+    ):
+        assert words in text, words
+    assert "403 too_many_connections" in svg_text(plot([RUNS["slots"]()], file_format="svg"))
+    pooled = svg_text(plot([RUNS["15,000 through a pooler"]()], file_format="svg"))
+    assert "Pooler" in pooled
+    assert "cl_active" in pooled
+
+
+def test_what_a_run_has_not_is_not_drawn() -> None:
+    text = svg_text(plot([RUNS["one second"]()], file_format="svg"))
+    for words in ("Survival", "dropped", "Keep-alive", "Server"):
+        assert words not in text
+
+
+def test_a_long_run_keeps_its_dips_in_fewer_points() -> None:
+    hold = long_run().runs[0].hold
+    assert hold is not None
+    times, lows, highs = held_curve(hold.timeline)
+    assert len(times) <= 600 < len(hold.timeline)
+    # A dip of one second, and the two ends.
+    assert lows[1:-1].min() == 0
+    assert highs.max() == 500
+    assert np.all(np.diff(times) > 0)
+
+
+def test_dropped_connections_in_the_picture_add_up() -> None:
+    with style():
+        axes = drawn(RUNS["drops and reconnects"]()).figure.axes[1]
+    dropped, replaced = (patch.get_data().values.sum() for patch in axes.patches)  # type: ignore[attr-defined]
+    assert (dropped, replaced) == (536, 536)
+
+
+def test_several_files_are_compared() -> None:
+    text = svg_text(plot([RUNS["normal"](), RUNS["slots"]()], file_format="svg"))
+    for words in ("2 runs of held connections compared", "97 of 500", "memory each", "500 connections asked"):
+        assert words in text
+    assert "Survival" not in text
+    assert "Survival" in svg_text(plot([RUNS["normal"](), RUNS["emptied"]()], file_format="svg"))
+
+
+def test_several_runs_of_one_file_are_compared_too() -> None:
+    result = loaded_hold(normal())
+    twice = replace(result, runs=(result.runs[0], replace(result.runs[0], label="again")))
+    text = svg_text(plot([twice], file_format="svg"))
+    assert "2 runs of held connections compared" in text
+    assert "again" in text
+
+
+def test_held_connections_and_connect_cycles_do_not_compare() -> None:
+    cycles = replace(from_session(session_of(run_of(stats_of([1.0])))), source="cycles.json")
+    with pytest.raises(UsageError, match=r"this run holds connections and cycles\.json opens and closes"):
+        plot([cycles, loaded_hold(normal())])
+    assert plot_hold([loaded_hold(normal())])

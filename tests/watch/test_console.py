@@ -1,0 +1,163 @@
+"""PgBouncer, watched through its console."""
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import psycopg
+import pytest
+
+from pool_bench.servers.pgbouncer import PgBouncer, PgBouncerConfig
+from pool_bench.servers.postgres import EmbeddedPostgres
+from pool_bench.watch.client import WatchClient
+from pool_bench.watch.console import console_target, find_pooler, show_pools
+from pool_bench.watch.watcher import ServerWatcher
+from tests.fix_servers import StartPgBouncer
+from tests.load.running import nothing_left
+from tests.watch.held import await_true, held, target, unused_url
+
+WAIT_S = 30.0
+
+
+@pytest.fixture
+def bouncer(server: EmbeddedPostgres, start_pgbouncer: StartPgBouncer) -> Iterator[PgBouncer]:
+    """A PgBouncer with two server connections in front of `server`."""
+    started = start_pgbouncer(PgBouncerConfig(backend_port=server.port, default_pool_size=2))
+    yield started
+    started.stop()
+
+
+def figures(console: WatchClient) -> tuple[int, int, int]:
+    """Clients that have a server connection or need none, clients that wait for one, servers at work."""
+    pools = show_pools(console)
+    return pools["cl_active"], pools["cl_waiting"], pools["sv_active"]
+
+
+def test_pools_and_lists_are_counted_exactly(bouncer: PgBouncer) -> None:
+    with nothing_left():
+        watcher = ServerWatcher([], admin=target(bouncer.url))
+        watcher.start()
+        # Who asks while both server connections are taken has to wait.
+        with (
+            held(bouncer.url, idle=5, in_transaction=1, active=2, begun=False),
+            closing(WatchClient(console_target(target(bouncer.url)))) as console,
+        ):
+            await_true(lambda: figures(console) == (7, 1, 2))
+            console.close()
+            watcher.peak(wait_s=WAIT_S)
+        side = watcher.stop()
+    assert side.notes == []
+    first, peak, last = side.seconds[0], side.seconds[-2], side.seconds[-1]
+    assert (first.lists["used_clients"], last.lists["used_clients"]) == (0, 0)
+    assert peak.lists["used_clients"] == 8
+    assert peak.lists["used_servers"] == 2
+    assert (peak.pools["cl_active"], peak.pools["cl_waiting"]) == (7, 1)
+    assert (peak.pools["sv_active"], peak.pools["sv_idle"]) == (2, 0)
+    assert peak.used is None
+    assert (side.max_connections, side.in_use_before, side.memory) == (None, None, {})
+
+
+def test_the_memory_of_its_process_is_measured(bouncer: PgBouncer) -> None:
+    watcher = ServerWatcher([], admin=target(bouncer.url))
+    watcher.start()
+    with held(bouncer.url, idle=60):
+        watcher.peak(wait_s=WAIT_S)
+    side = watcher.stop()
+    before, peak, after = (side.pooler_memory[when] for when in ("before", "peak", "after"))
+    assert (before.clients, peak.clients, after.clients) == (0, 60, 0)
+    assert {before.processes, peak.processes, after.processes} == {1}
+    assert 100 * 1024 < before.total_bytes <= peak.total_bytes
+    assert side.pooler_client_bytes is not None
+
+
+@pytest.mark.parametrize("way", ["tcp", "unix"])
+def test_its_process_is_found(bouncer: PgBouncer, way: str) -> None:
+    url = bouncer.url
+    if way == "unix":
+        url = f"postgresql://postgres@/?host={bouncer.socket_dir}&port={bouncer.port}"
+    with closing(WatchClient(console_target(target(url)))) as console:
+        from psycopg.rows import tuple_row
+
+        console.ask("SHOW VERSION", tuple_row)
+        assert find_pooler(console) == [bouncer.pid]
+
+
+def test_the_server_behind_it_is_seen_without_keeping_a_connection(
+    server: EmbeddedPostgres, start_pgbouncer: StartPgBouncer
+) -> None:
+    narrow = start_pgbouncer(PgBouncerConfig(backend_port=server.port, default_pool_size=1))
+    watcher = ServerWatcher([target(narrow.url)], admin=target(narrow.url), local_pid=server.pid)
+    watcher.start()
+    with psycopg.connect(narrow.url, autocommit=True) as only:
+        # In session mode this waited for as long as the watcher kept the one server connection.
+        assert only.execute("SELECT 1").fetchone() == (1,)
+    with held(server.url, idle=3):
+        watcher.peak(wait_s=WAIT_S)
+    side = watcher.stop()
+    assert side.notes == ["through a pooler: backends and slots are those of the server behind it"]
+    assert side.max_connections == 50
+    assert side.used_peak == 3
+    assert side.memory["peak"].backends == 3
+    assert side.seconds[-1].lists["used_clients"] == 0
+    narrow.stop()
+
+
+def test_a_wrong_password_for_the_console_is_one_note_without_it(
+    server: EmbeddedPostgres, start_pgbouncer: StartPgBouncer
+) -> None:
+    config = PgBouncerConfig(backend_port=server.port, users={"postgres": "right"}, auth_type="md5")
+    bouncer = start_pgbouncer(config)
+    admin = target(bouncer.url.replace("postgres@", "postgres:hunter2@", 1))
+    watcher = ServerWatcher([target(server.url)], admin=admin, interval_s=0.02)
+    watcher.start()
+    with held(server.url, idle=2):
+        watcher.peak(wait_s=WAIT_S)
+    side = watcher.stop()
+    assert len(side.notes) == 1
+    assert "PgBouncer's console at" in side.notes[0]
+    assert "auth" in side.notes[0]
+    assert "hunter2" not in repr(side)
+    assert side.used_peak == 2
+    # It was not tried again and again.
+    assert bouncer.log().count("pooler error: password authentication failed") == 1
+    bouncer.stop()
+
+
+def test_a_user_who_may_not_use_the_console_is_one_note(
+    server: EmbeddedPostgres, start_pgbouncer: StartPgBouncer
+) -> None:
+    config = PgBouncerConfig(
+        backend_port=server.port, users={"postgres": "", "guest": ""}, settings={"admin_users": "postgres"}
+    )
+    bouncer = start_pgbouncer(config)
+    admin = target(bouncer.url.replace("postgres@", "guest@", 1))
+    watcher = ServerWatcher([], admin=admin)
+    watcher.start()
+    side = watcher.stop()
+    assert len(side.notes) == 1
+    assert "not allowed" in side.notes[0]
+    assert side.seconds == []
+    bouncer.stop()
+
+
+def test_a_console_that_is_not_there_is_one_note_and_the_server_is_watched(server: EmbeddedPostgres) -> None:
+    watcher = ServerWatcher([target(server.url)], admin=target(unused_url()))
+    watcher.start()
+    side = watcher.stop()
+    assert len(side.notes) == 1
+    assert "could not be watched: refused" in side.notes[0]
+    assert side.in_use_before == side.in_use_after == 0
+
+
+def test_it_looks_again_after_a_restart_of_pgbouncer(bouncer: PgBouncer) -> None:
+    watcher = ServerWatcher([], admin=target(bouncer.url), interval_s=0.05)
+    watcher.start()
+    pid = bouncer.pid
+    bouncer.restart()
+    assert bouncer.pid != pid
+    # The first look may find the old connection dead; the next one opens another.
+    watcher.peak(wait_s=WAIT_S)
+    with held(bouncer.url, idle=4):
+        watcher.peak(wait_s=WAIT_S)
+        side = watcher.stop()
+    assert max(second.lists["used_clients"] for second in side.seconds) == 4
+    assert not any("could not be watched" in note for note in side.notes)

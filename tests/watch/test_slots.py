@@ -1,0 +1,134 @@
+"""The guard that keeps operators' slots free."""
+
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+
+import psycopg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pool_bench.servers.pgbouncer import PgBouncerConfig
+from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
+from pool_bench.watch.slots import SPARE, Slots, guard_note, look_at_slots, room
+from pool_bench.watch.watcher import ServerWatcher
+from tests.fix_servers import StartPgBouncer, StartPostgres
+from tests.load.running import nothing_left
+from tests.watch.conftest import as_user
+from tests.watch.held import held, silent_server, target, unused_url
+
+TIMEOUT_S = 20.0
+FRESH = Slots(
+    max_connections=100,
+    superuser_reserved=3,
+    reserved=0,
+    in_use=0,
+    may_see_all=True,
+    is_superuser=True,
+    pooled=False,
+)
+
+
+def test_a_superuser_sees_the_settings_and_all_sessions(server: EmbeddedPostgres) -> None:
+    with held(server.url, idle=3, in_transaction=1), nothing_left():
+        slots = look_at_slots(target(server.url), TIMEOUT_S)
+    assert slots == replace(FRESH, max_connections=50, in_use=4)
+
+
+def test_a_member_of_pg_monitor_sees_all_sessions(server: EmbeddedPostgres) -> None:
+    with held(server.url, idle=2):
+        slots = look_at_slots(target(as_user(server, "monitor")), TIMEOUT_S)
+    assert slots == replace(FRESH, max_connections=50, in_use=2, is_superuser=False)
+
+
+def test_a_plain_user_sees_its_own_sessions_only_and_is_given_no_number(server: EmbeddedPostgres) -> None:
+    with held(server.url, idle=2), held(as_user(server, "plain"), idle=1):
+        slots = look_at_slots(target(as_user(server, "plain")), TIMEOUT_S)
+    assert slots == replace(FRESH, max_connections=50, in_use=1, is_superuser=False, may_see_all=False)
+    assert room(slots, 500) is None
+    assert guard_note(slots, 500) == (
+        "max_connections 50, but this user may not see how many are in use (GRANT pg_monitor): "
+        "opening all 500"
+    )
+
+
+def test_what_the_guard_leaves_is_there_for_the_operators(start_postgres: StartPostgres) -> None:
+    server = start_postgres(PostgresConfig(max_connections=20, settings={"reserved_connections": "2"}))
+    with ExitStack() as stack:
+        stack.enter_context(held(server.url, idle=2))
+        slots = look_at_slots(target(server.url), TIMEOUT_S)
+        assert slots is not None
+        watcher = stack.enter_context(ServerWatcher([target(server.url)]))
+        watcher.start()
+        allowed = room(slots, 500)
+        assert allowed == 20 - 3 - 2 - SPARE - 2 - 1
+        stack.enter_context(held(server.url, idle=allowed))
+        # A superuser may take them all; beyond them there is nothing.
+        stack.enter_context(held(server.url, idle=SPARE + 3 + 2))
+        with pytest.raises(psycopg.OperationalError, match="too many clients"):
+            psycopg.connect(server.url)
+        watcher.peak(wait_s=TIMEOUT_S)
+        assert watcher.stop().used_peak == 19
+
+
+def test_behind_a_pooler_there_is_no_guard(server: EmbeddedPostgres, start_pgbouncer: StartPgBouncer) -> None:
+    bouncer = start_pgbouncer(PgBouncerConfig(backend_port=server.port))
+    slots = look_at_slots(target(bouncer.url), TIMEOUT_S)
+    assert slots is not None
+    assert slots.pooled
+    assert slots.max_connections == 50
+    assert room(slots, 500) is None
+    assert guard_note(slots, 500) is None
+    bouncer.stop()
+
+
+def test_a_server_that_is_not_there_gives_nothing() -> None:
+    with nothing_left():
+        assert look_at_slots(target(unused_url()), TIMEOUT_S) is None
+    assert guard_note(None, 500) == (
+        "the server's slots could not be seen: opening all 500, and none is kept free"
+    )
+
+
+def test_a_silent_server_is_not_waited_for_longer_than_asked() -> None:
+    with silent_server() as url, nothing_left():
+        begin = time.monotonic()
+        assert look_at_slots(target(url), 0.2) is None
+        # Without the bound it would be two seconds, libpq's least.
+        assert time.monotonic() - begin < 1.5
+
+
+def test_the_guard_says_what_it_keeps() -> None:
+    assert guard_note(FRESH, 91) is None
+    assert guard_note(replace(FRESH, in_use=1, reserved=4), 500) == (
+        "max_connections 100: 3 reserved for superusers, 4 reserved by reserved_connections, 5 left free, "
+        "1 for watching, 1 in use: opening 86 of 500 (--no-reserve opens all)"
+    )
+    assert guard_note(replace(FRESH, in_use=95), 10) == (
+        "max_connections 100: 3 reserved for superusers, 5 left free, 1 for watching, 95 in use: "
+        "opening none of 10 (--no-reserve opens all)"
+    )
+
+
+@given(
+    st.builds(
+        Slots,
+        max_connections=st.integers(1, 1000),
+        superuser_reserved=st.integers(0, 20),
+        reserved=st.integers(0, 20),
+        in_use=st.integers(0, 1000),
+        may_see_all=st.just(True),
+        is_superuser=st.booleans(),
+        pooled=st.just(False),
+    ),
+    st.integers(1, 2000),
+    st.integers(0, 50),
+)
+def test_the_room_is_all_that_may_be_taken_and_no_more(slots: Slots, asked: int, spare: int) -> None:
+    allowed = room(slots, asked, spare)
+    assert allowed is not None
+    assert 0 <= allowed <= asked
+    left = slots.max_connections - slots.in_use - allowed - slots.superuser_reserved - slots.reserved - 1
+    assert allowed == 0 or left >= spare
+    assert allowed == asked or left <= spare
