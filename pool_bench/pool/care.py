@@ -11,6 +11,7 @@ from typing import Final, Generic
 from pool_bench.pool.connections import C, as_executable, terminate, transaction_state
 from pool_bench.pool.context import PoolContext
 from pool_bench.pool.events import EventKind
+from pool_bench.pool.growth import Growth
 from pool_bench.pool.settling import Settling
 from pool_bench.pool.slots import FOR_EVER, Slot, SlotState
 
@@ -27,9 +28,10 @@ class Care(Generic[C]):
 
     Attributes:
         closing: the pool is being closed: whatever comes back is ended.
+        growth: told how long leases are held.
     """
 
-    __slots__ = ("_changed", "_ctx", "_max_uses", "_policy", "_window_ns", "closing")
+    __slots__ = ("_changed", "_ctx", "_max_uses", "_policy", "_window_ns", "closing", "growth")
 
     def __init__(self, ctx: PoolContext[C], changed: Callable[[], None]) -> None:
         config = ctx.config
@@ -40,6 +42,7 @@ class Care(Generic[C]):
         idle_s = config.validate_after_idle
         self._window_ns = None if idle_s is None else round(idle_s * 1e9)
         self.closing = False
+        self.growth = Growth()
 
     def admit(self, conn: C) -> Slot[C]:
         """A slot for a connection that was just opened; it is busy."""
@@ -76,6 +79,7 @@ class Care(Generic[C]):
 
     def give_back(self, slot: Slot[C], now_ns: int) -> None:
         """A leased slot has come back: make it available by the shortest way that leaves it clean."""
+        self.growth.held(now_ns - slot.acquired_ns, now_ns)
         if slot.is_closed():
             self._fail(slot, EventKind.RESET_FAILED, "it came back closed")
         elif self.closing:

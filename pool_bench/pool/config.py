@@ -71,8 +71,8 @@ class PoolConfig:
         max_waiters: callers that may wait at once, None for any number.
         acquire_timeout: limit of an acquire that names none; covers waiting, connecting, validating.
         connect_timeout: limit of one connect with everything that is run on the new connection.
-        connecting_limit: connections being opened at once; None for a third of `max_size`, at least 4:
-            a cold pool is full after three round trips, and a small server is not stormed.
+        connecting_limit: connections being opened at once; None for a third of `max_size`, but 4 to 16:
+            a cold pool of up to 48 is full after three connects' time, and no server is stormed.
         max_lifetime: age at which a connection is replaced, None for never.
         max_lifetime_jitter: share of `max_lifetime` over which the ends of connections are spread,
             downwards. Wide, so that connections opened together are not replaced together.
@@ -188,7 +188,7 @@ class PoolConfig:
         """`connecting_limit`, or what None stands for."""
         if self.connecting_limit is not None:
             return self.connecting_limit
-        return max(4, math.ceil(self.max_size / 3))
+        return min(16, max(4, math.ceil(self.max_size / 3)))
 
     @property
     def reset_policy(self) -> ResetPolicy:

@@ -151,12 +151,18 @@ class PoolCore(Generic[C]):
         coming = sum(1 for slot in self.busy if now_ns - slot.busy_since_ns < _PATIENCE_NS)
         return max(0, waiting - self.opening - coming)
 
-    def wanted_openings(self, now_ns: int) -> int:
-        """Connections to begin opening for waiters and for the floor."""
-        room = self.max_size - self.size
-        if room <= 0:
-            return 0
-        return min(room, max(self.unmet_demand(now_ns), self.floor - self.live - self.opening))
+    @property
+    def missing(self) -> int:
+        """Connections to open so that there are as many as are to be kept."""
+        return self.floor - self.live - self.opening
+
+    def is_crowded(self, max_waiters: int) -> bool:
+        """Whether so many callers wait for others to return their leases.
+
+        Those for whom a connection can still be opened, or is being checked or reset, do not count.
+        """
+        coming = self.max_size - self.in_use - self.closing
+        return len(self.waiters) >= max_waiters + coming
 
     def distrust_idle(self) -> None:
         """One connection turned out dead: none is leased again before it has shown life."""

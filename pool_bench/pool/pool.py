@@ -282,16 +282,9 @@ class ConnectionPool(Generic[C]):
         self._check_usable()
         core = self._core
         config = self.config
-        if config.max_waiters is not None:
-            # Waiters that will be served without anybody's return are not what the bound is about.
-            coming = core.max_size - core.in_use - core.closing
-            if len(core.waiters) >= config.max_waiters + coming:
-                self._refuse(
-                    PoolExhaustedError(
-                        f"pool {self.name}: {len(core.waiters)} callers are waiting already "
-                        f"(max_waiters); {situation(self._ctx)}"
-                    )
-                )
+        if config.max_waiters is not None and core.is_crowded(config.max_waiters):
+            what = f"{len(core.waiters)} callers are waiting already (max_waiters)"
+            self._refuse(PoolExhaustedError(f"pool {self.name}: {what}; {situation(self._ctx)}"))
         refusal = self._supply.refusal(began_ns)
         if refusal is not None:
             refusal.__cause__ = self._supply.last_error

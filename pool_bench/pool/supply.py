@@ -24,6 +24,7 @@ class Supply(Generic[C]):
     Attributes:
         last_error: of the connects, None once one has succeeded.
         breaker: the circuit breaker.
+        growth: whether it would be of use to open more.
     """
 
     __slots__ = (
@@ -38,6 +39,7 @@ class Supply(Generic[C]):
         "_timer_ns",
         "_wanted",
         "breaker",
+        "growth",
         "last_error",
     )
 
@@ -47,6 +49,7 @@ class Supply(Generic[C]):
         self._care = care
         self._backoff = Backoff(config.retry_base, config.retry_cap, ctx.rng)
         self.breaker = CircuitBreaker(config.breaker)
+        self.growth = care.growth
         self.last_error: BaseException | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
@@ -127,9 +130,8 @@ class Supply(Generic[C]):
 
     def _open_wanted(self, now_ns: int) -> None:
         core = self._ctx.core
-        wanted = core.wanted_openings(now_ns)
-        if self._wanted and core.size < core.max_size:
-            wanted = max(wanted, 1)
+        wanted = max(core.missing, self._demand(now_ns), 1 if self._wanted else 0)
+        wanted = min(wanted, core.max_size - core.size)
         if self.last_error is not None:
             # One attempt at a time until one succeeds.
             wanted = min(wanted, 1 - core.opening)
@@ -146,13 +148,24 @@ class Supply(Generic[C]):
             self._open_one(now_ns)
         core.note_size()
 
+    def _demand(self, now_ns: int) -> int:
+        """Connections that waiters could do with."""
+        core = self._ctx.core
+        unmet = core.unmet_demand(now_ns)
+        if not unmet or not core.live:
+            return unmet
+        useful = self.growth.useful(len(core.waiters), core.live + core.opening, now_ns)
+        if useful < unmet and core.size < core.max_size:
+            self._later(self.growth.distrust_at_ns + 1_000_000, now_ns)
+        return min(unmet, useful)
+
     def _later(self, due_ns: int, now_ns: int) -> None:
         if self._timer is not None:
             if self._timer_ns <= due_ns:
                 return
             self._timer.cancel()
         self._timer_ns = due_ns
-        self._timer = self._ctx.loop.call_later((due_ns - now_ns) / 1e9, self._due)
+        self._timer = self._ctx.loop.call_later(max(0, due_ns - now_ns) / 1e9, self._due)
 
     def _due(self) -> None:
         self._timer = None
@@ -166,6 +179,7 @@ class Supply(Generic[C]):
         def done(conn: C | None, error: BaseException | None) -> None:
             ctx.core.opening -= 1
             if conn is not None:
+                self.growth.connected(ctx.clock() - now_ns)
                 self._opened(conn)
             elif error is not None:
                 self._failed(error, now_ns)

@@ -36,7 +36,7 @@ def test_a_lease_is_entered_or_awaited_and_released() -> None:
 def test_an_idle_connection_is_leased_without_a_turn_of_the_loop() -> None:
     async def main() -> None:
         async with make_pool(FakeServer()) as pool:
-            turns = []
+            turns: list[int] = []
             asyncio.get_running_loop().call_soon(turns.append, 1)
             async with pool.acquire():
                 pass
@@ -285,26 +285,30 @@ def test_another_loop_is_an_error_at_once() -> None:
     simulate(main())
 
 
+def _in_a_fork(pool: ConnectionPool[FakeConnection]) -> str:
+    """What a forked process that leases from `pool`, in a loop of its own, is told."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            asyncio._set_running_loop(None)
+            asyncio.run(pool.acquire().__aenter__())
+            os.write(write, b"leased")
+        except BaseException as error:
+            os.write(write, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    said = os.read(read, 1000).decode()
+    os.close(read)
+    return said
+
+
 def test_a_forked_process_is_told_to_open_its_own_pool() -> None:
     async def main() -> None:
         async with make_pool(FakeServer()) as pool:
-            read, write = os.pipe()
-            child = os.fork()
-            if child == 0:
-                try:
-                    # A new loop, as the child of a fork has to make one.
-                    asyncio._set_running_loop(None)
-                    asyncio.run(pool.acquire().__aenter__())
-                    os.write(write, b"leased")
-                except BaseException as error:
-                    os.write(write, str(error).encode())
-                finally:
-                    os._exit(0)
-            os.close(write)
-            os.waitpid(child, 0)
-            said = os.read(read, 1000).decode()
-            os.close(read)
-            assert "after the fork" in said
+            assert "after the fork" in _in_a_fork(pool)
 
     simulate(main())
 
