@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from pool_bench.checkouts import CheckoutStats
 from pool_bench.errors import FailureKind
 from pool_bench.holds import HoldStats, ServerSide
 from pool_bench.stats import BenchStats, ClientUsage
@@ -49,6 +50,7 @@ class Snapshot:
         client: what the generator cost since its previous snapshot.
         final: no further snapshot follows.
         hold: what happened to held connections, in a run that holds any.
+        checkout: what a pool showed, in a run that puts one under load.
     """
 
     stage: Stage
@@ -61,6 +63,32 @@ class Snapshot:
     client: ClientUsage
     final: bool = False
     hold: HoldStats | None = None
+    checkout: CheckoutStats | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSetting:
+    """What load a pool was put under.
+
+    Attributes:
+        name, scenario: as on the command line.
+        clients: tasks that asked for connections.
+        size: connections the pool might have.
+        reset: `own`, `always` or `never`.
+        query: what each operation ran, None for nothing.
+        hold_s, timeout_s: how long a connection was kept after the query, and the bound on an acquire.
+        round: which repetition this was, from 1.
+    """
+
+    name: str
+    scenario: str
+    clients: int
+    size: int
+    reset: str
+    query: str | None
+    hold_s: float
+    timeout_s: float
+    round: int
 
 
 @dataclass(slots=True)
@@ -81,6 +109,8 @@ class RunResult:
         interrupted: the run was ended before its time.
         hold: what happened to the connections, in a run that holds them; `total` is then their opening.
         server_side: what was seen of the server during the run, None where nobody looked.
+        pool: what load which pool was put under, in a run that does so; `driver` is then the pool's name.
+        checkout: what the pool showed.
     """
 
     label: str
@@ -97,6 +127,8 @@ class RunResult:
     interrupted: bool = False
     hold: HoldStats | None = None
     server_side: ServerSide | None = None
+    pool: PoolSetting | None = None
+    checkout: CheckoutStats | None = None
 
     @property
     def throughput(self) -> float:
