@@ -33,7 +33,7 @@ class Phase(StrEnum):
     """A step of one operation.
 
     `CONNECT` stands for all steps up to ready where a driver hides them, `HOLD` for the time in which an
-    open connection is kept and nothing is asked of it. Leasing from a pool is `CHECKOUT`, giving back `RETURN`.
+    open connection is kept and nothing is asked of it. A pool leases in `CHECKOUT`, takes back in `RETURN`.
     """
 
     RESOLVE = "resolve"

@@ -178,7 +178,8 @@ class PoolLoad(Generic[L]):
 
     async def _bursts(self) -> None:
         while not self._stopping:
-            self._bursts_ns.append(await self._burst())
+            took_ns = await self._burst()
+            self._bursts_ns.append(took_ns)
             await asyncio.sleep(_LULL_S)
 
     async def _burst(self) -> int:

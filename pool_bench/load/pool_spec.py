@@ -29,7 +29,7 @@ MEANINGS: Final[dict[ScenarioName, str]] = {
     "burst": "all clients ask in the same moment, once each: how long until the last one is served",
     "sustained": "every client asks again at once and keeps its connection a while: an endless queue",
     "ramp": "clients join step by step until all are there: where latency begins to grow",
-    "spike": "a tenth of the clients, then all, then a tenth again: what a rush does, and how fast it is over",
+    "spike": "a tenth of the clients, then all, then a tenth again: what a rush does, how fast it is over",
     "stress": "the same work by 1,000 and by 10,000 clients: what waiting itself costs",
     "naive": "as many clients as connections, each with a connection for every query, beside pooled ones: "
     "what pooling buys",

@@ -1,0 +1,207 @@
+"""pool-bench: which connection pool, which size, and what does it do under pressure?
+
+Options, wiring and exit codes; everything else is below. Heavy imports stay inside the functions that need
+them, so that `--help` answers at once.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from pool_bench import __version__
+from pool_bench.cli.params import Duration, OutputPath, guard, run_cli
+from pool_bench.cli.pool_options import Names, output_options, timing_options, url_option
+from pool_bench.contenders.base import CONTENDER_NAMES, RESET_MODES, ContenderName, ResetMode
+from pool_bench.load.pool_spec import SCENARIO_NAMES, ScenarioName
+
+TOOL = "pool-bench"
+
+PlotFormat = Literal["png", "svg"]
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 fine, 1 a run had no success, 2 bad usage, 130 left by a second Ctrl-C.",
+)
+@click.version_option(__version__, prog_name=TOOL)
+def cli() -> None:
+    """Put connection pools under load, side by side.
+
+    \b
+    pool-bench run --pool reference,asyncpg --scenario churn,query --clients 1000 --size 20
+    pool-bench run --scenario all --rounds 3 --duration 2s
+    pool-bench size --clients 200 --hold 2ms --sizes 1..64
+    pool-bench check --url postgresql://app@db:6432/app
+    """
+
+
+@cli.command()
+@url_option
+@click.option(
+    "--pool",
+    "-p",
+    "pools",
+    type=Names(CONTENDER_NAMES, left_out=("naive",)),
+    default="reference,asyncpg,psycopg,sqlalchemy",
+    show_default=True,
+    help="The pools, or all; naive is none at all: a connection for each query.",
+)
+@click.option(
+    "--scenario",
+    "-s",
+    "scenarios",
+    type=Names(SCENARIO_NAMES),
+    default="churn,query,burst",
+    show_default=True,
+    help=f"The loads, of {', '.join(SCENARIO_NAMES)}; or all.",
+)
+@click.option(
+    "--clients",
+    "-c",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Tasks that ask for connections. [stress has 1,000 and 10,000, naive as many as --size]",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Connections of each pool, no more and no fewer.",
+)
+@click.option(
+    "--hold",
+    type=Duration(zero=True),
+    default=None,
+    metavar="DURATION",
+    help="How long an operation keeps its connection after the query. [default: 1ms in sustained, else 0]",
+)
+@click.option(
+    "--query", metavar="SQL", help="What each operation runs; churn runs nothing. [default: SELECT 1]"
+)
+@click.option(
+    "--reset",
+    type=click.Choice(RESET_MODES),
+    default="own",
+    show_default=True,
+    help="What happens to a connection that comes back: what each pool does by itself, one round trip "
+    "that resets the session in all of them, or nothing in any.",
+)
+@timing_options("5s", 5)
+@output_options
+@click.pass_context
+def run(
+    ctx: click.Context,
+    url: str | None,
+    pools: tuple[ContenderName, ...],
+    scenarios: tuple[ScenarioName, ...],
+    clients: int,
+    size: int,
+    hold: float | None,
+    query: str | None,
+    reset: ResetMode,
+    timeout: float,
+    duration: float,
+    warmup: float,
+    grace: float,
+    rounds: int,
+    name: str,
+    output_dir: Path,
+    json_path: Path | None,
+    plot_path: Path | None,
+    plot_format: PlotFormat,
+    no_save: bool,
+    quiet: bool,
+) -> None:
+    """Measure pools under the same loads, in turn, each time in a fresh process.
+
+    Every pool gets as many connections, and otherwise keeps its own defaults; the summary says what each
+    does on checkout and on return. Rates are medians over the rounds, with the extremes beside them.
+    """
+
+    def measure() -> int:
+        from pool_bench.cli.title import hide_secrets
+
+        # Before the imports below, which take their time.
+        hide_secrets()
+        from pool_bench.cli.locate import find_targets
+        from pool_bench.cli.output import Output
+        from pool_bench.cli.pool_run import PoolBenchmark, measure_pools
+        from pool_bench.contenders import check_installed
+        from pool_bench.load.pool_spec import PoolSpec
+
+        for pool in pools:
+            check_installed(pool)
+        place = find_targets(() if url is None else (url,), application_name=TOOL)
+        return measure_pools(
+            PoolBenchmark(
+                tool=TOOL,
+                name=name,
+                place=place,
+                pools=pools,
+                scenarios=scenarios,
+                spec=PoolSpec(
+                    targets=place.targets,
+                    pool=pools[0],
+                    scenario=scenarios[0],
+                    clients=clients,
+                    size=size,
+                    timeout_s=timeout,
+                    reset=reset,
+                    warmup_s=warmup,
+                    duration_s=duration,
+                    grace_s=grace,
+                ),
+                query=query,
+                hold_s=hold,
+                rounds=rounds,
+                output=Output(
+                    json=json_path,
+                    plot=plot_path,
+                    plot_format=plot_format,
+                    directory=output_dir,
+                    save=not no_save,
+                    quiet=quiet,
+                ),
+            )
+        )
+
+    ctx.exit(guard(measure))
+
+
+@cli.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
+@click.option(
+    "--output-name", "-o", "output", type=OutputPath(), metavar="FILE.png|svg", help="Picture file."
+)
+@click.option(
+    "--plot-format",
+    type=click.Choice(["png", "svg"]),
+    default="png",
+    show_default=True,
+    help="Format of the picture where --output-name does not say.",
+)
+@click.pass_context
+def plot(ctx: click.Context, files: tuple[Path, ...], output: Path | None, plot_format: PlotFormat) -> None:
+    """Draw a result file, or the pools of several side by side.
+
+    Without --output-name the picture goes beside the first file.
+    """
+
+    def draw() -> int:
+        from pool_bench.cli.pool_plot import draw_files
+
+        return draw_files(files, output, plot_format)
+
+    ctx.exit(guard(draw))
+
+
+def main() -> None:
+    """The console script."""
+    run_cli(cli, TOOL)
+
+
+if __name__ == "__main__":
+    main()
