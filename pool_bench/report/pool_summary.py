@@ -13,6 +13,10 @@ from pool_bench.report.summary import FEWEST_BEYOND, WIDTH, is_thin, wrap
 from pool_bench.report.text import Paint, clean, ellipsize, format_percent, format_rate, table
 from pool_bench.units import format_duration, format_ms
 
+_LEGEND: Final = (
+    "opened: connections in a round; held: the most at once; overtaken: checkouts served after somebody who "
+    "asked later; starved: timed out while such a one was served; Jain: 1 where all clients got as much."
+)
 _FOOTNOTE: Final = f"~ fewer than {FEWEST_BEYOND} operations beyond it"
 
 
@@ -42,8 +46,7 @@ def contest_summary(contest: Contest, meaning: str, *, colour: bool = False) -> 
 
 
 def _headline(contest: Contest, meaning: str, paint: Paint) -> list[str]:
-    run, one = contest.groups[0].runs[0], contest.groups[0].checkouts[0]
-    setting = one.setting
+    setting = contest.groups[0].checkouts[0].setting
     rounds = max(len(group.runs) for group in contest.groups)
     parts = [
         f"{setting.clients:,} clients",
@@ -53,7 +56,7 @@ def _headline(contest: Contest, meaning: str, paint: Paint) -> list[str]:
     if setting.hold_s:
         parts.append(f"hold {format_duration(setting.hold_s)}")
     parts.append(f"reset {setting.reset}")
-    longest_s = max(run.duration_s for run in contest.groups[0].runs) if run else 0.0
+    longest_s = max(run.duration_s for run in contest.groups[0].runs)
     parts.append(f"{rounds} round{'s' if rounds > 1 else ''} of {format_duration(round(longest_s, 1))}")
     lines = [paint(clean(contest.label), "bold")]
     lines += [f"  {line}" for line in wrap(f"{meaning}.", "  ")]
@@ -119,13 +122,7 @@ def _behaviour(contest: Contest, paint: Paint) -> list[str]:
     return [
         paint(drawn[0], "bold"),
         *drawn[1:],
-        paint(
-            "opened: connections in a round; held: the most at once; overtaken: checkouts served after", "dim"
-        ),
-        paint(
-            "somebody who asked later; starved: timed out while such a one was served; Jain: 1 is fair.",
-            "dim",
-        ),
+        *(paint(line, "dim") for line in wrap(_LEGEND, "")),
     ]
 
 
@@ -174,7 +171,7 @@ def _notes(contest: Contest, paint: Paint) -> list[str]:
             "driver and pool together, can do on one core, not the limit of the server, and part of the "
             "latency was spent waiting for that core."
         )
-    waits = [name for name in _timed_out(contest)]
+    waits = _timed_out(contest)
     if waits:
         notes.append(
             f"Waits are those of callers that were served. Callers of {', '.join(waits)} that timed "
@@ -212,11 +209,13 @@ def _compared(best: Group, others: list[Group], figure: Callable[[Group], Spread
     words = f"Most operations: {best.pool}, {format_rate(top.median)}/s"
     if len(best.runs) < 2:
         return f"{words}. One round shows no spread: use --rounds to see what is noise."
-    told = []
-    for group in others:
-        spread = figure(group)
-        if spread.high >= top.low:
-            told.append(f"not told apart from {group.pool} (their rounds overlap)")
-        else:
-            told.append(f"{top.median / spread.median:.2g} x {group.pool}")
-    return f"{words}: {', '.join(told)}."
+    faster = [
+        f"{top.median / figure(group).median:.2g} x {group.pool}"
+        for group in others
+        if figure(group).high < top.low
+    ]
+    alike = [group.pool for group in others if figure(group).high >= top.low]
+    told = [f"that is {', '.join(faster)}"] if faster else []
+    if alike:
+        told.append(f"not told apart from {', '.join(alike)}, whose rounds overlap with its own")
+    return f"{words}: {'; '.join(told)}."
