@@ -87,6 +87,21 @@ def plot_hold(results: Sequence[LoadedResult], *, file_format: Format = "png") -
     return _render(draw, file_format)
 
 
+def plot_pools(results: Sequence[LoadedResult], *, file_format: Format = "png") -> bytes:
+    """Pools under load, side by side.
+
+    Raises:
+        UsageError: some of the runs had no pool.
+    """
+
+    def draw() -> "Sheet":
+        from pool_bench.report.plot_pool import draw_pools
+
+        return draw_pools(results)
+
+    return _render(draw, file_format)
+
+
 def plot(results: Sequence[LoadedResult], *, file_format: Format = "png") -> bytes:
     """The picture that fits: of one run, of one sweep, of held connections, or a comparison of several.
 
@@ -98,6 +113,8 @@ def plot(results: Sequence[LoadedResult], *, file_format: Format = "png") -> byt
             raise UsageError(f"{result.source} holds no run to plot")
     if not results:
         raise UsageError("no result file to plot")
+    if any(run.checkout is not None for result in results for run in result.runs):
+        return plot_pools(results, file_format=file_format)
     if any(run.hold is not None for result in results for run in result.runs):
         return plot_hold(results, file_format=file_format)
     if len(results) > 1:
