@@ -89,6 +89,13 @@ def cli() -> None:
     help="What happens to a connection that comes back: what each pool does by itself, one round trip "
     "that resets the session in all of them, or nothing in any.",
 )
+@click.option(
+    "--outage",
+    type=Duration(zero=True),
+    default="1s",
+    show_default=True,
+    help="How long the server stays away in reconnect, beside its stopping and starting.",
+)
 @timing_options("5s", 5)
 @output_options
 @click.pass_context
@@ -102,6 +109,7 @@ def run(
     hold: float | None,
     query: str | None,
     reset: ResetMode,
+    outage: float,
     timeout: float,
     duration: float,
     warmup: float,
@@ -157,6 +165,7 @@ def run(
                 query=query,
                 hold_s=hold,
                 rounds=rounds,
+                outage_s=outage,
                 output=Output(
                     json=json_path,
                     plot=plot_path,

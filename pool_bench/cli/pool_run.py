@@ -16,10 +16,10 @@ from pool_bench.cli.signals import LeaveNow, stop_on_signals
 from pool_bench.contenders.base import ContenderName
 from pool_bench.errors import PoolBenchError, UsageError
 from pool_bench.load.pool_spec import MEANINGS, STRESS_CLIENTS, PoolSpec, ScenarioName
-from pool_bench.load.runner import Run
+from pool_bench.load.runner import Run, StopSwitch
 from pool_bench.report import results
 from pool_bench.report.pool_groups import contests
-from pool_bench.report.pool_summary import contest_summary
+from pool_bench.report.pool_summary import contest_summary, manners_summary
 from pool_bench.report.text import colour_wanted
 from pool_bench.report.views import LiveView, make_view
 from pool_bench.runs import Session, Snapshot, Stage
@@ -48,6 +48,7 @@ class PoolBenchmark:
         query: SQL of each operation, None for each scenario's own.
         hold_s: how long connections are kept, None for each scenario's own.
         rounds: how often each is measured.
+        outage_s: how long a restarted server stays away.
         output: where results go.
     """
 
@@ -60,6 +61,7 @@ class PoolBenchmark:
     query: str | None
     hold_s: float | None
     rounds: int
+    outage_s: float
     output: Output
 
 
@@ -181,6 +183,7 @@ def _session(benchmark: PoolBenchmark, spec: PoolSpec) -> Session:
             "size": spec.size,
             "rounds": benchmark.rounds,
             "reset": spec.reset,
+            "outage_s": benchmark.outage_s,
             "query": benchmark.query,
             "hold_s": benchmark.hold_s,
             "timeout_s": spec.timeout_s,
@@ -207,11 +210,13 @@ def _measure_all(
                 if work.stop.requested:
                     break
                 spec = replace(bout.spec, pool=pool, round=round_)
-                follow_pool(work, spec, number=number, total=total, rounds=benchmark.rounds, server=server)
+                restart = None if server is None else Outage(server, benchmark.outage_s)
+                follow_pool(work, spec, number=number, total=total, rounds=benchmark.rounds, outage=restart)
                 keep_so_far(work)
         print_contests(work, begun)
         if work.stop.requested:
-            return
+            break
+    print_manners(work)
 
 
 def follow_pool(
@@ -221,9 +226,9 @@ def follow_pool(
     number: int,
     total: int,
     rounds: int,
-    server: EmbeddedPostgres | None = None,
+    outage: "Outage | None" = None,
 ) -> None:
-    """Measure one run, number `number` of `total`, and restart `server` in it where the scenario says so.
+    """Measure one run, number `number` of `total`, and restart the server in it where the scenario says so.
 
     Raises:
         GeneratorError: the generator failed; what it had measured until then is kept.
@@ -234,10 +239,10 @@ def follow_pool(
     repeat = f", round {spec.round} of {rounds}" if rounds > 1 else ""
     run = Run(spec, f"{load} · {spec.pool}{repeat}", work.stop)
     work.view.begin_run(run.result.label, number, total, spec.duration_s, spec.warmup_s)
-    if spec.scenario != "reconnect" or server is None:
+    if spec.scenario != "reconnect" or outage is None:
         work.follow(run)
         return
-    restart = _Restart(server, run)
+    restart = _Restart(outage, run, work.stop)
     view = work.view
     work.view = _RestartingView(view, restart, spec.duration_s * _RESTART_AT)
     try:
@@ -264,12 +269,28 @@ def print_contests(work: Work, begun: int) -> None:
         work.print(contest_summary(contest, meaning, colour=colour_wanted(work.text)))
 
 
+def print_manners(work: Work) -> None:
+    """Say what each pool does, and how to read the figures."""
+    measured = contests(results.from_session(work.session).runs)
+    if measured:
+        work.print(manners_summary(measured, colour=colour_wanted(work.text)))
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """A server that may be restarted, and how long it then stays away, seconds."""
+
+    server: EmbeddedPostgres
+    seconds: float
+
+
 class _Restart:
     """Restarts a server beside the run, so that its lines go on, and tells the generator of it."""
 
-    def __init__(self, server: EmbeddedPostgres, run: Run) -> None:
-        self._server = server
+    def __init__(self, outage: Outage, run: Run, stop: StopSwitch) -> None:
+        self._outage = outage
         self._run = run
+        self._stop = stop
         self._thread: threading.Thread | None = None
         self._error: PoolBenchError | None = None
 
@@ -282,10 +303,14 @@ class _Restart:
     def _restart(self) -> None:
         try:
             self._run.note("stopping")
-            self._server.restart(stopped=lambda: self._run.note("down"))
+            self._outage.server.restart(stopped=self._stay_away)
             self._run.note("up")
         except PoolBenchError as error:
             self._error = error
+
+    def _stay_away(self) -> None:
+        self._run.note("down")
+        self._stop.sleep(self._outage.seconds)
 
     def join(self) -> None:
         """Wait until the server is back.

@@ -9,6 +9,7 @@ without that nobody else would ever ask meanwhile.
 import asyncio
 import random
 from array import array
+from collections import deque
 from collections.abc import Coroutine
 from time import perf_counter_ns
 from typing import Final, Generic
@@ -28,6 +29,7 @@ PHASES: Final = (Phase.CHECKOUT, Phase.QUERY, Phase.HOLD, Phase.RETURN)
 REST_S: Final = 0.05
 # Between two bursts everybody has gone home.
 _LULL_S: Final = 0.1
+_FAILURES_KEPT: Final = 10_000
 
 
 class PoolLoad(Generic[L]):
@@ -59,7 +61,9 @@ class PoolLoad(Generic[L]):
         self.in_flight = 0
         self.resting = 0
         self.recovery: Recovery | None = None
-        self._opened_before = self._failed_before = 0
+        self._opened_before = 0
+        # A restart is heard of a little late; what had failed by then belongs to it too.
+        self._failures_ns: deque[int] = deque(maxlen=_FAILURES_KEPT)
 
     # Stages
 
@@ -135,7 +139,8 @@ class PoolLoad(Generic[L]):
         t = (at_ns - self._began_ns) / 1e9
         opens = self._contender.opens
         if mark == "stopping":
-            self.recovery = Recovery(stopping_s=t, clients=self._spec.clients)
+            failed = sum(failed_ns >= at_ns for failed_ns in self._failures_ns)
+            self.recovery = Recovery(stopping_s=t, clients=self._spec.clients, failed=failed)
             opens.opening_peak = opens.opening
             self._opened_before = opens.opened
         elif self.recovery is not None and mark == "down":
@@ -242,6 +247,8 @@ class PoolLoad(Generic[L]):
             self._arrivals.timed_out(began_ns, ended_ns)
         if self.recovery is not None:
             self.recovery.failed += 1
+        else:
+            self._failures_ns.append(ended_ns)
 
     def _recovered(self, number: int, at_ns: int) -> None:
         recovery = self.recovery

@@ -7,6 +7,7 @@ finer than the snapshots, since a spike or a restart is over in seconds.
 import asyncio
 import contextlib
 import gc
+import logging
 import time
 from collections.abc import Callable
 from time import perf_counter_ns
@@ -26,6 +27,8 @@ from pool_bench.stats import BenchStats, ClientUsage, Interval
 # How long a pool may take to open its connections, and to close them, before it is given up.
 _OPEN_S: Final = 30.0
 _CLOSE_S: Final = 10.0
+# Loggers of pools that report what is counted here anyway, and would write it over the live view.
+_TALKATIVE: Final = ("asyncio", "asyncpg", "psycopg", "sqlalchemy", "pool_bench")
 
 
 class Notes:
@@ -222,6 +225,8 @@ async def generate_pool(spec: PoolSpec, send: Send, stop: asyncio.Event, notes: 
         UsageError: the run could not even begin.
         ConnectError: the pool could not be opened.
     """
+    for name in _TALKATIVE:
+        logging.getLogger(name).addHandler(logging.NullHandler())
     generator = _PoolGenerator(spec, send, stop, notes if notes is not None else Notes())
     # What exists now lives as long as the process: keep the collector from looking at it again.
     gc.collect()

@@ -26,7 +26,8 @@ _BETWEEN: Final = 0.5
 _LEFT: Final = MARGIN + 0.55
 _RIGHT: Final = 0.55
 COURSE: Final = 2 * _PANEL + _BETWEEN + 0.75
-# Stretches beyond this share of their usual number belong to a round that waited for a recovery.
+# A stretch shorter than this, or beyond the end by more, is only what was left over.
+_LEAST_S: Final = 0.02
 _LEAST_MS: Final = 1e-3
 
 
@@ -51,7 +52,7 @@ def course_panel(sheet: Sheet, lines: Sequence[Line], top: float, scenario: str)
     sheet.panel_title(
         _LEFT, top + _PANEL + _BETWEEN - 0.08, "Wait, p99", "of checkouts granted in each stretch"
     )
-    end_s = max(run.timeline[-1].t for line in lines for run in line.group.runs if run.timeline)
+    end_s = max(run.duration_s for line in lines for run in line.group.runs) or 1.0
     for axes in (upper, lower):
         axes.set_xlim(0, end_s)
         axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 2.5, 5, 10]))
@@ -79,7 +80,7 @@ def _rates(group: Group) -> list[tuple[float, float]]:
         [
             (second.t - second.seconds / 2, second.ok / second.seconds)
             for second in run.timeline
-            if second.seconds > 0.02
+            if second.seconds > _LEAST_S and second.t <= run.duration_s + _LEAST_S
         ]
         for run in group.runs
     ]
@@ -104,9 +105,9 @@ def _waits(axes: Axes, lines: Sequence[Line]) -> None:
                 [
                     (stretch.t, max(stretch.wait_p99, _LEAST_MS))
                     for stretch in one.timeline
-                    if stretch.wait_p99 is not None
+                    if stretch.wait_p99 is not None and stretch.t <= run.duration_s + _LEAST_S
                 ]
-                for one in line.group.checkouts
+                for run, one in zip(line.group.runs, line.group.checkouts, strict=True)
             ]
         )
         for line in lines

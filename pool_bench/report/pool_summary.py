@@ -4,7 +4,8 @@ Rates are medians over the rounds with the extremes beside them; two pools whose
 called different. Percentiles are those of all rounds' operations together.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from pool_bench.report.pool_groups import Contest, Group, Spread
@@ -14,14 +15,24 @@ from pool_bench.report.text import Paint, clean, ellipsize, format_percent, form
 from pool_bench.units import format_duration, format_ms
 
 _LEGEND: Final = (
-    "opened: connections in a round; held: the most at once; overtaken: checkouts served after somebody who "
-    "asked later; starved: timed out while such a one was served; Jain: 1 where all clients got as much."
+    "op/s: median of the rounds, min..max the extremes; wait: from asking for a connection to having it; "
+    "op: all of it, from asking to having given back; both over all rounds' operations.",
+    "us/op: CPU of this process for an operation; opened: connections in a round; held: the most at once.",
+    "overtaken: checkouts served after somebody who asked later; starved: timed out while such a one was "
+    "served; Jain: 1 where all clients got as much; client wait: mean of the luckiest, of the unluckiest.",
+    "client the bottleneck: the rate is what driver and pool together can do on one core, not the limit of "
+    "the server, and part of the waits was spent waiting for that core.",
 )
+_UNLIKE: Final = (
+    "  These do different work when a connection comes back: what differs above may be that work. "
+    "--reset always or --reset never makes it the same for all."
+)
+_COMING_AND_GOING: Final = ("burst", "ramp", "spike")
 _FOOTNOTE: Final = f"~ fewer than {FEWEST_BEYOND} operations beyond it"
 
 
 def contest_summary(contest: Contest, meaning: str, *, colour: bool = False) -> str:
-    """Everything about the pools under one load.
+    """The figures of the pools under one load; `manners_summary` says how to read them.
 
     Args:
         contest: the pools, each with its rounds.
@@ -38,11 +49,32 @@ def contest_summary(contest: Contest, meaning: str, *, colour: bool = False) -> 
         shape_lines(contest, paint),
         _behaviour(contest, paint),
         _failures(contest, paint),
-        _manners(contest, paint),
         _notes(contest, paint),
-        _verdict(contest, paint),
+        [paint(line, "bold") for line in wrap(verdict(contest), "  ")],
     ]
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
+
+
+def manners_summary(contests: Sequence[Contest], *, colour: bool = False) -> str:
+    """What each pool does besides, and how to read the figures; "" where nothing was measured."""
+    paint = Paint(colour=colour)
+    pools: dict[str, Group] = {}
+    for contest in contests:
+        for group in contest.groups:
+            pools.setdefault(group.pool, group)
+    if not pools:
+        return ""
+    lines = [paint("what each does on checkout and on return", "bold")]
+    for group in pools.values():
+        one = group.checkouts[0]
+        lines += wrap(f"  {group.pool} {one.version}: {one.manner}", "    ")
+    resets = {_return_of(group) for group in pools.values() if group.pool != "naive"}
+    if len(resets) > 1 and any(one.setting.reset == "own" for g in pools.values() for one in g.checkouts):
+        lines += [paint(line, "yellow") for line in wrap(_UNLIKE, "  ")]
+    lines += ["", paint("how to read the figures", "bold")]
+    for words in _LEGEND:
+        lines += [paint(line, "dim") for line in wrap(f"  {words}", "    ")]
+    return "\n".join(lines)
 
 
 def _headline(contest: Contest, meaning: str, paint: Paint) -> list[str]:
@@ -79,7 +111,7 @@ def _figures(contest: Contest, paint: Paint) -> list[str]:
             [
                 group.pool,
                 format_rate(rate.median),
-                f"{format_rate(rate.low)}..{format_rate(rate.high)}",
+                f"{format_rate(rate.low)}..{format_rate(rate.high)}" if len(group.runs) > 1 else "-",
                 format_ms(wait50),
                 f"{format_ms(wait99)}{'~' if mark else ''}",
                 format_ms(wait_max),
@@ -114,16 +146,17 @@ def _behaviour(contest: Contest, paint: Paint) -> list[str]:
                 f"{max(one.size_peak for one in group.checkouts):,}",
                 format_percent(group.overtaken_share),
                 f"{sum(one.fairness.starved for one in group.checkouts):,}",
-                _median(group.spread(lambda _, one: one.fairness.index), "{:.3f}"),
+                # Where clients come and go, the same for all is not what is fair.
+                "-" if contest.scenario in _COMING_AND_GOING else _jain(group),
                 f"{format_ms(low)}..{format_ms(high)}",
             ]
         )
     drawn = table(rows, gap=1)
-    return [
-        paint(drawn[0], "bold"),
-        *drawn[1:],
-        *(paint(line, "dim") for line in wrap(_LEGEND, "")),
-    ]
+    return [paint(drawn[0], "bold"), *drawn[1:]]
+
+
+def _jain(group: Group) -> str:
+    return _median(group.spread(lambda _, one: one.fairness.index), "{:.3f}")
 
 
 def _median(spread: Spread | None, form: str) -> str:
@@ -148,33 +181,15 @@ def _failures(contest: Contest, paint: Paint) -> list[str]:
     return [paint("failures", "bold"), *(paint(line, "red") for line in lines)]
 
 
-def _manners(contest: Contest, paint: Paint) -> list[str]:
-    lines = [paint("what each does besides", "bold")]
-    for group in contest.groups:
-        one = group.checkouts[0]
-        lines += wrap(f"  {group.pool} {one.version}: {one.manner}", "    ")
-    return lines
-
-
 def _notes(contest: Contest, paint: Paint) -> list[str]:
     notes = []
-    resets = {_return_of(group) for group in contest.groups if group.pool != "naive"}
-    if len(resets) > 1 and contest.groups[0].checkouts[0].setting.reset == "own":
-        notes.append(
-            "These pools do different work when a connection comes back (see above): what differs "
-            "may be that work. --reset always or --reset never makes it the same for all."
-        )
     busy = [group.pool for group in contest.groups if any(run.client.saturated for run in group.runs)]
     if busy:
+        notes.append(f"The client was the bottleneck with {', '.join(busy)}: see below what that means.")
+    late = _timed_out(contest)
+    if late:
         notes.append(
-            f"The client was the bottleneck ({', '.join(busy)}): its rate is what this process, "
-            "driver and pool together, can do on one core, not the limit of the server, and part of the "
-            "latency was spent waiting for that core."
-        )
-    waits = _timed_out(contest)
-    if waits:
-        notes.append(
-            f"Waits are those of callers that were served. Callers of {', '.join(waits)} that timed "
+            f"Waits are those of callers that were served. Callers of {', '.join(late)} that timed "
             "out waited longest, and are counted as failed: the waits above are too low by them."
         )
     return [paint(line, "yellow") for note in notes for line in wrap(note, "  ")]
@@ -190,32 +205,61 @@ def _timed_out(contest: Contest) -> list[str]:
     ]
 
 
-def _verdict(contest: Contest, paint: Paint) -> list[str]:
-    best = contest.best
-    if best is None:
-        return [paint("No operation succeeded.", "red")]
-    others = sorted(
-        (group for group in contest.groups if group is not best and group.ok),
-        key=lambda group: -group.throughput.median,
-    )
-    if not others:
-        return []
-    return [paint(line, "bold") for line in wrap(_compared(best, others, lambda g: g.throughput), "  ")]
-
-
-def _compared(best: Group, others: list[Group], figure: Callable[[Group], Spread]) -> str:
-    """Who was fastest, and by how much: only what the rounds allow to be said."""
-    top = figure(best)
-    words = f"Most operations: {best.pool}, {format_rate(top.median)}/s"
+def verdict(contest: Contest) -> str:
+    """Who did best, and by how much: only what the rounds allow to be said."""
+    measure = _MEASURES.get(contest.scenario, _THROUGHPUT)
+    figures = [(group, measure.figure(group)) for group in contest.groups if group.ok]
+    known = [(group, spread) for group, spread in figures if spread is not None]
+    if not figures:
+        return "No operation succeeded."
+    if len(known) < 2:
+        return ""
+    sign = -1 if measure.more_is_better else 1
+    known.sort(key=lambda item: sign * item[1].median)
+    (best, top), others = known[0], known[1:]
+    words = f"{measure.words}: {best.pool}, {measure.form(top.median)}"
     if len(best.runs) < 2:
         return f"{words}. One round shows no spread: use --rounds to see what is noise."
-    faster = [
-        f"{top.median / figure(group).median:.2g} x {group.pool}"
-        for group in others
-        if figure(group).high < top.low
-    ]
-    alike = [group.pool for group in others if figure(group).high >= top.low]
-    told = [f"that is {', '.join(faster)}"] if faster else []
+    apart, alike = [], []
+    for group, spread in others:
+        overlaps = spread.high >= top.low if measure.more_is_better else spread.low <= top.high
+        if overlaps:
+            alike.append(group.pool)
+        else:
+            apart.append(f"{group.pool} {measure.form(spread.median)}")
+    told = [f"well apart from {', '.join(apart)}"] if apart else []
     if alike:
         told.append(f"not told apart from {', '.join(alike)}, whose rounds overlap with its own")
     return f"{words}: {'; '.join(told)}."
+
+
+@dataclass(frozen=True, slots=True)
+class _Measure:
+    """By what the pools under one sort of load are compared."""
+
+    words: str
+    figure: Callable[[Group], Spread | None]
+    form: Callable[[float], str]
+    more_is_better: bool = False
+
+
+def _in_ms(value: float) -> str:
+    return f"{format_ms(value)} ms"
+
+
+_THROUGHPUT: Final = _Measure(
+    "Most operations", lambda group: group.throughput, lambda rate: f"{format_rate(rate)}/s", True
+)
+_MEASURES: Final = {
+    "burst": _Measure(
+        "Shortest bursts", lambda group: group.spread(lambda _, one: one.bursts.percentile_ms(50)), _in_ms
+    ),
+    "spike": _Measure("Lowest p99 of waits", lambda group: group.phase_percentile("checkout", 99), _in_ms),
+    "reconnect": _Measure(
+        "All clients back soonest",
+        lambda group: group.spread(
+            lambda _, one: None if one.recovery is None else one.recovery.after_up_s(one.recovery.all_s)
+        ),
+        lambda seconds: format_duration(seconds) or "at once",
+    ),
+}
