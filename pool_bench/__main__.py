@@ -11,7 +11,7 @@ import click
 
 from pool_bench import __version__
 from pool_bench.cli.params import Duration, OutputPath, guard, run_cli
-from pool_bench.cli.pool_options import Names, output_options, timing_options, url_option
+from pool_bench.cli.pool_options import Names, Sizes, output_options, timing_options, url_option
 from pool_bench.contenders.base import CONTENDER_NAMES, RESET_MODES, ContenderName, ResetMode
 from pool_bench.load.pool_spec import SCENARIO_NAMES, ScenarioName
 
@@ -166,6 +166,128 @@ def run(
                 hold_s=hold,
                 rounds=rounds,
                 outage_s=outage,
+                output=Output(
+                    json=json_path,
+                    plot=plot_path,
+                    plot_format=plot_format,
+                    directory=output_dir,
+                    save=not no_save,
+                    quiet=quiet,
+                ),
+            )
+        )
+
+    ctx.exit(guard(measure))
+
+
+@cli.command()
+@url_option
+@click.option(
+    "--pool",
+    "-p",
+    type=click.Choice([name for name in CONTENDER_NAMES if name != "naive"]),
+    default="reference",
+    show_default=True,
+    help="The pool whose size it is.",
+)
+@click.option(
+    "--clients",
+    "-c",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    help="Tasks that ask for connections; as many as the largest size at least.",
+)
+@click.option(
+    "--sizes",
+    type=Sizes(),
+    default="1..64",
+    show_default=True,
+    metavar="A..B|A,B,...",
+    help="Sizes to try: from A to B by doubling, or those named; five at least.",
+)
+@click.option(
+    "--hold",
+    type=Duration(zero=True),
+    default="0",
+    show_default=True,
+    help="How long an operation keeps its connection after the query, as your application does.",
+)
+@click.option(
+    "--query", metavar="SQL", default="SELECT 1", show_default=True, help="What each operation runs."
+)
+@click.option(
+    "--reset",
+    type=click.Choice(RESET_MODES),
+    default="own",
+    show_default=True,
+    help="What happens to a connection that comes back: see run.",
+)
+@timing_options("2s", 3)
+@output_options
+@click.pass_context
+def size(
+    ctx: click.Context,
+    url: str | None,
+    pool: ContenderName,
+    clients: int,
+    sizes: tuple[int, ...],
+    hold: float,
+    query: str,
+    reset: ResetMode,
+    timeout: float,
+    duration: float,
+    warmup: float,
+    grace: float,
+    rounds: int,
+    name: str,
+    output_dir: Path,
+    json_path: Path | None,
+    plot_path: Path | None,
+    plot_format: PlotFormat,
+    no_save: bool,
+    quiet: bool,
+) -> None:
+    """Recommend a pool size for a load: sweep sizes, fit the Universal Scalability Law, find the knee.
+
+    The recommendation is the smallest size with 95% of the best throughput, with the interval that the
+    rounds allow; where they allow none, that is what it says.
+    """
+
+    def measure() -> int:
+        from pool_bench.cli.title import hide_secrets
+
+        # Before the imports below, which take their time.
+        hide_secrets()
+        from pool_bench.cli.locate import find_targets
+        from pool_bench.cli.output import Output
+        from pool_bench.cli.pool_size import SizeSweep, measure_sizes
+        from pool_bench.contenders import check_installed
+        from pool_bench.load.pool_spec import PoolSpec
+
+        check_installed(pool)
+        place = find_targets(() if url is None else (url,), application_name=TOOL)
+        return measure_sizes(
+            SizeSweep(
+                tool=TOOL,
+                name=name,
+                place=place,
+                spec=PoolSpec(
+                    targets=place.targets,
+                    pool=pool,
+                    scenario="size",
+                    clients=clients,
+                    size=sizes[0],
+                    timeout_s=timeout,
+                    reset=reset,
+                    query=query,
+                    hold_s=hold,
+                    warmup_s=warmup,
+                    duration_s=duration,
+                    grace_s=grace,
+                ),
+                sizes=sizes,
+                rounds=rounds,
                 output=Output(
                     json=json_path,
                     plot=plot_path,

@@ -11,6 +11,7 @@ from enum import StrEnum
 from pool_bench.checkouts import CheckoutStats
 from pool_bench.errors import FailureKind
 from pool_bench.holds import HoldStats, ServerSide
+from pool_bench.sizing import Sizing
 from pool_bench.stats import BenchStats, ClientUsage
 
 # A client that uses more of its core, or whose loop is later than this, was part of what it measured.
@@ -169,6 +170,7 @@ class Session:
         target: the first target; `targets` all of them; no passwords.
         server: product, version and what else the server said, {} where it could not be asked.
         config: the settings in force.
+        sizing: what a sweep of pool sizes allows to be said, in a session that is one.
     """
 
     tool: str
@@ -181,3 +183,4 @@ class Session:
     runs: list[RunResult] = field(default_factory=list)
     finished_at: datetime | None = None
     interrupted: bool = False
+    sizing: Sizing | None = None

@@ -11,7 +11,7 @@ PACKAGE = ROOT / "pool_bench"
 
 # From the bottom; what stands in one row may not import each other, but for the plain data.
 LAYERS = (
-    ("errors", "units", "histogram", "stats", "targets", "runs", "holds", "checkouts"),
+    ("errors", "units", "histogram", "stats", "targets", "runs", "holds", "checkouts", "sizing"),
     ("pgwire",),
     ("drivers",),
     ("pool",),

@@ -8,8 +8,10 @@ from pool_bench.contenders.base import ContenderName, ResetMode
 from pool_bench.targets import Target
 
 ScenarioName = Literal[
-    "churn", "query", "burst", "sustained", "ramp", "spike", "stress", "naive", "reconnect"
+    "churn", "query", "burst", "sustained", "ramp", "spike", "stress", "naive", "reconnect", "size"
 ]
+"""`size` is one run of `pool-bench size`: `sustained`, for many sizes."""
+
 SCENARIO_NAMES: Final[tuple[ScenarioName, ...]] = (
     "churn",
     "query",
@@ -34,6 +36,7 @@ MEANINGS: Final[dict[ScenarioName, str]] = {
     "naive": "as many clients as connections, each with a connection for every query, beside pooled ones: "
     "what pooling buys",
     "reconnect": "the server restarts in the middle: how long until clients succeed again, and at what price",
+    "size": "every client asks again at once: how throughput depends on the size of the pool",
 }
 
 STRESS_CLIENTS: Final = (1_000, 10_000)

@@ -96,7 +96,18 @@ def plot_pools(results: Sequence[LoadedResult], *, file_format: Format = "png") 
 
     def draw() -> "Sheet":
         from pool_bench.report.plot_pool import draw_pools
+        from pool_bench.report.plot_pool_size import draw_sizes
+        from pool_bench.report.pool_sizes import SIZE
 
+        sweeps = [
+            result
+            for result in results
+            if any(run.checkout is not None and run.checkout.setting.scenario == SIZE for run in result.runs)
+        ]
+        if sweeps and len(results) > 1:
+            raise UsageError(f"{sweeps[0].source} is a sweep of pool sizes: plot such results one by one")
+        if sweeps:
+            return draw_sizes(sweeps[0])
         return draw_pools(results)
 
     return _render(draw, file_format)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pool_bench.checkouts import CheckoutInterval, CheckoutStats, Fairness, Recovery
 from pool_bench.report.json_parts import JsonObject, finite, histogram_to_json, rounded
 from pool_bench.runs import PoolSetting
+from pool_bench.sizing import Sizing, statement
 
 
 def setting_to_json(setting: PoolSetting) -> JsonObject:
@@ -22,6 +23,28 @@ def setting_to_json(setting: PoolSetting) -> JsonObject:
         "hold_s": rounded(setting.hold_s),
         "timeout_s": rounded(setting.timeout_s),
         "round": setting.round,
+    }
+
+
+def sizing_to_json(sizing: Sizing) -> JsonObject:
+    """`sizing`: what a sweep of pool sizes allows to be said; an infinite peak is null."""
+    law = sizing.law
+    return {
+        "recommended": None if sizing.why_not else sizing.knee,
+        "knee": sizing.knee,
+        "knee_interval": [sizing.knee_low, sizing.knee_high],
+        "peak_interval": [rounded(sizing.peak_low), rounded(sizing.peak_high)],
+        "law": None
+        if law is None
+        else {
+            "name": "universal scalability law",
+            "rate": rounded(law.rate),
+            "contention": finite(law.contention),
+            "coherency": finite(law.coherency),
+            "error": finite(sizing.fit_error),
+        },
+        "why_not": sizing.why_not,
+        "statement": statement(sizing),
     }
 
 

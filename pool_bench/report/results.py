@@ -24,7 +24,7 @@ from pool_bench.report.json_parts import (
     rounded,
 )
 from pool_bench.report.loaded import SCHEMA, LoadedResult, load_result, parse_result
-from pool_bench.report.pool_results import checkout_to_json, setting_to_json
+from pool_bench.report.pool_results import checkout_to_json, setting_to_json, sizing_to_json
 from pool_bench.runs import RunResult, Session
 from pool_bench.stats import BenchStats, Interval, errors_by_name
 
@@ -45,7 +45,7 @@ _VERSIONED: Final = ("pool-bench", "asyncpg", "psycopg", "psycopg-pool", "sqlalc
 
 def session_to_json(session: Session) -> JsonObject:
     """The result file's content; every number in it is finite."""
-    return {
+    content: JsonObject = {
         "schema": SCHEMA,
         "tool": session.tool,
         "name": session.name,
@@ -62,6 +62,9 @@ def session_to_json(session: Session) -> JsonObject:
         },
         "runs": [_run(run) for run in session.runs],
     }
+    if session.sizing is not None:
+        content["sizing"] = sizing_to_json(session.sizing)
+    return content
 
 
 def from_session(session: Session) -> LoadedResult:
