@@ -1,5 +1,7 @@
 """The picture of a sweep of pool sizes: throughput with the law that was fitted, and what waiting costs."""
 
+import math
+import textwrap
 from collections.abc import Sequence
 from typing import Final
 
@@ -32,6 +34,8 @@ _LEFT: Final = MARGIN + 0.6
 _RIGHT: Final = MARGIN + 0.95
 _UPPER: Final = 3.0
 _LOWER: Final = 1.9
+# What fits between the margins in bold type.
+_COLUMNS: Final = 112
 Sizes = Sequence[tuple[int, Group]]
 
 
@@ -39,21 +43,21 @@ def draw_sizes(result: LoadedResult) -> Sheet:
     """Draw the sweep of `result`."""
     groups = by_size(result.runs)
     sizing = sizing_of(groups)
-    told = (
-        statement(sizing) if sizing is not None else ["Without scipy no law is fitted (pool-bench[sizing])."]
-    )
+    without = ["Without scipy no law is fitted: install pool-bench[sizing]."]
+    told = statement(sizing) if sizing is not None else without
+    lines = [
+        (line, index == 0)
+        for index, sentence in enumerate(told)
+        for line in textwrap.wrap(sentence, _COLUMNS)
+    ]
     warning = bottlenecks(groups, sizing) if sizing is not None else ""
-    height = MARGIN + 0.64 + 0.2 * (len(told) + bool(warning)) + 0.5 + _UPPER + 0.75 + _LOWER + 0.8
+    notes = textwrap.wrap(warning, _COLUMNS)
+    height = MARGIN + 0.64 + 0.2 * (len(lines) + len(notes)) + 0.5 + _UPPER + 0.75 + _LOWER + 0.8
     sheet = Sheet(9.5, height)
-    sheet.header(
-        "Throughput by pool size: ",
-        target_name(result),
-        _setting(result, groups),
-        [warning] if warning else [],
-    )
+    sheet.header("Throughput by pool size: ", target_name(result), _setting(result, groups), notes)
     sheet.top -= 0.12
-    for index, sentence in enumerate(told):
-        sheet.text(MARGIN, sheet.top, sheet.fit(sentence, sheet.room, 9.5), size=9.5, bold=index == 0)
+    for line, bold in lines:
+        sheet.text(MARGIN, sheet.top, line, size=9.5, bold=bold)
         sheet.top += 0.2
     width = sheet.width - _LEFT - _RIGHT
     top = sheet.top + 0.4
@@ -139,8 +143,8 @@ def _latency(sheet: Sheet, axes: Axes, groups: Sizes, box: tuple[float, float, f
         ("query p99", BLUE, "query", 99.0),
         ("query p50", SKY, "query", 50.0),
     ):
-        points = [(size, group.phase(phase).percentile_ms(percentile)) for size, group in groups]
-        known = [(size, max(value, 1e-3)) for size, value in points if value is not None]
+        figures = [(size, group.phase(phase).percentile_ms(percentile)) for size, group in groups]
+        known = [(size, max(value, 1e-3)) for size, value in figures if value is not None]
         if known:
             curves.append((name, colour, known))
     values = [value for _, _, points in curves for _, value in points]
@@ -160,9 +164,8 @@ def _latency(sheet: Sheet, axes: Axes, groups: Sizes, box: tuple[float, float, f
             zorder=3,
         )
     curves.sort(key=lambda curve: -curve[2][-1][1])
-    wished = [
-        top + height * (1 - np.log(points[-1][1] / low) / np.log(high / low)) for _, _, points in curves
-    ]
+    ends = [points[-1][1] for _, _, points in curves]
+    wished = [top + height * (1 - math.log(end / low) / math.log(high / low)) for end in ends]
     places = spread(wished, [0.17] * len(curves), top, top + height)
     for (name, colour, _), y in zip(curves, places, strict=True):
         sheet.text(left + width + 0.06, y, name, size=9, bold=True, colour=colour, vertical="center")
