@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 _Result = TypeVar("_Result")
 
+# DISCARD ALL without DEALLOCATE ALL, of which psycopg takes notice the first time only: from the second on
+# it would use statements that the server has forgotten (seen with 3.3.9).
+_DISCARD: Final = (
+    "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; "
+    "SELECT pg_advisory_unlock_all(); DISCARD PLANS; DISCARD TEMP; DISCARD SEQUENCES"
+)
+
 # libpq gives no SQLSTATE for a connection that failed, only the text.
 _KIND_BY_TEXT: Final = (
     (r"connection refused|no such file or directory", FailureKind.REFUSED),
@@ -82,12 +89,12 @@ class PsycopgConnection:
             self._listen()
 
     async def reset(self) -> None:
-        """Roll back, then DISCARD ALL."""
+        """Roll back, then what DISCARD ALL does, but for psycopg's own prepared statements."""
         import psycopg
 
         try:
             await self.raw.rollback()
-            await self.raw.execute("DISCARD ALL")
+            await self.raw.execute(_DISCARD, prepare=False)
         except psycopg.Error as error:
             raise connect_error(error, Phase.QUERY) from error
 

@@ -24,7 +24,7 @@ class Care(Generic[C]):
     """Looks after the connections of one pool.
 
     Args:
-        changed: called whenever a connection has become free or is gone.
+        changed: called whenever a connection is gone.
 
     Attributes:
         closing: the pool is being closed: whatever comes back is ended.
@@ -110,7 +110,6 @@ class Care(Generic[C]):
             self.retire(slot, reason)
             return
         self._ctx.core.put(slot, now_ns, coldest=coldest)
-        self._changed()
 
     def check(self, slot: Slot[C], now_ns: int, *, ping: bool, coldest: bool = False) -> None:
         """Find out whether a slot that is not idle any more works, then make it available.
@@ -222,7 +221,8 @@ class Care(Generic[C]):
         finally:
             # Also where the loop is being shut down and does not let us wait.
             for slot in list(core.slots.values()):
-                slot.revoked = True
+                if slot.state is SlotState.LEASED:
+                    core.revoke(slot)
                 if slot.state is not SlotState.CLOSING:
                     self.drop(slot, why)
             jobs.abandon_all()

@@ -18,6 +18,7 @@ from pool_bench.pool.waiting import Waiter
 
 # What the pool has been busy with for longer is not counted on any more.
 _PATIENCE_NS = 500_000_000
+_REMEMBERED = 100
 
 
 class PoolCore(Generic[C]):
@@ -28,6 +29,7 @@ class PoolCore(Generic[C]):
         idle: leasable slots, the longest idle first.
         waiters: callers in order of arrival.
         busy: slots the pool is checking or resetting.
+        revoked: the slots last taken away from holders who have not returned them yet.
         closing: number of slots on their way out.
         opening: number of connections being opened.
         floor: connections to keep.
@@ -44,6 +46,7 @@ class PoolCore(Generic[C]):
         "opening",
         "peak_size",
         "peak_waiters",
+        "revoked",
         "slots",
         "waiters",
     )
@@ -53,6 +56,7 @@ class PoolCore(Generic[C]):
         self.idle: deque[Slot[C]] = deque()
         self.waiters: OrderedDict[Waiter[C], None] = OrderedDict()
         self.busy: set[Slot[C]] = set()
+        self.revoked: deque[Slot[C]] = deque(maxlen=_REMEMBERED)
         self.closing = 0
         self.opening = 0
         self.floor = floor
@@ -123,6 +127,15 @@ class PoolCore(Generic[C]):
         slot.stack = None
         slot.busy_since_ns = now_ns
         self.busy.add(slot)
+
+    def revoke(self, slot: Slot[C]) -> None:
+        """Remember that a leased slot is taken away from its holder."""
+        slot.revoked = True
+        self.revoked.append(slot)
+
+    def was_revoked(self, conn: object) -> bool:
+        """Whether `conn` was taken away from its holder."""
+        return any(slot.conn is conn for slot in self.revoked)
 
     def begin_closing(self, slot: Slot[C]) -> None:
         """A slot that is not idle any more is on its way out."""

@@ -73,17 +73,20 @@ class Job(Generic[T]):
 
 
 class Jobs:
-    """All work that is under way."""
+    """All work that is under way.
 
-    __slots__ = ("_live", "_loop", "_name")
+    Attributes:
+        interrupted: set when somebody else than the pool has cancelled a job, as `asyncio.run` does at its
+            end: nothing new should be begun in the same turn of the loop.
+    """
+
+    __slots__ = ("_live", "_loop", "_name", "interrupted")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
         self._loop = loop
         self._name = name
         self._live: set[Job[object]] = set()
-
-    def __len__(self) -> int:
-        return len(self._live)
+        self.interrupted = False
 
     def start(
         self,
@@ -95,7 +98,13 @@ class Jobs:
     ) -> Job[T]:
         """Begin `work`, which may take `timeout_s` seconds."""
         live: set[Job[T]] = self._live  # type: ignore[assignment]  # a set of jobs of all kinds
-        return Job(self._loop, live, work, timeout_s, done, late, kind, f"{self._name}:{kind}")
+
+        def ended(result: T | None, error: BaseException | None) -> None:
+            if isinstance(error, asyncio.CancelledError):
+                self.interrupted = True
+            done(result, error)
+
+        return Job(self._loop, live, work, timeout_s, ended, late, kind, f"{self._name}:{kind}")
 
     def abandon_all(self, kind: str | None = None) -> None:
         """Decide everything (of a kind) that is undecided as if its time were up."""

@@ -13,15 +13,20 @@ from typing import Final, TypeAlias
 Stack: TypeAlias = tuple[tuple[CodeType, int], ...]
 
 _DEEPEST: Final = 32
-_OWN: Final = (f"{__name__.rpartition('.')[0]}.", "asyncio.")
+_OWN: Final = f"{__name__.rpartition('.')[0]}."
+# Below a task's first frame is the loop, and below that whatever started it: no news to anybody.
+_LOOP: Final = frozenset({"asyncio.events", "asyncio.base_events", "asyncio.runners"})
 
 
 def capture_stack() -> Stack:
-    """The caller's frames, innermost first, without the pool's own."""
+    """The frames of the calling task, innermost first, without the pool's own."""
     frames: list[tuple[CodeType, int]] = []
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and len(frames) < _DEEPEST:
-        if not str(frame.f_globals.get("__name__", "")).startswith(_OWN):
+        module = str(frame.f_globals.get("__name__", ""))
+        if module in _LOOP:
+            break
+        if not module.startswith(_OWN):
             frames.append((frame.f_code, frame.f_lineno))
         frame = frame.f_back
     return tuple(frames)

@@ -19,7 +19,7 @@ from asyncio import current_task, get_running_loop
 from collections.abc import Callable
 from time import perf_counter_ns
 from types import TracebackType
-from typing import Final, Generic, NoReturn
+from typing import Final, NoReturn
 
 from pool_bench.pool.breaker import BreakerState
 from pool_bench.pool.care import Care
@@ -34,8 +34,8 @@ from pool_bench.pool.errors import (
 )
 from pool_bench.pool.events import EventBus, EventKind, Subscriber
 from pool_bench.pool.jobs import Jobs
-from pool_bench.pool.leaks import Stack, capture_stack
-from pool_bench.pool.lease import Lease
+from pool_bench.pool.leaks import capture_stack
+from pool_bench.pool.lease import Desk, Lease
 from pool_bench.pool.queries import run_query
 from pool_bench.pool.session import read_session
 from pool_bench.pool.settling import Settling
@@ -46,13 +46,12 @@ from pool_bench.pool.supply import Supply
 from pool_bench.pool.upkeep import Upkeep
 from pool_bench.pool.waiting import Deadlines, Waiter
 
-_IDLE: Final = SlotState.IDLE
 _LEASED: Final = SlotState.LEASED
 # What is still under way when the time for closing is up gets this long to notice.
 _LAST_CALL_S: Final = 1.0
 
 
-class ConnectionPool(Generic[C]):
+class ConnectionPool(Desk[C]):
     """Lends connections to tasks of one event loop, each to one task at a time.
 
     Args:
@@ -77,22 +76,20 @@ class ConnectionPool(Generic[C]):
         self.config = config if config is not None else PoolConfig()
         self._connector = connector
         self._session, self._schema = read_session(self.config)
-        self._clock = clock
         self._core: PoolCore[C] = PoolCore(self.config.min_size, self.config.max_size)
         self._counters = Counters()
         self._events = EventBus()
         self._opened_ns = clock()
         self._checkouts = Checkouts(self._opened_ns)
         self._state = PoolState.NEW
-        # The hot path's own views of the above.
-        self._running = False
-        self._idle = self._core.idle
-        self._waiters = self._core.waiters
-        self._samples = self._checkouts.samples
-        self._max_uses = self.config.max_uses or FOR_EVER
-        self._keeps_stacks = self.config.leak_threshold is not None and self.config.leak_stack
-        # Made by `open`, in the loop that the pool will live in.
-        self._loop: asyncio.AbstractEventLoop | None = None
+        # The desk's own views of the above.
+        self.idle = self._core.idle
+        self.waiters = self._core.waiters
+        self.samples = self._checkouts.samples
+        self.clock = clock
+        self.max_uses = self.config.max_uses or FOR_EVER
+        self.keeps_stacks = self.config.leak_threshold is not None and self.config.leak_stack
+        # Made by `open`, for the loop that the pool will live in.
         self._pid = os.getpid()
         self._ctx: PoolContext[C]
         self._care: Care[C]
@@ -132,9 +129,9 @@ class ConnectionPool(Generic[C]):
         if self._state is not PoolState.NEW:
             raise PoolClosedError(f"pool {self.name}: it was opened already, and opens only once")
         loop = get_running_loop()
-        self._loop = loop
+        self.loop = loop
         self._pid = os.getpid()
-        self._opened_ns = self._clock()
+        self._opened_ns = self.clock()
         self._ctx = PoolContext(
             name=self.name,
             connector=self._connector,
@@ -144,7 +141,7 @@ class ConnectionPool(Generic[C]):
             counters=self._counters,
             events=self._events,
             loop=loop,
-            clock=self._clock,
+            clock=self.clock,
             rng=random.Random(self.config.seed),
             session=self._session,
             schema=self._schema,
@@ -152,7 +149,7 @@ class ConnectionPool(Generic[C]):
         self._care = Care(self._ctx, self._changed)
         self._supply = Supply(self._ctx, self._care)
         self._upkeep = Upkeep(self._ctx, self._care, self._checkouts, self._supply.pump)
-        self._deadlines = Deadlines(loop, self._clock, self._time_out, self._core.waiters.__len__)
+        self._deadlines = Deadlines(loop, self.clock, self._time_out, self._core.waiters.__len__)
         self._set_state(PoolState.RUNNING)
         self._upkeep.start()
         if wait:
@@ -178,7 +175,7 @@ class ConnectionPool(Generic[C]):
             timeout: seconds until leases are revoked and everything is dropped; None for the config's
                 `close_timeout`. A holder that returns a revoked lease is not bothered with an error.
         """
-        if self._loop is None:
+        if self.loop is None:
             self._state = PoolState.CLOSED
             return
         if self._state is PoolState.CLOSED:
@@ -186,7 +183,7 @@ class ConnectionPool(Generic[C]):
         self._check_loop()
         if self._closing is None:
             limit_s = self.config.close_timeout if timeout is None else max(0.0, timeout)
-            self._closing = self._loop.create_task(self._close(limit_s), name=f"{self.name}:close-pool")
+            self._closing = self.loop.create_task(self._close(limit_s), name=f"{self.name}:close-pool")
         await asyncio.shield(self._closing)
 
     async def _close(self, timeout_s: float) -> None:
@@ -234,17 +231,20 @@ class ConnectionPool(Generic[C]):
             PoolUnavailableError: the target is down and no connection is left (`fail_fast`).
             PoolError: another event loop or process is using the pool.
         """
-        return Lease(self, timeout, capture_stack() if self._keeps_stacks else None)
+        return Lease(self, timeout)
 
     async def release(self, conn: C) -> None:
         """Give back what `await pool.acquire()` gave; does not wait.
 
         Raises:
-            PoolError: it is not leased, or another task, still running, has it.
+            PoolError: it is not leased, or another task, still running, has it. A lease that the pool
+                has revoked may be returned.
         """
         self._check_loop()
         slot = self._core.slots.get(id(conn))
         if slot is None or slot.conn is not conn:
+            if self._core.was_revoked(conn):
+                return
             raise PoolError(f"pool {self.name}: that connection is not, or no longer, the pool's")
         task = current_task()
         if slot.owner is not None and slot.owner is not task and not slot.owner.done():
@@ -254,31 +254,9 @@ class ConnectionPool(Generic[C]):
             )
         self.take_back(slot, slot.uses, suspect=False)
 
-    def lend_now(self, stack: Stack | None) -> Slot[C] | None:
-        """Lease the warmest idle connection if nobody waits and it needs no check; for `Lease`."""
-        clock = self._clock
-        began_ns = clock()
-        idle = self._idle
-        if not idle or self._waiters or not self._running or get_running_loop() is not self._loop:
-            return None
-        slot = idle[-1]
-        if began_ns >= slot.fresh_until_ns or slot.is_closed():
-            return None
-        idle.pop()
-        slot.state = _LEASED
-        slot.uses += 1
-        slot.acquired_ns = began_ns
-        slot.owner = current_task()
-        slot.stack = stack
-        samples = self._samples
-        samples.append(clock() - began_ns)
-        if len(samples) >= DRAIN_AT:
-            self._checkouts.drain()
-        return slot
-
-    async def lend(self, timeout: float | None, stack: Stack | None) -> Slot[C]:
+    async def lend(self, timeout: float | None) -> Slot[C]:
         """Queue for a connection; for `Lease`."""
-        began_ns = self._clock()
+        began_ns = self.clock()
         self._check_usable()
         core = self._core
         config = self.config
@@ -291,10 +269,12 @@ class ConnectionPool(Generic[C]):
             self._refuse(refusal)
         timeout_s = config.acquire_timeout if timeout is None else timeout
         deadline_ns = FOR_EVER if timeout_s == math.inf else began_ns + round(timeout_s * 1e9)
+        stack = capture_stack() if self.keeps_stacks else None
         future: asyncio.Future[None] = self._ctx.loop.create_future()
         waiter: Waiter[C] = Waiter(future, current_task(), began_ns, timeout_s, deadline_ns, stack)
         core.wait(waiter)
-        self._supply.pump()
+        if core.idle or core.size < core.max_size:
+            self._supply.pump()
         if not future.done():
             if timeout_s <= 0:
                 self._time_out(waiter)
@@ -313,10 +293,14 @@ class ConnectionPool(Generic[C]):
             raise waiter.error
         slot = waiter.slot
         assert slot is not None  # noqa: S101  # a waiter has either
-        self._samples.append(self._clock() - began_ns)
-        if len(self._samples) >= DRAIN_AT:
-            self._checkouts.drain()
+        self.samples.append(self.clock() - began_ns)
+        if len(self.samples) >= DRAIN_AT:
+            self.drain_samples()
         return slot
+
+    def drain_samples(self) -> None:
+        """Put the latencies into buckets; for `Lease`."""
+        self._checkouts.drain()
 
     def take_back(self, slot: Slot[C], number: int, *, suspect: bool) -> None:
         """End a lease; for `Lease`."""
@@ -324,23 +308,8 @@ class ConnectionPool(Generic[C]):
             if slot.revoked:
                 return
             raise PoolError(f"pool {self.name}: connection {slot.number} was released already")
-        now_ns = self._clock()
-        tracker = slot.tracker
-        if (
-            tracker is not None
-            and not tracker.touched
-            and now_ns < slot.expires_ns
-            and slot.uses < self._max_uses
-            and self._running
-            and not self._waiters
-        ):
-            slot.state = _IDLE
-            slot.owner = None
-            slot.idle_since_ns = now_ns
-            self._idle.append(slot)
-            return
         slot.suspect = suspect
-        self._care.give_back(slot, now_ns)
+        self._care.give_back(slot, self.clock())
         if self._settling:
             self._settling.note()
 
@@ -415,8 +384,8 @@ class ConnectionPool(Generic[C]):
         for slot in self._core.slots.values():
             slot.expires_ns = 0
         count = self._core.live
-        while self._idle:
-            self._care.retire(self._idle.pop(), "all connections are being replaced")
+        while self.idle:
+            self._care.retire(self.idle.pop(), "all connections are being replaced")
         self._supply.pump()
         return count
 
@@ -442,7 +411,7 @@ class ConnectionPool(Generic[C]):
 
     def get_stats(self) -> PoolStatistics:
         """The pool in numbers, now."""
-        breaker = self._supply.breaker.state(self._clock()) if self._loop is not None else BreakerState.OFF
+        breaker = self._supply.breaker.state(self.clock()) if self.loop is not None else BreakerState.OFF
         return take_statistics(
             name=self.name,
             state=self._state,
@@ -453,7 +422,7 @@ class ConnectionPool(Generic[C]):
             breaker=breaker,
             events_dropped=self._events.dropped,
             opened_ns=self._opened_ns,
-            now_ns=self._clock(),
+            now_ns=self.clock(),
         )
 
     # What the parts call
@@ -464,7 +433,7 @@ class ConnectionPool(Generic[C]):
             self._settling.note()
 
     def _set_state(self, state: PoolState) -> None:
-        self._running = state is PoolState.RUNNING
+        self.running = state is PoolState.RUNNING
         if state is not self._state:
             self._state = state
             self._ctx.tell(EventKind.STATE_CHANGED, f"the pool is {state}")
@@ -489,9 +458,11 @@ class ConnectionPool(Generic[C]):
             raise PoolClosedError(f"pool {self.name}: it is {self._state}")
 
     def _check_loop(self) -> None:
-        if self._loop is None:
+        if self.loop is None:
             raise PoolClosedError(f"pool {self.name}: it is not open")
-        if self._pid != os.getpid():
-            raise PoolError(f"pool {self.name}: it belongs to process {self._pid}; open one after the fork")
-        if get_running_loop() is not self._loop:
-            raise PoolError(f"pool {self.name}: it belongs to another event loop")
+        if get_running_loop() is not self.loop:
+            if self._pid != os.getpid():
+                whose = f"process {self._pid}; open one after the fork"
+            else:
+                whose = "another event loop"
+            raise PoolError(f"pool {self.name}: it belongs to {whose}")

@@ -84,6 +84,7 @@ def take_statistics(
         wait_p95_ms=p95,
         wait_p99_ms=p99,
         wait_max_ms=highest,
+        wait_total_s=checkouts.total_s,
         breaker=breaker,
         events_dropped=events_dropped,
         uptime_s=(now_ns - opened_ns) / 1e9,

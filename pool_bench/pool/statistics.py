@@ -8,6 +8,7 @@ from array import array
 from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
+from threading import Lock
 from typing import Final
 
 import numpy as np
@@ -60,6 +61,7 @@ class PoolStatistics:
         utilisation: share of `max_size` that is leased, 0 to 1.
         checkout_rate: leases a second, over the last ten seconds.
         wait_p50_ms: checkout latency from the call to the lease, milliseconds; None before the first.
+        wait_total_s: sum of all checkout latencies, seconds.
         events_dropped: events that subscribers were too slow for.
         uptime_s: seconds since the pool was opened.
     """
@@ -94,6 +96,7 @@ class PoolStatistics:
     wait_p95_ms: float | None
     wait_p99_ms: float | None
     wait_max_ms: float | None
+    wait_total_s: float
     breaker: BreakerState
     events_dropped: int
     uptime_s: float
@@ -120,11 +123,12 @@ class Checkouts:
         samples: nanoseconds not yet in buckets; the hot path appends to it.
     """
 
-    __slots__ = ("_histogram", "_marks", "samples")
+    __slots__ = ("_draining", "_histogram", "_marks", "samples")
 
     def __init__(self, now_ns: int) -> None:
         self.samples: array[int] = array("q")
         self._histogram = Histogram()
+        self._draining = Lock()
         self._marks: deque[tuple[int, int]] = deque([(now_ns, 0)], maxlen=_RATE_SAMPLES)
 
     @property
@@ -133,10 +137,12 @@ class Checkouts:
         return self._histogram.count + len(self.samples)
 
     def drain(self) -> None:
-        """Put the samples into buckets."""
-        self._histogram.record(np.array(self.samples, dtype=np.int64))
-        # In place: the hot path may hold on to the array.
-        del self.samples[:]
+        """Put the samples into buckets; an exporter's thread may do so while the pool's adds more."""
+        with self._draining:
+            taken = self.samples[:]
+            # In place: the hot path holds on to the array.
+            del self.samples[: len(taken)]
+            self._histogram.record(np.array(taken, dtype=np.int64))
 
     def mark(self, now_ns: int) -> None:
         """Remember how many there were by now; once a second or so."""
@@ -146,6 +152,11 @@ class Checkouts:
         """Checkouts a second since the oldest mark."""
         then_ns, count = self._marks[0]
         return (self.count - count) * 1e9 / (now_ns - then_ns) if now_ns > then_ns else 0.0
+
+    @property
+    def total_s(self) -> float:
+        """Sum of the latencies that are in buckets, seconds."""
+        return self._histogram.total_s
 
     def percentiles_ms(self) -> list[float | None]:
         """p50, p95, p99 and p100, milliseconds."""

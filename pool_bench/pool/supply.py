@@ -17,6 +17,8 @@ from pool_bench.pool.context import PoolContext
 from pool_bench.pool.errors import CircuitOpenError, PoolError, PoolUnavailableError
 from pool_bench.pool.events import EventKind
 
+_AFTER_INTERRUPT_NS = 10_000_000
+
 
 class Supply(Generic[C]):
     """Opens the connections of one pool.
@@ -102,6 +104,11 @@ class Supply(Generic[C]):
         # What is begun can end within the call, and asks for the next: a loop, so that nothing nests.
         self._again = True
         if self._pumping:
+            return
+        if self._ctx.jobs.interrupted:
+            # If the loop is being shut down, this timer never fires.
+            self._ctx.jobs.interrupted = False
+            self._later(self._ctx.clock() + _AFTER_INTERRUPT_NS, self._ctx.clock())
             return
         self._pumping = True
         try:
@@ -216,6 +223,7 @@ class Supply(Generic[C]):
         ctx.tell(EventKind.CONNECTION_OPENED, f"connection {slot.number} is open", slot.number)
         self._care.make_available(slot, ctx.clock())
         self._notify()
+        self.pump()
 
     def _failed(self, error: BaseException, began_ns: int) -> None:
         ctx = self._ctx
@@ -231,11 +239,7 @@ class Supply(Generic[C]):
             ctx.tell(EventKind.BREAKER_OPENED, self._breaker_message(now_ns))
         self.fail_waiters(now_ns)
         self._notify()
-        if not isinstance(error, asyncio.CancelledError):
-            self.pump()
-        else:
-            # The loop is being shut down: nothing new is begun in it at once.
-            self._later(max(self._backoff.retry_at_ns, now_ns + 10_000_000), now_ns)
+        self.pump()
 
     def fail_waiters(self, now_ns: int) -> None:
         """Turn waiters away where there is nothing to wait for."""

@@ -147,7 +147,7 @@ class Upkeep(Generic[C]):
             LOGGER.warning("pool %s: %s", ctx.name, message)
             ctx.tell(EventKind.LEAK_DETECTED, message, slot.number)
             if ctx.config.leak_reclaim:
-                slot.revoked = True
+                ctx.core.revoke(slot)
                 self._care.drop(slot, "it was taken back from a holder that kept it for too long")
 
     def _scale(self, now_ns: int) -> None:

@@ -63,9 +63,6 @@ class Waiter(Generic[C]):
             self.error = error
             self.future.set_result(None)
 
-    def __lt__(self, other: "Waiter[C]") -> bool:
-        return self.deadline_ns < other.deadline_ns
-
 
 class Deadlines(Generic[C]):
     """Calls `expire` with each waiter whose deadline has come and that still waits.
@@ -74,7 +71,7 @@ class Deadlines(Generic[C]):
     first to expire, and a waiter that is served leaves its entry to be skipped.
     """
 
-    __slots__ = ("_clock", "_expire", "_heap", "_live", "_loop", "_timer", "_timer_ns")
+    __slots__ = ("_clock", "_count", "_expire", "_heap", "_live", "_loop", "_timer", "_timer_ns")
 
     def __init__(
         self,
@@ -87,7 +84,9 @@ class Deadlines(Generic[C]):
         self._clock = clock
         self._expire = expire
         self._live = live
-        self._heap: list[Waiter[C]] = []
+        # The count decides between equal deadlines, since waiters have no order.
+        self._heap: list[tuple[int, int, Waiter[C]]] = []
+        self._count = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
 
@@ -95,9 +94,10 @@ class Deadlines(Generic[C]):
         """Watch `waiter`."""
         heap = self._heap
         if len(heap) > 256 and len(heap) > 2 * self._live():
-            heap[:] = [other for other in heap if not other.future.done()]
+            heap[:] = [entry for entry in heap if not entry[2].future.done()]
             heapq.heapify(heap)
-        heapq.heappush(heap, waiter)
+        self._count += 1
+        heapq.heappush(heap, (waiter.deadline_ns, self._count, waiter))
         if self._timer is None or waiter.deadline_ns < self._timer_ns:
             self._arm(waiter.deadline_ns, now_ns)
 
@@ -119,7 +119,7 @@ class Deadlines(Generic[C]):
         now_ns = self._clock()
         heap = self._heap
         while heap:
-            waiter = heap[0]
+            waiter = heap[0][2]
             if waiter.future.done():
                 heapq.heappop(heap)
             elif waiter.deadline_ns <= now_ns + _EARLY_NS:

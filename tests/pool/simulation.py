@@ -104,6 +104,10 @@ class FakeServer:
         """Connections the server still has."""
         return [c for c in self.connections if not c.closed]
 
+    def open_numbers(self) -> list[int]:
+        """The numbers of those connections."""
+        return [c.number for c in self.open]
+
     async def connect(self) -> "FakeConnection":
         """Open a connection, or fail as told."""
         self.attempts.append(now_s())

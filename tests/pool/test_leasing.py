@@ -228,6 +228,27 @@ def test_releasing_within_the_block_makes_its_end_an_error() -> None:
     simulate(main())
 
 
+def test_the_end_of_a_block_does_not_end_the_lease_of_the_next_borrower() -> None:
+    async def main() -> None:
+        async with make_pool(FakeServer(), max_size=1) as pool:
+            others: list[FakeConnection] = []
+
+            async def other() -> None:
+                others.append(await pool.acquire())
+
+            async def release_early() -> None:
+                async with pool.acquire() as conn:
+                    await pool.release(conn)
+                    await asyncio.create_task(other())
+
+            with pytest.raises(PoolError, match="released already"):
+                await release_early()
+            assert len(others) == 1
+            assert pool.get_stats().in_use == 1
+
+    simulate(main())
+
+
 def test_a_finished_task_may_leave_the_release_to_another() -> None:
     async def main() -> None:
         async with make_pool(FakeServer()) as pool:

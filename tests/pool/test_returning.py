@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -122,14 +123,18 @@ def test_a_use_that_ended_with_an_exception_is_checked_where_no_reset_would(poli
     async def main() -> None:
         server = FakeServer()
         async with make_pool(server, max_size=1, reset_on_return=policy) as pool:
-            with pytest.raises(ZeroDivisionError):
+
+            async def use() -> None:
                 async with pool.acquire() as conn:
                     await conn.execute("SELECT 1")
                     conn.dead = True
                     raise ZeroDivisionError
+
+            with pytest.raises(ZeroDivisionError):
+                await use()
             async with pool.acquire() as other:
-                assert other is not conn
-            assert conn.closed
+                assert other is not server.connections[0]
+            assert server.connections[0].closed
 
     simulate(main())
 
@@ -221,15 +226,19 @@ def test_a_reset_that_ignores_its_cancellation_holds_nobody_up() -> None:
     simulate(main())
 
 
-def test_session_sql_is_there_on_every_lease_and_the_schema_once(tmp_path: object) -> None:
+def test_session_sql_is_there_on_every_lease_and_the_schema_once(tmp_path: Path) -> None:
+    (tmp_path / "session.sql").write_text("SET ours")
+    (tmp_path / "schema.sql").write_text("CREATE TABLE IF NOT EXISTS t ()")
+
     async def main() -> None:
-        server = FakeServer()
-        async with make_pool(server, max_size=1, session_sql="SET mine") as pool:
+        files = {"session_file": tmp_path / "session.sql", "schema_file": tmp_path / "schema.sql"}
+        async with make_pool(FakeServer(), max_size=1, session_sql="SET mine", **files) as pool:
             for _ in range(3):
                 async with pool.acquire() as conn:
-                    assert conn.settings == {"SET mine"}
+                    assert conn.settings == {"SET ours", "SET mine"}
                     await conn.execute("SET other")
-        assert conn.done.count("SET mine") == 4
+        assert conn.done[:3] == ["CREATE TABLE IF NOT EXISTS t ()", "SET ours", "SET mine"]
+        assert [conn.done.count(sql) for sql in conn.done[:3]] == [1, 4, 4]
 
     simulate(main())
 

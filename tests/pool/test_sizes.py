@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
@@ -184,7 +185,7 @@ def test_scaling_keeps_connections_warm_for_the_load_there_is() -> None:
             assert (pool.get_stats().floor, pool.get_stats().size) == (5, 5)
         scaled = [event.at_ns for event in events if event.kind is EventKind.SCALED]
         assert len(scaled) > 5
-        assert min(b - a for a, b in zip(scaled, scaled[1:], strict=False)) >= 2_000_000_000
+        assert min(b - a for a, b in pairwise(scaled)) >= 2_000_000_000
 
     simulate(main())
 
