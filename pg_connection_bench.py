@@ -4,35 +4,35 @@ Options, wiring and exit codes; everything else is in `pool_bench/`. Heavy impor
 functions that need them, so that `--help` answers at once.
 """
 
-from pathlib import Path
 from typing import Literal
 
 import click
 
 from pool_bench import __version__
-from pool_bench.cli.params import Duration, OutputPath, guard, run_cli
-from pool_bench.drivers.base import DRIVER_NAMES, DriverName
+from pool_bench.cli.options import (
+    CONTEXT_SETTINGS,
+    Output,
+    connect_timeout_option,
+    driver_option,
+    name_option,
+    output_options,
+    plot,
+    scram_cache_option,
+    shortest_timeout,
+    url_option,
+)
+from pool_bench.cli.params import Duration, guard, run_cli
+from pool_bench.drivers.base import DriverName
 
 TOOL = "pg-connection-bench"
-
-PlotFormat = Literal["png", "svg"]
 
 
 @click.group(
     invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings=CONTEXT_SETTINGS,
     epilog="Exit codes: 0 fine, 1 a run had no success, 2 bad usage, 130 left by a second Ctrl-C.",
 )
-@click.option(
-    "--url",
-    "-u",
-    "urls",
-    multiple=True,
-    metavar="URL",
-    help="PostgreSQL URL, postgresql://user@host:port/database?sslmode=...; repeat it to use several "
-    "round-robin. Without it: DATABASE_URL, else PGHOST, PGHOSTADDR or PGPORT, else an embedded "
-    "PostgreSQL is started, used and removed.",
-)
+@url_option
 @click.option("--concurrency", "-c", type=click.IntRange(min=1), metavar="N", help="Workers. [default: 10]")
 @click.option(
     "--concurrency-min",
@@ -63,28 +63,10 @@ PlotFormat = Literal["png", "svg"]
     show_default=True,
     help="How long operations under way at the end may take to finish; what is left is `unfinished`.",
 )
-@click.option(
-    "--driver",
-    type=click.Choice(DRIVER_NAMES),
-    default="wire",
-    show_default=True,
-    help="How connections are opened: wire (this tool's own, cheapest, sees every phase), or what an "
-    "application using asyncpg or psycopg pays.",
-)
+@driver_option
 @click.option("--query", metavar="SQL", help="Run this on each connection once it is ready.")
-@click.option(
-    "--connect-timeout",
-    type=Duration(),
-    default="30s",
-    show_default=True,
-    help="Bound on one operation, from the first packet to the close.",
-)
-@click.option(
-    "--scram-cache/--no-scram-cache",
-    default=True,
-    show_default=True,
-    help="Keep SCRAM keys between connections, as poolers do; without, each pays for PBKDF2. [wire]",
-)
+@connect_timeout_option("Bound on one operation, from the first packet to the close.")
+@scram_cache_option
 @click.option(
     "--resolve",
     type=click.Choice(["each", "once"]),
@@ -92,9 +74,7 @@ PlotFormat = Literal["png", "svg"]
     show_default=True,
     help="Look host names up for each connection, or once before the run. [wire]",
 )
-@click.option(
-    "--name", "-n", default="", metavar="TEXT", help="A name for the result, for files and legends."
-)
+@name_option("-n")
 @click.option(
     "--wait-between-runs",
     type=Duration(zero=True),
@@ -102,26 +82,7 @@ PlotFormat = Literal["png", "svg"]
     show_default=True,
     help="Pause between the levels of a sweep.",
 )
-@click.option(
-    "--output-dir",
-    type=OutputPath(),
-    default="results",
-    show_default=True,
-    help="Where result and picture go.",
-)
-@click.option(
-    "--json", "json_path", type=OutputPath(), metavar="FILE|-", help="Result file, or - for stdout."
-)
-@click.option("--plot", "plot_path", type=OutputPath(), metavar="FILE.png|svg", help="Picture file.")
-@click.option(
-    "--plot-format",
-    type=click.Choice(["png", "svg"]),
-    default="png",
-    show_default=True,
-    help="Format of a picture in --output-dir.",
-)
-@click.option("--no-save", is_flag=True, help="Write nothing to --output-dir.")
-@click.option("--quiet", "-q", is_flag=True, help="No line every second, only the summary.")
+@output_options
 @click.version_option(__version__, prog_name=TOOL)
 @click.pass_context
 def cli(
@@ -140,12 +101,7 @@ def cli(
     resolve: Literal["each", "once"],
     name: str,
     wait_between_runs: float,
-    output_dir: Path,
-    json_path: Path | None,
-    plot_path: Path | None,
-    plot_format: PlotFormat,
-    no_save: bool,
-    quiet: bool,
+    output: Output,
 ) -> None:
     """Open and close PostgreSQL connections as fast as the server lets N workers, and say what it costs.
 
@@ -158,7 +114,6 @@ def cli(
     if ctx.invoked_subcommand is not None:
         return
     levels = _levels(concurrency, concurrency_min, concurrency_max)
-    given = ctx.get_parameter_source("connect_timeout") is not click.core.ParameterSource.DEFAULT
 
     def run() -> int:
         from pool_bench.cli.title import hide_secrets
@@ -167,11 +122,9 @@ def cli(
         hide_secrets()
         from pool_bench.cli.locate import find_targets
         from pool_bench.cli.measure import Benchmark, measure
-        from pool_bench.cli.output import Output
         from pool_bench.load.spec import ConnectSpec
 
         place = find_targets(urls, application_name=TOOL)
-        limits = [t.connect_timeout_s for t in place.targets if t.connect_timeout_s is not None]
         return measure(
             Benchmark(
                 tool=TOOL,
@@ -183,21 +136,14 @@ def cli(
                     warmup_s=warmup,
                     duration_s=duration,
                     grace_s=grace,
-                    connect_timeout_s=connect_timeout if given or not limits else min(limits),
+                    connect_timeout_s=shortest_timeout(place.targets, connect_timeout),
                     query=query,
                     scram_cache=scram_cache,
                     resolve_once=resolve == "once",
                 ),
                 levels=levels,
                 pause_s=wait_between_runs,
-                output=Output(
-                    json=json_path,
-                    plot=plot_path,
-                    plot_format=plot_format,
-                    directory=output_dir,
-                    save=not no_save,
-                    quiet=quiet,
-                ),
+                output=output,
             )
         )
 
@@ -221,46 +167,7 @@ def _levels(concurrency: int | None, low: int | None, high: int | None) -> tuple
     return (*levels, high)
 
 
-@cli.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
-@click.option(
-    "--output-name", "-o", "output", type=OutputPath(), metavar="FILE.png|svg", help="Picture file."
-)
-@click.option(
-    "--plot-format",
-    type=click.Choice(["png", "svg"]),
-    default="png",
-    show_default=True,
-    help="Format of the picture where --output-name does not say.",
-)
-@click.pass_context
-def plot(ctx: click.Context, files: tuple[Path, ...], output: Path | None, plot_format: PlotFormat) -> None:
-    """Draw one result file, or several over each other.
-
-    Histograms share their buckets, percentiles stand side by side, sweeps become curves. Without
-    --output-name the picture goes beside the first file.
-    """
-
-    def run() -> int:
-        from pool_bench.report.files import check_writable
-        from pool_bench.report.loaded import load_result
-        from pool_bench.report.plots import plot_format as format_of
-        from pool_bench.report.plots import save_plot
-
-        path = output
-        if path is None:
-            path = files[0].with_suffix(f".{plot_format}")
-            if len(files) > 1:
-                path = files[0].with_name(f"{files[0].stem}_and_{len(files) - 1}_more.{plot_format}")
-        elif not path.suffix:
-            path = path.with_suffix(f".{plot_format}")
-        format_of(path, option="--output-name")
-        check_writable(path, option="--output-name")
-        save_plot(path, [load_result(file) for file in files])
-        click.echo(f"wrote {path}")
-        return 0
-
-    ctx.exit(guard(run))
+cli.add_command(plot)
 
 
 def main() -> None:

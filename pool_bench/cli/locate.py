@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pool_bench.cli.output import tell
+from pool_bench.cli.work import tell
 from pool_bench.errors import ConnectError, UsageError
 from pool_bench.load.runner import StopSwitch
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
@@ -61,6 +61,18 @@ def find_targets(urls: tuple[str, ...], *, application_name: str) -> Place:
         raise UsageError(f"{origin}: {error}") from None
 
 
+def find_console(url: str, *, application_name: str) -> Target:
+    """PgBouncer's administration console, as `--pgbouncer-admin` names it.
+
+    Raises:
+        UsageError: the URL is malformed.
+    """
+    try:
+        return read_url(url, os.environ, application_name)
+    except UsageError as error:
+        raise UsageError(f"--pgbouncer-admin: {error}") from None
+
+
 def read_url(url: str, env: Mapping[str, str], application_name: str) -> Target:
     """Read one URL with what this machine adds to it: PG* variables, user name, password file.
 
@@ -109,16 +121,20 @@ def _read_passfile(path: str | None) -> str:
         return ""
 
 
-def serve(place: Place, *, connections: int) -> "AbstractContextManager[EmbeddedPostgres | None]":
+def serve(
+    place: Place, *, connections: int, ending: int = 0
+) -> "AbstractContextManager[EmbeddedPostgres | None]":
     """The embedded server, sized for `connections`, where no target was named; else nothing.
+
+    Args:
+        ending: backends that may still be there although their client has gone.
 
     Raises:
         ServerStartError: on entry, the server does not start.
     """
     if not place.is_embedded:
         return nullcontext()
-    # Drivers that do not wait for the server's end have up to half as many backends dying.
-    size = max(100, connections + connections // 2 + _SPARE_CONNECTIONS)
+    size = max(100, connections + ending + _SPARE_CONNECTIONS)
     return EmbeddedPostgres(PostgresConfig(max_connections=size))
 
 

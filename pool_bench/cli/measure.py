@@ -8,9 +8,10 @@ from typing import Final
 
 from pool_bench.cli.limits import raise_file_limit
 from pool_bench.cli.locate import Place, ask, serve, targets_of
-from pool_bench.cli.output import Output, Work, tell
+from pool_bench.cli.options import Output
 from pool_bench.cli.params import EXIT_LEFT
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
+from pool_bench.cli.work import Work, tell
 from pool_bench.errors import PoolBenchError, UsageError
 from pool_bench.load.runner import Run
 from pool_bench.load.spec import ConnectSpec
@@ -64,7 +65,9 @@ def measure(benchmark: Benchmark) -> int:
     try:
         with ExitStack() as stack:
             stop = stack.enter_context(stop_on_signals(tell))
-            server = stack.enter_context(serve(benchmark.place, connections=max(levels)))
+            most = max(levels)
+            # Drivers that do not wait for the server's end have up to half as many backends dying.
+            server = stack.enter_context(serve(benchmark.place, connections=most, ending=most // 2))
             targets = targets_of(benchmark.place, server, tool=benchmark.tool)
             spec = replace(benchmark.spec, targets=targets)
             session = _session(benchmark, spec)

@@ -1,17 +1,21 @@
 """Local addresses to connect from, in turn: each has local ports of its own."""
 
+import contextlib
 import errno
 import ipaddress
 import socket
 import sys
+from collections.abc import Iterable, Sequence
 from itertools import cycle
 from typing import Final
 
 from pool_bench.errors import UsageError
+from pool_bench.targets import Target
 
 # Linux: bind the address alone and choose the port when connecting, so that a port can serve again for
 # another peer. Python names the option from 3.12 on.
 _BIND_ADDRESS_NO_PORT: Final = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24)
+_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 class Sources:
@@ -46,20 +50,29 @@ class Sources:
         sock.bind((next(addresses), 0))
 
 
-def check_source(text: str) -> None:
-    """Make sure that connections can be made from `text`.
+def check_sources(addresses: Sequence[str], targets: Iterable[Target]) -> None:
+    """Make sure that connections to `targets` can be made from `addresses`.
 
     Raises:
-        UsageError: it is no address, or not one of this machine.
+        UsageError: one is no address, or not one of this machine; or none is of a target's family.
     """
-    family = _family(text)
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        try:
-            probe.bind((text, 0))
-        except OSError as error:
-            raise UsageError(
-                f"--source-ip {text}: not an address of this machine ({(error.strerror or '').lower()})"
-            ) from None
+    families = set()
+    for text in addresses:
+        family = _family(text)
+        families.add(family)
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            try:
+                probe.bind((text, 0))
+            except OSError as error:
+                reason = (error.strerror or "").lower()
+                raise UsageError(f"--source-ip {text}: not an address of this machine ({reason})") from None
+    for host in (host for target in targets for host in target.hosts) if addresses else ():
+        if host.is_unix:
+            raise UsageError(f"--source-ip: {host} is a Unix socket, which has no addresses")
+        with contextlib.suppress(ValueError):  # a name: what it leads to is known only later
+            version = ipaddress.ip_address(host.address or host.name).version
+            if _FAMILIES[version] not in families:
+                raise UsageError(f"--source-ip: {host} needs an IPv{version} address to connect from")
 
 
 def _family(text: str) -> socket.AddressFamily:
@@ -67,4 +80,4 @@ def _family(text: str) -> socket.AddressFamily:
         address = ipaddress.ip_address(text)
     except ValueError:
         raise UsageError(f"--source-ip {text}: not an IPv4 or IPv6 address") from None
-    return socket.AF_INET if address.version == 4 else socket.AF_INET6
+    return _FAMILIES[address.version]

@@ -7,7 +7,7 @@ line stands for. `failed` counts first openings only; what failed in reconnects 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TextIO
 
 from pool_bench.holds import HoldStats
@@ -48,7 +48,7 @@ class HoldTotals:
     Attributes:
         held: connections open now.
         opening: the first opening, over all targets.
-        hold: everything about the connections since; without intervals, whose seconds it has let go.
+        hold: everything else about the connections, without intervals.
         held_when_open: how many were open when opening was over.
         stage: of the last snapshot that was added.
     """
@@ -66,11 +66,9 @@ class HoldTotals:
         if opening_over:
             self.held_when_open = self.held
         for stats in snapshot.targets:
-            self.opening.merge(stats)
-        self.opening.intervals.clear()
+            self.opening.merge(replace(stats, intervals=[]))
         if snapshot.hold is not None:
-            self.hold.merge(snapshot.hold)
-            self.hold.intervals.clear()
+            self.hold.merge(replace(snapshot.hold, intervals=[]))
             self.held += snapshot.hold.held
         return opening_over
 

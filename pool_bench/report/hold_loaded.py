@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pool_bench.holds import ServerMemory, ServerSecond, SurvivalPoint
+from pool_bench.holds import PoolerMemory, ServerMemory, ServerSecond, SurvivalPoint
 from pool_bench.report.fields import Fields
 from pool_bench.report.loaded_parts import (
     LoadedFailure,
@@ -109,6 +109,8 @@ class LoadedServerSide:
     timeline: tuple[ServerSecond, ...]
     memory: Mapping[str, ServerMemory]
     backend_cost_bytes: int | None
+    pooler_memory: Mapping[str, PoolerMemory]
+    pooler_client_bytes: int | None
     notes: tuple[str, ...]
 
 
@@ -211,6 +213,7 @@ def read_server_side(fields: Fields) -> LoadedServerSide:
         UsageError: a field is missing or wrong.
     """
     memory = fields.fields("memory")
+    pooler = fields.fields("pooler_memory") if fields.has("pooler_memory") else None
     return LoadedServerSide(
         max_connections=_optional_count(fields, "max_connections"),
         superuser_reserved=_optional_count(fields, "superuser_reserved"),
@@ -220,16 +223,20 @@ def read_server_side(fields: Fields) -> LoadedServerSide:
         used_peak=_optional_count(fields, "used_peak"),
         timeline=tuple(_look(item) for item in fields.items("timeline")),
         memory={when: _memory(memory.fields(when)) for when in memory},
-        # Less memory than before is possible: the server freed some of its own.
-        backend_cost_bytes=None
-        if not fields.has("backend_cost_bytes")
-        else round(fields.number("backend_cost_bytes")),
+        backend_cost_bytes=_optional_bytes(fields, "backend_cost_bytes"),
+        pooler_memory={when: _pooler_memory(pooler.fields(when)) for when in pooler} if pooler else {},
+        pooler_client_bytes=_optional_bytes(fields, "pooler_client_bytes"),
         notes=fields.texts("notes"),
     )
 
 
 def _optional_count(fields: Fields, key: str) -> int | None:
     return fields.count(key) if fields.has(key) else None
+
+
+def _optional_bytes(fields: Fields, key: str) -> int | None:
+    # May be below zero: the server can have freed some memory of its own.
+    return round(fields.number(key)) if fields.has(key) else None
 
 
 def _look(fields: Fields) -> ServerSecond:
@@ -249,4 +256,12 @@ def _memory(fields: Fields) -> ServerMemory:
         backends=fields.count("backends"),
         idle_backend_bytes=_optional_count(fields, "idle_backend_bytes"),
         sampled=fields.count("sampled"),
+    )
+
+
+def _pooler_memory(fields: Fields) -> PoolerMemory:
+    return PoolerMemory(
+        processes=fields.count("processes"),
+        total_bytes=fields.count("total_bytes"),
+        clients=fields.count("clients"),
     )

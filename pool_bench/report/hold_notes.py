@@ -1,5 +1,7 @@
 """What the figures of a run that held connections mean, and what helps: sentences for its summary."""
 
+from collections.abc import Sequence
+
 from pool_bench.errors import FailureKind, Phase
 from pool_bench.holds import HoldStats
 from pool_bench.report.summary import saturation_note
@@ -42,18 +44,24 @@ def syn_note(total: BenchStats) -> str:
     steps = syn_steps(total.latency if tcp is None else tcp)
     if not steps:
         return ""
-    where = "connects" if tcp is None else "connects (phase tcp)"
+    phase = "" if tcp is None else " in the phase tcp"
     return (
-        f"{_listed(steps)} {where} took longer by whole seconds. That is TCP sending its connection "
-        "request again, after 1 s and then ever later (RFC 6298): the server's accept queue was full and "
-        "dropped the first one, so connections were opened faster than the server accepted them. "
-        "What helps: a lower --open-concurrency or --rate; on the server a larger listen backlog (PgBouncer: "
-        "listen_backlog) and net.core.somaxconn."
+        f"{waited_words(steps)}{phase}: TCP sent their connection request again, after 1 s and then ever "
+        "later (RFC 6298). The server's accept queue was full and dropped the first one, so connections were "
+        "opened faster than the server accepted them. What helps: a lower --open-concurrency or --rate; on "
+        "the server a larger listen backlog (PgBouncer: listen_backlog) and net.core.somaxconn."
     )
 
 
-def _listed(steps: list[SynStep]) -> str:
-    return ", ".join(f"{step.count:,} at {step.delay_s} s" for step in steps) + ":"
+def waited_words(steps: Sequence[SynStep]) -> str:
+    """`80 connects waited 1 s, 20 waited 3 s`."""
+    first, *others = steps
+    return ", ".join(
+        [
+            f"{first.count:,} connects waited {first.delay_s} s",
+            *(f"{step.count:,} waited {step.delay_s} s" for step in others),
+        ]
+    )
 
 
 def _remedy(kind: FailureKind) -> str:

@@ -5,7 +5,16 @@ Reading them back is `hold_loaded.py`.
 
 from dataclasses import replace
 
-from pool_bench.holds import Ages, DropCount, HoldInterval, HoldStats, ServerMemory, ServerSecond, ServerSide
+from pool_bench.holds import (
+    Ages,
+    DropCount,
+    HoldInterval,
+    HoldStats,
+    PoolerMemory,
+    ServerMemory,
+    ServerSecond,
+    ServerSide,
+)
 from pool_bench.report.json_parts import (
     JsonObject,
     failures_to_json,
@@ -122,6 +131,8 @@ def server_side_to_json(side: ServerSide) -> JsonObject:
         "timeline": [_look(second) for second in side.seconds],
         "memory": {when: _memory(memory) for when, memory in side.memory.items()},
         "backend_cost_bytes": side.backend_cost_bytes,
+        "pooler_memory": {when: _pooler_memory(memory) for when, memory in side.pooler_memory.items()},
+        "pooler_client_bytes": side.pooler_client_bytes,
         "notes": list(side.notes),
     }
 
@@ -143,4 +154,12 @@ def _memory(memory: ServerMemory) -> JsonObject:
         "backends": memory.backends,
         "idle_backend_bytes": memory.idle_backend_bytes,
         "sampled": memory.sampled,
+    }
+
+
+def _pooler_memory(memory: PoolerMemory) -> JsonObject:
+    return {
+        "processes": memory.processes,
+        "total_bytes": memory.total_bytes,
+        "clients": memory.clients,
     }

@@ -1,11 +1,14 @@
 """What was seen of the server while connections were held, in plain text."""
 
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from pool_bench.holds import ServerMemory, ServerSecond, ServerSide
+from pool_bench.report.summary import wrap
 from pool_bench.report.text import Paint, clean, ellipsize, table
+from pool_bench.units import format_duration
 
-_WIDTH: Final = 100
+_POOL_COUNTS: Final = ("cl_", "sv_")
 # In the order in which people ask for them; further ones come after.
 _WHEN: Final[tuple[str, ...]] = ("before", "peak", "after")
 
@@ -24,8 +27,8 @@ def server_lines(side: ServerSide | None, paint: Paint) -> list[str]:
     """Slots, backends by state, pools and memory, and what could not be seen; none where nobody looked."""
     if side is None:
         return []
-    lines = [*_slots(side), *_busiest(side), *_memory(side)]
-    notes = [f"  {ellipsize(clean(note), _WIDTH - 2)}" for note in side.notes]
+    lines = [*_slots(side), *_busiest(side), *_memory(side), *_pooler_memory(side)]
+    notes = [line for note in side.notes for line in wrap(f"  {clean(note)}", "    ")]
     if not lines and not notes:
         return []
     return [paint("server", "bold"), *lines, *(paint(note, "dim") for note in notes)]
@@ -55,9 +58,18 @@ def _slots(side: ServerSide) -> list[str]:
     return lines
 
 
-def busiest(seconds: list[ServerSecond]) -> ServerSecond | None:
-    """The look with the most backends, or pool members where there is no backend; None without a look."""
-    return max(seconds, key=lambda look: (sum(look.states.values()), sum(look.pools.values())), default=None)
+def pool_counts(look: ServerSecond) -> dict[str, int]:
+    """Clients and servers of PgBouncer's pools by state; other figures of `SHOW POOLS` are no counts."""
+    return {name: count for name, count in look.pools.items() if name.startswith(_POOL_COUNTS)}
+
+
+def busiest(seconds: Sequence[ServerSecond]) -> ServerSecond | None:
+    """The look with the most backends and pool members; None without a look."""
+    return max(
+        seconds,
+        key=lambda look: sum(look.states.values()) + sum(pool_counts(look).values()),
+        default=None,
+    )
 
 
 def _busiest(side: ServerSide) -> list[str]:
@@ -67,23 +79,27 @@ def _busiest(side: ServerSide) -> list[str]:
     lines = []
     for title, counts in (
         ("backends at peak", look.states),
-        ("PgBouncer pools at peak", look.pools),
+        ("PgBouncer pools at peak", pool_counts(look)),
         ("PgBouncer lists at peak", look.lists),
     ):
-        known = sorted(((count, clean(name)) for name, count in counts.items() if count), reverse=True)
+        known = sorted(
+            ((count, ellipsize(clean(name), 30)) for name, count in counts.items() if count), reverse=True
+        )
         if known:
             words = ", ".join(f"{name} {count:,}" for count, name in known)
-            lines.append(ellipsize(f"  {title}: {words}", _WIDTH))
+            lines += wrap(f"  {title}: {words}", "    ")
+    waited_us = max(second.pools.get("maxwait_us", 0) for second in side.seconds)
+    if waited_us:
+        waited = format_duration(waited_us / 1e6)
+        lines.append(f"  longest wait for a server connection in PgBouncer: {waited}")
     return lines
 
 
 def _memory(side: ServerSide) -> list[str]:
     if not side.memory:
         return []
-    order = [when for when in _WHEN if when in side.memory]
-    order += [when for when in side.memory if when not in order]
     rows = [["  memory (PSS)", "processes", "total", "backends", "each idle backend"]]
-    for when in order:
+    for when in _in_order(side.memory):
         memory = side.memory[when]
         each = "-" if memory.idle_backend_bytes is None else format_bytes(memory.idle_backend_bytes)
         cells = (f"{memory.processes:,}", format_bytes(memory.total_bytes), f"{memory.backends:,}", each)
@@ -96,6 +112,26 @@ def _memory(side: ServerSide) -> list[str]:
     if cost is not None:
         lines.append(f"  each further backend cost the server {format_bytes(cost)}")
     return lines
+
+
+def _pooler_memory(side: ServerSide) -> list[str]:
+    if not side.pooler_memory:
+        return []
+    rows = [["  memory of PgBouncer (PSS)", "processes", "total", "clients"]]
+    for when in _in_order(side.pooler_memory):
+        memory = side.pooler_memory[when]
+        cells = (f"{memory.processes:,}", format_bytes(memory.total_bytes), f"{memory.clients:,}")
+        rows.append([f"    {ellipsize(clean(when), 30)}", *cells])
+    lines = table(rows)
+    cost = side.pooler_client_bytes
+    if cost is not None:
+        lines.append(f"  each further client connection cost PgBouncer {format_bytes(cost)}")
+    return lines
+
+
+def _in_order(measured: Iterable[str]) -> list[str]:
+    """When memory was measured, first things first."""
+    return sorted(measured, key=lambda when: _WHEN.index(when) if when in _WHEN else len(_WHEN))
 
 
 def _is_sample(memory: ServerMemory) -> bool:

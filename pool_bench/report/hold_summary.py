@@ -43,8 +43,7 @@ def hold_summary(run: RunResult, *, asked: int, colour: bool = False) -> str:
 
     Args:
         run: the finished run; its `hold` is set.
-        asked: connections the user asked for. Where that is more than `run.concurrency`, the rest was
-            not tried.
+        asked: connections the user asked for; those that were not even begun are `not tried`.
         colour: use ANSI colours.
 
     Returns:
@@ -73,8 +72,8 @@ def verdict(run: RunResult, *, asked: int) -> str:
     """The run in one line: `asked 500, held 97 at peak: too_many_connections (53300) 403`."""
     hold = run.hold or HoldStats()
     reasons = []
-    if asked > run.concurrency:
-        reasons.append(f"{asked - run.concurrency:,} not tried")
+    if asked > run.total.attempts:
+        reasons.append(f"{asked - run.total.attempts:,} not tried")
     kinds = kinds_words(run.total.failures)
     if kinds:
         reasons.append(kinds)
@@ -96,13 +95,13 @@ def _headline(run: RunResult, hold: HoldStats, asked: int, paint: Paint) -> list
         paint(f"{hold.dropped:,} dropped", *(("red",) if hold.dropped else ())),
         f"{hold.reopened:,} replaced",
         f"{hold.closed:,} closed",
-        paint(f"{hold.forced:,} forced", *(("yellow",) if hold.forced else ())),
     ]
     rate = f" ({format_rate(hold.opened / hold.open_s)} conn/s)" if hold.open_s and hold.opened else ""
     spans = [f"opening {format_duration(hold.open_s)}{rate}"]
     if hold.hold_s:
         spans.append(f"holding {format_duration(hold.hold_s)}")
-    spans.append(f"closing {format_duration(hold.close_s)}")
+    forced = f" ({hold.forced:,} forced)" if hold.forced else ""
+    spans.append(f"closing {format_duration(hold.close_s)}{forced}")
     return [paint(told, "bold", style), ellipsize(setting, WIDTH), "  ".join(counts), " · ".join(spans)]
 
 

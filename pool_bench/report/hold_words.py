@@ -22,7 +22,6 @@ _ENDS: Final = {
     FailureKind.PROTOCOL: "given up: what arrived broke the protocol",
 }
 _BY_SQLSTATE: Final = {
-    "57P01": "closed by the server: shutdown, or an operator (pg_terminate_backend)",
     "57P02": "closed by the server: one of its processes crashed, so it ended all sessions",
     "57P05": "closed by the server: idle_session_timeout",
     "25P03": "closed by the server: idle_in_transaction_session_timeout",

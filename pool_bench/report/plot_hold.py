@@ -12,7 +12,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from pool_bench.holds import ServerSecond
 from pool_bench.report.hold_loaded import LoadedHold, LoadedHoldSecond, LoadedServerSide
-from pool_bench.report.hold_server import format_bytes
+from pool_bench.report.hold_notes import waited_words
+from pool_bench.report.hold_server import format_bytes, pool_counts
 from pool_bench.report.loaded import LoadedResult, LoadedRun, LoadedSecond
 from pool_bench.report.plot_parts import (
     BLUE,
@@ -38,6 +39,7 @@ from pool_bench.report.plot_run import (
     target_name,
     time_unit,
 )
+from pool_bench.report.syn_steps import syn_steps
 from pool_bench.report.text import clean, format_percent, format_rate
 from pool_bench.units import format_duration
 
@@ -110,6 +112,9 @@ def hold_notes(result: LoadedResult, run: LoadedRun, hold: LoadedHold) -> list[s
         troubles.append(f"{hold.forced:,} cut off at the end")
     if troubles:
         notes.append(" · ".join(troubles))
+    steps = syn_steps(run.phase_histograms.get("tcp", run.histogram))
+    if steps:
+        notes.append(f"{waited_words(steps)}: the accept queue was full, connection requests were sent again")
     return notes
 
 
@@ -246,7 +251,7 @@ def _small_panels(run: LoadedRun, hold: LoadedHold) -> list[_Panel]:
             panels.append(_queries_panel(name, high_name, seconds))
     side = run.server_side
     if side is not None and len(side.timeline) >= _FEWEST_SECONDS:
-        panels.append(_server_panel(side))
+        panels += _server_panels(side)
     return panels
 
 
@@ -310,29 +315,44 @@ def _survival_panel(sheet: Sheet, hold: LoadedHold, left: float, top: float, hei
     sheet.panel_title(left, top - 0.08, "Survival", detail)
 
 
-def _server_panel(side: LoadedServerSide) -> _Panel:
+def _server_panels(side: LoadedServerSide) -> list[_Panel]:
+    panels = []
+    if any(look.states for look in side.timeline):
+        panels.append(
+            _server_panel(side, "Server backends", _by_state, side.backend_cost_bytes, side.max_connections)
+        )
+    if any(pool_counts(look) for look in side.timeline):
+        panels.append(_server_panel(side, "PgBouncer", pool_counts, side.pooler_client_bytes, None))
+    return panels
+
+
+def _server_panel(
+    side: LoadedServerSide,
+    title: str,
+    by_name: Callable[[ServerSecond], dict[str, int]],
+    cost: int | None,
+    limit: int | None,
+) -> _Panel:
+    """Counts by name over time; `cost` bytes each, at most `limit`."""
+
     def draw(sheet: Sheet, left: float, top: float, height: float) -> None:
         axes = sheet.axes(left, top, _SMALL_WIDTH, height)
         looks = side.timeline
         unit = time_axis(axes, looks[-1].t)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 3, 5, 6, 10]))
         times = np.array([look.t for look in looks]) / unit
-        title, by_name = (
-            ("Server backends", _by_state) if side.used_peak is not None else ("Pooler", _by_pool)
-        )
         names = _most(looks, by_name)
         entries = []
         for name, colour in zip(names, SERIES_COLOURS, strict=False):
             axes.plot(times, [by_name(look).get(name, 0) for look in looks], color=colour, linewidth=1.5)
             entries.append((clean(name)[:24], colour))
         highest = max((by_name(look).get(name, 0) for look in looks for name in names), default=0)
-        if side.used_peak is not None and side.max_connections:
-            axes.axhline(side.max_connections, color=INK, linewidth=1.0, linestyle=(0, (4, 2.5)), alpha=0.75)
-            entries.append((f"max_connections {side.max_connections:,}", INK))
-            highest = max(highest, side.max_connections)
+        if limit:
+            axes.axhline(limit, color=INK, linewidth=1.0, linestyle=(0, (4, 2.5)), alpha=0.75)
+            entries.append((f"max_connections {limit:,}", INK))
+            highest = max(highest, limit)
         axes.set_ylim(0, max(highest, 1) * 1.1)
         count_axis(axes, ticks=4, whole=True)
-        cost = side.backend_cost_bytes
         sheet.panel_title(left, top - 0.08, title, f"{format_bytes(cost)} each" if cost and cost > 0 else "")
         _entries_below(sheet, left, top + height + 0.3, entries)
 
@@ -341,10 +361,6 @@ def _server_panel(side: LoadedServerSide) -> _Panel:
 
 def _by_state(look: ServerSecond) -> dict[str, int]:
     return look.states
-
-
-def _by_pool(look: ServerSecond) -> dict[str, int]:
-    return look.pools
 
 
 def _most(looks: Sequence[ServerSecond], by_name: Callable[[ServerSecond], dict[str, int]]) -> list[str]:

@@ -9,9 +9,12 @@ which is all that PgBouncer's console understands.
 """
 
 import ipaddress
+import os
+import socket
 import threading
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, LiteralString, TypeVar
 
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 
 APPLICATION_NAME: Final = "pool-bench watcher"
+# How long a server may take to end a connection before we go on without knowing.
+CLOSE_WAIT_S: Final = 1.0
 # libpq's least; a server that takes longer to answer would not be seen once a second anyway.
 _CONNECT_TIMEOUT_S: Final = 2
 
@@ -97,11 +102,6 @@ class WatchClient:
         return time.monotonic() < self._deadline and not self._leave.is_set()
 
     @property
-    def is_open(self) -> bool:
-        """Whether there is a connection now."""
-        return self._connection is not None
-
-    @property
     def backend_pid(self) -> int | None:
         """The process number given at start-up, None without a connection; a pooler's are made up."""
         return self._connection.pgconn.backend_pid if self._connection is not None else None
@@ -124,8 +124,26 @@ class WatchClient:
         except ValueError:
             return False
 
-    def close(self) -> None:
-        """End the connection, if there is one; does not wait for the server."""
+    def close(self, *, wait_s: float = 0.0) -> None:
+        """End the connection, if there is one.
+
+        Args:
+            wait_s: how long to wait at most until the server has closed it, too: only then is its backend
+                sure not to be counted by whoever looks next.
+        """
         connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        if connection is None:
+            return
+        try:
+            # The copy outlives libpq's own descriptor, and sees the server's end.
+            other_end = socket.socket(fileno=os.dup(connection.fileno())) if wait_s > 0 else None
+        except OSError:
+            other_end = None
+        connection.close()
+        if other_end is not None:
+            with other_end, suppress(OSError):
+                deadline = time.monotonic() + wait_s
+                while (left := deadline - time.monotonic()) > 0:
+                    other_end.settimeout(left)
+                    if not other_end.recv(4096):
+                        break

@@ -11,7 +11,7 @@ from pool_bench.errors import ConnectError, FailureKind
 from pool_bench.holds import ServerSecond, ServerSide
 from pool_bench.targets import Host, Target
 from pool_bench.watch.backends import UnseenError, count_states, find_postmaster, list_backends
-from pool_bench.watch.client import WatchClient
+from pool_bench.watch.client import CLOSE_WAIT_S, WatchClient
 from pool_bench.watch.console import console_target, find_pooler, show_lists, show_pools
 from pool_bench.watch.memory import measure_pooler, measure_postgres, process_of
 from pool_bench.watch.slots import Slots, ask_slots
@@ -143,7 +143,7 @@ class Lookout:
                 if when is not None:
                     self._measure_server(server, when, t)
             if self._is_pooled:
-                server.client.close()
+                server.client.close(wait_s=CLOSE_WAIT_S)
         if when == "before":
             self._backends_before = None if states is None else sum(states.values())
             self._clients_before = None if lists is None else lists.get("used_clients")
@@ -176,7 +176,7 @@ class Lookout:
         """Close the connections and say what could not be seen."""
         for source in (self._server, self._console):
             if source is not None:
-                source.client.close()
+                source.client.close(wait_s=CLOSE_WAIT_S)
                 text = source.note()
                 if text is not None:
                     self.note(text)

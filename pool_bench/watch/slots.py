@@ -7,13 +7,12 @@ https://www.postgresql.org/docs/current/runtime-config-connection.html
 """
 
 import threading
-from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Final
 
 from pool_bench.errors import ConnectError
 from pool_bench.targets import Target
-from pool_bench.watch.client import WatchClient
+from pool_bench.watch.client import CLOSE_WAIT_S, WatchClient
 
 # Beyond the reserved ones, which serve superusers only: monitoring and the application's own tools.
 SPARE: Final = 5
@@ -98,8 +97,13 @@ def look_at_slots(target: Target, timeout_s: float) -> Slots | None:
     leave = threading.Event()
 
     def look() -> None:
-        with closing(WatchClient(target, leave)) as client, suppress(ConnectError):
+        client = WatchClient(target, leave)
+        try:
             found.append(ask_slots(client))
+        except ConnectError:
+            return
+        finally:
+            client.close(wait_s=CLOSE_WAIT_S)
 
     # In a thread, for libpq looks up names without a limit of time.
     thread = threading.Thread(target=look, name="pool-bench-slots", daemon=True)

@@ -80,6 +80,12 @@ class ServerWatcher:
         if not self._before_taken.wait(START_WAIT_S):
             self._too_late = True
 
+    def slots(self) -> tuple[int, int] | None:
+        """Slots in use at the last look, and `max_connections`; None while they are not known."""
+        side = self._lookout.side
+        used = side.seconds[-1].used if side.seconds else None
+        return None if used is None or side.max_connections is None else (used, side.max_connections)
+
     def peak(self, *, wait_s: float = 0.0) -> None:
         """Have the memory sample of the peak taken: all connections are open now.
 

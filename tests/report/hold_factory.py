@@ -8,6 +8,7 @@ from pool_bench.errors import FailureKind, Phase
 from pool_bench.holds import (
     HoldInterval,
     HoldStats,
+    PoolerMemory,
     ServerMemory,
     ServerSecond,
     ServerSide,
@@ -249,6 +250,10 @@ def watched(peak: int = 500, *, seconds: int = 62) -> ServerSide:
             "before": ServerMemory(8, 42 << 20, 1, None, 8),
             "peak": ServerMemory(8 + peak, (42 << 20) + peak * 1_900_000, peak + 1, 1_850_000, 200),
             "after": ServerMemory(8, 43 << 20, 1, None, 8),
+        },
+        pooler_memory={
+            "before": PoolerMemory(1, 5 << 20, 0),
+            "peak": PoolerMemory(1, (5 << 20) + peak * 2048, peak),
         },
         notes=["the memory of the checkpointer could not be read: permission denied"],
     )

@@ -66,7 +66,7 @@ def test_the_file_has_every_name_other_tools_rely_on() -> None:
     side = cast(Json, run["server_side"])
     server = (
         "max_connections superuser_reserved reserved in_use_before in_use_after used_peak timeline memory "
-        "backend_cost_bytes notes"
+        "backend_cost_bytes pooler_memory pooler_client_bytes notes"
     )
     assert set(side) == set(server.split())
     assert set(cast(Json, side["memory"])) == {"before", "peak", "after"}
@@ -116,8 +116,11 @@ def test_everything_survives_the_file(plan: Plan, side: ServerSide | None) -> No
     if side is not None and loaded.server_side is not None:
         assert list(loaded.server_side.timeline) == side.seconds
         assert loaded.server_side.memory == side.memory
+        assert loaded.server_side.pooler_memory == side.pooler_memory
         assert list(loaded.server_side.notes) == side.notes
-        for name in ("max_connections", "superuser_reserved", "reserved", "used_peak", "backend_cost_bytes"):
+        for name in ("max_connections", "superuser_reserved", "reserved", "used_peak"):
+            assert getattr(loaded.server_side, name) == getattr(side, name), name
+        for name in ("backend_cost_bytes", "pooler_client_bytes"):
             assert getattr(loaded.server_side, name) == getattr(side, name), name
 
 
@@ -171,6 +174,11 @@ def test_a_wrong_field_of_held_connections_is_named(field: str, value: object, w
             "server_side.timeline[0].states.idle is not a count",
         ),
         ("memory", {"peak": 3}, "server_side.memory.peak is not an object"),
+        (
+            "pooler_memory",
+            {"peak": {"processes": 1}},
+            "pooler_memory.peak.total_bytes is missing",
+        ),
         ("notes", "none", "server_side.notes is not a list"),
     ],
 )

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pool_bench.errors import FailureKind, Phase
-from pool_bench.holds import HoldStats, ServerSide, SurvivalPoint
+from pool_bench.holds import HoldStats, ServerMemory, ServerSecond, ServerSide, SurvivalPoint
 from pool_bench.report.hold_server import format_bytes
 from pool_bench.report.hold_summary import hold_summary, survival_rows, verdict
 from pool_bench.report.summary import WIDTH
@@ -52,7 +52,7 @@ def test_a_summary_has_every_section() -> None:
     run = held_run(restarted(), server_side=watched())
     text = hold_summary(run, asked=500)
     for words in (
-        "500 opened  0 failed  536 dropped  536 replaced  500 closed  0 forced",
+        "500 opened  0 failed  536 dropped  536 replaced  500 closed",
         "opening 167ms (3,000 conn/s) · holding 1m · closing 40ms",
         "connect, ms",
         "phases, ms",
@@ -68,6 +68,7 @@ def test_a_summary_has_every_section() -> None:
         "client connections: 1 before the run, 1 after it",
         "backends at peak: idle 500, active 1",
         "each further backend cost the server 1.81 MB",
+        "each further client connection cost PgBouncer 2 KB",
         "scaled up from 200 processes",
         "permission denied",
         "memory 1.76 KB for each connection held at peak",
@@ -152,7 +153,7 @@ def test_lost_connection_requests_are_explained_with_what_helps() -> None:
     run = held_run(Plan(latency_ms=np.concatenate([fast, slow])))
     run.total.phases.clear()
     text = notes(run)
-    assert "80 at 1 s, 20 at 3 s: connects took longer by whole seconds" in text
+    assert "80 connects waited 1 s, 20 waited 3 s: TCP sent their connection request again" in text
     for words in ("accept queue", "RFC 6298", "--open-concurrency", "--rate", "net.core.somaxconn"):
         assert words in text
     # The steps of the handshake itself count where they are known: these were in another phase.
@@ -171,7 +172,10 @@ def test_what_was_given_up_forced_or_emptied_is_said() -> None:
     stopped = held_run(Plan(asked=900, rate=100, stop_at_s=0.5))
     assert "7 connects were still under way when the run ended" in notes(stopped)
     assert "interrupted" in notes(stopped)
-    assert "3 connections were cut off at the end" in notes(held_run(Plan(forced=3)))
+    assert verdict(stopped, asked=900).endswith(f"{900 - stopped.total.attempts} not tried, 7 unfinished")
+    forced = notes(held_run(Plan(forced=3)))
+    assert "closing 40ms (3 forced)" in forced
+    assert "3 connections were cut off at the end" in forced
     emptied = notes(held_run(restarted(reconnect=False)))
     assert "No connection was left after 1m" in emptied
     assert "--reconnect" in emptied
@@ -237,6 +241,24 @@ def test_several_targets_have_a_row_each() -> None:
 )
 def test_bytes_read_well(count: int, words: str) -> None:
     assert format_bytes(count) == words
+
+
+def test_a_pooler_is_summed_up_by_its_pools_and_memory_by_whatever_was_measured() -> None:
+    side = ServerSide(
+        seconds=[
+            ServerSecond(0.0, pools={"cl_active": 1}, lists={"used_clients": 1}),
+            ServerSecond(
+                1.0,
+                pools={"cl_active": 15_000, "sv_idle": 20, "cl_waiting": 0, "maxwait_us": 4_500_000},
+            ),
+        ],
+        memory={"later": ServerMemory(1, 60 << 20, 0, None, 1), "peak": ServerMemory(9, 1, 2, 3, 9)},
+    )
+    lines = section(hold_summary(held_run(normal(), server_side=side), asked=500), "server").splitlines()
+    assert "  PgBouncer pools at peak: cl_active 15,000, sv_idle 20" in lines
+    assert "  longest wait for a server connection in PgBouncer: 4.5s" in lines
+    assert [line.split()[0] for line in lines if line.startswith("    ")] == ["peak", "later"]
+    assert not any("slots" in line or "scaled" in line for line in lines)
 
 
 def test_an_unwatched_server_says_nothing() -> None:

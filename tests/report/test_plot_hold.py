@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from pool_bench.report.plot_hold_compare import draw_hold_compare, only_holds
 from pool_bench.report.plot_parts import Sheet, style
 from pool_bench.report.plots import plot, plot_hold
 from pool_bench.report.results import from_session
-from tests.report.factory import TOO_MANY, run_of, session_of, stats_of
+from tests.report.factory import TOO_MANY, lognormal_ms, run_of, session_of, stats_of
 from tests.report.hold_factory import (
     FDS,
     SHUTDOWN,
@@ -38,6 +39,7 @@ def pooler() -> ServerSide:
         ServerSecond(float(t), pools={"cl_active": 500, "cl_waiting": t, "sv_idle": 20, "sv_used": 3, "x": 1})
         for t in range(60)
     ]
+    looks[-1].pools["maxwait_us"] = 10**7
     return ServerSide(seconds=looks)
 
 
@@ -46,7 +48,7 @@ def stopped_while_opening() -> LoadedResult:
 
 
 def long_run() -> LoadedResult:
-    return loaded_hold(Plan(hold_s=5000, drops={2000: {SHUTDOWN: 500}}, reconnect=True, actives=9))
+    return loaded_hold(Plan(hold_s=1500, drops={700: {SHUTDOWN: 500}}, reconnect=True, actives=9))
 
 
 def hostile() -> LoadedResult:
@@ -79,6 +81,11 @@ COMPARISONS: dict[str, tuple[str, ...]] = {
 }
 
 
+@cache
+def result_of(case: str) -> LoadedResult:
+    return RUNS[case]()
+
+
 def drawn(result: LoadedResult) -> Sheet:
     run = result.runs[0]
     assert run.hold is not None
@@ -88,30 +95,30 @@ def drawn(result: LoadedResult) -> Sheet:
 @pytest.mark.parametrize("case", RUNS)
 def test_texts_of_a_run_do_not_overlap(case: str) -> None:
     with style():
-        assert_legible(drawn(RUNS[case]()))
+        assert_legible(drawn(result_of(case)))
 
 
 @pytest.mark.parametrize("case", COMPARISONS)
 def test_texts_of_a_comparison_do_not_overlap(case: str) -> None:
     with style():
-        assert_legible(draw_hold_compare(only_holds([RUNS[name]() for name in COMPARISONS[case]])))
+        assert_legible(draw_hold_compare(only_holds([result_of(name) for name in COMPARISONS[case]])))
 
 
 @pytest.mark.parametrize("case", RUNS)
 @pytest.mark.parametrize("file_format", ["png", "svg"])
 def test_every_run_becomes_a_picture(case: str, file_format: str) -> None:
-    data = plot([RUNS[case]()], file_format="png" if file_format == "png" else "svg")
+    data = plot([result_of(case)], file_format="png" if file_format == "png" else "svg")
     assert data.startswith(b"\x89PNG" if file_format == "png" else b"<?xml")
 
 
 @given(plans)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_no_run_breaks_the_picture(plan: Plan) -> None:
     assert plot([loaded_hold(plan)]).endswith(b"IEND\xaeB`\x82")
 
 
 def test_the_picture_says_what_it_shows() -> None:
-    text = svg_text(plot([RUNS["drops and reconnects"]()], file_format="svg"))
+    text = svg_text(plot([result_of("drops and reconnects")], file_format="svg"))
     for words in (
         "Held connections: bench@db.example.com:6432/app",
         "asked 500, held 500",
@@ -128,20 +135,30 @@ def test_the_picture_says_what_it_shows() -> None:
         "max_connections 513",
     ):
         assert words in text, words
-    assert "403 too_many_connections" in svg_text(plot([RUNS["slots"]()], file_format="svg"))
-    pooled = svg_text(plot([RUNS["15,000 through a pooler"]()], file_format="svg"))
-    assert "Pooler" in pooled
+    assert "403 too_many_connections" in svg_text(plot([result_of("slots")], file_format="svg"))
+    pooled = svg_text(plot([result_of("15,000 through a pooler")], file_format="svg"))
+    assert "PgBouncer" in pooled
     assert "cl_active" in pooled
+    assert "maxwait" not in pooled
+    assert "Server backends" not in pooled
+
+
+def test_lost_connection_requests_are_in_the_picture() -> None:
+    latencies = np.concatenate([lognormal_ms(400), np.full(80, 1002.0), np.full(20, 3002.0)])
+    run = held_run(Plan(latency_ms=latencies))
+    run.total.phases.clear()
+    text = svg_text(plot([from_session(hold_session(run))], file_format="svg"))
+    assert "80 connects waited 1 s, 20 waited 3 s: the accept queue was full" in text
 
 
 def test_what_a_run_has_not_is_not_drawn() -> None:
-    text = svg_text(plot([RUNS["one second"]()], file_format="svg"))
+    text = svg_text(plot([result_of("one second")], file_format="svg"))
     for words in ("Survival", "dropped", "Keep-alive", "Server"):
         assert words not in text
 
 
 def test_a_long_run_keeps_its_dips_in_fewer_points() -> None:
-    hold = long_run().runs[0].hold
+    hold = result_of("long").runs[0].hold
     assert hold is not None
     times, lows, highs = held_curve(hold.timeline)
     assert len(times) <= 600 < len(hold.timeline)
@@ -153,17 +170,17 @@ def test_a_long_run_keeps_its_dips_in_fewer_points() -> None:
 
 def test_dropped_connections_in_the_picture_add_up() -> None:
     with style():
-        axes = drawn(RUNS["drops and reconnects"]()).figure.axes[1]
+        axes = drawn(result_of("drops and reconnects")).figure.axes[1]
     dropped, replaced = (patch.get_data().values.sum() for patch in axes.patches)  # type: ignore[attr-defined]
     assert (dropped, replaced) == (536, 536)
 
 
 def test_several_files_are_compared() -> None:
-    text = svg_text(plot([RUNS["normal"](), RUNS["slots"]()], file_format="svg"))
+    text = svg_text(plot([result_of("normal"), result_of("slots")], file_format="svg"))
     for words in ("2 runs of held connections compared", "97 of 500", "memory each", "500 connections asked"):
         assert words in text
     assert "Survival" not in text
-    assert "Survival" in svg_text(plot([RUNS["normal"](), RUNS["emptied"]()], file_format="svg"))
+    assert "Survival" in svg_text(plot([result_of("normal"), result_of("emptied")], file_format="svg"))
 
 
 def test_several_runs_of_one_file_are_compared_too() -> None:

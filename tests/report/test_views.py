@@ -27,7 +27,7 @@ def test_the_quiet_view_writes_nothing() -> None:
 
 
 def test_what_a_command_line_imports_brings_neither_matplotlib_nor_rich() -> None:
-    modules = "views, lines, summary, results, plots, files"
+    modules = "views, lines, summary, hold_views, hold_lines, hold_summary, results, plots, files"
     code = (
         f"from pool_bench.report import {modules}\n"
         "import sys\n"

@@ -17,7 +17,12 @@ def shared_server(request: pytest.FixtureRequest, start_postgres: StartPostgres)
         if bin_dir is None:
             missing_server("PostgreSQL of the distribution", "postgresql")
     started = start_postgres(
-        PostgresConfig(max_connections=50, bin_dir=bin_dir, settings={"autovacuum": "off"})
+        PostgresConfig(
+            max_connections=50,
+            bin_dir=bin_dir,
+            # Queries without an end must end with their clients, also where PgBouncer stands between.
+            settings={"autovacuum": "off", "client_connection_check_interval": "50ms"},
+        )
     )
     with psycopg.connect(started.url, autocommit=True) as connection:
         connection.execute("CREATE ROLE plain LOGIN")

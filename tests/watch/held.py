@@ -79,9 +79,8 @@ def held(
                     _await_notice(connection)
             yield connections
         finally:
+            # The server notices, by client_connection_check_interval.
             for connection in busy:
-                with suppress(psycopg.Error):
-                    connection.cancel_safe(timeout=5)
                 connection.pgconn.finish()
 
 

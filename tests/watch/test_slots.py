@@ -1,7 +1,7 @@
 """The guard that keeps operators' slots free."""
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 
 import psycopg
@@ -89,6 +89,14 @@ def test_a_server_that_is_not_there_gives_nothing() -> None:
     assert guard_note(None, 500) == (
         "the server's slots could not be seen: opening all 500, and none is kept free"
     )
+
+
+def test_once_it_has_looked_its_backend_has_gone(server: EmbeddedPostgres) -> None:
+    with closing(psycopg.connect(server.url, autocommit=True)) as witness:
+        others = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pool-bench watcher'"
+        for _ in range(20):
+            assert look_at_slots(target(server.url), TIMEOUT_S) is not None
+            assert witness.execute(others).fetchone() == (0,)
 
 
 def test_a_silent_server_is_not_waited_for_longer_than_asked() -> None:

@@ -1,66 +1,22 @@
-"""Where a command's results go, and the way they get there whatever happens meanwhile."""
+"""A command under way: shows its runs, keeps their results, and writes them whatever happens meanwhile."""
 
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import TextIO
 
+from pool_bench.cli.options import Output
 from pool_bench.cli.params import EXIT_FAILED, EXIT_OK
 from pool_bench.errors import SaveError, UsageError
 from pool_bench.load.runner import GeneratorError, Run, StopSwitch
 from pool_bench.report import results
-from pool_bench.report.files import check_writable
-from pool_bench.report.plots import plot_format, save_plot
+from pool_bench.report.plots import save_plot
 from pool_bench.report.views import LiveView, QuietView
-from pool_bench.runs import Session
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
-    """Where results go.
-
-    Attributes:
-        json: a file for the result, `-` for stdout; None for one in `directory`.
-        plot: a file for the picture; None for one in `directory`.
-        plot_format: the format of a picture in `directory`.
-        directory: where files go that have no path of their own.
-        save: whether files without a path of their own are written at all.
-        quiet: no live view.
-    """
-
-    json: Path | None
-    plot: Path | None
-    plot_format: Literal["png", "svg"]
-    directory: Path
-    save: bool
-    quiet: bool
-
-    @property
-    def json_on_stdout(self) -> bool:
-        """True where stdout belongs to a machine."""
-        return self.json is not None and str(self.json) == "-"
-
-    @property
-    def text(self) -> TextIO:
-        """Where people read: stderr where stdout belongs to a machine."""
-        return sys.stderr if self.json_on_stdout else sys.stdout
-
-    def check(self) -> None:
-        """Make sure that everything can be written.
-
-        Raises:
-            UsageError: something cannot; names the option and the path.
-        """
-        if self.json is not None and not self.json_on_stdout:
-            check_writable(self.json, option="--json")
-        if self.plot is not None:
-            plot_format(self.plot, option="--plot")
-            check_writable(self.plot, option="--plot")
-        if self.save and (self.json is None or self.plot is None):
-            check_writable(self.directory, option="--output-dir", directory=True)
+from pool_bench.runs import Session, Snapshot
 
 
 @dataclass(slots=True)
@@ -86,8 +42,11 @@ class Work:
     written: list[Path] = field(default_factory=list)
     _json_path: Path | None = None
 
-    def follow(self, run: Run) -> None:
+    def follow(self, run: Run, saw: Callable[[Snapshot], None] | None = None) -> None:
         """Measure `run`, show it second by second, and keep its result.
+
+        Args:
+            saw: called with each snapshot before it is shown.
 
         Raises:
             GeneratorError: the generator failed; what it had measured until then is kept.
@@ -95,6 +54,8 @@ class Work:
         """
         try:
             for snapshot in run.snapshots():
+                if saw is not None:
+                    saw(snapshot)
                 try:
                     self.view.update(snapshot)
                 except BrokenPipeError:

@@ -1,0 +1,225 @@
+"""pg-connection-load: how many idle connections can this server or pooler hold, and what does each cost?
+
+Options, wiring and exit codes; everything else is in `pool_bench/`. Heavy imports stay inside the
+functions that need them, so that `--help` answers at once.
+"""
+
+import click
+
+from pool_bench import __version__
+from pool_bench.cli.options import (
+    CONTEXT_SETTINGS,
+    Output,
+    connect_timeout_option,
+    driver_option,
+    name_option,
+    output_options,
+    plot,
+    scram_cache_option,
+    shortest_timeout,
+    url_option,
+)
+from pool_bench.cli.params import Duration, Rate, Share, guard, run_cli
+from pool_bench.drivers.base import DriverName
+
+TOOL = "pg-connection-load"
+
+
+@click.group(
+    invoke_without_command=True,
+    context_settings=CONTEXT_SETTINGS,
+    epilog="Exit codes: 0 fine, 1 nothing could be opened, 2 bad usage, 130 left by a second Ctrl-C.",
+)
+@url_option
+@click.option(
+    "--connections",
+    "-n",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="How many to hold, over all URLs together.",
+)
+@click.option(
+    "--duration",
+    "-d",
+    type=Duration(zero=True),
+    default="60s",
+    show_default=True,
+    help="How long to hold them once they are open; 0 until Ctrl-C.",
+)
+@click.option(
+    "--batch-size",
+    "-b",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="Open so many together, and the next ones when all of them are open or have failed.",
+)
+@click.option(
+    "--batch-pause",
+    "-p",
+    type=Duration(zero=True),
+    default="0s",
+    show_default=True,
+    help="Pause between two batches.",
+)
+@click.option("--rate", type=Rate(), metavar="RATE", help="Open at a steady rate (200/s), not in batches.")
+@click.option(
+    "--open-concurrency",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    metavar="N",
+    help="Connects under way at once, at most.",
+)
+@click.option(
+    "--keepalive",
+    "-k",
+    type=Duration(zero=True),
+    default="30s",
+    show_default=True,
+    help="Run the keep-alive query on each connection once in this time, evenly spread; 0 for never.",
+)
+@click.option(
+    "--keepalive-query", metavar="SQL", default="SELECT 1", show_default=True, help="The keep-alive query."
+)
+@click.option(
+    "--active",
+    type=Share(),
+    default="0%",
+    show_default=True,
+    help="Share of the connections that run the keep-alive query without a pause, beside the idle ones.",
+)
+@click.option(
+    "--reconnect/--no-reconnect",
+    default=False,
+    show_default=True,
+    help="Replace a connection that was dropped, with growing pauses while that fails.",
+)
+@driver_option
+@click.option(
+    "--source-ip",
+    "source_ips",
+    multiple=True,
+    metavar="IP",
+    help="Connect from this address of this machine; repeat it to spread connections over several, "
+    "each of which has local ports of its own. [wire]",
+)
+@click.option(
+    "--reserve/--no-reserve",
+    default=True,
+    show_default=True,
+    help="Leave the server's reserved slots, and five more, free for its operators.",
+)
+@click.option(
+    "--pgbouncer-admin",
+    "admin_url",
+    metavar="URL",
+    help="PgBouncer's administration console: its SHOW POOLS and SHOW LISTS go into the result.",
+)
+@connect_timeout_option("Bound on one connect, and on one keep-alive.")
+@scram_cache_option
+@name_option()
+@output_options
+@click.version_option(__version__, prog_name=TOOL)
+@click.pass_context
+def cli(
+    ctx: click.Context,
+    urls: tuple[str, ...],
+    connections: int,
+    duration: float,
+    batch_size: int,
+    batch_pause: float,
+    rate: float | None,
+    open_concurrency: int,
+    keepalive: float,
+    keepalive_query: str,
+    active: float,
+    reconnect: bool,
+    driver: DriverName,
+    source_ips: tuple[str, ...],
+    reserve: bool,
+    admin_url: str | None,
+    connect_timeout: float,
+    scram_cache: bool,
+    name: str,
+    output: Output,
+) -> None:
+    """Open N PostgreSQL connections, hold them, watch them, and let go cleanly.
+
+    \b
+    pg-connection-load --connections 500
+    pg-connection-load --url postgresql://app@db:6432/app -n 5000 --rate 500/s --duration 10m
+    pg-connection-load -n 200 --active 5% --reconnect --duration 0
+    pg-connection-load plot results/before.json results/after.json
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    batches = [f"--{name.replace('_', '-')}" for name in ("batch_size", "batch_pause") if _given(ctx, name)]
+    if rate is not None and batches:
+        raise click.UsageError(f"--rate and {' and '.join(batches)} exclude each other")
+    if source_ips and driver != "wire":
+        raise click.UsageError(f"--source-ip needs --driver wire: {driver} cannot choose its address")
+    if not keepalive_query.strip():
+        raise click.UsageError("--keepalive-query must not be empty")
+
+    def run() -> int:
+        from pool_bench.cli.title import hide_secrets
+
+        # Before the imports below, which take their time.
+        hide_secrets()
+        from pool_bench.cli.hold import Holding, hold
+        from pool_bench.cli.locate import find_console, find_targets
+        from pool_bench.drivers.sources import check_sources
+        from pool_bench.load.spec import HoldSpec
+
+        place = find_targets(urls, application_name=TOOL)
+        check_sources(source_ips, place.targets)
+        return hold(
+            Holding(
+                tool=TOOL,
+                name=name,
+                place=place,
+                connections=connections,
+                spec=HoldSpec(
+                    targets=place.targets,
+                    connections=(),
+                    driver=driver,
+                    duration_s=duration,
+                    batch_size=batch_size,
+                    batch_pause_s=batch_pause,
+                    rate=rate,
+                    open_concurrency=open_concurrency,
+                    keepalive_s=keepalive,
+                    keepalive_query=keepalive_query,
+                    active=active,
+                    reconnect=reconnect,
+                    connect_timeout_s=shortest_timeout(place.targets, connect_timeout),
+                    scram_cache=scram_cache,
+                    source_ips=source_ips,
+                ),
+                reserve=reserve,
+                admin=None if admin_url is None else find_console(admin_url, application_name=TOOL),
+                output=output,
+            )
+        )
+
+    ctx.exit(guard(run))
+
+
+def _given(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+
+
+cli.add_command(plot)
+
+
+def main() -> None:
+    """The console script."""
+    run_cli(cli, TOOL)
+
+
+if __name__ == "__main__":
+    main()

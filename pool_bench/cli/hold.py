@@ -1,0 +1,202 @@
+"""Holding connections, from settings to exit code: guard, server, watcher, run, summary, files."""
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Final
+
+from pool_bench.cli.limits import local_ports_note, raise_file_limit
+from pool_bench.cli.locate import Place, ask, serve, targets_of
+from pool_bench.cli.options import Output
+from pool_bench.cli.params import EXIT_LEFT
+from pool_bench.cli.signals import LeaveNow, stop_on_signals
+from pool_bench.cli.work import Work, tell
+from pool_bench.errors import PoolBenchError
+from pool_bench.load.runner import Run
+from pool_bench.load.spec import HoldSpec
+from pool_bench.report.hold_summary import hold_summary
+from pool_bench.report.hold_views import make_hold_view
+from pool_bench.report.text import colour_wanted
+from pool_bench.runs import Session, Snapshot, Stage
+from pool_bench.targets import Host, Target, redact
+from pool_bench.watch.slots import guard_note, look_at_slots, room
+from pool_bench.watch.watcher import ServerWatcher
+
+_LOOK_TIMEOUT_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """What to hold.
+
+    Attributes:
+        tool, name: as in the result file.
+        place: where the targets come from.
+        connections: how many to open, to all targets together.
+        spec: the settings; targets and connections are filled in.
+        reserve: leave the servers' reserved slots, and some more, free.
+        admin: PgBouncer's administration console, where there is one to ask.
+        output: where results go.
+    """
+
+    tool: str
+    name: str
+    place: Place
+    connections: int
+    spec: HoldSpec
+    reserve: bool
+    admin: Target | None
+    output: Output
+
+
+def hold(holding: Holding) -> int:
+    """Open, hold and close connections, show it, and write the files.
+
+    Returns:
+        The exit code: 0, 1 where no connection could be opened, 130 where the user left.
+
+    Raises:
+        UsageError: a setting turned out to be impossible.
+        ServerStartError: the embedded server does not start.
+        GeneratorError: the generator process failed; what it had seen before is saved.
+        PoolBenchError: the guard leaves no connection to open.
+    """
+    output, asked = holding.output, holding.connections
+    output.check()
+    raise_file_limit(asked, option="--connections")
+    text = output.text
+    try:
+        with ExitStack() as stack:
+            stop = stack.enter_context(stop_on_signals(tell))
+            server = stack.enter_context(serve(holding.place, connections=asked))
+            targets = targets_of(holding.place, server, tool=holding.tool)
+            timeout_s = holding.spec.connect_timeout_s
+            product = ask(targets[0], stop, timeout_s=timeout_s, embedded=server is not None)
+            shares = share_out(asked, len(targets))
+            if holding.reserve and product and not stop.requested:
+                shares = guard(targets, shares, min(timeout_s, _LOOK_TIMEOUT_S))
+            spec = replace(holding.spec, targets=targets, connections=shares)
+            note = local_ports_note(targets, shares, spec.source_ips)
+            if note is not None:
+                tell(note)
+            session = _session(holding, spec)
+            session.server = product
+            postmaster = None if server is None else server.pid
+            watcher = stack.enter_context(ServerWatcher(targets, holding.admin, postmaster))
+            view = make_hold_view(
+                text,
+                stream_is_terminal=text.isatty(),
+                asked=spec.concurrency,
+                quiet=output.quiet,
+                targets=[str(target) for target in targets],
+                active=spec.active > 0,
+                slots=watcher.slots,
+            )
+            stack.callback(view.close)
+            work = Work(output, stop, view, text, session, (asked,))
+            try:
+                if not stop.requested:
+                    _hold(work, spec, watcher)
+            except PoolBenchError:
+                work.save()
+                raise
+            work.save()
+            return work.exit_code
+    except LeaveNow:
+        tell("left without a summary")
+        return EXIT_LEFT
+
+
+def _hold(work: Work, spec: HoldSpec, watcher: ServerWatcher) -> None:
+    (asked,) = work.levels
+    run = Run(spec, f"n{asked}", work.stop)
+    stage = Stage.OPEN
+
+    def saw(snapshot: Snapshot) -> None:
+        nonlocal stage
+        if stage is Stage.OPEN and snapshot.stage is Stage.HOLD:
+            watcher.peak()
+        stage = snapshot.stage
+
+    watcher.start()
+    work.view.begin_run(run.result.label, 1, 1, spec.duration_s, 0.0)
+    try:
+        work.follow(run, saw)
+    except PoolBenchError:
+        run.result.server_side = watcher.stop()
+        raise
+    run.result.server_side = watcher.stop()
+    work.print(hold_summary(run.result, asked=asked, colour=colour_wanted(work.text)))
+
+
+def share_out(connections: int, targets: int) -> tuple[int, ...]:
+    """How many connections each of so many targets gets: alike, the first ones one more."""
+    each, left = divmod(connections, targets)
+    return tuple(each + (index < left) for index in range(targets))
+
+
+def guard(targets: Sequence[Target], shares: Sequence[int], timeout_s: float) -> tuple[int, ...]:
+    """Lower `shares` so that every server keeps its reserved slots, and five more, free; says so.
+
+    Args:
+        targets: where to; several of them may be the same server.
+        shares: connections to each of `targets`.
+        timeout_s: bound on the look at one server, seconds.
+
+    Raises:
+        PoolBenchError: no connection may be opened at all.
+    """
+    asked: Counter[tuple[Host, ...]] = Counter()
+    for target, share in zip(targets, shares, strict=True):
+        asked[target.hosts] += share
+    allowed = dict(asked)
+    notes = []
+    for hosts, count in asked.items():
+        slots = look_at_slots(next(target for target in targets if target.hosts == hosts), timeout_s)
+        free = None if slots is None else room(slots, count)
+        if free is not None:
+            allowed[hosts] = free
+        note = guard_note(slots, count)
+        if note is not None:
+            notes.append(note)
+    kept = []
+    for target, share in zip(targets, shares, strict=True):
+        kept.append(min(share, allowed[target.hosts]))
+        allowed[target.hosts] -= kept[-1]
+    if not any(kept):
+        raise PoolBenchError("; ".join(notes))
+    for note in notes:
+        tell(note)
+    return tuple(kept)
+
+
+def _session(holding: Holding, spec: HoldSpec) -> Session:
+    return Session(
+        tool=holding.tool,
+        name=holding.name,
+        started_at=datetime.now(UTC),
+        argv=tuple(redact(word) for word in sys.argv),
+        targets=tuple(str(target) for target in spec.targets),
+        config={
+            "target_from": holding.place.origin,
+            "connections": holding.connections,
+            "duration_s": spec.duration_s,
+            "batch_size": None if spec.rate else spec.batch_size,
+            "batch_pause_s": None if spec.rate else spec.batch_pause_s,
+            "rate": spec.rate,
+            "open_concurrency": spec.open_concurrency,
+            "keepalive_s": spec.keepalive_s,
+            "keepalive_query": spec.keepalive_query,
+            "active": spec.active,
+            "reconnect": spec.reconnect,
+            "reserve": holding.reserve,
+            "connect_timeout_s": spec.connect_timeout_s,
+            "driver": spec.driver,
+            "scram_cache": spec.scram_cache,
+            "source_ips": list(spec.source_ips),
+            "pgbouncer_admin": None if holding.admin is None else str(holding.admin),
+        },
+    )
