@@ -4,24 +4,20 @@ Options, wiring and exit codes; everything else is below. Heavy imports stay ins
 them, so that `--help` answers at once.
 """
 
-from pathlib import Path
-from typing import Literal
-
 import click
 
 from pool_bench import __version__
-from pool_bench.cli.params import Duration, OutputPath, guard, run_cli
-from pool_bench.cli.pool_options import Names, Sizes, output_options, timing_options, url_option
+from pool_bench.cli.options import CONTEXT_SETTINGS, Output, name_option, output_options, plot
+from pool_bench.cli.params import Duration, guard, run_cli
+from pool_bench.cli.pool_options import Names, Sizes, timing_options, url_option
 from pool_bench.contenders.base import CONTENDER_NAMES, RESET_MODES, ContenderName, ResetMode
 from pool_bench.load.pool_spec import SCENARIO_NAMES, ScenarioName
 
 TOOL = "pool-bench"
 
-PlotFormat = Literal["png", "svg"]
-
 
 @click.group(
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings=CONTEXT_SETTINGS,
     epilog="Exit codes: 0 fine, 1 a run had no success, 2 bad usage, 130 left by a second Ctrl-C.",
 )
 @click.version_option(__version__, prog_name=TOOL)
@@ -97,6 +93,7 @@ def cli() -> None:
     help="How long the server stays away in reconnect, beside its stopping and starting.",
 )
 @timing_options("5s", 5)
+@name_option("-n")
 @output_options
 @click.pass_context
 def run(
@@ -116,12 +113,7 @@ def run(
     grace: float,
     rounds: int,
     name: str,
-    output_dir: Path,
-    json_path: Path | None,
-    plot_path: Path | None,
-    plot_format: PlotFormat,
-    no_save: bool,
-    quiet: bool,
+    output: Output,
 ) -> None:
     """Measure pools under the same loads, in turn, each time in a fresh process.
 
@@ -135,7 +127,6 @@ def run(
         # Before the imports below, which take their time.
         hide_secrets()
         from pool_bench.cli.locate import find_targets
-        from pool_bench.cli.output import Output
         from pool_bench.cli.pool_run import PoolBenchmark, measure_pools
         from pool_bench.contenders import check_installed
         from pool_bench.load.pool_spec import PoolSpec
@@ -166,14 +157,7 @@ def run(
                 hold_s=hold,
                 rounds=rounds,
                 outage_s=outage,
-                output=Output(
-                    json=json_path,
-                    plot=plot_path,
-                    plot_format=plot_format,
-                    directory=output_dir,
-                    save=not no_save,
-                    quiet=quiet,
-                ),
+                output=output,
             )
         )
 
@@ -224,6 +208,7 @@ def run(
     help="What happens to a connection that comes back: see run.",
 )
 @timing_options("2s", 3)
+@name_option("-n")
 @output_options
 @click.pass_context
 def size(
@@ -241,12 +226,7 @@ def size(
     grace: float,
     rounds: int,
     name: str,
-    output_dir: Path,
-    json_path: Path | None,
-    plot_path: Path | None,
-    plot_format: PlotFormat,
-    no_save: bool,
-    quiet: bool,
+    output: Output,
 ) -> None:
     """Recommend a pool size for a load: sweep sizes, fit the Universal Scalability Law, find the knee.
 
@@ -260,7 +240,6 @@ def size(
         # Before the imports below, which take their time.
         hide_secrets()
         from pool_bench.cli.locate import find_targets
-        from pool_bench.cli.output import Output
         from pool_bench.cli.pool_size import SizeSweep, measure_sizes
         from pool_bench.contenders import check_installed
         from pool_bench.load.pool_spec import PoolSpec
@@ -288,45 +267,14 @@ def size(
                 ),
                 sizes=sizes,
                 rounds=rounds,
-                output=Output(
-                    json=json_path,
-                    plot=plot_path,
-                    plot_format=plot_format,
-                    directory=output_dir,
-                    save=not no_save,
-                    quiet=quiet,
-                ),
+                output=output,
             )
         )
 
     ctx.exit(guard(measure))
 
 
-@cli.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
-@click.option(
-    "--output-name", "-o", "output", type=OutputPath(), metavar="FILE.png|svg", help="Picture file."
-)
-@click.option(
-    "--plot-format",
-    type=click.Choice(["png", "svg"]),
-    default="png",
-    show_default=True,
-    help="Format of the picture where --output-name does not say.",
-)
-@click.pass_context
-def plot(ctx: click.Context, files: tuple[Path, ...], output: Path | None, plot_format: PlotFormat) -> None:
-    """Draw a result file, or the pools of several side by side.
-
-    Without --output-name the picture goes beside the first file.
-    """
-
-    def draw() -> int:
-        from pool_bench.cli.pool_plot import draw_files
-
-        return draw_files(files, output, plot_format)
-
-    ctx.exit(guard(draw))
+cli.add_command(plot)
 
 
 def main() -> None:

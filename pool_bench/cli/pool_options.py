@@ -5,7 +5,7 @@ from typing import Any, Generic, TypeVar
 
 import click
 
-from pool_bench.cli.params import Duration, OutputPath
+from pool_bench.cli.params import Duration
 
 _Name = TypeVar("_Name", bound=str)
 _Command = TypeVar("_Command", bound=Callable[..., object])
@@ -82,40 +82,6 @@ def url_option(command: _Command) -> _Command:
         help="PostgreSQL URL, postgresql://user@host:port/database?sslmode=... Without it: DATABASE_URL, "
         "else PGHOST, PGHOSTADDR or PGPORT, else an embedded PostgreSQL is started, used and removed.",
     )(command)
-
-
-_OUTPUT_OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    click.option(
-        "--name", "-n", default="", metavar="TEXT", help="A name for the result, for files and legends."
-    ),
-    click.option(
-        "--output-dir",
-        type=OutputPath(),
-        default="results",
-        show_default=True,
-        help="Where result and picture go.",
-    ),
-    click.option(
-        "--json", "json_path", type=OutputPath(), metavar="FILE|-", help="Result file, or - for stdout."
-    ),
-    click.option("--plot", "plot_path", type=OutputPath(), metavar="FILE.png|svg", help="Picture file."),
-    click.option(
-        "--plot-format",
-        type=click.Choice(["png", "svg"]),
-        default="png",
-        show_default=True,
-        help="Format of a picture in --output-dir.",
-    ),
-    click.option("--no-save", is_flag=True, help="Write nothing to --output-dir."),
-    click.option("--quiet", "-q", is_flag=True, help="No line every second, only the summary."),
-)
-
-
-def output_options(command: _Command) -> _Command:
-    """Where results go, as in the other tools."""
-    for option in reversed(_OUTPUT_OPTIONS):
-        command = option(command)
-    return command
 
 
 def timing_options(duration: str, rounds: int) -> Callable[[_Command], _Command]:

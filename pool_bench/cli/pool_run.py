@@ -10,9 +10,10 @@ from typing import Final
 
 from pool_bench.cli.limits import raise_file_limit
 from pool_bench.cli.locate import Place, ask, serve, targets_of
-from pool_bench.cli.output import Output, Work, tell
+from pool_bench.cli.options import Output
 from pool_bench.cli.params import EXIT_FAILED, EXIT_LEFT
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
+from pool_bench.cli.work import Work, tell
 from pool_bench.contenders.base import ContenderName
 from pool_bench.errors import PoolBenchError, UsageError
 from pool_bench.load.pool_spec import MEANINGS, STRESS_CLIENTS, PoolSpec, ScenarioName
@@ -21,7 +22,7 @@ from pool_bench.report import results
 from pool_bench.report.pool_groups import contests
 from pool_bench.report.pool_summary import contest_summary, manners_summary
 from pool_bench.report.text import colour_wanted
-from pool_bench.report.views import LiveView, make_view
+from pool_bench.report.views import make_view
 from pool_bench.runs import Session, Snapshot, Stage
 from pool_bench.servers.postgres import EmbeddedPostgres
 from pool_bench.targets import redact
@@ -243,13 +244,14 @@ def follow_pool(
         work.follow(run)
         return
     restart = _Restart(outage, run, work.stop)
-    view = work.view
-    work.view = _RestartingView(view, restart, spec.duration_s * _RESTART_AT)
+
+    def saw(snapshot: Snapshot) -> None:
+        if snapshot.stage is Stage.MEASURE and snapshot.elapsed_s >= spec.duration_s * _RESTART_AT:
+            restart.begin()
+
     try:
-        work.follow(run)
+        work.follow(run, saw)
     finally:
-        if isinstance(work.view, _RestartingView):
-            work.view = view
         restart.join()
 
 
@@ -322,34 +324,3 @@ class _Restart:
             self._thread.join()
         if self._error is not None:
             raise self._error
-
-
-class _RestartingView:
-    """A view that begins a restart when a run has been measured for long enough."""
-
-    def __init__(self, view: LiveView, restart: _Restart, after_s: float) -> None:
-        self._view = view
-        self._restart = restart
-        self._after_s = after_s
-
-    def begin_run(self, label: str, index: int, total: int, duration_s: float, warmup_s: float) -> None:
-        """Pass it on."""
-        self._view.begin_run(label, index, total, duration_s, warmup_s)
-
-    def update(self, snapshot: Snapshot) -> None:
-        """Begin the restart if it is time, and pass it on."""
-        if snapshot.stage is Stage.MEASURE and snapshot.elapsed_s >= self._after_s:
-            self._restart.begin()
-        self._view.update(snapshot)
-
-    def end_run(self) -> None:
-        """Pass it on."""
-        self._view.end_run()
-
-    def message(self, text: str) -> None:
-        """Pass it on."""
-        self._view.message(text)
-
-    def close(self) -> None:
-        """Pass it on."""
-        self._view.close()

@@ -9,10 +9,11 @@ from importlib.util import find_spec
 
 from pool_bench.cli.limits import raise_file_limit
 from pool_bench.cli.locate import Place, ask, serve, targets_of
-from pool_bench.cli.output import Output, Work, tell
+from pool_bench.cli.options import Output
 from pool_bench.cli.params import EXIT_FAILED, EXIT_LEFT
 from pool_bench.cli.pool_run import UNIT, follow_pool, keep_so_far
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
+from pool_bench.cli.work import Work, tell
 from pool_bench.errors import PoolBenchError, UsageError
 from pool_bench.load.pool_spec import PoolSpec
 from pool_bench.report import results
