@@ -274,6 +274,100 @@ def size(
     ctx.exit(guard(measure))
 
 
+@cli.command()
+@url_option
+@click.pass_context
+def check(ctx: click.Context, url: str | None) -> None:
+    """Say step by step, in under five seconds, whether a target can be used, and if not, what to do."""
+
+    def connect() -> int:
+        from pool_bench.cli.title import hide_secrets
+
+        hide_secrets()
+        from pool_bench.cli.locate import find_targets
+        from pool_bench.cli.pool_check import check as check_place
+
+        return check_place(find_targets(() if url is None else (url,), application_name=TOOL), tool=TOOL)
+
+    ctx.exit(guard(connect))
+
+
+@cli.command()
+@url_option
+@click.option(
+    "--metrics",
+    metavar="URL",
+    help="An application's Prometheus metrics, http://host:port/metrics, with the pools it registered "
+    "(pool_bench.pool.metrics). Without it: a demonstration, a pool of this tool's own against --url.",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="Size of the demonstration's pool.",
+)
+@click.option(
+    "--clients",
+    "-c",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Clients of the demonstration.",
+)
+@click.option("--interval", type=Duration(), default="1s", show_default=True, help="Time between two looks.")
+@click.option(
+    "--duration",
+    "-d",
+    type=Duration(zero=True),
+    default="0",
+    show_default=True,
+    help="How long to watch; 0 until Ctrl-C.",
+)
+@click.pass_context
+def monitor(
+    ctx: click.Context,
+    url: str | None,
+    metrics: str | None,
+    size: int,
+    clients: int,
+    interval: float,
+    duration: float,
+) -> None:
+    """Show a live pool's statistics: a table on a terminal, elsewhere a line a second.
+
+    A pool lives in its application's process, and can only be watched through what that shows: its
+    Prometheus metrics.
+    """
+    if metrics is not None and url is not None:
+        raise click.UsageError("--metrics and --url exclude each other")
+
+    def watch() -> int:
+        from pool_bench.cli.title import hide_secrets
+
+        hide_secrets()
+        from pool_bench.cli.locate import Place, find_targets
+        from pool_bench.cli.pool_monitor import Monitoring
+        from pool_bench.cli.pool_monitor import monitor as watch_pool
+
+        place = Place((), "--metrics")
+        if metrics is None:
+            place = find_targets(() if url is None else (url,), application_name=TOOL)
+        return watch_pool(
+            Monitoring(
+                tool=TOOL,
+                metrics=metrics,
+                place=place,
+                size=size,
+                clients=clients,
+                interval_s=interval,
+                duration_s=duration,
+            )
+        )
+
+    ctx.exit(guard(watch))
+
+
 cli.add_command(plot)
 
 
