@@ -81,8 +81,10 @@ class _PoolGenerator:
                 self._stage = Stage.GRACE
                 load.stop()
                 await load.drain(spec.grace_s)
-                self._extra.fairness.merge(load.take_by_client())
                 self._probe.stop()
+                # While the pool still has its connections.
+                self._collect()
+                self._extra.fairness.merge(load.take_by_client())
         finally:
             began_ns = perf_counter_ns()
             # A pool that cannot close loses its connections with the process.
