@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from pool_bench.checkouts import CheckoutStats
 from pool_bench.errors import FailureKind
 from pool_bench.holds import HoldStats, ServerSide
+from pool_bench.sizing import Sizing
 from pool_bench.stats import BenchStats, ClientUsage
 
 # A client that uses more of its core, or whose loop is later than this, was part of what it measured.
@@ -50,6 +52,7 @@ class Snapshot:
         client: what the generator cost since its previous snapshot.
         final: no further snapshot follows.
         hold: what happened to held connections, in a run that holds any.
+        checkout: what a pool showed, in a run that puts one under load.
     """
 
     stage: Stage
@@ -63,6 +66,32 @@ class Snapshot:
     final: bool = False
     hold: HoldStats | None = None
     waiting: int | None = None
+    checkout: CheckoutStats | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSetting:
+    """What load a pool was put under.
+
+    Attributes:
+        name, scenario: as on the command line.
+        clients: tasks that asked for connections.
+        size: connections the pool might have.
+        reset: `own`, `always` or `never`.
+        query: what each operation ran, None for nothing.
+        hold_s, timeout_s: how long a connection was kept after the query, and the bound on an acquire.
+        round: which repetition this was, from 1.
+    """
+
+    name: str
+    scenario: str
+    clients: int
+    size: int
+    reset: str
+    query: str | None
+    hold_s: float
+    timeout_s: float
+    round: int
 
 
 @dataclass(slots=True)
@@ -86,6 +115,8 @@ class RunResult:
         rate: operations that were due a second, on average, in an open loop; None in a closed one.
         round: which repetition of its setting it is, from 1; None where settings are measured once.
         setting: how it differs from the session's other settings, "" where it does not.
+        pool: what load which pool was put under, in a run that does so; `driver` is then the pool's name.
+        checkout: what the pool showed.
     """
 
     label: str
@@ -105,6 +136,8 @@ class RunResult:
     rate: float | None = None
     round: int | None = None
     setting: str = ""
+    pool: PoolSetting | None = None
+    checkout: CheckoutStats | None = None
 
     @property
     def throughput(self) -> float:
@@ -229,6 +262,7 @@ class Session:
         config: the settings in force.
         find_max: the search that the runs are the trials of, None where there was none.
         thresholds: what came of each threshold in each run.
+        sizing: what a sweep of pool sizes allows to be said, in a session that is one.
     """
 
     tool: str
@@ -243,3 +277,4 @@ class Session:
     interrupted: bool = False
     find_max: SearchResult | None = None
     thresholds: list[Judged] = field(default_factory=list)
+    sizing: Sizing | None = None

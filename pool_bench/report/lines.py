@@ -119,10 +119,10 @@ def rate_of(count: int, seconds: float) -> float:
     return count / seconds if seconds > 0 else 0.0
 
 
-def header_line(targets: int = 1, *, open_loop: bool = False) -> str:
+def header_line(targets: int = 1, *, unit: str = "conn/s", open_loop: bool = False) -> str:
     """Names of the columns of `snapshot_line`; `conn/s_by_target` only where there are several."""
     columns = (*_COLUMNS, *_OPEN_COLUMNS) if open_loop else _COLUMNS
-    names = [name.rjust(width) for name, width in columns]
+    names = [(unit if name == "conn/s" else name).rjust(width) for name, width in columns]
     if targets > 1:
         names.append("conn/s_by_target")
     return " ".join([*names, "failures"])
@@ -180,10 +180,11 @@ def plain_ms(milliseconds: float | None) -> str:
 
 
 class LineView:
-    """A `LiveView` that writes one line a second to a stream."""
+    """A `LiveView` that writes one line a second to a stream; `unit` names what is counted a second."""
 
-    def __init__(self, stream: TextIO, *, targets: Sequence[str] = ()) -> None:
+    def __init__(self, stream: TextIO, *, targets: Sequence[str] = (), unit: str = "conn/s") -> None:
         self._stream = stream
+        self._unit = unit
         self._targets = len(targets)
         self._totals = Totals()
         self._header_due = True
@@ -201,7 +202,8 @@ class LineView:
         """Write the line of one snapshot."""
         self._totals.add(snapshot)
         if self._header_due:
-            self._write(header_line(len(snapshot.targets), open_loop=snapshot.waiting is not None))
+            is_open = snapshot.waiting is not None
+            self._write(header_line(len(snapshot.targets), unit=self._unit, open_loop=is_open))
             self._header_due = False
         self._write(snapshot_line(snapshot, self._totals))
 

@@ -23,6 +23,7 @@ from pool_bench.report.loaded_parts import (
     read_open_loop,
     read_summary,
 )
+from pool_bench.report.pool_loaded import LoadedCheckout, read_checkout
 from pool_bench.report.search_results import LoadedSearch, read_search
 from pool_bench.stats import Histogram
 
@@ -133,6 +134,7 @@ class LoadedRun:
     round: int | None = None
     setting: str = ""
     target: str = ""
+    checkout: LoadedCheckout | None = None
 
     @property
     def attempts(self) -> int:
@@ -276,6 +278,7 @@ def _run(fields: Fields) -> LoadedRun:
         round=fields.count("round") if fields.has("round") else None,
         setting=fields.text("setting") if fields.has("setting") else "",
         target=fields.text("target") if fields.has("target") else "",
+        checkout=read_checkout(fields) if fields.has("checkout") else None,
     )
 
 

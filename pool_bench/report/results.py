@@ -24,6 +24,7 @@ from pool_bench.report.json_parts import (
     rounded,
 )
 from pool_bench.report.loaded import SCHEMA, LoadedResult, load_result, parse_result
+from pool_bench.report.pool_results import checkout_to_json, setting_to_json, sizing_to_json
 from pool_bench.report.search_results import search_to_json
 from pool_bench.runs import Judged, RunResult, Session
 from pool_bench.stats import BenchStats, Interval, errors_by_name
@@ -42,12 +43,12 @@ __all__ = [
     "write_json",
 ]
 
-_VERSIONED: Final = ("pool-bench", "asyncpg", "psycopg", "uvloop", "numpy")
+_VERSIONED: Final = ("pool-bench", "asyncpg", "psycopg", "psycopg-pool", "sqlalchemy", "uvloop", "numpy")
 
 
 def session_to_json(session: Session) -> JsonObject:
     """The result file's content; every number in it is finite."""
-    return {
+    content: JsonObject = {
         "schema": SCHEMA,
         "tool": session.tool,
         "name": session.name,
@@ -66,6 +67,9 @@ def session_to_json(session: Session) -> JsonObject:
         "runs": [run_to_json(run) for run in session.runs],
         **({} if session.find_max is None else {"find_max": search_to_json(session.find_max)}),
     }
+    if session.sizing is not None:
+        content["sizing"] = sizing_to_json(session.sizing)
+    return content
 
 
 def from_session(session: Session) -> LoadedResult:
@@ -168,6 +172,9 @@ def run_numbers(run: RunResult) -> JsonObject:
         content |= _open_loop(total)
     if run.hold is not None:
         content["hold"] = hold_numbers(run.hold, connections=run.concurrency)
+    if run.pool is not None and run.checkout is not None:
+        content |= setting_to_json(run.pool)
+        content["checkout"] = checkout_to_json(run.checkout)
     if run.server_side is not None:
         content["server_side"] = server_side_to_json(run.server_side)
     return content
