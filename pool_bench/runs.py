@@ -9,7 +9,8 @@ from datetime import datetime
 from enum import StrEnum
 
 from pool_bench.errors import FailureKind
-from pool_bench.holds import HoldStats, ServerSide
+from pool_bench.holds import HoldStats
+from pool_bench.server_side import ServerSide
 from pool_bench.stats import BenchStats, ClientUsage
 
 # A client that uses more of its core, or whose loop is later than this, was part of what it measured.

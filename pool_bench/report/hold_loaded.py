@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pool_bench.holds import PoolerMemory, ServerMemory, ServerSecond, SurvivalPoint
+from pool_bench.holds import SurvivalPoint
 from pool_bench.report.fields import Fields
 from pool_bench.report.loaded_parts import (
     LoadedFailure,
@@ -12,6 +12,7 @@ from pool_bench.report.loaded_parts import (
     read_failure,
     read_summary,
 )
+from pool_bench.server_side import PoolerMemory, ServerMemory, ServerSecond
 from pool_bench.stats import Histogram
 
 

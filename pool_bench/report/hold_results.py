@@ -5,16 +5,7 @@ Reading them back is `hold_loaded.py`.
 
 from dataclasses import replace
 
-from pool_bench.holds import (
-    Ages,
-    DropCount,
-    HoldInterval,
-    HoldStats,
-    PoolerMemory,
-    ServerMemory,
-    ServerSecond,
-    ServerSide,
-)
+from pool_bench.holds import Ages, DropCount, HoldInterval, HoldStats
 from pool_bench.report.json_parts import (
     JsonObject,
     failures_to_json,
@@ -22,6 +13,7 @@ from pool_bench.report.json_parts import (
     histogram_to_json,
     rounded,
 )
+from pool_bench.server_side import PoolerMemory, ServerMemory, ServerSecond, ServerSide
 from pool_bench.stats import BenchStats, FailureKey, errors_by_name
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from pool_bench.holds import ServerMemory, ServerSecond, ServerSide
 from pool_bench.report.summary import wrap
 from pool_bench.report.text import Paint, clean, ellipsize, table
+from pool_bench.server_side import ServerMemory, ServerSecond, ServerSide
 from pool_bench.units import format_duration
 
 _POOL_COUNTS: Final = ("cl_", "sv_")

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from pool_bench.holds import ServerSecond
 from pool_bench.report.hold_loaded import LoadedHold, LoadedHoldSecond, LoadedServerSide
 from pool_bench.report.hold_notes import waited_words
 from pool_bench.report.hold_server import format_bytes, pool_counts
@@ -41,6 +40,7 @@ from pool_bench.report.plot_run import (
 )
 from pool_bench.report.syn_steps import syn_steps
 from pool_bench.report.text import clean, format_percent, format_rate
+from pool_bench.server_side import ServerSecond
 from pool_bench.units import format_duration
 
 FloatArray = npt.NDArray[np.float64]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from pool_bench.errors import ConnectError, FailureKind
-from pool_bench.holds import ServerSecond, ServerSide
+from pool_bench.server_side import ServerSecond, ServerSide
 from pool_bench.targets import Host, Target
 from pool_bench.watch.backends import UnseenError, count_states, find_postmaster, list_backends
 from pool_bench.watch.client import CLOSE_WAIT_S, WatchClient

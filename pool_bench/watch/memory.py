@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pool_bench.holds import PoolerMemory, ServerMemory
+from pool_bench.server_side import PoolerMemory, ServerMemory
 from pool_bench.watch.backends import Backend, UnseenError
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, Self
 
-from pool_bench.holds import ServerSide
+from pool_bench.server_side import ServerSide
 from pool_bench.targets import Target, redact
 from pool_bench.watch.client import WatchClient
 from pool_bench.watch.lookout import Lookout
