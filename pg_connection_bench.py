@@ -16,6 +16,7 @@ from pool_bench.cli.options import (
     driver_option,
     name_option,
     output_options,
+    pgbouncer_admin_option,
     plot,
     scram_cache_option,
     shortest_timeout,
@@ -82,6 +83,13 @@ TOOL = "pg-connection-bench"
     show_default=True,
     help="Pause between the levels of a sweep.",
 )
+@click.option(
+    "--watch/--no-watch",
+    default=None,
+    help="Watch the server once a second over a connection of its own: sessions, counters, PgBouncer's "
+    "pools, and on this machine CPU and memory. [default: watch servers on this machine]",
+)
+@pgbouncer_admin_option
 @output_options
 @click.version_option(__version__, prog_name=TOOL)
 @click.pass_context
@@ -101,6 +109,8 @@ def cli(
     resolve: Literal["each", "once"],
     name: str,
     wait_between_runs: float,
+    watch: bool | None,
+    admin_url: str | None,
     output: Output,
 ) -> None:
     """Open and close PostgreSQL connections as fast as the server lets N workers, and say what it costs.
@@ -120,7 +130,7 @@ def cli(
 
         # Before the imports below, which take their time.
         hide_secrets()
-        from pool_bench.cli.locate import find_targets
+        from pool_bench.cli.locate import find_console, find_targets
         from pool_bench.cli.measure import Benchmark, measure
         from pool_bench.load.spec import ConnectSpec
 
@@ -144,6 +154,8 @@ def cli(
                 levels=levels,
                 pause_s=wait_between_runs,
                 output=output,
+                watch=watch,
+                admin=None if admin_url is None else find_console(admin_url, application_name=TOOL),
             )
         )
 

@@ -11,6 +11,7 @@ from pool_bench.cli.locate import Place, ask, serve, targets_of
 from pool_bench.cli.options import Output
 from pool_bench.cli.params import EXIT_LEFT
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
+from pool_bench.cli.watching import Watching, follow_watched, is_wanted, watch_for
 from pool_bench.cli.work import Work, tell
 from pool_bench.errors import PoolBenchError, UsageError
 from pool_bench.load.runner import Run
@@ -19,7 +20,7 @@ from pool_bench.report.summary import run_summary, sweep_table
 from pool_bench.report.text import colour_wanted
 from pool_bench.report.views import make_view
 from pool_bench.runs import Session
-from pool_bench.targets import redact
+from pool_bench.targets import Target, redact
 from pool_bench.units import format_duration
 
 _SILENT_PAUSE_S: Final = 2.0
@@ -36,6 +37,8 @@ class Benchmark:
         levels: the concurrency of each run.
         pause_s: between runs, seconds.
         output: where results go.
+        watch: watch the server meanwhile; None: where it is on this machine.
+        admin: PgBouncer's administration console, where there is one to ask.
     """
 
     tool: str
@@ -45,6 +48,8 @@ class Benchmark:
     levels: tuple[int, ...]
     pause_s: float
     output: Output
+    watch: bool | None = None
+    admin: Target | None = None
 
 
 def measure(benchmark: Benchmark) -> int:
@@ -60,6 +65,7 @@ def measure(benchmark: Benchmark) -> int:
     """
     output, levels = benchmark.output, benchmark.levels
     output.check()
+    watched = is_wanted(benchmark.watch, benchmark.admin, benchmark.place.targets)
     raise_file_limit(max(levels), option="--concurrency")
     text = output.text
     try:
@@ -67,10 +73,13 @@ def measure(benchmark: Benchmark) -> int:
             stop = stack.enter_context(stop_on_signals(tell))
             most = max(levels)
             # Drivers that do not wait for the server's end have up to half as many backends dying.
-            server = stack.enter_context(serve(benchmark.place, connections=most, ending=most // 2))
+            server = stack.enter_context(
+                serve(benchmark.place, connections=most, ending=most // 2, log_setup=watched)
+            )
             targets = targets_of(benchmark.place, server, tool=benchmark.tool)
             spec = replace(benchmark.spec, targets=targets)
-            session = _session(benchmark, spec)
+            session = _session(benchmark, spec, watched=watched)
+            watching = watch_for(server, targets, benchmark.admin) if watched else None
             timeout_s = benchmark.spec.connect_timeout_s
             session.server = ask(targets[0], stop, timeout_s=timeout_s, embedded=server is not None)
             view = make_view(
@@ -82,7 +91,7 @@ def measure(benchmark: Benchmark) -> int:
             stack.callback(view.close)
             work = Work(output, stop, view, text, session, levels)
             try:
-                _measure_all(work, benchmark, spec)
+                _measure_all(work, benchmark, spec, watching)
             except PoolBenchError:
                 _finish(work)
                 raise
@@ -93,7 +102,7 @@ def measure(benchmark: Benchmark) -> int:
         return EXIT_LEFT
 
 
-def _session(benchmark: Benchmark, spec: ConnectSpec) -> Session:
+def _session(benchmark: Benchmark, spec: ConnectSpec, *, watched: bool) -> Session:
     levels = benchmark.levels
     return Session(
         tool=benchmark.tool,
@@ -115,11 +124,13 @@ def _session(benchmark: Benchmark, spec: ConnectSpec) -> Session:
             "scram_cache": spec.scram_cache,
             "resolve": "once" if spec.resolve_once else "each",
             "wait_between_runs_s": benchmark.pause_s,
+            "watch": watched,
+            "pgbouncer_admin": None if benchmark.admin is None else str(benchmark.admin),
         },
     )
 
 
-def _measure_all(work: Work, benchmark: Benchmark, spec: ConnectSpec) -> None:
+def _measure_all(work: Work, benchmark: Benchmark, spec: ConnectSpec, watching: Watching | None) -> None:
     levels = benchmark.levels
     for index, level in enumerate(levels):
         pause_s = benchmark.pause_s if index else 0
@@ -129,7 +140,7 @@ def _measure_all(work: Work, benchmark: Benchmark, spec: ConnectSpec) -> None:
             break
         run = Run(replace(spec, concurrency=level), f"c{level}", work.stop)
         work.view.begin_run(run.result.label, index + 1, len(levels), spec.duration_s, spec.warmup_s)
-        work.follow(run)
+        follow_watched(work, run, watching)
         work.print(run_summary(run.result, colour=colour_wanted(work.text)))
         if len(levels) > 1:
             # Kept after every level: a later one that fails must not lose the earlier ones.
