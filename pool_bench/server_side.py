@@ -134,6 +134,7 @@ class ServerSide:
         cores: how many this machine has.
         origin_s: when the run's own clock was at 0, seconds since the watching began; None where not told.
         setup: the server's own time for setting connections up, None where it does not log it.
+        pooled: there is a pooler between the watcher and the server.
     """
 
     max_connections: int | None = None
@@ -148,6 +149,7 @@ class ServerSide:
     cores: int | None = None
     origin_s: float | None = None
     setup: SetupTimes | None = None
+    pooled: bool = False
 
     @property
     def sessions(self) -> dict[str, int]:

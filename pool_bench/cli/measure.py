@@ -16,7 +16,8 @@ from pool_bench.cli.work import Work, tell
 from pool_bench.errors import PoolBenchError, UsageError
 from pool_bench.load.runner import Run
 from pool_bench.load.spec import ConnectSpec
-from pool_bench.report.summary import run_summary, sweep_table
+from pool_bench.report.server_lines import watched_summary
+from pool_bench.report.summary import sweep_table
 from pool_bench.report.text import colour_wanted
 from pool_bench.report.views import make_view
 from pool_bench.runs import Session
@@ -141,7 +142,7 @@ def _measure_all(work: Work, benchmark: Benchmark, spec: ConnectSpec, watching: 
         run = Run(replace(spec, concurrency=level), f"c{level}", work.stop)
         work.view.begin_run(run.result.label, index + 1, len(levels), spec.duration_s, spec.warmup_s)
         follow_watched(work, run, watching)
-        work.print(run_summary(run.result, colour=colour_wanted(work.text)))
+        work.print(watched_summary(run.result, colour=colour_wanted(work.text)))
         if len(levels) > 1:
             # Kept after every level: a later one that fails must not lose the earlier ones.
             try:

@@ -13,7 +13,7 @@ from typing import Final
 
 from pool_bench.errors import UsageError
 from pool_bench.report.fields import Fields
-from pool_bench.report.hold_loaded import LoadedHold, LoadedServerSide, read_hold, read_server_side
+from pool_bench.report.hold_loaded import LoadedHold, read_hold
 from pool_bench.report.loaded_parts import (
     LoadedFailure,
     LoadedSummary,
@@ -21,6 +21,7 @@ from pool_bench.report.loaded_parts import (
     read_failure,
     read_summary,
 )
+from pool_bench.report.server_loaded import LoadedServerSide, read_server_side
 from pool_bench.stats import Histogram
 
 __all__ = [

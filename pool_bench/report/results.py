@@ -14,7 +14,7 @@ from typing import Final
 
 from pool_bench.errors import UsageError
 from pool_bench.report.files import check_writable, write_atomically
-from pool_bench.report.hold_results import hold_to_json, server_side_to_json
+from pool_bench.report.hold_results import hold_to_json
 from pool_bench.report.json_parts import (
     JsonObject,
     JsonValue,
@@ -24,6 +24,8 @@ from pool_bench.report.json_parts import (
     rounded,
 )
 from pool_bench.report.loaded import SCHEMA, LoadedResult, load_result, parse_result
+from pool_bench.report.server_limit import limit_of
+from pool_bench.report.server_results import server_side_to_json
 from pool_bench.runs import RunResult, Session
 from pool_bench.stats import BenchStats, Interval, errors_by_name
 
@@ -141,7 +143,7 @@ def _run(run: RunResult) -> JsonObject:
     if run.hold is not None:
         content["hold"] = hold_to_json(run.hold, connections=run.concurrency)
     if run.server_side is not None:
-        content["server_side"] = server_side_to_json(run.server_side)
+        content["server_side"] = server_side_to_json(run.server_side, limit_of(run))
     if len(run.per_target) > 1:
         content["targets"] = [
             _target(run, name, stats) for name, stats in zip(run.targets, run.per_target, strict=True)

@@ -226,9 +226,7 @@ class Lookout:
         if self._setup_log is not None:
             self.side.setup = self._setup_log.finish()
             if self.side.setup.missed:
-                self.note(
-                    "the server's log grew too fast to be read as a whole: some set-up times are missing"
-                )
+                self.note("the server's log grew too fast to be read: some set-up times are missing")
         if self._sessions.was_reset or self._totals.was_reset:
             self.note("the counters were reset during the run: what they had counted just before is missing")
         for source in (self._server, self._console):
@@ -250,6 +248,7 @@ class Lookout:
         self.side.superuser_reserved = slots.superuser_reserved
         self.side.reserved = slots.reserved
         if slots.pooled:
+            self.side.pooled = True
             self.note("through a pooler: backends and slots are those of the server behind it")
             server.client.patience_s = _POOLED_PATIENCE_S
             if self._find_console:
