@@ -1,4 +1,4 @@
-"""What the server went through, second by second, under the timeline of the run: cores, queues, set-up times."""
+"""What the server went through, under the timeline of the run: cores, queues, set-up times."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -46,11 +46,11 @@ _DIRECT: Final[tuple[_Line, ...]] = (
 
 
 def server_height(run: LoadedRun) -> float:
-    """How much further down the sheet goes for the server of `run`, inches; 0 where there is nothing to draw."""
+    """How much longer the sheet is for the server of `run`, inches; 0 where there is nothing to draw."""
     side = run.server_side
     if side is None or len(side.timeline) < _FEWEST_LOOKS or not run.timeline:
         return 0.0
-    return 0.75 + 2 * _HALF + _GAP + 0.5
+    return 0.75 + 2 * _HALF + _GAP + 0.3
 
 
 def server_panels(
@@ -65,8 +65,8 @@ def server_panels(
     if side is None:
         return
     if side.limit is not None:
-        words = side.limit[0].upper() + side.limit[1:]
-        sheet.text(left, top + 0.1, sheet.fit(words, sheet.width - left - MARGIN, 9.5), size=9.5, bold=False)
+        room = sheet.width - left - MARGIN - sheet.measure("Server", 9.5, bold=True) - 0.1
+        sheet.panel_title(left, top + 0.25, "Server", sheet.fit(side.limit, room, 8.5))
     top += 0.65
     if side.setup is not None and side.setup.latency_ms:
         _setup_panel(sheet, run, side, left, top, timeline_left - left - 0.75)
@@ -126,7 +126,7 @@ def _cores(
     ]
     highest, entries = 0.0, []
     shares: tuple[tuple[str, str, Callable[[CpuUse], float | None]], ...] = (
-        ("machine", FAINT, lambda cpu: cpu.machine),
+        ("machine", MUTED, lambda cpu: cpu.machine),
         ("server", ORANGE, lambda cpu: cpu.server),
         ("PgBouncer", PURPLE, lambda cpu: cpu.pooler),
     )
@@ -175,7 +175,7 @@ def _setup_panel(
     """Rows for what the client waited for and for the server's own part of it."""
     assert side.setup is not None  # noqa: S101 - asked before
     rows: list[tuple[str, str, LoadedSummary]] = [
-        (f"client {name}", BLUE, run.phases_ms[name]) for name in ("auth", "connect") if name in run.phases_ms
+        ("client", BLUE, run.phases_ms[name]) for name in ("auth", "connect") if name in run.phases_ms
     ]
     for name, words in (("total", "server"), ("fork", "fork"), ("auth", "auth.")):
         if name in side.setup.latency_ms:
@@ -188,7 +188,7 @@ def _setup_panel(
     if not known:
         return
     height = _ROW * len(known) + 0.1
-    sheet.panel_title(left, top - 0.08, "Set-up", "as the client and as the server saw it")
+    sheet.panel_title(left, top - 0.08, "Set-up", "what the client waited for, and the server's part of it")
     axes = sheet.axes(left, top, width, height)
     axes.spines["left"].set_visible(False)
     low, high = widen(min(row[2] for row in known), max(row[4] for row in known), margin=1.25)
