@@ -113,7 +113,9 @@ def judge(facts: Facts) -> Limit:
         return Limit("client", f"limit: the client ({facts.late})")
     unseen = _unseen(facts)
     if unseen:
-        return Limit("unknown", f"not known: {unseen} not to be seen from here; {_shares(facts)} of a core")
+        return Limit(
+            "unknown", f"not known: {unseen} not to be seen from here; {_shares(facts)} of {_cores(facts)}"
+        )
     return Limit(
         "neither",
         f"limit: neither was busy: network, locks or the concurrency ({_shares(facts)} of {_cores(facts)})",
