@@ -84,7 +84,8 @@ POOLED = replace(IDLE, pooled=True, pooler=0.2, pooler_busiest=0.2)
         (
             replace(IDLE, server=None, postmaster=None),
             "unknown",
-            "not known: the server's processes are not to be seen from here; client 0.1, others 0.4 of 2 cores",
+            "not known: the server's processes are not to be seen from here; "
+            "client 0.1, others 0.4 of 2 cores",
         ),
         (replace(POOLED, pooler=None, pooler_busiest=None), "unknown", None),
         (replace(POOLED, server=None, pooler=None, pooler_busiest=None), "unknown", None),
