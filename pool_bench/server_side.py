@@ -103,7 +103,8 @@ class ServerSecond:
         lists: PgBouncer's `SHOW LISTS`.
         sessions: how far the counters of `pg_stat_database` have come since the watching began, the
             watcher's own sessions not counted: `sessions`, `abandoned`, `fatal`, `killed`.
-        totals: the same of PgBouncer's `SHOW STATS_TOTALS`.
+        totals: the same of PgBouncer's `SHOW STATS_TOTALS`, the watcher's own questions to the server
+            behind it included.
         cpu: cores in use since the look before.
         setup: connections that became ready since the look before; None where the server does not log it.
     """

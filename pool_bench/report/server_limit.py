@@ -1,8 +1,8 @@
 """What kept a run from being faster: one line, by a rule that looks at nothing but figures.
 
 First what is full: the client's thread, the slots, the pooler's thread, the postmaster's, the server's cores,
-those of the machine. Then who queued while nothing was full. Only where all of them were seen and none was
-busy does it say so; where a part was not seen, it is not acquitted.
+those of the machine. Then who queued while nothing was full, or nothing of the run's own. Only where all of
+them were seen and none was busy does it say so; where a part was not seen, it is not acquitted.
 """
 
 from collections.abc import Sequence
@@ -99,15 +99,18 @@ def judge(facts: Facts) -> Limit:
             f"limit: the server (its processes used {facts.server:.1f} of {_cores(facts)}"
             f"{_others(facts, 'server')})",
         )
-    if facts.machine is not None and facts.machine >= _FULL_MACHINE * facts.cores:
+    machine = facts.machine or 0.0
+    is_full = machine >= _FULL_MACHINE * facts.cores
+    # A queue in a pool while others have the cores may be theirs, but here it is where the time went.
+    if is_full and (facts.waiting < _QUEUE or _own(facts) >= facts.cores / 2):
         return Limit(
-            "machine", f"limit: this machine ({facts.machine:.1f} of {_cores(facts)} busy: {_shares(facts)})"
+            "machine", f"limit: this machine ({machine:.1f} of {_cores(facts)} busy: {_shares(facts)})"
         )
     if facts.waiting >= _QUEUE:
         return Limit(
             "pool",
             f"limit: the pooler's pool (up to {facts.most_waiting:,} clients waited for a server connection"
-            f"{_others(facts, 'pool')})",
+            f"{_others(facts, 'pool')}{f'; this machine {machine:.1f}' if is_full else ''})",
         )
     if facts.late is not None:
         return Limit("client", f"limit: the client ({facts.late})")
@@ -120,6 +123,11 @@ def judge(facts: Facts) -> Limit:
         "neither",
         f"limit: neither was busy: network, locks or the concurrency ({_shares(facts)} of {_cores(facts)})",
     )
+
+
+def _own(facts: Facts) -> float:
+    """Cores used by what takes part in the run."""
+    return facts.client + (facts.server or 0.0) + (facts.pooler or 0.0)
 
 
 def _unseen(facts: Facts) -> str:

@@ -26,6 +26,7 @@ from pool_bench.report.plot_parts import (
 )
 from pool_bench.report.server_loaded import LoadedServerSide
 from pool_bench.server_side import CpuUse, ServerSecond
+from pool_bench.units import format_duration
 
 _HALF: Final = 0.85
 _GAP: Final = 0.3
@@ -35,9 +36,9 @@ _ROW: Final = 0.27
 # Name, colour and figure of a line.
 _Line = tuple[str, str, Callable[[ServerSecond], int | None]]
 _POOLED: Final[tuple[_Line, ...]] = (
-    ("clients waiting", VERMILLION, lambda look: look.pools.get("cl_waiting")),
-    ("clients served", BLUE, lambda look: look.pools.get("cl_active")),
-    ("server connections", GREEN, lambda look: _members(look)),
+    ("waiting", VERMILLION, lambda look: look.pools.get("cl_waiting")),
+    ("served", BLUE, lambda look: look.pools.get("cl_active")),
+    ("servers", GREEN, lambda look: _members(look)),
 )
 _DIRECT: Final[tuple[_Line, ...]] = (
     ("backends", BLUE, lambda look: sum(look.states.values())),
@@ -70,6 +71,10 @@ def server_panels(
     top += 0.65
     if side.setup is not None and side.setup.latency_ms:
         _setup_panel(sheet, run, side, left, top, timeline_left - left - 0.75)
+    else:
+        for row, words in enumerate(_figures(side)):
+            line = sheet.fit(words, timeline_left - left - 0.75, 8.5)
+            sheet.text(left, top + 0.2 * row, line, size=8.5, colour=MUTED)
     width = sheet.width - timeline_left - MARGIN - 0.05
     end_s = run.timeline[-1].t
     begin = side.origin_s or 0.0
@@ -95,13 +100,31 @@ def server_panels(
         )
     counts.set_ylim(0, highest * 1.15)
     count_axis(counts, ticks=3, whole=True)
-    _heading(
-        sheet, timeline_left, width, below, "at each look", [(name, colour) for name, colour, _ in lines]
-    )
+    entries = [(name, colour) for name, colour, _ in lines]
+    _heading(sheet, timeline_left, width, below, "clients" if pooled else "at each look", entries)
     for axes in (cores, counts):
         axes.set_xlim(0, end_s / unit[0])
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 3, 5, 6, 10]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} {unit[1]}"))
+
+
+def _figures(side: LoadedServerSide) -> list[str]:
+    """What was counted over the whole run, a line each."""
+    lines = []
+    if "sessions" in side.sessions:
+        begun_by = " begun by the pooler" if "cl_active" in side.timeline[-1].pools else ""
+        lines.append(f"sessions{begun_by}: {side.sessions['sessions']:,}")
+        lines += [
+            f"sessions {name}: {count:,}"
+            for name, count in side.sessions.items()
+            if name != "sessions" and count
+        ]
+    if side.used_peak is not None and side.max_connections is not None:
+        lines.append(f"slots in use at peak: {side.used_peak:,} of {side.max_connections:,}")
+    waited_us = max(look.pools.get("maxwait_us", 0) for look in side.timeline)
+    if waited_us:
+        lines.append(f"longest wait for a server connection: {format_duration(waited_us / 1e6)}")
+    return lines
 
 
 def _members(look: ServerSecond) -> int | None:
@@ -150,7 +173,7 @@ def _cores(
     axes.set_ylim(0, max(highest, side.cores or 0, 0.1) * 1.12)
     count_axis(axes, ticks=3)
     left, top, width = box
-    _heading(sheet, left, width, top, f"cores busy, of {side.cores}" if side.cores else "cores busy", entries)
+    _heading(sheet, left, width, top, "cores", entries)
 
 
 def _heading(
@@ -164,9 +187,8 @@ def _heading(
         right -= sheet.measure(name, 8.5) + 0.06
         sheet.line((right - 0.16, bottom - 0.065), (right, bottom - 0.065), colour=colour, width=2.5)
         right -= 0.32
-    sheet.text(
-        left, bottom, sheet.fit(words, right + 0.06 - left, 8.5), size=8.5, colour=MUTED, vertical="bottom"
-    )
+    if sheet.measure(words, 8.5) <= right + 0.06 - left:
+        sheet.text(left, bottom, words, size=8.5, colour=MUTED, vertical="bottom")
 
 
 def _setup_panel(

@@ -151,7 +151,7 @@ class Lookout:
         """
         pools = lists = totals = states = used = sessions = None
         if (console := self._console) is not None:
-            pools, lists, totals = (console.ask(show, t) for show in (show_pools, show_lists, show_totals))
+            pools, lists, totals = _look_at_pools(console, t)
         if (server := self._server) is not None:
             if self._slots is None:
                 self._take_slots(server, t)
@@ -162,6 +162,9 @@ class Lookout:
                     sessions = server.ask(count_sessions, t)
                 if when is not None:
                     self._measure_server(server, when, t)
+        if console is None and self._console is not None:
+            # Found just now.
+            pools, lists, totals = _look_at_pools(self._console, t)
         seen = not (states is None and pools is None and lists is None)
         cpu = self._use_cpu(t) if seen else None
         if when is not None and lists is not None:
@@ -356,6 +359,13 @@ class Lookout:
         except UnseenError as error:
             self.note(f"CPU of the server was not measured: {error}")
             return None
+
+
+def _look_at_pools(
+    console: _Source, t: float
+) -> tuple[dict[str, int] | None, dict[str, int] | None, dict[str, int] | None]:
+    """What its pools are at, its lists, and its totals."""
+    return console.ask(show_pools, t), console.ask(show_lists, t), console.ask(show_totals, t)
 
 
 def _at(when: When) -> str:

@@ -59,6 +59,14 @@ POOLED = replace(IDLE, pooled=True, pooler=0.2, pooler_busiest=0.2)
             "limit: the pooler's pool (up to 1,030 clients waited for a server connection; "
             "the server 0.3 of 2 cores; the pooler 20%; the client 12%)",
         ),
+        # The cores are somebody else's; what clients wait for is a server connection.
+        (
+            replace(POOLED, waiting=0.9, most_waiting=31, machine=1.98),
+            "pool",
+            "limit: the pooler's pool (up to 31 clients waited for a server connection; "
+            "the server 0.3 of 2 cores; the pooler 20%; the client 12%; this machine 2.0)",
+        ),
+        (replace(POOLED, waiting=0.9, most_waiting=31, machine=1.98, server=1.1), "machine", None),
         (replace(POOLED, waiting=0.3, most_waiting=3), "neither", None),
         # The pool is a queue because the server behind it is full.
         (replace(POOLED, waiting=1.0, most_waiting=30, server=1.8), "server", None),
