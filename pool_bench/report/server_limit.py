@@ -1,8 +1,8 @@
 """What kept a run from being faster: one line, by a rule that looks at nothing but figures.
 
-First what is full: the client's thread, the slots, the pooler's thread, the postmaster's, the server's cores,
-those of the machine. Then who queued while nothing was full, or nothing of the run's own. Only where all of
-them were seen and none was busy does it say so; where a part was not seen, it is not acquitted.
+First what is full: the client's thread, the pooler's thread, the postmaster's, the server's cores, its slots,
+the cores of the machine. Then who queued while nothing was full, or nothing of the run's own. Only where all
+of them were seen and none was busy does it say so; where a part was not seen, it is not acquitted.
 """
 
 from collections.abc import Sequence
@@ -78,11 +78,6 @@ def judge(facts: Facts) -> Limit:
     client = f"the client {facts.client:.0%}"
     if facts.client > SATURATED_CPU_SHARE * facts.processes:
         return Limit("client", f"limit: the client ({facts.client:.0%} of a core{_others(facts, 'client')})")
-    if facts.refused >= _REFUSED:
-        slots = "" if facts.max_connections is None else f": max_connections {facts.max_connections:,}"
-        return Limit(
-            "slots", f"limit: the server's slots ({facts.refused:.0%} of the attempts found none free{slots})"
-        )
     if facts.seconds < _LEAST_SECONDS:
         return Limit("unknown", f"not known: CPU was seen for {facts.seconds:.1f} s of the run only")
     if (busiest := facts.pooler_busiest) is not None and busiest >= _FULL_THREAD:
@@ -98,6 +93,11 @@ def judge(facts: Facts) -> Limit:
             "server",
             f"limit: the server (its processes used {facts.server:.1f} of {_cores(facts)}"
             f"{_others(facts, 'server')})",
+        )
+    if facts.refused >= _REFUSED:
+        slots = "" if facts.max_connections is None else f": max_connections {facts.max_connections:,}"
+        return Limit(
+            "slots", f"limit: the server's slots ({facts.refused:.0%} of the attempts found none free{slots})"
         )
     machine = facts.machine or 0.0
     is_full = machine >= _FULL_MACHINE * facts.cores
