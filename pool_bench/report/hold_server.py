@@ -69,7 +69,7 @@ def _sessions(side: ServerSide) -> list[str]:
         return []
     ends = "".join(f", {count:,} {clean(name)}" for name, count in counters.items() if count)
     begun_by = " begun by the pooler" if side.pooled else ""
-    return [f"  sessions{begun_by} {begun:,}{ends} (any warm-up included)"]
+    return [f"  sessions{begun_by} from before the run to after it: {begun:,}{ends}"]
 
 
 def pool_counts(look: ServerSecond) -> dict[str, int]:

@@ -117,6 +117,8 @@ class Lookout:
         self._meter = CpuMeter()
         self._setup_log = None if setup_log is None else SetupLog(setup_log)
         self._sessions, self._totals = Since(), Since()
+        # Connections of our own at the first look at the counters.
+        self._own_before: int | None = None
         # Not their numbers, which may come to stand for other processes.
         self._postmaster: psutil.Process | None = None
         self._poolers: list[psutil.Process] = []
@@ -279,7 +281,9 @@ class Lookout:
         assert self._server is not None  # noqa: S101 - it has answered
         # A pooler's sessions are its own, whoever they served.
         if "sessions" in come and not self._is_pooled:
-            come["sessions"] = max(come["sessions"] - (self._server.client.connects - 1), 0)
+            own = self._server.client.connects
+            self._own_before = own if self._own_before is None else self._own_before
+            come["sessions"] = max(come["sessions"] - (own - self._own_before), 0)
         return come
 
     def _measure_server(self, server: _Source, when: When, t: float) -> None:

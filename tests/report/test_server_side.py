@@ -132,7 +132,7 @@ def test_the_summary_says_what_the_limit_was_and_what_the_server_s_part_was() ->
     text = watched_summary(watched())
     assert "limit: the server (its processes used 1.7 of 2 cores; the client 42%)" in text
     assert "CPU, cores: server 1.70 (postmaster 0.20), this machine 1.90 of 2" in text
-    assert "sessions 28,800, 3 abandoned (any warm-up included)" in text
+    assert "sessions from before the run to after it: 28,800, 3 abandoned" in text
     assert "accepted to ready       19,000" in text
     assert all(len(line) <= 100 for line in text.splitlines())
 
