@@ -164,8 +164,9 @@ class Lookout:
                     sessions = server.ask(count_sessions, t)
                 if when is not None:
                     self._measure_server(server, when, t)
-        if console is None and self._console is not None:
-            # Found just now.
+        if console is None and self._console is not None and server is not None:
+            # Found just now. It would count ourselves among its clients.
+            server.client.close(wait_s=CLOSE_WAIT_S)
             pools, lists, totals = _look_at_pools(self._console, t)
         seen = not (states is None and pools is None and lists is None)
         cpu = self._use_cpu(t) if seen else None

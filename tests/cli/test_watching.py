@@ -116,6 +116,8 @@ def test_clients_that_wait_for_a_full_pool_are_seen_through_its_own_console(
     query = ("--query", "SELECT pg_sleep(0.02)")
     outcome, (run,) = measured(tmp_path, "-u", bouncer.url, "-c", "12", "-d", "3s", "--warmup", "0", *query)
     side = run["server_side"]
+    # Before the run there is nobody, not even the watcher.
+    assert side["timeline"][0]["lists"]["used_clients"] == 0
     looks = [look["pools"] for look in side["timeline"][1:-1]]
     assert len(looks) >= 2
     # The watcher itself waits at times, but not when it looks.
