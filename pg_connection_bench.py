@@ -19,6 +19,7 @@ from pool_bench.cli.options import (
     driver_option,
     name_option,
     output_options,
+    pgbouncer_admin_option,
     plot,
     scram_cache_option,
     shortest_timeout,
@@ -91,6 +92,13 @@ TOOL = "pg-connection-bench"
 )
 @rounds_options
 @threshold_options
+@click.option(
+    "--watch/--no-watch",
+    default=None,
+    help="Watch the server once a second over a connection of its own: sessions, counters, PgBouncer's "
+    "pools, and on this machine CPU and memory. [default: watch servers on this machine]",
+)
+@pgbouncer_admin_option
 @output_options
 @click.version_option(__version__, prog_name=TOOL)
 @click.pass_context
@@ -114,6 +122,8 @@ def cli(
     rounds: int,
     interleave: tuple[str, ...],
     checks: Checks,
+    watch: bool | None,
+    admin_url: str | None,
     output: Output,
 ) -> None:
     """Open and close PostgreSQL connections, and say how fast that goes and what it costs.
@@ -152,7 +162,7 @@ def cli(
         # Before the imports below, which take their time.
         hide_secrets()
         from pool_bench.cli.find_max import FindMax
-        from pool_bench.cli.locate import find_targets, read_url
+        from pool_bench.cli.locate import find_console, find_targets, read_url
         from pool_bench.cli.measure import Benchmark, measure
         from pool_bench.cli.rounds import read_variants
         from pool_bench.load.spec import ConnectSpec, OpenLoop
@@ -197,6 +207,8 @@ def cli(
                     interleave, lambda url: read_url(url, os.environ, application_name=TOOL)
                 ),
                 rounds=rounds,
+                watch=watch,
+                admin=None if admin_url is None else find_console(admin_url, application_name=TOOL),
             )
         )
 

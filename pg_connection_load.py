@@ -14,6 +14,7 @@ from pool_bench.cli.options import (
     driver_option,
     name_option,
     output_options,
+    pgbouncer_admin_option,
     plot,
     scram_cache_option,
     shortest_timeout,
@@ -115,12 +116,7 @@ TOOL = "pg-connection-load"
     show_default=True,
     help="Leave the server's reserved slots, and five more, free for its operators.",
 )
-@click.option(
-    "--pgbouncer-admin",
-    "admin_url",
-    metavar="URL",
-    help="PgBouncer's administration console: its SHOW POOLS and SHOW LISTS go into the result.",
-)
+@pgbouncer_admin_option
 @connect_timeout_option("Bound on one connect, and on one keep-alive.")
 @scram_cache_option
 @name_option()

@@ -10,7 +10,8 @@ from enum import StrEnum
 
 from pool_bench.checkouts import CheckoutStats
 from pool_bench.errors import FailureKind
-from pool_bench.holds import HoldStats, ServerSide
+from pool_bench.holds import HoldStats
+from pool_bench.server_side import ServerSide
 from pool_bench.sizing import Sizing
 from pool_bench.stats import BenchStats, ClientUsage
 

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "pool_bench"
 LAYERS = (
     (
         *("errors", "units", "histogram", "stats", "targets", "targets_surreal", "objectives"),
-        *("runs", "holds", "checkouts", "sizing"),
+        *("runs", "holds", "checkouts", "sizing", "server_side"),
     ),
     ("pgwire",),
     ("drivers",),

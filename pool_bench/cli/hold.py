@@ -133,8 +133,13 @@ def _hold(work: Work, spec: HoldSpec, watcher: ServerWatcher) -> None:
     run = Run(spec, f"n{asked}", work.stop)
     stage = Stage.OPEN
 
+    clock_told = False
+
     def saw(snapshot: Snapshot) -> None:
-        nonlocal stage
+        nonlocal stage, clock_told
+        if not clock_told:
+            clock_told = True
+            watcher.tell_clock(snapshot.elapsed_s)
         if stage is Stage.OPEN and snapshot.stage is Stage.HOLD:
             watcher.peak()
         stage = snapshot.stage

@@ -15,6 +15,7 @@ from pool_bench.cli.params import EXIT_LEFT
 from pool_bench.cli.rounds import Step, Variant, plan
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
 from pool_bench.cli.thresholds import NO_CHECKS, Checks
+from pool_bench.cli.watching import Watching, follow_watched, is_wanted, watch_for
 from pool_bench.cli.work import Work, tell
 from pool_bench.errors import PoolBenchError, UsageError
 from pool_bench.load.runner import Run
@@ -22,11 +23,12 @@ from pool_bench.load.spec import ConnectSpec
 from pool_bench.report.loaded import LoadedResult
 from pool_bench.report.results import from_session
 from pool_bench.report.rounds import round_line, rounds_summary
-from pool_bench.report.summary import run_summary, sweep_table
+from pool_bench.report.server_lines import watched_summary
+from pool_bench.report.summary import sweep_table
 from pool_bench.report.text import colour_wanted
 from pool_bench.report.views import make_view
 from pool_bench.runs import RunResult, Session
-from pool_bench.targets import redact
+from pool_bench.targets import Target, redact
 from pool_bench.units import format_duration
 
 _SILENT_PAUSE_S: Final = 2.0
@@ -48,6 +50,8 @@ class Benchmark:
         checks: what must hold of them.
         variants: settings measured in turn with `spec`.
         rounds: how often each is measured.
+        watch: watch the server meanwhile; None: where it is on this machine.
+        admin: PgBouncer's administration console, where there is one to ask.
     """
 
     tool: str
@@ -62,6 +66,8 @@ class Benchmark:
     checks: Checks = NO_CHECKS
     variants: tuple[Variant, ...] = ()
     rounds: int = 1
+    watch: bool | None = None
+    admin: Target | None = None
 
 
 def measure(benchmark: Benchmark) -> int:
@@ -77,6 +83,7 @@ def measure(benchmark: Benchmark) -> int:
     """
     output, levels = benchmark.output, benchmark.levels
     output.check()
+    watched = is_wanted(benchmark.watch, benchmark.admin, benchmark.place.targets)
     is_open = benchmark.spec.open_loop is not None
     thresholds = benchmark.checks.read()
     most = max(step.spec.concurrency for step in _plan(benchmark, benchmark.spec))
@@ -86,11 +93,14 @@ def measure(benchmark: Benchmark) -> int:
         with ExitStack() as stack:
             stop = stack.enter_context(stop_on_signals(tell))
             # Drivers that do not wait for the server's end have up to half as many backends dying.
-            server = stack.enter_context(serve(benchmark.place, connections=most, ending=most // 2))
+            server = stack.enter_context(
+                serve(benchmark.place, connections=most, ending=most // 2, log_setup=watched)
+            )
             targets = targets_of(benchmark.place, server, tool=benchmark.tool)
             spec = replace(benchmark.spec, targets=targets)
             steps = _plan(benchmark, spec)
-            session = _session(benchmark, spec, steps)
+            session = _session(benchmark, spec, steps, watched=watched)
+            watching = watch_for(server, targets, benchmark.admin) if watched else None
             timeout_s = benchmark.spec.connect_timeout_s
             session.server = ask(targets[0], stop, timeout_s=timeout_s, embedded=server is not None)
             view = make_view(
@@ -107,7 +117,7 @@ def measure(benchmark: Benchmark) -> int:
                 if benchmark.find_max is not None:
                     find_maximum(work, benchmark.find_max, replace(spec, concurrency=most))
                 else:
-                    _measure_all(work, benchmark, steps)
+                    _measure_all(work, benchmark, steps, watching)
             except PoolBenchError:
                 _finish(work)
                 raise
@@ -122,7 +132,7 @@ def _plan(benchmark: Benchmark, spec: ConnectSpec) -> tuple[Step, ...]:
     return plan(spec, benchmark.levels, benchmark.variants, benchmark.rounds, benchmark.label)
 
 
-def _session(benchmark: Benchmark, spec: ConnectSpec, steps: Sequence[Step]) -> Session:
+def _session(benchmark: Benchmark, spec: ConnectSpec, steps: Sequence[Step], *, watched: bool) -> Session:
     levels = benchmark.levels
     targets = (*spec.targets, *(target for step in steps for target in step.spec.targets))
     config: dict[str, str | int | float | bool | list[str] | None] = {
@@ -164,11 +174,13 @@ def _session(benchmark: Benchmark, spec: ConnectSpec, steps: Sequence[Step]) -> 
             "wait_between_runs_s": benchmark.pause_s,
             "rounds": benchmark.rounds,
             "interleave": [variant.name for variant in benchmark.variants],
+            "watch": watched,
+            "pgbouncer_admin": None if benchmark.admin is None else str(benchmark.admin),
         },
     )
 
 
-def _measure_all(work: Work, benchmark: Benchmark, steps: Sequence[Step]) -> None:
+def _measure_all(work: Work, benchmark: Benchmark, steps: Sequence[Step], watching: Watching | None) -> None:
     for index, step in enumerate(steps):
         pause_s = benchmark.pause_s if index else 0
         if pause_s > _SILENT_PAUSE_S and not work.stop.requested:
@@ -179,9 +191,10 @@ def _measure_all(work: Work, benchmark: Benchmark, steps: Sequence[Step]) -> Non
         run.result.setting, run.result.round = step.setting, step.round
         label = step.label if step.round is None else f"{step.label}, round {step.round}"
         work.view.begin_run(label, index + 1, len(steps), step.spec.duration_s, step.spec.warmup_s)
-        work.follow(run)
+        base = step.spec.targets == steps[0].spec.targets
+        follow_watched(work, run, watching if base else None)
         if step.round is None:
-            work.print(run_summary(run.result, colour=colour_wanted(work.text)))
+            work.print(watched_summary(run.result, colour=colour_wanted(work.text)))
         else:
             work.print(round_line(_loaded(work, run.result).runs[0]))
         if len(steps) > 1:

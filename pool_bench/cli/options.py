@@ -105,6 +105,14 @@ def name_option(*short: str) -> Callable[[_Function], _Function]:
     )
 
 
+pgbouncer_admin_option = click.option(
+    "--pgbouncer-admin",
+    "admin_url",
+    metavar="URL",
+    help="PgBouncer's administration console: its SHOW POOLS, SHOW LISTS and SHOW STATS go into the result.",
+)
+
+
 plot_format_option = click.option(
     "--plot-format",
     type=click.Choice(["png", "svg"]),

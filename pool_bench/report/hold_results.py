@@ -1,20 +1,11 @@
-"""Held connections and their server in the result file: `runs[].hold` and `runs[].server_side`.
+"""Held connections in the result file: `runs[].hold`.
 
 Reading them back is `hold_loaded.py`.
 """
 
 from dataclasses import replace
 
-from pool_bench.holds import (
-    Ages,
-    DropCount,
-    HoldInterval,
-    HoldStats,
-    PoolerMemory,
-    ServerMemory,
-    ServerSecond,
-    ServerSide,
-)
+from pool_bench.holds import Ages, DropCount, HoldInterval, HoldStats
 from pool_bench.report.json_parts import (
     JsonObject,
     failures_to_json,
@@ -123,50 +114,4 @@ def _interval(interval: HoldInterval) -> JsonObject:
         "actives": sealed.actives,
         "active_p50": rounded(sealed.active_p50),
         "active_p99": rounded(sealed.active_p99),
-    }
-
-
-def server_side_to_json(side: ServerSide) -> JsonObject:
-    """`runs[].server_side`."""
-    return {
-        "max_connections": side.max_connections,
-        "superuser_reserved": side.superuser_reserved,
-        "reserved": side.reserved,
-        "in_use_before": side.in_use_before,
-        "in_use_after": side.in_use_after,
-        "used_peak": side.used_peak,
-        "timeline": [_look(second) for second in side.seconds],
-        "memory": {when: _memory(memory) for when, memory in side.memory.items()},
-        "backend_cost_bytes": side.backend_cost_bytes,
-        "pooler_memory": {when: _pooler_memory(memory) for when, memory in side.pooler_memory.items()},
-        "pooler_client_bytes": side.pooler_client_bytes,
-        "notes": list(side.notes),
-    }
-
-
-def _look(second: ServerSecond) -> JsonObject:
-    return {
-        "t": rounded(second.t),
-        "used": second.used,
-        "states": dict(second.states),
-        "pools": dict(second.pools),
-        "lists": dict(second.lists),
-    }
-
-
-def _memory(memory: ServerMemory) -> JsonObject:
-    return {
-        "processes": memory.processes,
-        "total_bytes": memory.total_bytes,
-        "backends": memory.backends,
-        "idle_backend_bytes": memory.idle_backend_bytes,
-        "sampled": memory.sampled,
-    }
-
-
-def _pooler_memory(memory: PoolerMemory) -> JsonObject:
-    return {
-        "processes": memory.processes,
-        "total_bytes": memory.total_bytes,
-        "clients": memory.clients,
     }

@@ -13,7 +13,7 @@ from typing import Final
 
 from pool_bench.errors import UsageError
 from pool_bench.report.fields import Fields
-from pool_bench.report.hold_loaded import LoadedHold, LoadedServerSide, read_hold, read_server_side
+from pool_bench.report.hold_loaded import LoadedHold, read_hold
 from pool_bench.report.loaded_parts import (
     LoadedFailure,
     LoadedOpenLoop,
@@ -25,6 +25,7 @@ from pool_bench.report.loaded_parts import (
 )
 from pool_bench.report.pool_loaded import LoadedCheckout, read_checkout
 from pool_bench.report.search_results import LoadedSearch, read_search
+from pool_bench.report.server_loaded import LoadedServerSide, read_server_side
 from pool_bench.stats import Histogram
 
 __all__ = [

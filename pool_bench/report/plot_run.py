@@ -28,6 +28,7 @@ from pool_bench.report.plot_parts import (
     spread,
     widen,
 )
+from pool_bench.report.server_plot import server_height, server_panels
 from pool_bench.report.summary import is_thin
 from pool_bench.report.text import format_percent, format_rate
 from pool_bench.stats import Histogram
@@ -57,6 +58,7 @@ def draw_run(result: LoadedResult, run: LoadedRun) -> Sheet:
     notes = run_notes(result, run)
     histogram_height = 3.0
     height = MARGIN + 0.64 + 0.2 * len(notes) + 0.75 + histogram_height + (1.4 + lower if lower else 0.5)
+    height += server_height(run) if has_timeline else 0.0
     sheet = Sheet(10.0, height)
     sheet.header("Connection latency: ", target_name(result), _setting(result, run), notes)
     histogram_panel(sheet, run, histogram_height)
@@ -68,6 +70,10 @@ def draw_run(result: LoadedResult, run: LoadedRun) -> Sheet:
             timeline_left = _LEFT + width + 1.35
         if has_timeline:
             _timeline_panel(sheet, run.timeline, timeline_left, sheet.top, lower)
+            if server_height(run):
+                unit = time_unit(run.timeline[-1].t)
+                sheet.top += lower + 0.2
+                server_panels(sheet, run, unit, sheet.top, left=_LEFT, timeline_left=timeline_left)
     return sheet
 
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from pool_bench.errors import UsageError
 from pool_bench.report.files import check_writable, write_atomically
-from pool_bench.report.hold_results import hold_numbers, hold_to_json, server_side_to_json
+from pool_bench.report.hold_results import hold_numbers, hold_to_json
 from pool_bench.report.json_parts import (
     JsonObject,
     JsonValue,
@@ -26,6 +26,8 @@ from pool_bench.report.json_parts import (
 from pool_bench.report.loaded import SCHEMA, LoadedResult, load_result, parse_result
 from pool_bench.report.pool_results import checkout_to_json, setting_to_json, sizing_to_json
 from pool_bench.report.search_results import search_to_json
+from pool_bench.report.server_limit import limit_of
+from pool_bench.report.server_results import server_side_to_json
 from pool_bench.runs import Judged, RunResult, Session
 from pool_bench.stats import BenchStats, Interval, errors_by_name
 
@@ -176,7 +178,7 @@ def run_numbers(run: RunResult) -> JsonObject:
         content |= setting_to_json(run.pool)
         content["checkout"] = checkout_to_json(run.checkout)
     if run.server_side is not None:
-        content["server_side"] = server_side_to_json(run.server_side)
+        content["server_side"] = server_side_to_json(run.server_side, limit_of(run))
     return content
 
 

@@ -189,10 +189,11 @@ def known_fields(*, hold: bool = False) -> dict[str, Unit]:
     """All fields of an entry of `runs` that can be compared, and their units.
 
     Args:
-        hold: of a tool that holds connections, and watches the server meanwhile.
+        hold: of a tool that holds connections; else of one that measures in a closed or an open loop.
     """
-    from pool_bench.holds import HoldStats, PoolerMemory, ServerMemory, ServerSide
+    from pool_bench.holds import HoldStats
     from pool_bench.report.results import run_numbers
+    from pool_bench.server_side import PoolerMemory, ServerMemory, ServerSide
     from pool_bench.stats import BenchStats, Histogram
 
     moments = ("before", "peak", "after")
@@ -207,7 +208,8 @@ def known_fields(*, hold: bool = False) -> dict[str, Unit]:
         targets=(),
         total=BenchStats(phases={phase: Histogram() for phase in Phase}),
         hold=HoldStats() if hold else None,
-        server_side=side if hold else None,
+        server_side=side,
+        rate=None if hold else 0.0,
     )
     fields = {path: _unit_of(path, value) for path, value in _leaves(run_numbers(run), "")}
     for kind in FailureKind:
