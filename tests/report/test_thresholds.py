@@ -99,8 +99,19 @@ def test_held_connections_have_fields_of_their_own(text: str, holds: bool | None
             read_thresholds([text], HOLD)
         return
     assert outcome(text, held_run(restarted(), server_side=watched()), HOLD) is holds
+
+
+@pytest.mark.parametrize("text", ["held>=400", "hold.dropped==0", "keepalive.p99<10s"])
+def test_what_only_held_connections_have_is_unknown_elsewhere(text: str) -> None:
     with pytest.raises(UsageError, match="no field of this tool's results"):
         read_thresholds([text], BENCH)
+
+
+def test_what_an_open_loop_offers_and_drops_can_be_compared() -> None:
+    assert [one.field for one in read_thresholds(["dropped==0", "service_ms.p99<5ms"], BENCH)] == [
+        "dropped",
+        "service_ms.p99",
+    ]
 
 
 @pytest.mark.parametrize(
