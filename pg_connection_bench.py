@@ -88,7 +88,7 @@ TOOL = "pg-connection-bench"
     type=Duration(zero=True),
     default="2s",
     show_default=True,
-    help="Pause between the runs of a session.",
+    help="Pause between the runs of a session, or the trials of --find-max.",
 )
 @rounds_options
 @threshold_options
