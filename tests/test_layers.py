@@ -15,7 +15,7 @@ LAYERS = (
     ("pgwire",),
     ("drivers",),
     ("pool",),
-    ("servers", "contenders", "watch"),
+    ("servers", "contenders", "watch", "faults"),
     ("load",),
     ("report",),
     ("cli", "pg_connection_bench", "pg_connection_load", "surreal_bench"),
