@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from pool_bench.calibration import Calibration, OwnShare
 from pool_bench.errors import FailureKind
 from pool_bench.holds import HoldStats, ServerSide
 from pool_bench.stats import BenchStats, ClientUsage
@@ -15,6 +16,7 @@ from pool_bench.stats import BenchStats, ClientUsage
 # A client that uses more of its core, or whose loop is later than this, was part of what it measured.
 SATURATED_CPU_SHARE = 0.90
 SATURATED_LAG_P99_MS = 10.0
+SATURATED_PAUSE_SHARE = 0.05
 
 
 class Stage(StrEnum):
@@ -81,6 +83,8 @@ class RunResult:
         interrupted: the run was ended before its time.
         hold: what happened to the connections, in a run that holds them; `total` is then their opening.
         server_side: what was seen of the server during the run, None where nobody looked.
+        embedded: the target is the embedded server, which shares the client's cores.
+        own: what of it is this client, where that was calibrated.
     """
 
     label: str
@@ -97,6 +101,8 @@ class RunResult:
     interrupted: bool = False
     hold: HoldStats | None = None
     server_side: ServerSide | None = None
+    embedded: bool = False
+    own: OwnShare | None = None
 
     @property
     def throughput(self) -> float:
@@ -112,6 +118,8 @@ class RunResult:
         lag = self.client.lag.percentile_ms(99)
         if lag is not None and lag > SATURATED_LAG_P99_MS:
             reasons.append(f"its event loop was {lag:.1f} ms late (p99)")
+        if self.client.pause_share > SATURATED_PAUSE_SHARE * self.client.processes:
+            reasons.append(f"its garbage collector took {self.client.pause_share:.0%} of the time")
         return " and ".join(reasons) or None
 
     @property
@@ -137,6 +145,7 @@ class Session:
         target: the first target; `targets` all of them; no passwords.
         server: product, version and what else the server said, {} where it could not be asked.
         config: the settings in force.
+        calibration: what the client costs by itself, None where that was not measured.
     """
 
     tool: str
@@ -149,3 +158,4 @@ class Session:
     runs: list[RunResult] = field(default_factory=list)
     finished_at: datetime | None = None
     interrupted: bool = False
+    calibration: Calibration | None = None

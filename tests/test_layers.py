@@ -11,7 +11,19 @@ PACKAGE = ROOT / "pool_bench"
 
 # From the bottom; what stands in one row may not import each other, but for the plain data.
 LAYERS = (
-    ("errors", "units", "histogram", "stats", "targets", "runs", "holds"),
+    (
+        "errors",
+        "units",
+        "histogram",
+        "stats",
+        "targets",
+        "runs",
+        "holds",
+        "syn_steps",
+        "steadiness",
+        "verdict",
+        "calibration",
+    ),
     ("pgwire",),
     ("drivers",),
     ("pool",),

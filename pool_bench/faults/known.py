@@ -19,7 +19,7 @@ _END_S: Final = 5.0
 
 
 class KnownServer:
-    """A server of known behaviour, as long as its `with` block lasts; it ends with its parent, however that ends.
+    """A server of known behaviour for as long as its `with` block lasts, or else its parent.
 
     Args:
         behaviour: what it does.
@@ -43,7 +43,7 @@ class KnownServer:
 
         context = mp.get_context("spawn")
         ours, theirs = context.Pipe()
-        self._control: "Connection[str, int | Truth]" = ours
+        self._control: Connection[str, int | Truth] = ours
         # A daemon, so that an exit of ours that skips the `with` block does not wait for it.
         self._process = context.Process(
             target=serve_known, args=(self.behaviour, theirs, self.host), name="known server", daemon=True

@@ -69,6 +69,24 @@ class LoadedClient:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadedReason:
+    """One reason to doubt a run, or a note on it."""
+
+    code: str
+    text: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedVerdict:
+    """What to think of a run."""
+
+    valid: bool
+    reasons: tuple[LoadedReason, ...] = ()
+    notes: tuple[LoadedReason, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class LoadedTarget:
     """One of several targets of a run."""
 
@@ -109,6 +127,7 @@ class LoadedRun:
     targets: tuple[LoadedTarget, ...] = ()
     hold: LoadedHold | None = None
     server_side: LoadedServerSide | None = None
+    verdict: LoadedVerdict | None = None
 
     @property
     def attempts(self) -> int:
@@ -230,6 +249,7 @@ def _run(fields: Fields) -> LoadedRun:
         targets=tuple(_target(item) for item in fields.items("targets")) if fields.has("targets") else (),
         hold=read_hold(fields.fields("hold")) if fields.has("hold") else None,
         server_side=read_server_side(fields.fields("server_side")) if fields.has("server_side") else None,
+        verdict=_verdict(fields.fields("verdict")) if fields.has("verdict") else None,
     )
 
 
@@ -260,6 +280,18 @@ def _client(fields: Fields) -> LoadedClient:
         rss_mb=fields.optional_number("rss_mb"),
         saturated=fields.flag("saturated"),
         why=fields.text("why") if fields.has("why") else None,
+    )
+
+
+def _verdict(fields: Fields) -> LoadedVerdict:
+    def reasons(key: str) -> tuple[LoadedReason, ...]:
+        return tuple(
+            LoadedReason(item.text("code"), item.text("text"), item.text("remedy"))
+            for item in fields.items(key)
+        )
+
+    return LoadedVerdict(
+        fields.flag("valid"), reasons("reasons"), reasons("notes") if fields.has("notes") else ()
     )
 
 

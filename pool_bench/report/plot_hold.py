@@ -12,7 +12,6 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from pool_bench.holds import ServerSecond
 from pool_bench.report.hold_loaded import LoadedHold, LoadedHoldSecond, LoadedServerSide
-from pool_bench.report.hold_notes import waited_words
 from pool_bench.report.hold_server import format_bytes, pool_counts
 from pool_bench.report.loaded import LoadedResult, LoadedRun, LoadedSecond
 from pool_bench.report.plot_parts import (
@@ -39,8 +38,8 @@ from pool_bench.report.plot_run import (
     target_name,
     time_unit,
 )
-from pool_bench.report.syn_steps import syn_steps
 from pool_bench.report.text import clean, format_percent, format_rate
+from pool_bench.syn_steps import syn_steps, waited_words
 from pool_bench.units import format_duration
 
 FloatArray = npt.NDArray[np.float64]

@@ -24,8 +24,10 @@ from pool_bench.report.json_parts import (
     rounded,
 )
 from pool_bench.report.loaded import SCHEMA, LoadedResult, load_result, parse_result
+from pool_bench.report.verdict_json import calibration_to_json, own_to_json, verdict_to_json
 from pool_bench.runs import RunResult, Session
 from pool_bench.stats import BenchStats, Interval, errors_by_name
+from pool_bench.verdict import judge
 
 __all__ = [
     "SCHEMA",
@@ -44,7 +46,7 @@ _VERSIONED: Final = ("pool-bench", "asyncpg", "psycopg", "uvloop", "numpy")
 
 def session_to_json(session: Session) -> JsonObject:
     """The result file's content; every number in it is finite."""
-    return {
+    content: JsonObject = {
         "schema": SCHEMA,
         "tool": session.tool,
         "name": session.name,
@@ -61,6 +63,9 @@ def session_to_json(session: Session) -> JsonObject:
         },
         "runs": [_run(run) for run in session.runs],
     }
+    if session.calibration is not None:
+        content["calibration"] = calibration_to_json(session.calibration)
+    return content
 
 
 def from_session(session: Session) -> LoadedResult:
@@ -137,7 +142,10 @@ def _run(run: RunResult) -> JsonObject:
         "failure_histogram": histogram_to_json(total.failure_latency),
         "timeline": [_interval(interval) for interval in total.intervals],
         "client": _client(run),
+        "verdict": verdict_to_json(judge(run)),
     }
+    if run.own is not None:
+        content["calibration"] = own_to_json(run.own)
     if run.hold is not None:
         content["hold"] = hold_to_json(run.hold, connections=run.concurrency)
     if run.server_side is not None:
@@ -193,6 +201,11 @@ def _client(run: RunResult) -> JsonObject:
         "cpu_percent": rounded(client.cpu_share * 100),
         "rss_mb": rounded(client.rss_bytes / 2**20),
         "loop_lag_ms": {"p50": rounded(p50), "p99": rounded(p99), "max": rounded(top)},
+        "gc": {
+            "pauses": client.pauses.count,
+            "total_ms": rounded(client.pauses.total_s * 1e3),
+            "max_ms": rounded(client.pauses.max_ns / 1e6),
+        },
         "event_loop": run.event_loop,
         "saturated": run.saturation is not None,
         "why": run.saturation,
