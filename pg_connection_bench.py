@@ -17,6 +17,7 @@ from pool_bench.cli.options import (
     name_option,
     output_options,
     plot,
+    require_valid_option,
     scram_cache_option,
     shortest_timeout,
     url_option,
@@ -30,7 +31,7 @@ TOOL = "pg-connection-bench"
 @click.group(
     invoke_without_command=True,
     context_settings=CONTEXT_SETTINGS,
-    epilog="Exit codes: 0 fine, 1 a run had no success, 2 bad usage, 130 left by a second Ctrl-C.",
+    epilog="Exit codes: 0 fine, 1 a run had no success or is suspect under --require-valid, 2 bad usage, 130 left by a second Ctrl-C.",
 )
 @url_option
 @click.option("--concurrency", "-c", type=click.IntRange(min=1), metavar="N", help="Workers. [default: 10]")
@@ -82,6 +83,7 @@ TOOL = "pg-connection-bench"
     show_default=True,
     help="Pause between the levels of a sweep.",
 )
+@require_valid_option
 @output_options
 @click.version_option(__version__, prog_name=TOOL)
 @click.pass_context
@@ -101,6 +103,7 @@ def cli(
     resolve: Literal["each", "once"],
     name: str,
     wait_between_runs: float,
+    require_valid: bool,
     output: Output,
 ) -> None:
     """Open and close PostgreSQL connections as fast as the server lets N workers, and say what it costs.
@@ -144,6 +147,7 @@ def cli(
                 levels=levels,
                 pause_s=wait_between_runs,
                 output=output,
+                require_valid=require_valid,
             )
         )
 

@@ -15,6 +15,7 @@ from pool_bench.cli.options import (
     name_option,
     output_options,
     plot,
+    require_valid_option,
     scram_cache_option,
     shortest_timeout,
     url_option,
@@ -28,7 +29,7 @@ TOOL = "pg-connection-load"
 @click.group(
     invoke_without_command=True,
     context_settings=CONTEXT_SETTINGS,
-    epilog="Exit codes: 0 fine, 1 nothing could be opened, 2 bad usage, 130 left by a second Ctrl-C.",
+    epilog="Exit codes: 0 fine, 1 nothing could be opened or the run is suspect under --require-valid, 2 bad usage, 130 left by a second Ctrl-C.",
 )
 @url_option
 @click.option(
@@ -122,6 +123,7 @@ TOOL = "pg-connection-load"
 @connect_timeout_option("Bound on one connect, and on one keep-alive.")
 @scram_cache_option
 @name_option()
+@require_valid_option
 @output_options
 @click.version_option(__version__, prog_name=TOOL)
 @click.pass_context
@@ -145,6 +147,7 @@ def cli(
     connect_timeout: float,
     scram_cache: bool,
     name: str,
+    require_valid: bool,
     output: Output,
 ) -> None:
     """Open N PostgreSQL connections, hold them, watch them, and let go cleanly.
@@ -203,6 +206,7 @@ def cli(
                 reserve=reserve,
                 admin=None if admin_url is None else find_console(admin_url, application_name=TOOL),
                 output=output,
+                require_valid=require_valid,
             )
         )
 

@@ -196,7 +196,7 @@ def _full_accept_queue(run: RunResult) -> Reason | None:
     if tcp is None:
         where, how_sure = (
             "",
-            f"; {run.driver} does not show the phase tcp by itself, so this is the likely cause",
+            f"; {run.driver} does not show the phase tcp by itself, which makes this likely only",
         )
     else:
         where, how_sure = " in the phase tcp", ""
@@ -245,7 +245,7 @@ def _few_samples(run: RunResult) -> Reason | None:
         longer = f", here --duration {format_duration(float(ceil(needed / run.throughput * 1.1)))}"
     return Reason(
         ReasonCode.FEW_SAMPLES,
-        f"p99 rests on {count:,} operations, {beyond:,} of them beyond it: it would be another one the next time.",
+        f"p99 rests on {count:,} operations, {beyond:,} of them beyond it: the next run would have another.",
         f"{needed:,} operations or more{longer}; or look at lower percentiles only",
     )
 
@@ -260,7 +260,7 @@ def _pause_note(run: RunResult) -> Reason | None:
     return Reason(
         NoteCode.HIDDEN_PAUSE,
         f"The target answered nothing for about {length}. In this closed loop only {pause.shown:,} operations "
-        f"show it, because workers that wait begin nothing: at the rate of the rest of the run about "
+        "show it, because workers that wait begin nothing: at the rate of the rest of the run about "
         f"{pause.due:,} would have been due meanwhile. The percentiles hide such pauses.",
-        "look at max and at the timeline; load that does not wait for answers (--rate) shows what clients feel",
+        "look at max and at the timeline; load that does not wait for answers (--rate) shows what users feel",
     )

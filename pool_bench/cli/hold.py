@@ -40,6 +40,7 @@ class Holding:
         reserve: leave the servers' reserved slots, and some more, free.
         admin: PgBouncer's administration console, where there is one to ask.
         output: where results go.
+        require_valid: whether a suspect run makes the exit code 1.
     """
 
     tool: str
@@ -50,6 +51,7 @@ class Holding:
     reserve: bool
     admin: Target | None
     output: Output
+    require_valid: bool = False
 
 
 def hold(holding: Holding) -> int:
@@ -96,10 +98,10 @@ def hold(holding: Holding) -> int:
                 slots=watcher.slots,
             )
             stack.callback(view.close)
-            work = Work(output, stop, view, text, session, (asked,))
+            work = Work(output, stop, view, text, session, (asked,), require_valid=holding.require_valid)
             try:
                 if not stop.requested:
-                    _hold(work, spec, watcher)
+                    _hold(work, spec, watcher, embedded=server is not None)
             except PoolBenchError:
                 work.save()
                 raise
@@ -110,9 +112,10 @@ def hold(holding: Holding) -> int:
         return EXIT_LEFT
 
 
-def _hold(work: Work, spec: HoldSpec, watcher: ServerWatcher) -> None:
+def _hold(work: Work, spec: HoldSpec, watcher: ServerWatcher, *, embedded: bool) -> None:
     (asked,) = work.levels
     run = Run(spec, f"n{asked}", work.stop)
+    run.result.embedded = embedded
     stage = Stage.OPEN
 
     def saw(snapshot: Snapshot) -> None:

@@ -36,6 +36,7 @@ class Benchmark:
         levels: the concurrency of each run.
         pause_s: between runs, seconds.
         output: where results go.
+        require_valid: whether a suspect run makes the exit code 1.
     """
 
     tool: str
@@ -45,6 +46,7 @@ class Benchmark:
     levels: tuple[int, ...]
     pause_s: float
     output: Output
+    require_valid: bool = False
 
 
 def measure(benchmark: Benchmark) -> int:
@@ -80,7 +82,7 @@ def measure(benchmark: Benchmark) -> int:
                 targets=[str(target) for target in targets],
             )
             stack.callback(view.close)
-            work = Work(output, stop, view, text, session, levels)
+            work = Work(output, stop, view, text, session, levels, require_valid=benchmark.require_valid)
             try:
                 _measure_all(work, benchmark, spec)
             except PoolBenchError:
@@ -128,6 +130,7 @@ def _measure_all(work: Work, benchmark: Benchmark, spec: ConnectSpec) -> None:
         if work.stop.sleep(pause_s):
             break
         run = Run(replace(spec, concurrency=level), f"c{level}", work.stop)
+        run.result.embedded = benchmark.place.is_embedded
         work.view.begin_run(run.result.label, index + 1, len(levels), spec.duration_s, spec.warmup_s)
         work.follow(run)
         work.print(run_summary(run.result, colour=colour_wanted(work.text)))

@@ -15,8 +15,10 @@ from pool_bench.errors import SaveError, UsageError
 from pool_bench.load.runner import GeneratorError, Run, StopSwitch
 from pool_bench.report import results
 from pool_bench.report.plots import save_plot
+from pool_bench.report.verdict_words import suspects_of
 from pool_bench.report.views import LiveView, QuietView
 from pool_bench.runs import Session, Snapshot
+from pool_bench.verdict import judge
 
 
 @dataclass(slots=True)
@@ -31,6 +33,7 @@ class Work:
         session: what was measured so far.
         levels: the concurrency of each run, for the file's name.
         written: files written so far.
+        require_valid: whether a suspect run makes the exit code 1.
     """
 
     output: Output
@@ -40,6 +43,7 @@ class Work:
     session: Session
     levels: tuple[int, ...]
     written: list[Path] = field(default_factory=list)
+    require_valid: bool = False
     _json_path: Path | None = None
 
     def follow(self, run: Run, saw: Callable[[Snapshot], None] | None = None) -> None:
@@ -70,6 +74,7 @@ class Work:
             self.view.end_run()
         self.session.runs.append(run.result)
         self.session.finished_at = datetime.now(UTC)
+        self.view.message(f"done, {judge(run.result).words}")
 
     def print(self, text: str) -> None:
         """Print a summary or a table where people read."""
@@ -154,9 +159,15 @@ class Work:
 
     @property
     def exit_code(self) -> int:
-        """0, or 1 where nothing was measured or a run had no success."""
+        """0, or 1 where nothing was measured, a run had no success, or is suspect and must not be."""
         runs = self.session.runs
-        return EXIT_OK if runs and all(run.total.ok for run in runs) else EXIT_FAILED
+        if not runs or not all(run.total.ok for run in runs):
+            return EXIT_FAILED
+        suspects = suspects_of(runs) if self.require_valid else ""
+        if suspects:
+            tell(f"--require-valid: {suspects}")
+            return EXIT_FAILED
+        return EXIT_OK
 
 
 def tell(text: str) -> None:

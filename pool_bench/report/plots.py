@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from pool_bench.errors import UsageError
 from pool_bench.report.files import write_atomically
-from pool_bench.report.loaded import LoadedResult
+from pool_bench.report.loaded import LoadedResult, LoadedRun
+from pool_bench.report.verdict_words import suspects_words
 
 if TYPE_CHECKING:
     from pool_bench.report.plot_parts import Sheet
@@ -42,7 +43,7 @@ def plot_run(result: LoadedResult, *, run: int = 0, file_format: Format = "png")
 
         return draw_run(result, result.runs[run])
 
-    return _render(draw, file_format)
+    return _render(draw, file_format, [result.runs[run]])
 
 
 def plot_sweep(result: LoadedResult, *, file_format: Format = "png") -> bytes:
@@ -53,7 +54,7 @@ def plot_sweep(result: LoadedResult, *, file_format: Format = "png") -> bytes:
 
         return draw_sweep(result)
 
-    return _render(draw, file_format)
+    return _render(draw, file_format, result.runs)
 
 
 def plot_compare(results: Sequence[LoadedResult], *, file_format: Format = "png") -> bytes:
@@ -64,7 +65,7 @@ def plot_compare(results: Sequence[LoadedResult], *, file_format: Format = "png"
 
         return draw_compare(results)
 
-    return _render(draw, file_format)
+    return _render(draw, file_format, [run for result in results for run in result.runs])
 
 
 def plot_hold(results: Sequence[LoadedResult], *, file_format: Format = "png") -> bytes:
@@ -84,7 +85,7 @@ def plot_hold(results: Sequence[LoadedResult], *, file_format: Format = "png") -
             return draw_hold_compare(holds)
         return draw_hold(holds[0].result, holds[0].run, holds[0].hold)
 
-    return _render(draw, file_format)
+    return _render(draw, file_format, [hold.run for hold in holds])
 
 
 def plot(results: Sequence[LoadedResult], *, file_format: Format = "png") -> bytes:
@@ -116,7 +117,20 @@ def save_plot(path: Path, results: Sequence[LoadedResult]) -> None:
     write_atomically(path, plot(results, file_format=plot_format(path)))
 
 
-def _render(draw: "Callable[[], Sheet]", file_format: Format) -> bytes:
+def stamp_words(runs: Sequence[LoadedRun]) -> str:
+    """What is stamped on a picture of `runs`: why which of them are suspect; "" where none is."""
+    names = [run.label for run in runs]
+    if len(set(names)) < len(names):
+        names = [f"run {number}" for number in range(1, len(names) + 1)]
+    judged = [
+        (name, [] if run.verdict is None else [reason.code for reason in run.verdict.reasons])
+        for name, run in zip(names, runs, strict=True)
+    ]
+    return suspects_words(judged)
+
+
+def _render(draw: "Callable[[], Sheet]", file_format: Format, runs: Sequence[LoadedRun]) -> bytes:
+    """Draw a sheet and stamp it: a picture is passed on without the summary that qualifies it."""
     # Without a writable home matplotlib logs that it made a temporary directory, and on its first
     # use that it builds a font cache: neither is about the benchmark.
     logger = logging.getLogger("matplotlib")
@@ -130,7 +144,11 @@ def _render(draw: "Callable[[], Sheet]", file_format: Format) -> bytes:
             warnings.filterwarnings("ignore", message="Glyph .* missing")
             target = io.BytesIO()
             metadata = {"Date": None} if file_format == "svg" else None
-            draw().figure.savefig(target, format=file_format, metadata=metadata)
+            sheet = draw()
+            words = stamp_words(runs)
+            if words:
+                sheet.stamp(words)
+            sheet.figure.savefig(target, format=file_format, metadata=metadata)
             return target.getvalue()
     finally:
         logger.setLevel(level)
