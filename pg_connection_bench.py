@@ -31,7 +31,8 @@ TOOL = "pg-connection-bench"
 @click.group(
     invoke_without_command=True,
     context_settings=CONTEXT_SETTINGS,
-    epilog="Exit codes: 0 fine, 1 a run had no success or is suspect under --require-valid, 2 bad usage, 130 left by a second Ctrl-C.",
+    epilog="Exit codes: 0 fine, 1 a run had no success, or is suspect with --require-valid, 2 bad usage, "
+    "130 left by a second Ctrl-C.",
 )
 @url_option
 @click.option("--concurrency", "-c", type=click.IntRange(min=1), metavar="N", help="Workers. [default: 10]")

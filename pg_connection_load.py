@@ -29,7 +29,8 @@ TOOL = "pg-connection-load"
 @click.group(
     invoke_without_command=True,
     context_settings=CONTEXT_SETTINGS,
-    epilog="Exit codes: 0 fine, 1 nothing could be opened or the run is suspect under --require-valid, 2 bad usage, 130 left by a second Ctrl-C.",
+    epilog="Exit codes: 0 fine, 1 nothing could be opened, or the run is suspect with --require-valid, "
+    "2 bad usage, 130 left by a second Ctrl-C.",
 )
 @url_option
 @click.option(

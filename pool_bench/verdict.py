@@ -39,7 +39,7 @@ class NoteCode(StrEnum):
 
 
 _SHORT: Final = {
-    "client_saturated": "client saturated",
+    "client_saturated": "client was the bottleneck",
     "client_fds": "client out of file descriptors",
     "client_ports": "client out of local ports",
     "full_accept_queue": "accept queue full",
@@ -87,12 +87,12 @@ class Verdict:
 
     @property
     def words(self) -> str:
-        """`valid`, or `suspect: client saturated; too few samples`."""
+        """`valid`, or `suspect: warm-up not over; too few samples`."""
         return verdict_words([reason.code for reason in self.reasons])
 
 
 def verdict_words(codes: Sequence[str]) -> str:
-    """`valid`, or `suspect: client saturated; too few samples`."""
+    """`valid`, or `suspect: warm-up not over; too few samples`."""
     return f"suspect: {'; '.join(map(short_words, codes))}" if codes else "valid"
 
 
@@ -259,8 +259,8 @@ def _pause_note(run: RunResult) -> Reason | None:
     length = format_duration(round(pause.seconds, 2))
     return Reason(
         NoteCode.HIDDEN_PAUSE,
-        f"The target answered nothing for about {length}. In this closed loop only {pause.shown:,} operations "
-        "show it, because workers that wait begin nothing: at the rate of the rest of the run about "
+        f"The target answered nothing for about {length}. In this closed loop only {pause.shown:,} "
+        "operations show it, because workers that wait begin nothing: at the rate of the rest of the run about "
         f"{pause.due:,} would have been due meanwhile. The percentiles hide such pauses.",
         "look at max and at the timeline; load that does not wait for answers (--rate) shows what users feel",
     )

@@ -10,12 +10,12 @@ from pool_bench.verdict import Verdict, judge, short_words
 
 
 def verdict_line(verdict: Verdict, paint: Paint) -> str:
-    """`verdict: valid`, or `verdict: suspect: client saturated; too few samples`."""
+    """`verdict: valid`, or `verdict: suspect: warm-up not over; too few samples`."""
     return paint(f"verdict: {verdict.words}", "green" if verdict.valid else "yellow")
 
 
 def suspects_words(runs: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """`suspect: client saturated (c16, c32); too few samples (c1)`; "" where every run is valid.
+    """`suspect: warm-up not over (c16, c32); too few samples (c1)`; "" where every run is valid.
 
     Args:
         runs: label and codes of the reasons of each run. The labels are left out where there is one run only.
