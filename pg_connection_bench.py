@@ -9,6 +9,7 @@ from typing import Literal
 import click
 
 from pool_bench import __version__
+from pool_bench.cli.calibrate import calibrate
 from pool_bench.cli.options import (
     CONTEXT_SETTINGS,
     Output,
@@ -84,6 +85,13 @@ TOOL = "pg-connection-bench"
     show_default=True,
     help="Pause between the levels of a sweep.",
 )
+@click.option(
+    "--calibrate",
+    "calibrate_first",
+    is_flag=True,
+    help="First measure what this client costs by itself on this machine, about 1.5 s for each driver and "
+    "concurrency.",
+)
 @require_valid_option
 @output_options
 @click.version_option(__version__, prog_name=TOOL)
@@ -104,6 +112,7 @@ def cli(
     resolve: Literal["each", "once"],
     name: str,
     wait_between_runs: float,
+    calibrate_first: bool,
     require_valid: bool,
     output: Output,
 ) -> None:
@@ -149,6 +158,7 @@ def cli(
                 pause_s=wait_between_runs,
                 output=output,
                 require_valid=require_valid,
+                calibrate=calibrate_first,
             )
         )
 
@@ -173,6 +183,7 @@ def _levels(concurrency: int | None, low: int | None, high: int | None) -> tuple
 
 
 cli.add_command(plot)
+cli.add_command(calibrate)
 
 
 def main() -> None:

@@ -29,6 +29,19 @@ class Floor:
     failed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class OwnShare:
+    """How much of a run is this client.
+
+    Attributes:
+        alone: the driver's floor with one worker, that is without any waiting.
+        ceiling: its floor at the run's own concurrency.
+    """
+
+    alone: Floor
+    ceiling: Floor
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
     """The floors of a session.
@@ -50,15 +63,7 @@ class Calibration:
                 return one
         return None
 
-
-@dataclass(frozen=True, slots=True)
-class OwnShare:
-    """How much of a run is this client.
-
-    Attributes:
-        alone: the driver's floor with one worker, that is without any waiting.
-        ceiling: its floor at the run's own concurrency.
-    """
-
-    alone: Floor
-    ceiling: Floor
+    def own(self, driver: str, concurrency: int) -> OwnShare | None:
+        """What of a run of this setting is the client, None where it was not measured."""
+        alone, ceiling = self.floor(driver, 1), self.floor(driver, concurrency)
+        return None if alone is None or ceiling is None else OwnShare(alone, ceiling)

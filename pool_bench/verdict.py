@@ -174,8 +174,10 @@ def _out_of_ports(run: RunResult) -> Reason | None:
     if not count:
         return None
     if run.hold is None:
-        why = "a port stays taken for 60 s after a connection that this side closed first (TIME_WAIT)"
+        why = "each connection needs one, and one that this side closes first keeps it for 60 s (TIME_WAIT)"
         cure = "fewer connections a second"
+        if run.driver == "psycopg":
+            cure = "--driver wire, which lets the server close first; fewer connections a second"
     else:
         why = "a held connection has one of its own"
         cure = "connect from several local addresses (--source-ip, repeated)"
@@ -260,7 +262,7 @@ def _pause_note(run: RunResult) -> Reason | None:
     return Reason(
         NoteCode.HIDDEN_PAUSE,
         f"The target answered nothing for about {length}. In this closed loop only {pause.shown:,} "
-        "operations show it, because workers that wait begin nothing: at the rate of the rest of the run about "
-        f"{pause.due:,} would have been due meanwhile. The percentiles hide such pauses.",
+        "operations show it, because workers that wait begin nothing: at the rate of the rest of the run "
+        f"about {pause.due:,} would have been due meanwhile. The percentiles hide such pauses.",
         "look at max and at the timeline; load that does not wait for answers (--rate) shows what users feel",
     )

@@ -6,15 +6,17 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from pool_bench.cli.limits import raise_file_limit
+from pool_bench.cli.limits import raise_file_limit, time_wait_note
 from pool_bench.cli.locate import Place, ask, serve, targets_of
 from pool_bench.cli.options import Output
 from pool_bench.cli.params import EXIT_LEFT
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
 from pool_bench.cli.work import Work, tell
 from pool_bench.errors import PoolBenchError, UsageError
+from pool_bench.load.calibrate import calibrate, settings_for
 from pool_bench.load.runner import Run
 from pool_bench.load.spec import ConnectSpec
+from pool_bench.report.calibration import calibration_table
 from pool_bench.report.summary import run_summary, sweep_table
 from pool_bench.report.text import colour_wanted
 from pool_bench.report.views import make_view
@@ -23,6 +25,7 @@ from pool_bench.targets import redact
 from pool_bench.units import format_duration
 
 _SILENT_PAUSE_S: Final = 2.0
+_CALIBRATION_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,7 @@ class Benchmark:
         pause_s: between runs, seconds.
         output: where results go.
         require_valid: whether a suspect run makes the exit code 1.
+        calibrate: measure what the client costs by itself before the first run.
     """
 
     tool: str
@@ -47,6 +51,7 @@ class Benchmark:
     pause_s: float
     output: Output
     require_valid: bool = False
+    calibrate: bool = False
 
 
 def measure(benchmark: Benchmark) -> int:
@@ -72,6 +77,10 @@ def measure(benchmark: Benchmark) -> int:
             server = stack.enter_context(serve(benchmark.place, connections=most, ending=most // 2))
             targets = targets_of(benchmark.place, server, tool=benchmark.tool)
             spec = replace(benchmark.spec, targets=targets)
+            seconds = spec.duration_s and spec.warmup_s + spec.duration_s
+            note = time_wait_note(targets, spec.driver, concurrency=most, rate=None, seconds=seconds)
+            if note is not None:
+                tell(note)
             session = _session(benchmark, spec)
             timeout_s = benchmark.spec.connect_timeout_s
             session.server = ask(targets[0], stop, timeout_s=timeout_s, embedded=server is not None)
@@ -84,6 +93,8 @@ def measure(benchmark: Benchmark) -> int:
             stack.callback(view.close)
             work = Work(output, stop, view, text, session, levels, require_valid=benchmark.require_valid)
             try:
+                if benchmark.calibrate:
+                    _calibrate(work, spec)
                 _measure_all(work, benchmark, spec)
             except PoolBenchError:
                 _finish(work)
@@ -121,6 +132,19 @@ def _session(benchmark: Benchmark, spec: ConnectSpec) -> Session:
     )
 
 
+def _calibrate(work: Work, spec: ConnectSpec) -> None:
+    """Measure what this client costs by itself, unless the user stops it."""
+    calibration = calibrate(
+        settings_for(spec.driver, work.levels),
+        work.stop,
+        seconds=_CALIBRATION_S,
+        query=spec.query,
+        begin=lambda driver, level: work.view.message(f"calibrating {driver} at concurrency {level:,}"),
+    )
+    work.session.calibration = calibration
+    work.print(calibration_table(calibration, colour=colour_wanted(work.text)))
+
+
 def _measure_all(work: Work, benchmark: Benchmark, spec: ConnectSpec) -> None:
     levels = benchmark.levels
     for index, level in enumerate(levels):
@@ -131,6 +155,8 @@ def _measure_all(work: Work, benchmark: Benchmark, spec: ConnectSpec) -> None:
             break
         run = Run(replace(spec, concurrency=level), f"c{level}", work.stop)
         run.result.embedded = benchmark.place.is_embedded
+        if work.session.calibration is not None:
+            run.result.own = work.session.calibration.own(spec.driver, level)
         work.view.begin_run(run.result.label, index + 1, len(levels), spec.duration_s, spec.warmup_s)
         work.follow(run)
         work.print(run_summary(run.result, colour=colour_wanted(work.text)))

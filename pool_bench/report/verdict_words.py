@@ -51,14 +51,11 @@ def own_lines(run: RunResult) -> list[str]:
     own, latency = run.own, run.total.latency
     if own is None or not own.alone.latency.count or not latency.count:
         return []
-    parts = [
-        f"of {format_ms(latency.percentile_ms(percentile))} ms p{percentile:g}, "
-        f"{format_ms(own.alone.latency.percentile_ms(percentile))} ms is this client"
-        for percentile in (50.0, 99.0)
-    ]
+    # Of the medians only: higher percentiles of a sum are not the sum of percentiles.
+    whole, mine = latency.percentile_ms(50), own.alone.latency.percentile_ms(50)
     ceiling = own.ceiling.throughput
     share = f", {format_percent(run.throughput / ceiling)} of it used" if ceiling else ""
     return [
-        f"  {'; '.join(parts)} (calibrated with one worker)",
+        f"  of {format_ms(whole)} ms p50, {format_ms(mine)} ms is this client (calibrated with one worker)",
         f"  it could do {format_rate(ceiling)} conn/s at concurrency {own.ceiling.concurrency:,}{share}",
     ]
