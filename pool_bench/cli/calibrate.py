@@ -23,9 +23,7 @@ _TOOL = "calibrate"
     "--duration", "-d", type=Duration(), default="1s", show_default=True, help="How long to measure each."
 )
 @click.option("--query", metavar="SQL", help="Run this on each connection; the answer is always the same.")
-@click.option(
-    "--json", "json_path", type=OutputPath(), metavar="FILE|-", help="Result file, or - for stdout."
-)
+@click.option("--json", "path", type=OutputPath(), metavar="FILE|-", help="Result file, or - for stdout.")
 @click.pass_context
 def calibrate(
     ctx: click.Context, concurrency: int, duration: float, query: str | None, path: Path | None

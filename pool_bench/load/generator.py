@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from time import perf_counter_ns
 
 from pool_bench.drivers.base import COARSE_PHASES, Driver
@@ -148,13 +149,20 @@ class _Generator:
 
 
 def make_resident_bytes() -> Callable[[], int]:
-    """A function that gives this process's resident size in bytes."""
+    """A function that gives this process's resident size in bytes, or the last one that could be read.
+
+    Reading it takes a file descriptor, of which the load may have left none.
+    """
     import psutil
 
     process = psutil.Process()
+    known = int(process.memory_info().rss)
 
     def resident_bytes() -> int:
-        return int(process.memory_info().rss)
+        nonlocal known
+        with suppress(OSError):
+            known = int(process.memory_info().rss)
+        return known
 
     return resident_bytes
 
