@@ -10,6 +10,8 @@ import click
 
 from pool_bench import __version__
 from pool_bench.cli.calibrate import calibrate
+from pool_bench.cli.limits import room_for_files
+from pool_bench.cli.open_loop import MAX_IN_FLIGHT, RateOptions, rate_options
 from pool_bench.cli.options import (
     CONTEXT_SETTINGS,
     Output,
@@ -44,6 +46,7 @@ TOOL = "pg-connection-bench"
     help="Sweep: begin with A workers and double up to --concurrency-max.",
 )
 @click.option("--concurrency-max", type=click.IntRange(min=1), metavar="B", help="Sweep: end with B workers.")
+@rate_options
 @click.option(
     "--duration",
     "-d",
@@ -114,29 +117,47 @@ def cli(
     wait_between_runs: float,
     calibrate_first: bool,
     require_valid: bool,
+    rates: RateOptions,
     output: Output,
 ) -> None:
-    """Open and close PostgreSQL connections as fast as the server lets N workers, and say what it costs.
+    """Open and close PostgreSQL connections, and say how fast that goes and what it costs.
+
+    A closed loop (--concurrency) goes as fast as the server lets N workers. An open loop (--rate) begins
+    connections when they are due, as users do, and so also sees what a server that stalls does to them.
 
     \b
     pg-connection-bench --concurrency 50
     pg-connection-bench --url postgresql://app@db:6432/app --duration 30s
     pg-connection-bench --concurrency-min 1 --concurrency-max 64 --driver asyncpg
+    pg-connection-bench --rate 500/s --arrivals poisson --duration 30s
+    pg-connection-bench --find-max --slo "p99<50ms,errors<0.1%"
     pg-connection-bench plot results/before.json results/after.json
     """
     if ctx.invoked_subcommand is not None:
         return
-    levels = _levels(concurrency, concurrency_min, concurrency_max)
+    profile = rates.profile(duration)
+    if profile is None:
+        levels = _levels(concurrency, concurrency_min, concurrency_max)
+    elif any(value is not None for value in (concurrency, concurrency_min, concurrency_max)):
+        raise click.UsageError(
+            "--concurrency excludes --rate, --ramp, --steps and --find-max: the loop is either closed or open"
+        )
+    else:
+        levels = (rates.max_in_flight or room_for_files(MAX_IN_FLIGHT),)
 
     def run() -> int:
         from pool_bench.cli.title import hide_secrets
 
         # Before the imports below, which take their time.
         hide_secrets()
+        from pool_bench.cli.find_max import FindMax
         from pool_bench.cli.locate import find_targets
         from pool_bench.cli.measure import Benchmark, measure
-        from pool_bench.load.spec import ConnectSpec
+        from pool_bench.load.spec import ConnectSpec, OpenLoop
 
+        open_loop = (
+            None if profile is None else OpenLoop(profile=profile, spacing=rates.spacing or "constant")
+        )
         place = find_targets(urls, application_name=TOOL)
         return measure(
             Benchmark(
@@ -146,6 +167,7 @@ def cli(
                 spec=ConnectSpec(
                     targets=place.targets,
                     driver=driver,
+                    open_loop=open_loop,
                     warmup_s=warmup,
                     duration_s=duration,
                     grace_s=grace,
@@ -153,6 +175,17 @@ def cli(
                     query=query,
                     scram_cache=scram_cache,
                     resolve_once=resolve == "once",
+                    seed=rates.seed_or_new,
+                ),
+                label=rates.label if open_loop is not None else "",
+                find_max=None
+                if rates.slo is None
+                else FindMax(
+                    objectives=rates.slo,
+                    first=rates.first_rate,
+                    highest=rates.highest_rate,
+                    spacing=rates.spacing or "constant",
+                    pause_s=wait_between_runs,
                 ),
                 levels=levels,
                 pause_s=wait_between_runs,

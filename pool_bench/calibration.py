@@ -56,14 +56,10 @@ class Calibration:
     seconds: float
     floors: tuple[Floor, ...] = field(default=())
 
-    def floor(self, driver: str, concurrency: int) -> Floor | None:
-        """The floor of this very setting, None where it was not measured."""
-        for one in self.floors:
-            if (one.driver, one.concurrency) == (driver, concurrency):
-                return one
-        return None
-
     def own(self, driver: str, concurrency: int) -> OwnShare | None:
-        """What of a run of this setting is the client, None where it was not measured."""
-        alone, ceiling = self.floor(driver, 1), self.floor(driver, concurrency)
-        return None if alone is None or ceiling is None else OwnShare(alone, ceiling)
+        """What of a run is the client, by the nearest concurrency up to its own; None without any."""
+        floors = [one for one in self.floors if one.driver == driver and one.concurrency <= concurrency]
+        if not floors:
+            return None
+        floors.sort(key=lambda one: one.concurrency)
+        return OwnShare(floors[0], floors[-1])

@@ -48,6 +48,7 @@ class Snapshot:
         warmup: operations that were begun during the warm-up, over all targets.
         in_flight: operations under way now.
         backing_off: workers that wait because their target fails.
+        waiting: operations that are due and have not begun, None in a closed loop.
         client: what the generator cost since its previous snapshot.
         final: no further snapshot follows.
         hold: what happened to held connections, in a run that holds any.
@@ -63,6 +64,7 @@ class Snapshot:
     client: ClientUsage
     final: bool = False
     hold: HoldStats | None = None
+    waiting: int | None = None
 
 
 @dataclass(slots=True)
@@ -71,7 +73,7 @@ class RunResult:
 
     Attributes:
         label: names the setting in tables and plots.
-        concurrency: workers.
+        concurrency: workers; in an open loop, operations in flight at most.
         driver: how connections were opened.
         targets: the targets' printable names, no passwords.
         warmup_s, duration_s: as measured, seconds.
@@ -85,6 +87,7 @@ class RunResult:
         server_side: what was seen of the server during the run, None where nobody looked.
         embedded: the target is the embedded server, which shares the client's cores.
         own: what of it is this client, where that was calibrated.
+        rate: operations that were due a second, on average, in an open loop; None in a closed one.
     """
 
     label: str
@@ -103,6 +106,7 @@ class RunResult:
     server_side: ServerSide | None = None
     embedded: bool = False
     own: OwnShare | None = None
+    rate: float | None = None
 
     @property
     def throughput(self) -> float:
@@ -110,8 +114,8 @@ class RunResult:
         return self.total.ok / self.duration_s if self.duration_s else 0.0
 
     @property
-    def saturation(self) -> str | None:
-        """Why the client was the bottleneck, in words; None where it was not."""
+    def client_limits(self) -> list[str]:
+        """Why the client itself was the bottleneck, in words; none where it was not."""
         reasons = []
         if self.client.cpu_share > SATURATED_CPU_SHARE * self.client.processes:
             reasons.append(f"it used {self.client.cpu_share:.0%} of a core")
@@ -120,6 +124,15 @@ class RunResult:
             reasons.append(f"its event loop was {lag:.1f} ms late (p99)")
         if self.client.pause_share > SATURATED_PAUSE_SHARE * self.client.processes:
             reasons.append(f"its garbage collector took {self.client.pause_share:.0%} of the time")
+        return reasons
+
+    @property
+    def saturation(self) -> str | None:
+        """Why the client was the bottleneck, its schedule included, in words; None where it was not."""
+        reasons = self.client_limits
+        late = self.total.schedule_error.percentile_ms(99)
+        if late is not None and late > SATURATED_LAG_P99_MS:
+            reasons.append(f"it began operations {late:.1f} ms after they were due (p99)")
         return " and ".join(reasons) or None
 
     @property
@@ -131,6 +144,60 @@ class RunResult:
     def errors(self) -> dict[FailureKind, int]:
         """Failures by kind over all targets."""
         return self.total.errors
+
+
+@dataclass(frozen=True, slots=True)
+class SearchStep:
+    """One trial of a search: which of the session's runs it was, and how it went.
+
+    Attributes:
+        run: index in `Session.runs`.
+        rate: operations that were due a second.
+        kind: what it was for: raise, lower, narrow or confirm.
+        passed: whether all objectives were met.
+        breaches: those that were not, in words.
+        client: why the client was the bottleneck, in words; None where it was not.
+        client_to_blame: whether that can account for what was missed.
+    """
+
+    run: int
+    rate: float
+    kind: str
+    passed: bool
+    breaches: tuple[str, ...]
+    client: str | None
+    client_to_blame: bool
+
+
+class Limit(StrEnum):
+    """What kept a search from a higher rate."""
+
+    SERVER = "server"
+    CLIENT = "client"
+    MAX_RATE = "max_rate"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(slots=True)
+class SearchResult:
+    """A search for the highest rate that meets objectives.
+
+    Attributes:
+        slo: the objectives as they were read.
+        latency_limit_ms: the limit on a latency among them, for pictures; None where there is none.
+        tolerance: how far, as a share, the true maximum may be above what was found.
+        steps: every trial, in order.
+        found: the confirmed rate, operations a second; None where none met the objectives.
+        limit: what kept it from a higher rate, None while it is under way; `why` says it in words.
+    """
+
+    slo: str
+    latency_limit_ms: float | None
+    tolerance: float
+    steps: list[SearchStep] = field(default_factory=list)
+    found: float | None = None
+    limit: Limit | None = None
+    why: str = ""
 
 
 @dataclass(slots=True)
@@ -146,6 +213,7 @@ class Session:
         server: product, version and what else the server said, {} where it could not be asked.
         config: the settings in force.
         calibration: what the client costs by itself, None where that was not measured.
+        find_max: the search that the runs are the trials of, None where there was none.
     """
 
     tool: str
@@ -159,3 +227,4 @@ class Session:
     finished_at: datetime | None = None
     interrupted: bool = False
     calibration: Calibration | None = None
+    find_max: SearchResult | None = None

@@ -89,9 +89,18 @@ def warmup_transient(intervals: Sequence[Interval]) -> Transient | None:
         if p50 <= limit:
             break
         leading.append((one, p50))
-    if len(leading) < _FEWEST_LEADING:
+    if len(leading) < _FEWEST_LEADING or _offered_more(leading, seconds):
         return None
     return Transient(leading[-1][0].t, median(p50 for _, p50 in leading), level)
+
+
+_Second = tuple[Interval, float]
+
+
+def _offered_more(leading: Sequence[_Second], seconds: Sequence[_Second]) -> bool:
+    """Whether an open loop offered more at the beginning: then that made it slow."""
+    rates = [median(one.offered / one.seconds for one, _ in part) for part in (leading, seconds)]
+    return rates[0] > _LEAST_RISE * rates[1]
 
 
 def hidden_pause(run: RunResult) -> Pause | None:

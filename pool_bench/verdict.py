@@ -11,7 +11,7 @@ from math import ceil
 from typing import Final
 
 from pool_bench.errors import FailureKind, Phase
-from pool_bench.runs import SATURATED_CPU_SHARE, RunResult
+from pool_bench.runs import SATURATED_CPU_SHARE, SATURATED_LAG_P99_MS, RunResult
 from pool_bench.steadiness import hidden_pause, warmup_transient
 from pool_bench.syn_steps import syn_steps, waited_words
 from pool_bench.units import format_duration, format_ms
@@ -19,6 +19,10 @@ from pool_bench.units import format_duration, format_ms
 FEWEST_BEYOND: Final = 10
 # The highest percentile that tables, live lines and curves show for every run.
 _SHOWN_PERCENTILE: Final = 99.0
+# A schedule error below a millisecond is what a timer costs; above it, it must not be seen in the result.
+_SLIGHT_SLIP_MS: Final = 1.0
+_SLIP_SHARE: Final = 0.1
+_DROPPED_SHARE: Final = 0.01
 
 
 class ReasonCode(StrEnum):
@@ -27,6 +31,8 @@ class ReasonCode(StrEnum):
     CLIENT_SATURATED = "client_saturated"
     CLIENT_FDS = "client_fds"
     CLIENT_PORTS = "client_ports"
+    SCHEDULE_SLIPPED = "schedule_slipped"
+    RATE_NOT_ACHIEVED = "rate_not_achieved"
     FULL_ACCEPT_QUEUE = "full_accept_queue"
     WARMUP_NOT_OVER = "warmup_not_over"
     FEW_SAMPLES = "few_samples"
@@ -42,6 +48,8 @@ _SHORT: Final = {
     "client_saturated": "client was the bottleneck",
     "client_fds": "client out of file descriptors",
     "client_ports": "client out of local ports",
+    "schedule_slipped": "schedule slipped",
+    "rate_not_achieved": "offered rate not achieved",
     "full_accept_queue": "accept queue full",
     "warmup_not_over": "warm-up not over",
     "few_samples": "too few samples",
@@ -109,6 +117,8 @@ def judge(run: RunResult) -> Verdict:
         _saturated(run),
         _out_of_descriptors(run),
         _out_of_ports(run),
+        _schedule_slipped(run),
+        _rate_not_achieved(run),
         _full_accept_queue(run),
         _warming_up(run),
         _few_samples(run),
@@ -120,8 +130,8 @@ def judge(run: RunResult) -> Verdict:
 
 
 def _saturated(run: RunResult) -> Reason | None:
-    why = run.saturation
-    if why is None:
+    why = " and ".join(run.client_limits)
+    if not why:
         return None
     where = "While opening: " if run.hold is not None else ""
     words = [f"{where}The client was the bottleneck: {why}."]
@@ -190,6 +200,36 @@ def _out_of_ports(run: RunResult) -> Reason | None:
     )
 
 
+def _schedule_slipped(run: RunResult) -> Reason | None:
+    if run.rate is None:
+        return None
+    late_ms, response_ms = run.total.schedule_error.percentile_ms(99), run.total.latency.percentile_ms(99)
+    if late_ms is None or late_ms <= _SLIGHT_SLIP_MS:
+        return None
+    if late_ms <= SATURATED_LAG_P99_MS and late_ms <= _SLIP_SHARE * (response_ms or 0.0):
+        return None
+    return Reason(
+        ReasonCode.SCHEDULE_SLIPPED,
+        f"The schedule slipped: the client began operations {format_ms(late_ms)} ms after they were due (p99), "
+        "although it had room for them. Response times contain that, so they are an upper bound.",
+        "a lower --rate; --driver wire; or a machine, or a core, that the generator has to itself",
+    )
+
+
+def _rate_not_achieved(run: RunResult) -> Reason | None:
+    total = run.total
+    if run.rate is None or not total.offered or total.dropped <= _DROPPED_SHARE * total.offered:
+        return None
+    share = total.dropped / total.offered
+    return Reason(
+        ReasonCode.RATE_NOT_ACHIEVED,
+        f"The offered rate was not achieved: {total.dropped:,} of {total.offered:,} operations that were due "
+        f"({share:.1%}) were given up before they were begun, as {run.concurrency:,} were in flight already. "
+        "They are missing from the response times, which are too low by them.",
+        "a lower --rate, with which the target keeps up; or a higher --max-in-flight, to see the queue grow",
+    )
+
+
 def _full_accept_queue(run: RunResult) -> Reason | None:
     tcp = run.total.phases.get(Phase.TCP)
     steps = syn_steps(run.total.latency if tcp is None else tcp)
@@ -253,7 +293,7 @@ def _few_samples(run: RunResult) -> Reason | None:
 
 
 def _pause_note(run: RunResult) -> Reason | None:
-    if run.hold is not None:
+    if run.hold is not None or run.rate is not None:
         return None
     pause = hidden_pause(run)
     if pause is None:

@@ -19,6 +19,7 @@ LAYERS = (
         "targets",
         "runs",
         "holds",
+        "objectives",
         "syn_steps",
         "steadiness",
         "verdict",

@@ -101,7 +101,7 @@ def hold(holding: Holding) -> int:
             work = Work(output, stop, view, text, session, (asked,), require_valid=holding.require_valid)
             try:
                 if not stop.requested:
-                    _hold(work, spec, watcher, embedded=server is not None)
+                    _hold(work, spec, watcher)
             except PoolBenchError:
                 work.save()
                 raise
@@ -112,10 +112,9 @@ def hold(holding: Holding) -> int:
         return EXIT_LEFT
 
 
-def _hold(work: Work, spec: HoldSpec, watcher: ServerWatcher, *, embedded: bool) -> None:
+def _hold(work: Work, spec: HoldSpec, watcher: ServerWatcher) -> None:
     (asked,) = work.levels
     run = Run(spec, f"n{asked}", work.stop)
-    run.result.embedded = embedded
     stage = Stage.OPEN
 
     def saw(snapshot: Snapshot) -> None:

@@ -48,6 +48,16 @@ def raise_file_limit(connections: int, *, option: str) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def room_for_files(most: int) -> int:
+    """`most`, or as many connections as the hard limit on open files has room for; at least one."""
+    if sys.platform == "win32":
+        return most
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return most if hard == resource.RLIM_INFINITY else max(min(most, hard - _SPARE_FILES), 1)
+
+
 def local_ports() -> int | None:
     """How many local ports the system hands out by itself, for each address; None where it does not say."""
     try:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
+from pool_bench.cli.find_max import FindMax, find_maximum
 from pool_bench.cli.limits import raise_file_limit, time_wait_note
 from pool_bench.cli.locate import Place, ask, serve, targets_of
 from pool_bench.cli.options import Output
@@ -26,6 +27,8 @@ from pool_bench.units import format_duration
 
 _SILENT_PAUSE_S: Final = 2.0
 _CALIBRATION_S: Final = 1.0
+# What an open loop may have in flight at most says nothing about what it will have.
+_OPEN_LOOP_LEVEL: Final = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +39,9 @@ class Benchmark:
         tool, name: as in the result file.
         place: where the targets come from.
         spec: the settings of every run; targets and concurrency are filled in.
-        levels: the concurrency of each run.
+        levels: the concurrency of each run; in an open loop one, the connections at most.
+        label: names the run of an open loop, "" in a closed one.
+        find_max: the maximum to search for instead, None for one run for each level.
         pause_s: between runs, seconds.
         output: where results go.
         require_valid: whether a suspect run makes the exit code 1.
@@ -52,6 +57,8 @@ class Benchmark:
     output: Output
     require_valid: bool = False
     calibrate: bool = False
+    label: str = ""
+    find_max: FindMax | None = None
 
 
 def measure(benchmark: Benchmark) -> int:
@@ -67,7 +74,8 @@ def measure(benchmark: Benchmark) -> int:
     """
     output, levels = benchmark.output, benchmark.levels
     output.check()
-    raise_file_limit(max(levels), option="--concurrency")
+    is_open = benchmark.spec.open_loop is not None
+    raise_file_limit(max(levels), option="--max-in-flight" if is_open else "--concurrency")
     text = output.text
     try:
         with ExitStack() as stack:
@@ -78,7 +86,8 @@ def measure(benchmark: Benchmark) -> int:
             targets = targets_of(benchmark.place, server, tool=benchmark.tool)
             spec = replace(benchmark.spec, targets=targets)
             seconds = spec.duration_s and spec.warmup_s + spec.duration_s
-            note = time_wait_note(targets, spec.driver, concurrency=most, rate=None, seconds=seconds)
+            rate = _highest_rate(benchmark)
+            note = time_wait_note(targets, spec.driver, concurrency=most, rate=rate, seconds=seconds)
             if note is not None:
                 tell(note)
             session = _session(benchmark, spec)
@@ -91,11 +100,23 @@ def measure(benchmark: Benchmark) -> int:
                 targets=[str(target) for target in targets],
             )
             stack.callback(view.close)
-            work = Work(output, stop, view, text, session, levels, require_valid=benchmark.require_valid)
+            work = Work(
+                output,
+                stop,
+                view,
+                text,
+                session,
+                levels,
+                benchmark.label,
+                require_valid=benchmark.require_valid,
+            )
             try:
                 if benchmark.calibrate:
                     _calibrate(work, spec)
-                _measure_all(work, benchmark, spec)
+                if benchmark.find_max is not None:
+                    find_maximum(work, benchmark.find_max, replace(spec, concurrency=most))
+                else:
+                    _measure_all(work, benchmark, spec)
             except PoolBenchError:
                 _finish(work)
                 raise
@@ -108,17 +129,34 @@ def measure(benchmark: Benchmark) -> int:
 
 def _session(benchmark: Benchmark, spec: ConnectSpec) -> Session:
     levels = benchmark.levels
+    config: dict[str, str | int | float | bool | list[str] | None] = {
+        "target_from": benchmark.place.origin,
+        "concurrency": levels[0] if len(levels) == 1 else None,
+        "concurrency_min": levels[0],
+        "concurrency_max": levels[-1],
+    }
+    if spec.open_loop is not None:
+        config = {
+            "target_from": benchmark.place.origin,
+            "shape": benchmark.label,
+            "arrivals": spec.open_loop.spacing,
+            "seed": spec.seed,
+            "max_in_flight": levels[0],
+        }
+    if benchmark.find_max is not None:
+        config |= {
+            "slo": str(benchmark.find_max.objectives),
+            "first_rate": benchmark.find_max.first,
+            "max_rate": benchmark.find_max.highest,
+        }
     return Session(
         tool=benchmark.tool,
         name=benchmark.name,
         started_at=datetime.now(UTC),
         argv=tuple(redact(word) for word in sys.argv),
         targets=tuple(str(target) for target in spec.targets),
-        config={
-            "target_from": benchmark.place.origin,
-            "concurrency": levels[0] if len(levels) == 1 else None,
-            "concurrency_min": levels[0],
-            "concurrency_max": levels[-1],
+        config=config
+        | {
             "duration_s": spec.duration_s,
             "warmup_s": spec.warmup_s,
             "grace_s": spec.grace_s,
@@ -132,10 +170,17 @@ def _session(benchmark: Benchmark, spec: ConnectSpec) -> Session:
     )
 
 
+def _highest_rate(benchmark: Benchmark) -> float | None:
+    """Connections begun a second at most; None where that is not known before, as in a closed loop."""
+    open_loop = benchmark.spec.open_loop
+    return None if open_loop is None or benchmark.find_max is not None else open_loop.profile.highest
+
+
 def _calibrate(work: Work, spec: ConnectSpec) -> None:
     """Measure what this client costs by itself, unless the user stops it."""
+    levels = work.levels if spec.open_loop is None else (min(*work.levels, _OPEN_LOOP_LEVEL),)
     calibration = calibrate(
-        settings_for(spec.driver, work.levels),
+        settings_for(spec.driver, levels),
         work.stop,
         seconds=_CALIBRATION_S,
         query=spec.query,
@@ -153,10 +198,7 @@ def _measure_all(work: Work, benchmark: Benchmark, spec: ConnectSpec) -> None:
             tell(f"next run in {format_duration(pause_s)}")
         if work.stop.sleep(pause_s):
             break
-        run = Run(replace(spec, concurrency=level), f"c{level}", work.stop)
-        run.result.embedded = benchmark.place.is_embedded
-        if work.session.calibration is not None:
-            run.result.own = work.session.calibration.own(spec.driver, level)
+        run = Run(replace(spec, concurrency=level), benchmark.label or f"c{level}", work.stop)
         work.view.begin_run(run.result.label, index + 1, len(levels), spec.duration_s, spec.warmup_s)
         work.follow(run)
         work.print(run_summary(run.result, colour=colour_wanted(work.text)))

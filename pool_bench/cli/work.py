@@ -17,7 +17,7 @@ from pool_bench.report import results
 from pool_bench.report.plots import save_plot
 from pool_bench.report.verdict_words import suspects_of
 from pool_bench.report.views import LiveView, QuietView
-from pool_bench.runs import Session, Snapshot
+from pool_bench.runs import Limit, RunResult, Session, Snapshot
 from pool_bench.verdict import judge
 
 
@@ -32,6 +32,7 @@ class Work:
         text: where lines and summaries go.
         session: what was measured so far.
         levels: the concurrency of each run, for the file's name.
+        span: stands there instead of the levels.
         written: files written so far.
         require_valid: whether a suspect run makes the exit code 1.
     """
@@ -42,6 +43,7 @@ class Work:
     text: TextIO
     session: Session
     levels: tuple[int, ...]
+    span: str = ""
     written: list[Path] = field(default_factory=list)
     require_valid: bool = False
     _json_path: Path | None = None
@@ -56,6 +58,7 @@ class Work:
             GeneratorError: the generator failed; what it had measured until then is kept.
             UsageError: the run could not begin.
         """
+        self._describe(run.result)
         try:
             for snapshot in run.snapshots():
                 if saw is not None:
@@ -75,6 +78,18 @@ class Work:
         self.session.runs.append(run.result)
         self.session.finished_at = datetime.now(UTC)
         self.view.message(f"done, {judge(run.result).words}")
+
+    def _describe(self, result: RunResult) -> None:
+        """Tell a run what the session knows and its generator does not."""
+        result.embedded = bool(self.session.server.get("embedded"))
+        if self.session.calibration is not None:
+            result.own = self.session.calibration.own(result.driver, result.concurrency)
+
+    def _answers(self) -> list[RunResult]:
+        """The runs that hold the result: all, but of a search only the one that confirms it."""
+        search = self.session.find_max
+        confirmed = [] if search is None else [step.run for step in search.steps if step.passed]
+        return [self.session.runs[confirmed[-1]]] if confirmed else self.session.runs
 
     def print(self, text: str) -> None:
         """Print a summary or a table where people read."""
@@ -126,7 +141,7 @@ class Work:
             raise SaveError(f"{error}; the result is in {rescue} instead") from error
 
     def _default_path(self) -> Path:
-        return results.default_path(self.output.directory, self.session, levels=self.levels)
+        return results.default_path(self.output.directory, self.session, levels=self.levels, span=self.span)
 
     def save(self) -> None:
         """Write what the session measured, and its picture, and say where they are.
@@ -159,11 +174,14 @@ class Work:
 
     @property
     def exit_code(self) -> int:
-        """0, or 1 where nothing was measured, a run had no success, or is suspect and must not be."""
-        runs = self.session.runs
-        if not runs or not all(run.total.ok for run in runs):
+        """0, or 1: nothing measured, a run without success, a search without a result, a suspect run."""
+        runs, search = self.session.runs, self.session.find_max
+        if search is not None and search.limit is not Limit.INTERRUPTED:
+            if search.found is None:
+                return EXIT_FAILED
+        elif not runs or not all(run.total.ok for run in runs):
             return EXIT_FAILED
-        suspects = suspects_of(runs) if self.require_valid else ""
+        suspects = suspects_of(self._answers()) if self.require_valid else ""
         if suspects:
             tell(f"--require-valid: {suspects}")
             return EXIT_FAILED

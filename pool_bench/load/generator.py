@@ -17,6 +17,8 @@ from time import perf_counter_ns
 from pool_bench.drivers.base import COARSE_PHASES, Driver
 from pool_bench.drivers.plan import make_plan
 from pool_bench.load.cycles import CycleLoad, phases_of
+from pool_bench.load.open_cycles import OpenCycleLoad
+from pool_bench.load.open_workers import OpenWorkerLoad
 from pool_bench.load.probes import LagProbe, PauseProbe
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.load.workers import WorkerLoad
@@ -61,8 +63,11 @@ class _Generator:
                 self._snapshot()
             if not self._stop.is_set():
                 self._measure()
-                self._reset_clock(perf_counter_ns())
+                # An open loop's schedule knows better when that was to be.
+                self._reset_clock(self._ledger.measured_from_ns or perf_counter_ns())
                 await self._pass_time(self._spec.duration_s or None)
+            # Before the last look: what is dropped is part of what was measured.
+            self._workload.stop()
             self._snapshot()
         finally:
             self._stage = Stage.GRACE
@@ -109,8 +114,11 @@ class _Generator:
         usage = ClientUsage(cpu_s=cpu_s - self._last_cpu_s, wall_s=seconds, rss_bytes=self._resident_bytes())
         usage.lag.record(self._probe.take())
         usage.pauses.record(self._pauses.take())
-        targets = self._ledger.take_measured()
-        if self._stage is not Stage.WARMUP:
+        if self._stage is Stage.WARMUP:
+            # What an open loop measures already, because the warm-up's end was seen late, can wait.
+            targets = tuple(BenchStats() for _ in self._spec.targets)
+        else:
+            targets = self._ledger.take_measured()
             self._add_intervals(targets, elapsed_s, seconds, usage)
         self._last_ns, self._last_cpu_s = now_ns, cpu_s
         self._send(
@@ -122,6 +130,7 @@ class _Generator:
                 warmup=self._ledger.take_warmup(),
                 in_flight=self._workload.in_flight,
                 backing_off=self._workload.backing_off,
+                waiting=self._workload.waiting if self._ledger.responses else None,
                 client=usage,
                 final=final,
             )
@@ -144,6 +153,10 @@ class _Generator:
                 lag_ms=usage.lag.max_ns / 1e6,
                 cpu_s=usage.cpu_s if first else 0.0,
                 latency=stats.latency,
+                offered=stats.offered,
+                dropped=stats.dropped,
+                late_ms=stats.schedule_error.max_ns / 1e6,
+                service=stats.service if self._ledger.responses else None,
             )
             stats.intervals.append(interval)
 
@@ -173,13 +186,19 @@ def make_workload(spec: ConnectSpec) -> tuple[Workload, Ledger]:
     Raises:
         UsageError: a certificate file is unusable, or the query cannot be sent.
     """
+    open_loop = spec.open_loop
+    responses = open_loop is not None
     if spec.driver == "wire":
         cache = ScramKeyCache() if spec.scram_cache else None
         plans = tuple(make_plan(target, query=spec.query, cache=cache) for target in spec.targets)
-        ledger = Ledger(phases_of(plans))
+        ledger = Ledger(phases_of(plans), responses=responses)
+        if open_loop is not None:
+            return OpenCycleLoad(spec, open_loop, plans, ledger), ledger
         return CycleLoad(spec, plans, ledger), ledger
     drivers = make_drivers(spec)
-    ledger = Ledger(tuple(COARSE_PHASES for _ in spec.targets))
+    ledger = Ledger(tuple(COARSE_PHASES for _ in spec.targets), responses=responses)
+    if open_loop is not None:
+        return OpenWorkerLoad(spec, open_loop, drivers, ledger), ledger
     return WorkerLoad(spec, drivers, ledger), ledger
 
 

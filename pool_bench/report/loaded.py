@@ -16,19 +16,24 @@ from pool_bench.report.fields import Fields
 from pool_bench.report.hold_loaded import LoadedHold, LoadedServerSide, read_hold, read_server_side
 from pool_bench.report.loaded_parts import (
     LoadedFailure,
+    LoadedOpenLoop,
     LoadedSummary,
     read_counts,
     read_failure,
+    read_open_loop,
     read_summary,
 )
+from pool_bench.report.search_results import LoadedSearch, read_search
 from pool_bench.stats import Histogram
 
 __all__ = [
     "SCHEMA",
     "LoadedClient",
     "LoadedFailure",
+    "LoadedOpenLoop",
     "LoadedResult",
     "LoadedRun",
+    "LoadedSearch",
     "LoadedSecond",
     "LoadedSummary",
     "LoadedTarget",
@@ -41,7 +46,7 @@ SCHEMA: Final = "pool-bench/1"
 
 @dataclass(frozen=True, slots=True)
 class LoadedSecond:
-    """One entry of the timeline: seconds, counts, milliseconds."""
+    """One entry of the timeline: seconds, counts, milliseconds; the last ones of an open loop only."""
 
     t: float
     seconds: float
@@ -54,6 +59,11 @@ class LoadedSecond:
     max: float | None
     lag_ms: float | None
     cpu_s: float | None
+    offered: int | None = None
+    dropped: int | None = None
+    service_p50: float | None = None
+    service_p99: float | None = None
+    late_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +138,7 @@ class LoadedRun:
     hold: LoadedHold | None = None
     server_side: LoadedServerSide | None = None
     verdict: LoadedVerdict | None = None
+    open_loop: LoadedOpenLoop | None = None
 
     @property
     def attempts(self) -> int:
@@ -136,8 +147,9 @@ class LoadedRun:
 
     @property
     def success_rate(self) -> float | None:
-        """Successes over attempts, 0 to 1; None where nothing was attempted."""
-        return self.ok / self.attempts if self.attempts else None
+        """Successes over attempts and what was dropped, 0 to 1; None where there was neither."""
+        wanted = self.attempts + (self.open_loop.dropped if self.open_loop is not None else 0)
+        return self.ok / wanted if wanted else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +166,7 @@ class LoadedResult:
     targets: tuple[str, ...]
     server: Mapping[str, str]
     runs: tuple[LoadedRun, ...] = field(default=())
+    find_max: LoadedSearch | None = None
 
     @property
     def title(self) -> str:
@@ -198,6 +211,7 @@ def parse_result(text: str, *, source: str) -> LoadedResult:
 
 def _result(fields: Fields, source: str) -> LoadedResult:
     server = fields.fields("server")
+    runs = tuple(_run(run) for run in fields.items("runs"))
     return LoadedResult(
         source=source,
         tool=fields.text("tool"),
@@ -208,7 +222,8 @@ def _result(fields: Fields, source: str) -> LoadedResult:
         target=fields.text("target"),
         targets=fields.texts("targets") if fields.has("targets") else (fields.text("target"),),
         server={key: str(server.get(key)) for key in server},
-        runs=tuple(_run(run) for run in fields.items("runs")),
+        runs=runs,
+        find_max=read_search(fields.fields("find_max"), len(runs)) if fields.has("find_max") else None,
     )
 
 
@@ -250,6 +265,7 @@ def _run(fields: Fields) -> LoadedRun:
         hold=read_hold(fields.fields("hold")) if fields.has("hold") else None,
         server_side=read_server_side(fields.fields("server_side")) if fields.has("server_side") else None,
         verdict=_verdict(fields.fields("verdict")) if fields.has("verdict") else None,
+        open_loop=read_open_loop(fields),
     )
 
 
@@ -269,6 +285,11 @@ def _second(fields: Fields) -> LoadedSecond:
         max=fields.optional_number("max"),
         lag_ms=fields.optional_number("lag_ms"),
         cpu_s=addition("cpu_s"),
+        offered=fields.count("offered") if fields.has("offered") else None,
+        dropped=fields.count("dropped") if fields.has("dropped") else None,
+        service_p50=addition("service_p50"),
+        service_p99=addition("service_p99"),
+        late_ms=addition("late_ms"),
     )
 
 

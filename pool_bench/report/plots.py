@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from pool_bench.errors import UsageError
 from pool_bench.report.files import write_atomically
-from pool_bench.report.loaded import LoadedResult, LoadedRun
+from pool_bench.report.loaded import LoadedResult, LoadedRun, LoadedSearch
 from pool_bench.report.verdict_words import suspects_words
 
 if TYPE_CHECKING:
@@ -55,6 +55,19 @@ def plot_sweep(result: LoadedResult, *, file_format: Format = "png") -> bytes:
         return draw_sweep(result)
 
     return _render(draw, file_format, result.runs)
+
+
+def plot_search(result: LoadedResult, search: LoadedSearch, *, file_format: Format = "png") -> bytes:
+    """A search for the maximum: what was achieved and the latency, against what was offered."""
+
+    def draw() -> "Sheet":
+        from pool_bench.report.plot_search import draw_search
+
+        return draw_search(result, search)
+
+    # Trials that missed the objective were to find out what is too much.
+    passed = [step.run for step in search.steps if step.passed]
+    return _render(draw, file_format, [result.runs[passed[-1]]] if passed else result.runs)
 
 
 def plot_compare(results: Sequence[LoadedResult], *, file_format: Format = "png") -> bytes:
@@ -101,6 +114,8 @@ def plot(results: Sequence[LoadedResult], *, file_format: Format = "png") -> byt
         raise UsageError("no result file to plot")
     if any(run.hold is not None for result in results for run in result.runs):
         return plot_hold(results, file_format=file_format)
+    if len(results) == 1 and results[0].find_max is not None and results[0].find_max.steps:
+        return plot_search(results[0], results[0].find_max, file_format=file_format)
     if len(results) > 1:
         return plot_compare(results, file_format=file_format)
     if len(results[0].runs) > 1:

@@ -24,6 +24,7 @@ from pool_bench.report.json_parts import (
     rounded,
 )
 from pool_bench.report.loaded import SCHEMA, LoadedResult, load_result, parse_result
+from pool_bench.report.search_results import search_to_json
 from pool_bench.report.verdict_json import calibration_to_json, own_to_json, verdict_to_json
 from pool_bench.runs import RunResult, Session
 from pool_bench.stats import BenchStats, Interval, errors_by_name
@@ -62,6 +63,7 @@ def session_to_json(session: Session) -> JsonObject:
             key: finite(value) if isinstance(value, float) else value for key, value in session.config.items()
         },
         "runs": [_run(run) for run in session.runs],
+        **({} if session.find_max is None else {"find_max": search_to_json(session.find_max)}),
     }
     if session.calibration is not None:
         content["calibration"] = calibration_to_json(session.calibration)
@@ -94,13 +96,14 @@ def write_json(path: Path, content: Mapping[str, JsonValue]) -> None:
     write_atomically(path, dumps(content))
 
 
-def default_path(output_dir: Path, session: Session, *, levels: Sequence[int] = ()) -> Path:
+def default_path(output_dir: Path, session: Session, *, levels: Sequence[int] = (), span: str = "") -> Path:
     """Where a session's file goes, such as `results/pg-connection-bench_20261121T023000Z_NAME_c50.json`.
 
-    Never a path with a file at it, nor one whose picture (`.png`, `.svg`) is there already.
+    Never a path with a file at it, nor one whose picture (`.png`, `.svg`) is there already. `span` stands
+    instead of the levels of concurrency.
     """
     levels = levels or [run.concurrency for run in session.runs]
-    span = f"c{min(levels)}-{max(levels)}" if len(levels) > 1 else f"c{levels[0]}" if levels else ""
+    span = span or (f"c{min(levels)}-{max(levels)}" if len(levels) > 1 else f"c{levels[0]}" if levels else "")
     name = re.sub(r"[^\w.-]+", "-", session.name).strip("-.")[:60]
     when = _utc(session.started_at).strftime("%Y%m%dT%H%M%SZ")
     stem = "_".join(part for part in (session.tool, when, name, span) if part)
@@ -116,7 +119,7 @@ def _run(run: RunResult) -> JsonObject:
     content: JsonObject = {
         "label": run.label,
         "concurrency": run.concurrency,
-        "rate": None,
+        "rate": rounded(run.rate),
         "processes": run.client.processes,
         "driver": run.driver,
         "warmup_s": rounded(run.warmup_s),
@@ -140,12 +143,14 @@ def _run(run: RunResult) -> JsonObject:
             str(phase): histogram_to_json(histogram) for phase, histogram in sorted(total.phases.items())
         },
         "failure_histogram": histogram_to_json(total.failure_latency),
-        "timeline": [_interval(interval) for interval in total.intervals],
+        "timeline": [_interval(interval, open_loop=run.rate is not None) for interval in total.intervals],
         "client": _client(run),
         "verdict": verdict_to_json(judge(run)),
     }
     if run.own is not None:
         content["calibration"] = own_to_json(run.own)
+    if run.rate is not None:
+        content |= _open_loop(total)
     if run.hold is not None:
         content["hold"] = hold_to_json(run.hold, connections=run.concurrency)
     if run.server_side is not None:
@@ -157,8 +162,20 @@ def _run(run: RunResult) -> JsonObject:
     return content
 
 
-def _target(run: RunResult, name: str, stats: BenchStats) -> JsonObject:
+def _open_loop(stats: BenchStats) -> JsonObject:
+    """What an open loop adds, where `latency_ms` is the response time."""
     return {
+        "offered": stats.offered,
+        "dropped": stats.dropped,
+        "service_ms": stats.service.summary_ms(),
+        "schedule_error_ms": stats.schedule_error.summary_ms(),
+        "service_histogram": histogram_to_json(stats.service),
+        "schedule_error_histogram": histogram_to_json(stats.schedule_error),
+    }
+
+
+def _target(run: RunResult, name: str, stats: BenchStats) -> JsonObject:
+    content: JsonObject = {
         "target": name,
         "ok": stats.ok,
         "failed": stats.failed,
@@ -170,14 +187,17 @@ def _target(run: RunResult, name: str, stats: BenchStats) -> JsonObject:
         "latency_ms": stats.latency.summary_ms(),
         "histogram": histogram_to_json(stats.latency),
     }
+    if run.rate is not None:
+        content |= _open_loop(stats)
+    return content
 
 
-def _interval(interval: Interval) -> JsonObject:
+def _interval(interval: Interval, *, open_loop: bool) -> JsonObject:
     percentiles = (interval.p50, interval.p95, interval.p99, interval.max)
     if interval.latency is not None:
         percentiles = tuple(interval.latency.percentiles_ms((50, 95, 99, 100)))  # type: ignore[assignment]
     p50, p95, p99, top = percentiles
-    return {
+    content: JsonObject = {
         "t": rounded(interval.t),
         "seconds": rounded(interval.seconds),
         "ok": interval.ok,
@@ -190,6 +210,18 @@ def _interval(interval: Interval) -> JsonObject:
         "lag_ms": rounded(interval.lag_ms),
         "cpu_s": rounded(interval.cpu_s),
     }
+    if open_loop:
+        service_p50, service_p99 = interval.service_p50, interval.service_p99
+        if interval.service is not None:
+            service_p50, service_p99 = interval.service.percentiles_ms((50, 99))
+        content |= {
+            "offered": interval.offered,
+            "dropped": interval.dropped,
+            "service_p50": rounded(service_p50),
+            "service_p99": rounded(service_p99),
+            "late_ms": rounded(interval.late_ms),
+        }
+    return content
 
 
 def _client(run: RunResult) -> JsonObject:

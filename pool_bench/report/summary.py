@@ -25,7 +25,7 @@ from pool_bench.report.verdict_words import own_lines, pauses_words, suspects_of
 from pool_bench.runs import RunResult
 from pool_bench.stats import PERCENTILES, BenchStats, Histogram
 from pool_bench.units import format_duration, format_ms
-from pool_bench.verdict import FEWEST_BEYOND, ReasonCode, Verdict, is_thin, judge
+from pool_bench.verdict import FEWEST_BEYOND, NoteCode, ReasonCode, Verdict, is_thin, judge
 
 WIDTH: Final = 100
 _HISTOGRAM_ROWS: Final = 22
@@ -33,6 +33,10 @@ _HISTOGRAM_ROWS: Final = 22
 _TERMINAL: Final = 80
 # What the phases leave of an operation is worth a row from here on.
 _LEAST_REST: Final = 0.02
+CLOSED_LOOP_NOTE: Final = (
+    "A closed loop: while the server stalls, its workers wait and ask nothing, so a stall shows as one slow "
+    "operation of each and not as all that users would have begun (coordinated omission). --rate shows those."
+)
 _FOOTNOTE: Final = f"~ fewer than {FEWEST_BEYOND} samples beyond it"
 
 
@@ -50,7 +54,7 @@ def run_summary(run: RunResult, *, colour: bool = False) -> str:
     verdict = judge(run)
     sections = [
         [*_headline(run, paint), verdict_line(verdict, paint)],
-        latency_lines(run.total.latency, paint),
+        response_lines(run, paint),
         phase_lines(run.total, paint),
         target_lines(run, paint),
         failure_lines(run.total, paint),
@@ -66,14 +70,20 @@ def _headline(run: RunResult, paint: Paint) -> list[str]:
     setting = " · ".join((clean(run.label), run.driver, format_duration(run.duration_s)))
     if run.interrupted:
         setting += " · interrupted"
+    begun = [f"{total.attempts:,} attempts"]
+    if run.rate is not None:
+        offered = total.offered / run.duration_s if run.duration_s else 0.0
+        begun = [f"of {format_rate(offered)}/s due", f"{total.offered:,} due"]
     counts = [
         paint(f"{format_rate(run.throughput)} conn/s", "bold", "green" if total.ok else "red"),
-        f"{total.attempts:,} attempts",
+        *begun,
         f"{total.ok:,} ok",
         paint(f"{total.failed:,} failed", *(("red",) if total.failed else ())),
         paint(f"{total.unfinished:,} unfinished", *(("yellow",) if total.unfinished else ())),
         f"success {format_percent(total.success_rate)}",
     ]
+    if run.rate is not None:
+        counts.insert(-1, paint(f"{total.dropped:,} dropped", *(("red",) if total.dropped else ())))
     lines = [paint(ellipsize(setting, WIDTH), "bold"), "  ".join(counts)]
     if run.warmup_s or run.warmup.attempts:
         warmup = f"warm-up: {run.warmup.ok:,} ok, {run.warmup.failed:,} failed"
@@ -81,6 +91,18 @@ def _headline(run: RunResult, paint: Paint) -> list[str]:
             warmup += f", {run.warmup.unfinished:,} unfinished"
         lines.append(paint(f"{warmup}, not counted", "dim"))
     return lines
+
+
+def response_lines(run: RunResult, paint: Paint) -> list[str]:
+    """Latency; in an open loop the response times and the service times under each other."""
+    if run.rate is None or not run.total.latency.count:
+        return latency_lines(run.total.latency, paint)
+    words = "response: from when an operation was due; service: from when it began"
+    return [
+        *latency_lines(run.total.latency, paint, title="response, ms"),
+        *latency_lines(run.total.service, paint, title="service, ms "),
+        paint(words, "dim"),
+    ]
 
 
 def latency_lines(latency: Histogram, paint: Paint, *, title: str = "latency, ms") -> list[str]:
@@ -122,12 +144,14 @@ def phase_lines(total: BenchStats, paint: Paint) -> list[str]:
     phases = [
         (phase, total.phases[phase]) for phase in Phase if phase in total.phases and total.phases[phase].count
     ]
-    if not phases or not total.latency.total_s:
+    # Phases begin with the operation, not when it was due.
+    whole_s = total.service.total_s if total.service.count else total.latency.total_s
+    if not phases or not whole_s:
         return []
     rows = [["phases, ms", "count", "p50", "p90", "p99", "max", "share of mean"]]
     for phase, histogram in phases:
         # A phase that only some operations go through weighs as much as the time spent in it.
-        share = histogram.total_s / total.latency.total_s
+        share = histogram.total_s / whole_s
         p50, p90, p99, top = histogram.percentiles_ms((50, 90, 99, 100))
         rows.append(
             [
@@ -138,7 +162,7 @@ def phase_lines(total: BenchStats, paint: Paint) -> list[str]:
                 bar(share, 16),
             ]
         )
-    rest = 1 - sum(histogram.total_s for _, histogram in phases) / total.latency.total_s
+    rest = 1 - sum(histogram.total_s for _, histogram in phases) / whole_s
     if rest >= _LEAST_REST:
         rows.append(["in between", *[""] * 5, f"{rest:.1%}", bar(rest, 16)])
     lines = table(rows, left=(0, 7))
@@ -222,12 +246,15 @@ def _client(run: RunResult, paint: Paint) -> list[str]:
     per_op = "-" if run.cpu_us_per_op is None else f"{run.cpu_us_per_op:,.0f}"
     lag = f"loop lag p50 {format_ms(p50)}, p99 {format_ms(p99)}, max {format_ms(top)} ms"
     loop = f" ({clean(run.event_loop)})" if run.event_loop else ""
+    late = run.total.schedule_error.percentiles_ms((50, 99, 100))
+    schedule = "  schedule error p50 {}, p99 {}, max {} ms: how late operations began that had room"
     processes = f" · {client.processes} processes" if client.processes > 1 else ""
     return [
         paint("client", "bold"),
         f"  CPU {client.cpu_share:.0%} of a core, {per_op} us per operation"
         f" · RSS {client.rss_bytes / 2**20:,.0f} MB{processes}",
         f"  {lag}{loop} · {pauses_words(client)}",
+        *([schedule.format(*map(format_ms, late))] if run.rate is not None else []),
         *own_lines(run),
     ]
 
@@ -241,6 +268,16 @@ def _notes(run: RunResult, verdict: Verdict, paint: Paint) -> list[str]:
             "figures above: the highest percentiles are too low by them."
         )
         lines += [paint(line, "yellow") for line in wrap(note, "  ")]
+    codes = {one.code for one in (*verdict.reasons, *verdict.notes)}
+    if run.total.dropped and ReasonCode.RATE_NOT_ACHIEVED not in codes:
+        note = (
+            f"{run.total.dropped:,} operations were due and never began, because all {run.concurrency:,} "
+            "connections that are allowed were in use (--max-in-flight). Their response times are not in the "
+            "figures above: the highest percentiles are too low by them."
+        )
+        lines += [paint(line, "yellow") for line in wrap(note, "  ")]
+    if run.rate is None and NoteCode.HIDDEN_PAUSE not in codes:
+        lines += [paint(line, "dim") for line in wrap(CLOSED_LOOP_NOTE, "  ")]
     return lines
 
 
