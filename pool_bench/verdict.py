@@ -210,7 +210,7 @@ def _schedule_slipped(run: RunResult) -> Reason | None:
         return None
     return Reason(
         ReasonCode.SCHEDULE_SLIPPED,
-        f"The schedule slipped: the client began operations {format_ms(late_ms)} ms after they were due (p99), "
+        f"The schedule slipped: the client began operations {format_ms(late_ms)} ms late (p99), "
         "although it had room for them. Response times contain that, so they are an upper bound.",
         "a lower --rate; --driver wire; or a machine, or a core, that the generator has to itself",
     )
