@@ -54,9 +54,8 @@ def test_l1_a_stall_of_a_second_is_seen_by_all_that_were_due_in_it() -> None:
         waited = int(total.latency.binned(np.array([seconds * 1e3]))[1])
         # Who was due x seconds before the stall's end waited x seconds, and then until the queue had gone.
         assert waited >= (stall_s - seconds) * rate * 0.98
-        # In the queue, those wait as well that were due after the stall, though not for half a second.
-        if seconds >= 0.5:
-            assert waited <= (longest_s - seconds) * rate * 1.02 + 1
+        # Those that were due after it wait behind them, but none that was due well before it.
+        assert waited <= total.ok - 0.5 * rate
     assert judge(measured.run).notes == ()
 
 
