@@ -7,11 +7,12 @@ import numpy as np
 
 from pool_bench.faults.behaviour import Behaviour, Fixed, LogNormal, Stall
 from pool_bench.faults.known import KnownServer
+from pool_bench.histogram import Histogram
 from pool_bench.load.arrivals import constant
 from pool_bench.load.spec import ConnectSpec, OpenLoop
 from pool_bench.verdict import judge
 from tests.load.running import run, target
-from tests.truth.measuring import Measured, assert_agrees, measure, until_undisturbed
+from tests.truth.measuring import Measured, assert_agrees, floor_of, measure, until_undisturbed
 from tests.truth.test_generator import result_of
 
 
@@ -26,17 +27,15 @@ def codes(measured: Measured) -> list[str]:
 
 
 def test_response_times_are_those_of_the_server_and_nothing_due_is_left_out() -> None:
-    floor = measure(Behaviour(), open_loop=at(200), concurrency=50, duration_s=1.0).run.total.latency
-
-    def check(measured: Measured) -> None:
+    def check(measured: Measured, floor: Histogram) -> None:
         total, truth = measured.run.total, measured.truth
         assert total.offered == total.ok == truth.served == 300
         assert total.dropped == total.failed == total.unfinished == 0
         assert_agrees(total.latency, truth.total, floor)
 
-    until_undisturbed(
-        check, Behaviour(auth=LogNormal(0.03, 0.3)), open_loop=at(200), concurrency=200, duration_s=1.5
-    )
+    settings = {"open_loop": at(200), "concurrency": 200}
+    behaviour = Behaviour(auth=LogNormal(0.03, 0.3))
+    until_undisturbed(check, behaviour, floor_of(**settings), duration_s=1.5, **settings)
 
 
 def test_l1_a_stall_of_a_second_is_seen_by_all_that_were_due_in_it() -> None:

@@ -7,7 +7,7 @@ from pool_bench.errors import FailureKind, Phase
 from pool_bench.faults.behaviour import Behaviour, Bimodal, Fixed, LogNormal, Stall
 from pool_bench.histogram import Histogram
 from pool_bench.verdict import judge
-from tests.truth.measuring import Measured, assert_agrees, measure, phase, until_undisturbed
+from tests.truth.measuring import Measured, assert_agrees, floor_of, measure, phase, until_undisturbed
 
 CONCURRENCY = 5
 SETTINGS = {"concurrency": CONCURRENCY, "duration_s": 1.5}
@@ -16,9 +16,7 @@ SETTINGS = {"concurrency": CONCURRENCY, "duration_s": 1.5}
 @pytest.fixture(scope="module")
 def floor() -> Histogram:
     """What the client, the kernel and a server that answers at once take together."""
-    measured = measure(Behaviour(), concurrency=CONCURRENCY, duration_s=1.0)
-    assert measured.run.total.ok == measured.truth.served > 100
-    return measured.run.total.latency
+    return floor_of(concurrency=CONCURRENCY)
 
 
 @pytest.mark.parametrize(
@@ -27,20 +25,20 @@ def floor() -> Histogram:
     ids=["fixed", "bimodal", "log-normal"],
 )
 def test_percentiles_are_those_of_the_server(auth: Fixed | Bimodal | LogNormal, floor: Histogram) -> None:
-    def check(measured: Measured) -> None:
+    def check(measured: Measured, floor: Histogram) -> None:
         run, truth = measured.run, measured.truth
         assert run.total.failed == run.total.unfinished == truth.abandoned == 0
         assert run.total.ok == truth.served == truth.accepted
         assert_agrees(run.total.latency, truth.total, floor)
         assert_agrees(phase(run, Phase.AUTH), truth.phases[Phase.AUTH], floor)
 
-    until_undisturbed(check, Behaviour(auth=auth), **SETTINGS)
+    until_undisturbed(check, Behaviour(auth=auth), floor, **SETTINGS)
 
 
 def test_each_phase_is_the_one_that_the_server_delayed(floor: Histogram) -> None:
     delayed = {Phase.AUTH: 0.012, Phase.READY: 0.024, Phase.QUERY: 0.006, Phase.CLOSE: 0.018}
 
-    def check(measured: Measured) -> None:
+    def check(measured: Measured, floor: Histogram) -> None:
         for name in delayed:
             assert_agrees(phase(measured.run, name), measured.truth.phases[name], floor)
         assert measured.truth.queries == measured.truth.served
@@ -48,7 +46,7 @@ def test_each_phase_is_the_one_that_the_server_delayed(floor: Histogram) -> None
         assert sorted(shares, key=shares.__getitem__) == sorted(delayed, key=delayed.__getitem__)
 
     behaviour = Behaviour(**{str(name): Fixed(seconds) for name, seconds in delayed.items()})  # type: ignore[arg-type]
-    until_undisturbed(check, behaviour, query="SELECT 1", **SETTINGS)
+    until_undisturbed(check, behaviour, floor, query="SELECT 1", **SETTINGS)
 
 
 def test_two_modes_hold_as_many_operations_as_the_server_gave_them() -> None:
