@@ -10,6 +10,7 @@ from typing import Literal
 import click
 
 from pool_bench import __version__
+from pool_bench.cli.calibrate import calibrate
 from pool_bench.cli.limits import room_for_files
 from pool_bench.cli.open_loop import MAX_IN_FLIGHT, RateOptions, rate_options
 from pool_bench.cli.options import (
@@ -21,6 +22,7 @@ from pool_bench.cli.options import (
     output_options,
     pgbouncer_admin_option,
     plot,
+    require_valid_option,
     scram_cache_option,
     shortest_timeout,
     url_option,
@@ -36,7 +38,8 @@ TOOL = "pg-connection-bench"
 @click.group(
     invoke_without_command=True,
     context_settings=CONTEXT_SETTINGS,
-    epilog="Exit codes: 0 fine, 1 a run had no success or a threshold failed, 2 bad usage, "
+    epilog="Exit codes: 0 fine, 1 a run had no success, a threshold failed, or a run is suspect with "
+    "--require-valid, 2 bad usage, "
     "130 left by a second Ctrl-C.",
 )
 @url_option
@@ -99,6 +102,14 @@ TOOL = "pg-connection-bench"
     "pools, and on this machine CPU and memory. [default: watch servers on this machine]",
 )
 @pgbouncer_admin_option
+@click.option(
+    "--calibrate",
+    "calibrate_first",
+    is_flag=True,
+    help="First measure what this client costs by itself on this machine, about 1.5 s for each driver and "
+    "concurrency.",
+)
+@require_valid_option
 @output_options
 @click.version_option(__version__, prog_name=TOOL)
 @click.pass_context
@@ -118,6 +129,8 @@ def cli(
     resolve: Literal["each", "once"],
     name: str,
     wait_between_runs: float,
+    calibrate_first: bool,
+    require_valid: bool,
     rates: RateOptions,
     rounds: int,
     interleave: tuple[str, ...],
@@ -209,6 +222,8 @@ def cli(
                 rounds=rounds,
                 watch=watch,
                 admin=None if admin_url is None else find_console(admin_url, application_name=TOOL),
+                require_valid=require_valid,
+                calibrate=calibrate_first,
             )
         )
 
@@ -233,6 +248,7 @@ def _levels(concurrency: int | None, low: int | None, high: int | None) -> tuple
 
 
 cli.add_command(plot)
+cli.add_command(calibrate)
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from pool_bench.cli.options import (
     output_options,
     pgbouncer_admin_option,
     plot,
+    require_valid_option,
     scram_cache_option,
     shortest_timeout,
     url_option,
@@ -30,8 +31,8 @@ TOOL = "pg-connection-load"
 @click.group(
     invoke_without_command=True,
     context_settings=CONTEXT_SETTINGS,
-    epilog="Exit codes: 0 fine, 1 nothing could be opened or a threshold failed, 2 bad usage, "
-    "130 left by a second Ctrl-C.",
+    epilog="Exit codes: 0 fine, 1 nothing could be opened, a threshold failed, or the run is suspect with "
+    "--require-valid, 2 bad usage, 130 left by a second Ctrl-C.",
 )
 @url_option
 @click.option(
@@ -121,6 +122,7 @@ TOOL = "pg-connection-load"
 @scram_cache_option
 @name_option()
 @threshold_options
+@require_valid_option
 @output_options
 @click.version_option(__version__, prog_name=TOOL)
 @click.pass_context
@@ -145,6 +147,7 @@ def cli(
     scram_cache: bool,
     name: str,
     checks: Checks,
+    require_valid: bool,
     output: Output,
 ) -> None:
     """Open N PostgreSQL connections, hold them, watch them, and let go cleanly.
@@ -204,6 +207,7 @@ def cli(
                 admin=None if admin_url is None else find_console(admin_url, application_name=TOOL),
                 output=output,
                 checks=checks,
+                require_valid=require_valid,
             )
         )
 

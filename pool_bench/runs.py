@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from pool_bench.calibration import Calibration, OwnShare
 from pool_bench.checkouts import CheckoutStats
 from pool_bench.errors import FailureKind
 from pool_bench.holds import HoldStats
@@ -18,6 +19,7 @@ from pool_bench.stats import BenchStats, ClientUsage
 # A client that uses more of its core, or whose loop is later than this, was part of what it measured.
 SATURATED_CPU_SHARE = 0.90
 SATURATED_LAG_P99_MS = 10.0
+SATURATED_PAUSE_SHARE = 0.05
 
 
 class Stage(StrEnum):
@@ -113,6 +115,8 @@ class RunResult:
         interrupted: the run was ended before its time.
         hold: what happened to the connections, in a run that holds them; `total` is then their opening.
         server_side: what was seen of the server during the run, None where nobody looked.
+        embedded: the target is the embedded server, which shares the client's cores.
+        own: what of it is this client, where that was calibrated.
         rate: operations that were due a second, on average, in an open loop; None in a closed one.
         round: which repetition of its setting it is, from 1; None where settings are measured once.
         setting: how it differs from the session's other settings, "" where it does not.
@@ -134,6 +138,8 @@ class RunResult:
     interrupted: bool = False
     hold: HoldStats | None = None
     server_side: ServerSide | None = None
+    embedded: bool = False
+    own: OwnShare | None = None
     rate: float | None = None
     round: int | None = None
     setting: str = ""
@@ -146,14 +152,22 @@ class RunResult:
         return self.total.ok / self.duration_s if self.duration_s else 0.0
 
     @property
-    def saturation(self) -> str | None:
-        """Why the client was the bottleneck, in words; None where it was not."""
+    def client_limits(self) -> list[str]:
+        """Why the client itself was the bottleneck, in words; none where it was not."""
         reasons = []
         if self.client.cpu_share > SATURATED_CPU_SHARE * self.client.processes:
             reasons.append(f"it used {self.client.cpu_share:.0%} of a core")
         lag = self.client.lag.percentile_ms(99)
         if lag is not None and lag > SATURATED_LAG_P99_MS:
             reasons.append(f"its event loop was {lag:.1f} ms late (p99)")
+        if self.client.pause_share > SATURATED_PAUSE_SHARE * self.client.processes:
+            reasons.append(f"its garbage collector took {self.client.pause_share:.0%} of the time")
+        return reasons
+
+    @property
+    def saturation(self) -> str | None:
+        """Why the client was the bottleneck, its schedule included, in words; None where it was not."""
+        reasons = self.client_limits
         late = self.total.schedule_error.percentile_ms(99)
         if late is not None and late > SATURATED_LAG_P99_MS:
             reasons.append(f"it began operations {late:.1f} ms after they were due (p99)")
@@ -261,6 +275,7 @@ class Session:
         target: the first target; `targets` all of them; no passwords.
         server: product, version and what else the server said, {} where it could not be asked.
         config: the settings in force.
+        calibration: what the client costs by itself, None where that was not measured.
         find_max: the search that the runs are the trials of, None where there was none.
         thresholds: what came of each threshold in each run.
         sizing: what a sweep of pool sizes allows to be said, in a session that is one.
@@ -276,6 +291,7 @@ class Session:
     runs: list[RunResult] = field(default_factory=list)
     finished_at: datetime | None = None
     interrupted: bool = False
+    calibration: Calibration | None = None
     find_max: SearchResult | None = None
     thresholds: list[Judged] = field(default_factory=list)
     sizing: Sizing | None = None

@@ -259,7 +259,8 @@ class ClientUsage:
         cpu_s: user and system CPU time, seconds.
         wall_s: over how many seconds of wall time.
         rss_bytes: largest resident size seen.
-        lag: event-loop lag.
+        lag: event-loop lag, as it was at any moment.
+        pauses: the garbage collector's runs, each of which holds everything up.
         processes: how many generator processes this adds up.
     """
 
@@ -268,11 +269,17 @@ class ClientUsage:
     rss_bytes: int = 0
     lag: Histogram = field(default_factory=Histogram)
     processes: int = 1
+    pauses: Histogram = field(default_factory=Histogram)
 
     @property
     def cpu_share(self) -> float:
         """CPU time over wall time of one core, 0 to 1 for each process."""
         return self.cpu_s / self.wall_s if self.wall_s else 0.0
+
+    @property
+    def pause_share(self) -> float:
+        """Time spent in the garbage collector over wall time, 0 to 1 for each process."""
+        return self.pauses.total_s / self.wall_s if self.wall_s else 0.0
 
     def merge(self, other: "ClientUsage") -> None:
         """Add a later second of the same generator."""
@@ -280,6 +287,7 @@ class ClientUsage:
         self.wall_s += other.wall_s
         self.rss_bytes = max(self.rss_bytes, other.rss_bytes)
         self.lag.merge(other.lag)
+        self.pauses.merge(other.pauses)
 
 
 class Recorder:

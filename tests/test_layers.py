@@ -13,6 +13,7 @@ PACKAGE = ROOT / "pool_bench"
 LAYERS = (
     (
         *("errors", "units", "histogram", "stats", "targets", "targets_surreal", "objectives"),
+        *("syn_steps", "steadiness", "verdict", "calibration"),
         *("runs", "holds", "checkouts", "sizing", "server_side"),
     ),
     ("pgwire",),

@@ -43,6 +43,7 @@ class Holding:
         admin: PgBouncer's administration console, where there is one to ask.
         output: where results go.
         checks: what must hold of them.
+        require_valid: whether a suspect run makes the exit code 1.
     """
 
     tool: str
@@ -54,6 +55,7 @@ class Holding:
     admin: Target | None
     output: Output
     checks: Checks = NO_CHECKS
+    require_valid: bool = False
 
 
 def hold(holding: Holding) -> int:
@@ -114,6 +116,7 @@ def hold(holding: Holding) -> int:
                 span=f"n{asked}",
                 checks=holding.checks,
                 thresholds=thresholds,
+                require_valid=holding.require_valid,
             )
             try:
                 if not stop.requested:

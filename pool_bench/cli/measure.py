@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from pool_bench.cli.find_max import FindMax, find_maximum
-from pool_bench.cli.limits import raise_file_limit
+from pool_bench.cli.limits import raise_file_limit, time_wait_note
 from pool_bench.cli.locate import Place, ask, serve, targets_of
 from pool_bench.cli.options import Output
 from pool_bench.cli.params import EXIT_LEFT
@@ -18,8 +18,10 @@ from pool_bench.cli.thresholds import NO_CHECKS, Checks
 from pool_bench.cli.watching import Watching, follow_watched, is_wanted, watch_for
 from pool_bench.cli.work import Work, tell
 from pool_bench.errors import PoolBenchError, UsageError
+from pool_bench.load.calibrate import calibrate, settings_for
 from pool_bench.load.runner import Run
 from pool_bench.load.spec import ConnectSpec
+from pool_bench.report.calibration import calibration_table
 from pool_bench.report.loaded import LoadedResult
 from pool_bench.report.results import from_session
 from pool_bench.report.rounds import round_line, rounds_summary
@@ -32,6 +34,9 @@ from pool_bench.targets import Target, redact
 from pool_bench.units import format_duration
 
 _SILENT_PAUSE_S: Final = 2.0
+_CALIBRATION_S: Final = 1.0
+# What an open loop may have in flight at most says nothing about what it will have.
+_OPEN_LOOP_LEVEL: Final = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +57,8 @@ class Benchmark:
         rounds: how often each is measured.
         watch: watch the server meanwhile; None: where it is on this machine.
         admin: PgBouncer's administration console, where there is one to ask.
+        require_valid: whether a suspect run makes the exit code 1.
+        calibrate: measure what the client costs by itself before the first run.
     """
 
     tool: str
@@ -61,6 +68,8 @@ class Benchmark:
     levels: tuple[int, ...]
     pause_s: float
     output: Output
+    require_valid: bool = False
+    calibrate: bool = False
     label: str = ""
     find_max: FindMax | None = None
     checks: Checks = NO_CHECKS
@@ -99,6 +108,11 @@ def measure(benchmark: Benchmark) -> int:
             targets = targets_of(benchmark.place, server, tool=benchmark.tool)
             spec = replace(benchmark.spec, targets=targets)
             steps = _plan(benchmark, spec)
+            seconds = spec.duration_s and spec.warmup_s + spec.duration_s
+            rate = _highest_rate(benchmark)
+            note = time_wait_note(targets, spec.driver, concurrency=most, rate=rate, seconds=seconds)
+            if note is not None:
+                tell(note)
             session = _session(benchmark, spec, steps, watched=watched)
             watching = watch_for(server, targets, benchmark.admin) if watched else None
             timeout_s = benchmark.spec.connect_timeout_s
@@ -111,9 +125,20 @@ def measure(benchmark: Benchmark) -> int:
             )
             stack.callback(view.close)
             work = Work(
-                output, stop, view, text, session, levels, benchmark.label, benchmark.checks, thresholds
+                output,
+                stop,
+                view,
+                text,
+                session,
+                levels,
+                benchmark.label,
+                checks=benchmark.checks,
+                thresholds=thresholds,
+                require_valid=benchmark.require_valid,
             )
             try:
+                if benchmark.calibrate:
+                    _calibrate(work, spec)
                 if benchmark.find_max is not None:
                     find_maximum(work, benchmark.find_max, replace(spec, concurrency=most))
                 else:
@@ -178,6 +203,26 @@ def _session(benchmark: Benchmark, spec: ConnectSpec, steps: Sequence[Step], *, 
             "pgbouncer_admin": None if benchmark.admin is None else str(benchmark.admin),
         },
     )
+
+
+def _highest_rate(benchmark: Benchmark) -> float | None:
+    """Connections begun a second at most; None where that is not known before, as in a closed loop."""
+    open_loop = benchmark.spec.open_loop
+    return None if open_loop is None or benchmark.find_max is not None else open_loop.profile.highest
+
+
+def _calibrate(work: Work, spec: ConnectSpec) -> None:
+    """Measure what this client costs by itself, unless the user stops it."""
+    levels = work.levels if spec.open_loop is None else (min(*work.levels, _OPEN_LOOP_LEVEL),)
+    calibration = calibrate(
+        settings_for(spec.driver, levels),
+        work.stop,
+        seconds=_CALIBRATION_S,
+        query=spec.query,
+        begin=lambda driver, level: work.view.message(f"calibrating {driver} at concurrency {level:,}"),
+    )
+    work.session.calibration = calibration
+    work.print(calibration_table(calibration, colour=colour_wanted(work.text)))
 
 
 def _measure_all(work: Work, benchmark: Benchmark, steps: Sequence[Step], watching: Watching | None) -> None:

@@ -170,6 +170,13 @@ def output_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_output
 
 
+require_valid_option = click.option(
+    "--require-valid",
+    is_flag=True,
+    help="Exit with 1 where a run is suspect: where its figures are not the target's, or rest on too little.",
+)
+
+
 def shortest_timeout(targets: "Iterable[Target]", connect_timeout_s: float) -> float:
     """The bound on a connect, seconds: what the user said, else the shortest that a URL says."""
     ctx = click.get_current_context()

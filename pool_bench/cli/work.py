@@ -20,8 +20,10 @@ from pool_bench.report.markdown import session_markdown
 from pool_bench.report.plots import save_plot
 from pool_bench.report.text import colour_wanted
 from pool_bench.report.thresholds import Threshold, Watch, judge_run, threshold_lines
+from pool_bench.report.verdict_words import suspects_of
 from pool_bench.report.views import LiveView, QuietView
-from pool_bench.runs import Limit, Session, Snapshot
+from pool_bench.runs import Limit, RunResult, Session, Snapshot
+from pool_bench.verdict import judge
 
 
 @dataclass(slots=True)
@@ -38,6 +40,7 @@ class Work:
         span: stands there instead of the levels.
         checks, thresholds: what must hold of each run.
         written: files written so far.
+        require_valid: whether a suspect run makes the exit code 1.
     """
 
     output: Output
@@ -50,6 +53,7 @@ class Work:
     checks: Checks = NO_CHECKS
     thresholds: tuple[Threshold, ...] = ()
     written: list[Path] = field(default_factory=list)
+    require_valid: bool = False
     _json_path: Path | None = None
 
     def follow(self, run: Run, saw: Callable[[Snapshot], None] | None = None) -> None:
@@ -63,6 +67,7 @@ class Work:
             UsageError: the run could not begin.
         """
         watch = Watch(self.thresholds if self.checks.abort_on_fail else ())
+        self._describe(run.result)
         try:
             for snapshot in run.snapshots():
                 lost = watch.look(run.result, snapshot)
@@ -85,6 +90,19 @@ class Work:
             self.view.end_run()
         self.session.runs.append(run.result)
         self.session.finished_at = datetime.now(UTC)
+        self.view.message(f"done, {judge(run.result).words}")
+
+    def _describe(self, result: RunResult) -> None:
+        """Tell a run what the session knows and its generator does not."""
+        result.embedded = bool(self.session.server.get("embedded"))
+        if self.session.calibration is not None:
+            result.own = self.session.calibration.own(result.driver, result.concurrency)
+
+    def _answers(self) -> list[RunResult]:
+        """The runs that hold the result: all, but of a search only the one that confirms it."""
+        search = self.session.find_max
+        confirmed = [] if search is None else [step.run for step in search.steps if step.passed]
+        return [self.session.runs[confirmed[-1]]] if confirmed else self.session.runs
 
     def _judge(self) -> None:
         # Only now: what was seen of the server is added to a run after it has ended.
@@ -184,12 +202,18 @@ class Work:
 
     @property
     def exit_code(self) -> int:
-        """0, or 1 where a run had no success, a search found nothing, or a threshold did not hold."""
+        """0, or 1: no success, no maximum found, a threshold that failed, a suspect run."""
         runs, search = self.session.runs, self.session.find_max
         fine = bool(runs) and all(run.total.ok for run in runs)
         if search is not None and search.limit is not Limit.INTERRUPTED:
             fine = search.found is not None
-        return EXIT_OK if fine and all(one.ok for one in self.session.thresholds) else EXIT_FAILED
+        if not fine or not all(one.ok for one in self.session.thresholds):
+            return EXIT_FAILED
+        suspects = suspects_of(self._answers()) if self.require_valid else ""
+        if suspects:
+            tell(f"--require-valid: {suspects}")
+            return EXIT_FAILED
+        return EXIT_OK
 
 
 def tell(text: str) -> None:

@@ -2,13 +2,14 @@
 
 import asyncio
 import re
+import socket
 from collections.abc import Callable, Generator
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pool_bench.drivers.base import DriverName
 from pool_bench.drivers.tls import make_context
-from pool_bench.errors import ConnectError, FailureKind, Phase, kind_of_sqlstate
+from pool_bench.errors import ConnectError, FailureKind, Phase, kind_of_os_error, kind_of_sqlstate
 from pool_bench.targets import Target
 
 if TYPE_CHECKING:
@@ -249,6 +250,15 @@ def _connection_class() -> "type[psycopg.AsyncConnection[tuple[object, ...]]]":
     return Connection
 
 
+def _unexplained(phase: Phase, message: str) -> ConnectError:
+    """libpq 18 gives no reason where it could not make a socket: whether we can make one shows it."""
+    try:
+        socket.socket().close()
+    except OSError as error:
+        return ConnectError(kind_of_os_error(error), phase, error.strerror or message)
+    return ConnectError(FailureKind.OTHER, phase, message)
+
+
 def connect_error(error: Exception, phase: Phase) -> ConnectError:
     """What went wrong in psycopg or libpq, in this package's terms."""
     text = " ".join(str(error).split()) or type(error).__name__
@@ -259,6 +269,8 @@ def connect_error(error: Exception, phase: Phase) -> ConnectError:
     state: str | None = getattr(error, "sqlstate", None)
     if state is not None:
         return ConnectError(kind_of_sqlstate(state, message), phase, message, sqlstate=state)
+    if "no error details" in text:
+        return _unexplained(phase, message)
     for pattern, meaning in _KIND_BY_TEXT:
         if re.search(pattern, text, re.IGNORECASE):
             if isinstance(meaning, FailureKind):

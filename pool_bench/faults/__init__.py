@@ -1,4 +1,4 @@
-"""Faults of a network, made on purpose: a TCP proxy to put between a client and a server."""
+"""Servers and networks that misbehave on purpose, or behave in a way that is known exactly."""
 
 from pool_bench.faults.conditions import PASS, Conditions, Cut, Mode
 from pool_bench.faults.link import Link

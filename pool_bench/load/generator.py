@@ -11,16 +11,15 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from time import perf_counter_ns
-from typing import Final
-
-import numpy as np
 
 from pool_bench.drivers.base import COARSE_PHASES, Driver
 from pool_bench.drivers.plan import make_plan
 from pool_bench.load.cycles import CycleLoad, phases_of
 from pool_bench.load.open_cycles import OpenCycleLoad
 from pool_bench.load.open_workers import OpenWorkerLoad
+from pool_bench.load.probes import LagProbe, PauseProbe
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.load.workers import WorkerLoad
 from pool_bench.load.workload import Ledger, Workload
@@ -29,37 +28,6 @@ from pool_bench.runs import Snapshot, Stage
 from pool_bench.stats import BenchStats, ClientUsage, Interval
 
 Send = Callable[[Snapshot], None]
-
-_PROBE_S: Final = 0.010
-
-
-class LagProbe:
-    """Measures how late the event loop is: a timer every 10 ms, and when it really fires."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._lags_ns: list[int] = []
-        self._due_ns = 0
-        self._timer: asyncio.TimerHandle | None = None
-
-    def start(self) -> None:
-        """Begin to measure."""
-        self._due_ns = perf_counter_ns() + round(_PROBE_S * 1e9)
-        self._timer = self._loop.call_later(_PROBE_S, self._fire)
-
-    def _fire(self) -> None:
-        self._lags_ns.append(max(0, perf_counter_ns() - self._due_ns))
-        self.start()
-
-    def stop(self) -> None:
-        """Measure no more."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def take(self) -> list[int]:
-        """The lags since the last call, nanoseconds."""
-        taken, self._lags_ns = self._lags_ns, []
-        return taken
 
 
 class _Generator:
@@ -70,6 +38,7 @@ class _Generator:
         self._send = send
         self._stop = stop
         self._probe = LagProbe(asyncio.get_running_loop())
+        self._pauses = PauseProbe()
         self._workload, self._ledger = make_workload(spec)
         self._stage = Stage.WARMUP
         if spec.warmup_s == 0:
@@ -83,6 +52,7 @@ class _Generator:
         """Go through all stages; afterwards nothing of the run is left."""
         self._reset_clock(perf_counter_ns() + round(self._spec.warmup_s * 1e9))
         self._probe.start()
+        self._pauses.start()
         if self._stage is Stage.MEASURE:
             # Before anything begins: without a warm-up the very first operations count too.
             self._ledger.measure()
@@ -104,6 +74,7 @@ class _Generator:
             self._workload.stop()
             await self._workload.drain(self._spec.grace_s)
             self._probe.stop()
+            self._pauses.stop()
         self._snapshot(final=True)
 
     def _measure(self) -> None:
@@ -115,6 +86,7 @@ class _Generator:
         self._last_ns = perf_counter_ns()
         self._last_cpu_s = time.process_time()
         self._probe.take()
+        self._pauses.take()
 
     async def _pass_time(self, seconds: float | None) -> None:
         """Take a snapshot every tick until the time is up (None: never) or a stop is asked for."""
@@ -140,7 +112,8 @@ class _Generator:
         seconds = (now_ns - self._last_ns) / 1e9
         elapsed_s = (now_ns - self._began_ns) / 1e9
         usage = ClientUsage(cpu_s=cpu_s - self._last_cpu_s, wall_s=seconds, rss_bytes=self._resident_bytes())
-        usage.lag.record(np.array(self._probe.take(), dtype=np.int64))
+        usage.lag.record(self._probe.take())
+        usage.pauses.record(self._pauses.take())
         if self._stage is Stage.WARMUP:
             # What an open loop measures already, because the warm-up's end was seen late, can wait.
             targets = tuple(BenchStats() for _ in self._spec.targets)
@@ -189,13 +162,20 @@ class _Generator:
 
 
 def make_resident_bytes() -> Callable[[], int]:
-    """A function that gives this process's resident size in bytes."""
+    """A function that gives this process's resident size in bytes, or the last one that could be read.
+
+    Reading it takes a file descriptor, of which the load may have left none.
+    """
     import psutil
 
     process = psutil.Process()
+    known = int(process.memory_info().rss)
 
     def resident_bytes() -> int:
-        return int(process.memory_info().rss)
+        nonlocal known
+        with suppress(OSError):
+            known = int(process.memory_info().rss)
+        return known
 
     return resident_bytes
 

@@ -81,6 +81,24 @@ class LoadedClient:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadedReason:
+    """One reason to doubt a run, or a note on it."""
+
+    code: str
+    text: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedVerdict:
+    """What to think of a run."""
+
+    valid: bool
+    reasons: tuple[LoadedReason, ...] = ()
+    notes: tuple[LoadedReason, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class LoadedTarget:
     """One of several targets of a run."""
 
@@ -129,6 +147,7 @@ class LoadedRun:
     targets: tuple[LoadedTarget, ...] = ()
     hold: LoadedHold | None = None
     server_side: LoadedServerSide | None = None
+    verdict: LoadedVerdict | None = None
     open_loop: LoadedOpenLoop | None = None
     rate: float | None = None
     scenario: str = ""
@@ -273,6 +292,7 @@ def _run(fields: Fields) -> LoadedRun:
         targets=tuple(_target(item) for item in fields.items("targets")) if fields.has("targets") else (),
         hold=read_hold(fields.fields("hold")) if fields.has("hold") else None,
         server_side=read_server_side(fields.fields("server_side")) if fields.has("server_side") else None,
+        verdict=_verdict(fields.fields("verdict")) if fields.has("verdict") else None,
         open_loop=read_open_loop(fields),
         rate=fields.optional_number("rate") if fields.has("rate") else None,
         scenario=fields.text("scenario") if fields.has("scenario") else "",
@@ -315,6 +335,18 @@ def _client(fields: Fields) -> LoadedClient:
         rss_mb=fields.optional_number("rss_mb"),
         saturated=fields.flag("saturated"),
         why=fields.text("why") if fields.has("why") else None,
+    )
+
+
+def _verdict(fields: Fields) -> LoadedVerdict:
+    def reasons(key: str) -> tuple[LoadedReason, ...]:
+        return tuple(
+            LoadedReason(item.text("code"), item.text("text"), item.text("remedy"))
+            for item in fields.items(key)
+        )
+
+    return LoadedVerdict(
+        fields.flag("valid"), reasons("reasons"), reasons("notes") if fields.has("notes") else ()
     )
 
 

@@ -29,10 +29,10 @@ from pool_bench.report.plot_parts import (
     widen,
 )
 from pool_bench.report.server_plot import server_height, server_panels
-from pool_bench.report.summary import is_thin
 from pool_bench.report.text import format_percent, format_rate
 from pool_bench.stats import Histogram
 from pool_bench.units import format_duration
+from pool_bench.verdict import is_thin
 
 _BARS: Final = 64
 _LEFT: Final = MARGIN + 0.5

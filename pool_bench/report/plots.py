@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from pool_bench.errors import UsageError
 from pool_bench.report.files import write_atomically
-from pool_bench.report.loaded import LoadedResult, LoadedSearch
+from pool_bench.report.loaded import LoadedResult, LoadedRun, LoadedSearch
 from pool_bench.report.rounds import by_setting
+from pool_bench.report.verdict_words import suspects_words
 
 if TYPE_CHECKING:
     from pool_bench.report.compare import Comparison
@@ -45,7 +46,7 @@ def plot_run(result: LoadedResult, *, run: int = 0, file_format: Format = "png")
 
         return draw_run(result, result.runs[run])
 
-    return _render(draw, file_format)
+    return _render(draw, file_format, [result.runs[run]])
 
 
 def plot_sweep(result: LoadedResult, *, file_format: Format = "png") -> bytes:
@@ -56,7 +57,7 @@ def plot_sweep(result: LoadedResult, *, file_format: Format = "png") -> bytes:
 
         return draw_sweep(result)
 
-    return _render(draw, file_format)
+    return _render(draw, file_format, result.runs)
 
 
 def plot_search(result: LoadedResult, search: LoadedSearch, *, file_format: Format = "png") -> bytes:
@@ -67,7 +68,9 @@ def plot_search(result: LoadedResult, search: LoadedSearch, *, file_format: Form
 
         return draw_search(result, search)
 
-    return _render(draw, file_format)
+    # Trials that missed the objective were to find out what is too much.
+    passed = [step.run for step in search.steps if step.passed]
+    return _render(draw, file_format, [result.runs[passed[-1]]] if passed else result.runs)
 
 
 def plot_compare(results: Sequence[LoadedResult], *, file_format: Format = "png") -> bytes:
@@ -78,7 +81,7 @@ def plot_compare(results: Sequence[LoadedResult], *, file_format: Format = "png"
 
         return draw_compare(results)
 
-    return _render(draw, file_format)
+    return _render(draw, file_format, [run for result in results for run in result.runs])
 
 
 def plot_hold(results: Sequence[LoadedResult], *, file_format: Format = "png") -> bytes:
@@ -98,7 +101,7 @@ def plot_hold(results: Sequence[LoadedResult], *, file_format: Format = "png") -
             return draw_hold_compare(holds)
         return draw_hold(holds[0].result, holds[0].run, holds[0].hold)
 
-    return _render(draw, file_format)
+    return _render(draw, file_format, [hold.run for hold in holds])
 
 
 def plot_pools(results: Sequence[LoadedResult], *, file_format: Format = "png") -> bytes:
@@ -124,7 +127,7 @@ def plot_pools(results: Sequence[LoadedResult], *, file_format: Format = "png") 
             return draw_sizes(sweeps[0])
         return draw_pools(results)
 
-    return _render(draw, file_format)
+    return _render(draw, file_format, [run for result in results for run in result.runs])
 
 
 def plot(results: Sequence[LoadedResult], *, file_format: Format = "png") -> bytes:
@@ -184,10 +187,26 @@ def save_differences(path: Path, comparisons: "Sequence[Comparison]") -> None:
 
         return draw_differences(comparisons)
 
-    write_atomically(path, _render(draw, plot_format(path)))
+    both = [result for comparison in comparisons for result in (comparison.base, comparison.new)]
+    # A base that is compared with several is there once.
+    runs = [run for result in {id(result): result for result in both}.values() for run in result.runs]
+    write_atomically(path, _render(draw, plot_format(path), runs))
 
 
-def _render(draw: "Callable[[], Sheet]", file_format: Format) -> bytes:
+def stamp_words(runs: Sequence[LoadedRun]) -> str:
+    """What is stamped on a picture of `runs`: why which of them are suspect; "" where none is."""
+    names = [run.label for run in runs]
+    if len(set(names)) < len(names):
+        names = [f"run {number}" for number in range(1, len(names) + 1)]
+    judged = [
+        (name, [] if run.verdict is None else [reason.code for reason in run.verdict.reasons])
+        for name, run in zip(names, runs, strict=True)
+    ]
+    return suspects_words(judged)
+
+
+def _render(draw: "Callable[[], Sheet]", file_format: Format, runs: Sequence[LoadedRun]) -> bytes:
+    """Draw a sheet and stamp it: a picture is passed on without the summary that qualifies it."""
     # Without a writable home matplotlib logs that it made a temporary directory, and on its first
     # use that it builds a font cache: neither is about the benchmark.
     logger = logging.getLogger("matplotlib")
@@ -201,7 +220,11 @@ def _render(draw: "Callable[[], Sheet]", file_format: Format) -> bytes:
             warnings.filterwarnings("ignore", message="Glyph .* missing")
             target = io.BytesIO()
             metadata = {"Date": None} if file_format == "svg" else None
-            draw().figure.savefig(target, format=file_format, metadata=metadata)
+            sheet = draw()
+            words = stamp_words(runs)
+            if words:
+                sheet.stamp(words)
+            sheet.figure.savefig(target, format=file_format, metadata=metadata)
             return target.getvalue()
     finally:
         logger.setLevel(level)

@@ -13,9 +13,10 @@ from pool_bench.report.pool_groups import Contest, Group, Spread
 from pool_bench.report.pool_loaded import LoadedCheckout
 from pool_bench.report.pool_shapes import shape_lines
 from pool_bench.report.pool_words import sentences
-from pool_bench.report.summary import FEWEST_BEYOND, WIDTH, is_thin
+from pool_bench.report.summary import WIDTH
 from pool_bench.report.text import Paint, clean, ellipsize, format_percent, format_rate, table
 from pool_bench.units import format_duration, format_ms
+from pool_bench.verdict import FEWEST_BEYOND, is_thin
 
 _LEGEND: Final = (
     "op/s: median of the rounds, min..max the extremes; wait: from asking for a connection to having it; "

@@ -28,8 +28,10 @@ from pool_bench.report.pool_results import checkout_to_json, setting_to_json, si
 from pool_bench.report.search_results import search_to_json
 from pool_bench.report.server_limit import limit_of
 from pool_bench.report.server_results import server_side_to_json
+from pool_bench.report.verdict_json import calibration_to_json, own_to_json, verdict_to_json
 from pool_bench.runs import Judged, RunResult, Session
 from pool_bench.stats import BenchStats, Interval, errors_by_name
+from pool_bench.verdict import judge
 
 __all__ = [
     "SCHEMA",
@@ -71,6 +73,8 @@ def session_to_json(session: Session) -> JsonObject:
     }
     if session.sizing is not None:
         content["sizing"] = sizing_to_json(session.sizing)
+    if session.calibration is not None:
+        content["calibration"] = calibration_to_json(session.calibration)
     return content
 
 
@@ -169,7 +173,10 @@ def run_numbers(run: RunResult) -> JsonObject:
         },
         "warmup": {"ok": run.warmup.ok, "failed": run.warmup.failed},
         "client": _client(run),
+        "verdict": verdict_to_json(judge(run)),
     }
+    if run.own is not None:
+        content["calibration"] = own_to_json(run.own)
     if run.rate is not None:
         content |= _open_loop(total)
     if run.hold is not None:
@@ -271,6 +278,11 @@ def _client(run: RunResult) -> JsonObject:
         "cpu_percent": rounded(client.cpu_share * 100),
         "rss_mb": rounded(client.rss_bytes / 2**20),
         "loop_lag_ms": {"p50": rounded(p50), "p99": rounded(p99), "max": rounded(top)},
+        "gc": {
+            "pauses": client.pauses.count,
+            "total_ms": rounded(client.pauses.total_s * 1e3),
+            "max_ms": rounded(client.pauses.max_ns / 1e6),
+        },
         "event_loop": run.event_loop,
         "saturated": run.saturation is not None,
         "why": run.saturation,
