@@ -9,6 +9,7 @@ from typing import Literal
 import click
 
 from pool_bench import __version__
+from pool_bench.cli.levels import levels_of
 from pool_bench.cli.options import (
     CONTEXT_SETTINGS,
     Output,
@@ -113,7 +114,7 @@ def cli(
     """
     if ctx.invoked_subcommand is not None:
         return
-    levels = _levels(concurrency, concurrency_min, concurrency_max)
+    levels = levels_of(concurrency, concurrency_min, concurrency_max)
 
     def run() -> int:
         from pool_bench.cli.title import hide_secrets
@@ -148,23 +149,6 @@ def cli(
         )
 
     ctx.exit(guard(run))
-
-
-def _levels(concurrency: int | None, low: int | None, high: int | None) -> tuple[int, ...]:
-    """The concurrency of each run: one, or doubling from `low` to `high`, both included."""
-    if low is None and high is None:
-        return (10 if concurrency is None else concurrency,)
-    if concurrency is not None:
-        raise click.UsageError("--concurrency and --concurrency-min/--concurrency-max exclude each other")
-    if low is None or high is None:
-        raise click.UsageError("--concurrency-min and --concurrency-max belong together")
-    if low > high:
-        raise click.UsageError(f"--concurrency-min {low} is above --concurrency-max {high}")
-    levels = []
-    while low < high:
-        levels.append(low)
-        low *= 2
-    return (*levels, high)
 
 
 cli.add_command(plot)

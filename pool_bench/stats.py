@@ -260,6 +260,11 @@ class Recorder:
         self._failures_ns = array("q")
         self._stats = BenchStats()
 
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """What a row's columns are."""
+        return self._phases
+
     def ok(self, row: tuple[int, ...]) -> None:
         """Record a success: `(total_ns, phase_ns, ...)` in the order of `phases`."""
         rows = self._rows

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from pool_bench.errors import UsageError
-from pool_bench.targets import Target
+from pool_bench.targets_surreal import AnyTarget, SurrealTarget
 
 # Pipes, the event loop, the executor's lookups, logs, and what libraries open for themselves.
 _SPARE_FILES: Final = 64
@@ -47,7 +47,7 @@ def local_ports() -> int | None:
 
 
 def local_ports_note(
-    targets: Sequence[Target], connections: Sequence[int], source_ips: Sequence[str]
+    targets: Sequence[AnyTarget], connections: Sequence[int], source_ips: Sequence[str]
 ) -> str | None:
     """What to do where connections need more local ports than there are; None where they suffice.
 
@@ -63,9 +63,8 @@ def local_ports_note(
         return None
     needed: Counter[tuple[str, int]] = Counter()
     for target, count in zip(targets, connections, strict=True):
-        host = target.hosts[0]
-        if not host.is_unix:
-            needed[(host.address or host.name, host.port)] += count
+        if (server := _address(target)) is not None:
+            needed[server] += count
     most = max(needed.values(), default=0)
     have = ports * max(len(source_ips), 1)
     if most <= have:
@@ -74,3 +73,11 @@ def local_ports_note(
         f"{most:,} connections to one server need as many local ports, but there are {have:,}: give more "
         "addresses of this machine with --source-ip, or widen net.ipv4.ip_local_port_range"
     )
+
+
+def _address(target: AnyTarget) -> tuple[str, int] | None:
+    """Where connections go to; None for a Unix socket, which has no port."""
+    if isinstance(target, SurrealTarget):
+        return target.host, target.port
+    host = target.hosts[0]
+    return None if host.is_unix else (host.address or host.name, host.port)

@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from typing import Final
 
 from pool_bench.cli.limits import raise_file_limit
-from pool_bench.cli.locate import Place, ask, serve, targets_of
 from pool_bench.cli.options import Output
 from pool_bench.cli.params import EXIT_LEFT
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
+from pool_bench.cli.sites import AnyPlace, ask_any, config_of, serve_any, targets_of_any
+from pool_bench.cli.title import shown_arguments
 from pool_bench.cli.work import Work, tell
 from pool_bench.errors import PoolBenchError, UsageError
 from pool_bench.load.runner import Run
@@ -19,7 +20,6 @@ from pool_bench.report.summary import run_summary, sweep_table
 from pool_bench.report.text import colour_wanted
 from pool_bench.report.views import make_view
 from pool_bench.runs import Session
-from pool_bench.targets import redact
 from pool_bench.units import format_duration
 
 _SILENT_PAUSE_S: Final = 2.0
@@ -40,7 +40,7 @@ class Benchmark:
 
     tool: str
     name: str
-    place: Place
+    place: AnyPlace
     spec: ConnectSpec
     levels: tuple[int, ...]
     pause_s: float
@@ -67,12 +67,14 @@ def measure(benchmark: Benchmark) -> int:
             stop = stack.enter_context(stop_on_signals(tell))
             most = max(levels)
             # Drivers that do not wait for the server's end have up to half as many backends dying.
-            server = stack.enter_context(serve(benchmark.place, connections=most, ending=most // 2))
-            targets = targets_of(benchmark.place, server, tool=benchmark.tool)
+            server = stack.enter_context(serve_any(benchmark.place, connections=most, ending=most // 2))
+            targets = targets_of_any(benchmark.place, server, tool=benchmark.tool)
             spec = replace(benchmark.spec, targets=targets)
             session = _session(benchmark, spec)
             timeout_s = benchmark.spec.connect_timeout_s
-            session.server = ask(targets[0], stop, timeout_s=timeout_s, embedded=server is not None)
+            session.server = ask_any(
+                benchmark.place, targets[0], stop, timeout_s=timeout_s, embedded=server is not None
+            )
             view = make_view(
                 text,
                 stream_is_terminal=text.isatty(),
@@ -99,10 +101,10 @@ def _session(benchmark: Benchmark, spec: ConnectSpec) -> Session:
         tool=benchmark.tool,
         name=benchmark.name,
         started_at=datetime.now(UTC),
-        argv=tuple(redact(word) for word in sys.argv),
+        argv=shown_arguments(sys.argv),
         targets=tuple(str(target) for target in spec.targets),
         config={
-            "target_from": benchmark.place.origin,
+            **config_of(benchmark.place, spec.targets[0]),
             "concurrency": levels[0] if len(levels) == 1 else None,
             "concurrency_min": levels[0],
             "concurrency_max": levels[-1],

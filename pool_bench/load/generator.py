@@ -16,9 +16,10 @@ from typing import Final
 
 import numpy as np
 
-from pool_bench.drivers.base import COARSE_PHASES, Driver
 from pool_bench.drivers.plan import make_plan
 from pool_bench.load.cycles import CycleLoad, phases_of
+from pool_bench.load.drivers import make_drivers
+from pool_bench.load.drivers import phases_of as steps_of
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.load.workers import WorkerLoad
 from pool_bench.load.workload import Ledger, Workload
@@ -195,23 +196,12 @@ def make_workload(spec: ConnectSpec) -> tuple[Workload, Ledger]:
     """
     if spec.driver == "wire":
         cache = ScramKeyCache() if spec.scram_cache else None
-        plans = tuple(make_plan(target, query=spec.query, cache=cache) for target in spec.targets)
+        plans = tuple(make_plan(target, query=spec.query, cache=cache) for target in spec.postgres_targets)
         ledger = Ledger(phases_of(plans))
         return CycleLoad(spec, plans, ledger), ledger
     drivers = make_drivers(spec)
-    ledger = Ledger(tuple(COARSE_PHASES for _ in spec.targets))
+    ledger = Ledger(tuple(steps_of(driver, query=bool(spec.query)) for driver in drivers))
     return WorkerLoad(spec, drivers, ledger), ledger
-
-
-def make_drivers(spec: ConnectSpec) -> tuple[Driver, ...]:
-    """One coroutine driver for each target of `spec`."""
-    if spec.driver == "asyncpg":
-        from pool_bench.drivers.asyncpg import AsyncpgDriver
-
-        return tuple(AsyncpgDriver(target) for target in spec.targets)
-    from pool_bench.drivers.psycopg import PsycopgDriver
-
-    return tuple(PsycopgDriver(target) for target in spec.targets)
 
 
 async def generate(spec: ConnectSpec, send: Send, stop: asyncio.Event) -> None:

@@ -179,7 +179,7 @@ def make_hold_load(spec: HoldSpec) -> HoldLoad:
         cache = ScramKeyCache() if spec.scram_cache else None
         plans = tuple(
             make_plan(target, query=spec.keepalive_query, cache=cache, source_ips=spec.source_ips)
-            for target in spec.targets
+            for target in spec.postgres_targets
         )
         return WireHoldLoad(spec, plans)
     return TaskHoldLoad(spec)

@@ -4,9 +4,10 @@ import asyncio
 import random
 from time import perf_counter_ns
 
-from pool_bench.drivers.base import Driver
+from pool_bench.drivers.base import Connection, Driver
 from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.load.backoff import backoff_s
+from pool_bench.load.drivers import AFTER_DRIVER_S, row_of
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.load.workload import Ledger
 from pool_bench.stats import Recorder
@@ -99,8 +100,8 @@ class WorkerLoad:
         started_ns = perf_counter_ns()
         marks = [started_ns]
         try:
-            async with asyncio.timeout(self._spec.connect_timeout_s):
-                await self._cycle(self._drivers[index], marks)
+            async with asyncio.timeout(self._spec.connect_timeout_s + AFTER_DRIVER_S):
+                connection = await self._cycle(self._drivers[index], marks)
         except ConnectError as error:
             if worker in self._under_way:
                 recorder.failed(error, perf_counter_ns() - started_ns)
@@ -117,12 +118,10 @@ class WorkerLoad:
             given_up = self._under_way.pop(worker, None) is None
         if given_up:
             return True
-        _, connected, queried, closed = marks
-        query_ns = queried - connected if self._spec.query else -1
-        recorder.ok((closed - started_ns, connected - started_ns, query_ns, closed - queried))
+        recorder.ok(row_of(recorder.phases, connection, marks))
         return True
 
-    async def _cycle(self, driver: Driver, marks: list[int]) -> None:
+    async def _cycle(self, driver: Driver, marks: list[int]) -> Connection:
         """Connect, query, close; appends the time after each to `marks`."""
         connection = await driver.connect()
         try:
@@ -136,3 +135,4 @@ class WorkerLoad:
             connection.terminate()
             raise
         marks.append(perf_counter_ns())
+        return connection

@@ -262,14 +262,15 @@ def saturation_note(run: RunResult) -> str:
             "Another concurrency does not change that."
         )
     else:
-        own = "" if run.driver == "wire" else f"long work of {run.driver} in its event loop, "
+        own = "" if run.driver in ("wire", "surreal") else f"long work of {run.driver} in its event loop, "
         words.append(
             f"Something kept the generator waiting ({own}other processes, a stolen or throttled core), "
             "so the latency is an upper bound: part of it was spent waiting for the client."
         )
     cures = []
-    if run.driver != "wire":
-        cures.append("use --driver wire, which spends a fraction of the CPU on each connection")
+    cheapest = "surreal" if run.driver == "surrealdb" else "wire"
+    if run.driver not in ("wire", "surreal"):
+        cures.append(f"use --driver {cheapest}, which spends a fraction of the CPU on each connection")
     cures.append("run the generator on another machine, or give it a core the server does not use")
     words.append(f"What helps: {'; or '.join(cures)}.")
     return " ".join(words)

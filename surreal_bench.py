@@ -1,0 +1,169 @@
+"""surreal-bench: what do connections to this SurrealDB cost, how many can it hold, what does a pool buy?
+
+Options, wiring and exit codes; everything else is in `pool_bench/`. Heavy imports stay inside the
+functions that need them, so that `--help` answers at once.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from pool_bench import __version__
+from pool_bench.cli.levels import levels_of
+from pool_bench.cli.options import (
+    CONTEXT_SETTINGS,
+    Output,
+    connect_timeout_option,
+    name_option,
+    output_options,
+    plot,
+)
+from pool_bench.cli.params import Duration, guard, run_cli
+from pool_bench.cli.surreal_options import DefaultGroup, server_options
+
+if TYPE_CHECKING:
+    from pool_bench.cli.surreal_place import Server
+
+TOOL = "surreal-bench"
+
+
+@click.group(
+    cls=DefaultGroup,
+    context_settings=CONTEXT_SETTINGS,
+    epilog="Exit codes: 0 fine, 1 a run had no success, 2 bad usage, 130 left by a second Ctrl-C.",
+)
+@click.version_option(__version__, prog_name=TOOL)
+def cli() -> None:
+    """Measure SurrealDB's connections. Without a command: connect.
+
+    \b
+    surreal-bench --concurrency 20
+    surreal-bench connect --url ws://db:8000 --user root --auth token
+    surreal-bench load --connections 1000 --duration 5m
+    surreal-bench check --url wss://db.example
+    """
+
+
+@cli.command()
+@server_options
+@click.option("--concurrency", "-c", type=click.IntRange(min=1), metavar="N", help="Workers. [default: 10]")
+@click.option(
+    "--concurrency-min",
+    type=click.IntRange(min=1),
+    metavar="A",
+    help="Sweep: begin with A workers and double up to --concurrency-max.",
+)
+@click.option("--concurrency-max", type=click.IntRange(min=1), metavar="B", help="Sweep: end with B workers.")
+@click.option(
+    "--duration",
+    "-d",
+    type=Duration(zero=True),
+    default="10s",
+    show_default=True,
+    help="How long to measure each setting; 0 until Ctrl-C.",
+)
+@click.option(
+    "--warmup",
+    type=Duration(zero=True),
+    default="1s",
+    show_default=True,
+    help="Operations begun in this time before measuring do not count.",
+)
+@click.option(
+    "--grace",
+    type=Duration(zero=True),
+    default="5s",
+    show_default=True,
+    help="How long operations under way at the end may take to finish; what is left is `unfinished`.",
+)
+@click.option(
+    "--driver",
+    type=click.Choice(["surreal", "surrealdb"]),
+    default="surreal",
+    show_default=True,
+    help="How connections are opened: surreal (this tool's own, sees every phase), or what an application "
+    "using the official client surrealdb pays.",
+)
+@click.option("--query", metavar="SURQL", help="Run this on each connection once it is ready.")
+@connect_timeout_option("Bound on one operation, from the first packet to the close.")
+@name_option("-n")
+@click.option(
+    "--wait-between-runs",
+    type=Duration(zero=True),
+    default="2s",
+    show_default=True,
+    help="Pause between the levels of a sweep.",
+)
+@output_options
+@click.pass_context
+def connect(
+    ctx: click.Context,
+    make_server: "Callable[[], Server]",
+    concurrency: int | None,
+    concurrency_min: int | None,
+    concurrency_max: int | None,
+    duration: float,
+    warmup: float,
+    grace: float,
+    driver: Literal["surreal", "surrealdb"],
+    query: str | None,
+    connect_timeout: float,
+    name: str,
+    wait_between_runs: float,
+    output: Output,
+) -> None:
+    """Open a connection, sign in, select, query if asked to, close; again and again with N workers.
+
+    \b
+    surreal-bench connect --concurrency 20 --query "RETURN 1"
+    surreal-bench connect --auth token
+    surreal-bench connect --concurrency-min 1 --concurrency-max 32 --url http://db:8000
+    """
+    levels = levels_of(concurrency, concurrency_min, concurrency_max)
+
+    def run() -> int:
+        from pool_bench.cli.title import hide_secrets
+
+        # Before the imports below, which take their time.
+        hide_secrets()
+        from pool_bench.cli.measure import Benchmark, measure
+        from pool_bench.cli.surreal_place import find_surreal
+        from pool_bench.load.spec import ConnectSpec
+
+        place = find_surreal(make_server())
+        place.check_driver(driver)
+        return measure(
+            Benchmark(
+                tool=TOOL,
+                name=name,
+                place=place,
+                spec=ConnectSpec(
+                    targets=place.targets,
+                    driver=driver,
+                    auth=place.server.auth,
+                    warmup_s=warmup,
+                    duration_s=duration,
+                    grace_s=grace,
+                    connect_timeout_s=connect_timeout,
+                    query=query,
+                ),
+                levels=levels,
+                pause_s=wait_between_runs,
+                output=output,
+            )
+        )
+
+    ctx.exit(guard(run))
+
+
+cli.add_command(plot)
+
+
+def main() -> None:
+    """The console script."""
+    run_cli(cli, TOOL)
+
+
+if __name__ == "__main__":
+    main()
