@@ -5,11 +5,13 @@ functions that need them, so that `--help` answers at once.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from pool_bench import __version__
+from pool_bench.cli.hold_options import active_option, batch_options, check_batches, reconnect_option
 from pool_bench.cli.levels import levels_of
 from pool_bench.cli.options import (
     CONTEXT_SETTINGS,
@@ -19,7 +21,7 @@ from pool_bench.cli.options import (
     output_options,
     plot,
 )
-from pool_bench.cli.params import Duration, guard, run_cli
+from pool_bench.cli.params import Duration, OutputPath, guard, run_cli
 from pool_bench.cli.surreal_options import DefaultGroup, server_options
 
 if TYPE_CHECKING:
@@ -151,6 +153,195 @@ def connect(
                 levels=levels,
                 pause_s=wait_between_runs,
                 output=output,
+            )
+        )
+
+    ctx.exit(guard(run))
+
+
+@cli.command()
+@server_options
+@click.option(
+    "--connections",
+    "-n",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="How many to hold, over all URLs together.",
+)
+@click.option(
+    "--duration",
+    "-d",
+    type=Duration(zero=True),
+    default="60s",
+    show_default=True,
+    help="How long to hold them once they are open; 0 until Ctrl-C.",
+)
+@batch_options
+@click.option(
+    "--keepalive",
+    "-k",
+    type=Duration(zero=True),
+    default="30s",
+    show_default=True,
+    help="Ask each connection something once in this time, evenly spread; 0 for never.",
+)
+@click.option(
+    "--keepalive-query",
+    metavar="SURQL",
+    default="",
+    help="What to ask. [default: the RPC method ping, which runs no query]",
+)
+@active_option
+@reconnect_option
+@connect_timeout_option("Bound on one connect, and on one keep-alive.")
+@name_option()
+@output_options
+@click.pass_context
+def load(
+    ctx: click.Context,
+    make_server: "Callable[[], Server]",
+    connections: int,
+    duration: float,
+    batch_size: int,
+    batch_pause: float,
+    rate: float | None,
+    open_concurrency: int,
+    keepalive: float,
+    keepalive_query: str,
+    active: float,
+    reconnect: bool,
+    connect_timeout: float,
+    name: str,
+    output: Output,
+) -> None:
+    """Open N connections, hold them idle, keep them alive, notice at once which are dropped, and let go.
+
+    
+    surreal-bench load --connections 1000 --auth token
+    surreal-bench load --url ws://db:8000 -n 5000 --rate 200/s --duration 10m --reconnect
+    """
+    check_batches(ctx, rate)
+
+    def run() -> int:
+        from pool_bench.cli.title import hide_secrets
+
+        # Before the imports below, which take their time.
+        hide_secrets()
+        from pool_bench.cli.hold import Holding, hold
+        from pool_bench.cli.surreal_place import find_surreal
+        from pool_bench.load.spec import HoldSpec
+
+        place = find_surreal(make_server())
+        return hold(
+            Holding(
+                tool=TOOL,
+                name=name,
+                place=place,
+                connections=connections,
+                spec=HoldSpec(
+                    targets=place.targets,
+                    connections=(),
+                    driver="surreal",
+                    auth=place.server.auth,
+                    duration_s=duration,
+                    batch_size=batch_size,
+                    batch_pause_s=batch_pause,
+                    rate=rate,
+                    open_concurrency=open_concurrency,
+                    keepalive_s=keepalive,
+                    keepalive_query=keepalive_query.strip(),
+                    active=active,
+                    reconnect=reconnect,
+                    connect_timeout_s=connect_timeout,
+                ),
+                reserve=False,
+                admin=None,
+                output=output,
+            )
+        )
+
+    ctx.exit(guard(run))
+
+
+@cli.command()
+@server_options
+@click.pass_context
+def check(ctx: click.Context, make_server: "Callable[[], Server]") -> None:
+    """Say in words, in less than five seconds, whether this SurrealDB can be used.
+
+    
+    surreal-bench check --url ws://db:8000 --user root --namespace app --database app
+    """
+
+    def run() -> int:
+        from pool_bench.cli.title import hide_secrets
+
+        hide_secrets()
+        from pool_bench.cli.surreal_check import check as check_server
+        from pool_bench.cli.surreal_place import find_surreal
+
+        return check_server(find_surreal(make_server()))
+
+    ctx.exit(guard(run))
+
+
+@cli.command()
+@click.option(
+    "--bind", default="127.0.0.1:8000", show_default=True, metavar="ADDRESS:PORT", help="Where to listen."
+)
+@click.option("--user", default="root", show_default=True, metavar="NAME", help="The root user to make.")
+@click.option(
+    "--pass",
+    "password",
+    metavar="PASSWORD",
+    help="Its password; better from SURREAL_PASS: others may read a command line. [default: root]",
+)
+@click.option(
+    "--path",
+    type=OutputPath(),
+    metavar="DIRECTORY",
+    help="A SurrealKV store to keep the data in. [default: in memory, gone afterwards]",
+)
+@click.option("--certificate", type=OutputPath(), metavar="FILE", help="PEM file, for wss:// and https://.")
+@click.option("--key", type=OutputPath(), metavar="FILE", help="PEM file of its key.")
+@click.option("--namespace", default="bench", show_default=True, metavar="NAME", help="Namespace to make.")
+@click.option("--database", default="bench", show_default=True, metavar="NAME", help="Database to make.")
+@click.pass_context
+def serve(
+    ctx: click.Context,
+    bind: str,
+    user: str,
+    password: str | None,
+    path: Path | None,
+    certificate: Path | None,
+    key: Path | None,
+    namespace: str,
+    database: str,
+) -> None:
+    """Serve the embedded SurrealDB engine over WebSocket and HTTP until Ctrl-C; for local use.
+
+    
+    SURREAL_PASS=secret surreal-bench serve --bind 127.0.0.1:8000 --user root
+    """
+
+    def run() -> int:
+        from pool_bench.cli.title import hide_secrets
+
+        hide_secrets()
+        from pool_bench.cli.surreal_serve import Served, serve_forever
+
+        return serve_forever(
+            Served(
+                bind=bind,
+                user=user,
+                password=password,
+                path=path,
+                certificate=certificate,
+                key=key,
+                namespace=namespace,
+                database=database,
             )
         )
 

@@ -194,7 +194,7 @@ def _session(holding: Holding, spec: HoldSpec) -> Session:
             "rate": spec.rate,
             "open_concurrency": spec.open_concurrency,
             "keepalive_s": spec.keepalive_s,
-            "keepalive_query": spec.keepalive_query,
+            "keepalive_query": spec.keepalive_query or "ping",
             "active": spec.active,
             "reconnect": spec.reconnect,
             "reserve": holding.reserve,

@@ -13,6 +13,7 @@ import ipaddress
 import json
 import socket
 import ssl
+from collections.abc import Callable
 from time import perf_counter_ns, time
 from typing import Any, Final, cast
 
@@ -116,6 +117,21 @@ class SurrealConnection:
     def is_closed(self) -> bool:
         """True once either side is known to have ended."""
         return self._channel.is_closed
+
+    def watch(self, lost: Callable[[ConnectError], None]) -> None:
+        """Call `lost` once, in the event loop, when the connection ends without our asking."""
+
+        channel = self._channel
+
+        def tell(error: LinkError) -> None:
+            phase = Phase.QUERY if channel.is_waiting else Phase.HOLD
+            lost(ConnectError(error.kind, phase, error.message))
+
+        if channel.is_closed:
+            ended = LinkError(FailureKind.CLOSED, "the server closed the connection")
+            asyncio.get_running_loop().call_soon(tell, ended)
+        else:
+            channel.on_end = tell
 
     async def _call(self, request: bytes, phase: Phase) -> Any:
         began_ns = perf_counter_ns()

@@ -64,6 +64,7 @@ class TaskHoldLoad:
         drivers = make_drivers(spec)
         # Those of all drivers that are asked to hold anything.
         self._drivers = cast("tuple[_WatchingDriver, ...]", drivers)
+        self._once = drivers
         self._targets = spread_targets(spec.connections)
         self._active = active_slots(len(self._targets), spec.active)
         self._rng = random.Random(spec.seed)
