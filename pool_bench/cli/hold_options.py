@@ -66,7 +66,7 @@ active_option = click.option(
     type=Share(),
     default="0%",
     show_default=True,
-    help="Share of the connections that ask without a pause without a pause, beside the idle ones.",
+    help="Share of the connections that run the keep-alive query without a pause, beside the idle ones.",
 )
 
 reconnect_option = click.option(

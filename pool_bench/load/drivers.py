@@ -1,9 +1,11 @@
 """Which driver a run opens its connections with, and which of its steps can be told apart."""
 
+import contextlib
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from pool_bench.drivers.base import COARSE_PHASES, Connection, Driver
-from pool_bench.errors import Phase
+from pool_bench.errors import ConnectError, Phase
 from pool_bench.load.spec import ConnectSpec, HoldSpec
 
 # By so much, seconds, is our bound on a connect later than that of a driver that has one itself: it knows the
@@ -37,6 +39,18 @@ def make_drivers(spec: ConnectSpec | HoldSpec) -> tuple[Driver, ...]:
     from pool_bench.drivers.psycopg import PsycopgDriver
 
     return tuple(PsycopgDriver(target) for target in spec.postgres_targets)
+
+
+async def prepare(drivers: tuple[Driver, ...]) -> None:
+    """Have done what drivers do once for all connections, so that the first connect does not pay for it.
+
+    A driver that fails at it tries again with its first connection, which then fails, and is counted.
+    """
+    for driver in drivers:
+        once: Callable[[], Awaitable[None]] | None = getattr(driver, "prepare", None)
+        if once is not None:
+            with contextlib.suppress(ConnectError):
+                await once()
 
 
 def phases_of(driver: Driver, *, query: bool) -> tuple[Phase, ...]:

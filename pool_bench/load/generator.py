@@ -80,6 +80,8 @@ class _Generator:
 
     async def run(self) -> None:
         """Go through all stages; afterwards nothing of the run is left."""
+        if isinstance(self._workload, WorkerLoad):
+            await self._workload.prepare()
         self._reset_clock(perf_counter_ns() + round(self._spec.warmup_s * 1e9))
         self._probe.start()
         if self._stage is Stage.MEASURE:

@@ -42,6 +42,8 @@ class _HoldGenerator:
     async def run(self) -> None:
         """Go through all stages; afterwards nothing of the run is left."""
         load, spec = self._load, self._spec
+        if isinstance(load, TaskHoldLoad):
+            await load.prepare()
         self._began_ns = self._last_ns = perf_counter_ns()
         self._last_cpu_s = time.process_time()
         self._probe.start()

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, cast
 from pool_bench.drivers.base import WatchedConnection
 from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.load.backoff import backoff_s
-from pool_bench.load.drivers import AFTER_DRIVER_S, connect_phases_of, make_drivers, row_of
+from pool_bench.load.drivers import AFTER_DRIVER_S, connect_phases_of, make_drivers, prepare, row_of
 from pool_bench.load.holding import (
     STEADY_NS,
     HoldLedger,
@@ -97,6 +97,10 @@ class TaskHoldLoad:
     def hopeless(self) -> bool:
         """True where nothing is held and nothing can come back."""
         return self.opening.over.is_set() and not (self.ledger.held or self.in_flight or self.backing_off)
+
+    async def prepare(self) -> None:
+        """Do what is done once for all connections; belongs to no operation."""
+        await prepare(self._once)
 
     async def start(self) -> None:
         """Begin to open."""

@@ -7,7 +7,7 @@ from time import perf_counter_ns
 from pool_bench.drivers.base import Connection, Driver
 from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.load.backoff import backoff_s
-from pool_bench.load.drivers import AFTER_DRIVER_S, row_of
+from pool_bench.load.drivers import AFTER_DRIVER_S, prepare, row_of
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.load.workload import Ledger
 from pool_bench.stats import Recorder
@@ -29,6 +29,10 @@ class WorkerLoad:
         self._under_way: dict[int, Recorder] = {}
         self.in_flight = 0
         self.backing_off = 0
+
+    async def prepare(self) -> None:
+        """Do what is done once for all connections; belongs to no operation."""
+        await prepare(self._drivers)
 
     async def start(self) -> None:
         """Set the workers to work."""
