@@ -33,7 +33,7 @@ class Phase(StrEnum):
     """A step of one operation.
 
     `CONNECT` stands for all steps up to ready where a driver hides them, `HOLD` for the time in which an
-    open connection is kept and nothing is asked of it.
+    open connection is kept and nothing is asked of it. A pool leases in `CHECKOUT`, takes back in `RETURN`.
     """
 
     RESOLVE = "resolve"
@@ -45,8 +45,10 @@ class Phase(StrEnum):
     AUTH = "auth"
     READY = "ready"
     CONNECT = "connect"
+    CHECKOUT = "checkout"
     QUERY = "query"
     HOLD = "hold"
+    RETURN = "return"
     CLOSE = "close"
 
 

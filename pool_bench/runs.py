@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from pool_bench.checkouts import CheckoutStats
 from pool_bench.errors import FailureKind
 from pool_bench.holds import HoldStats, ServerSide
+from pool_bench.sizing import Sizing
 from pool_bench.stats import BenchStats, ClientUsage
 
 # A client that uses more of its core, or whose loop is later than this, was part of what it measured.
@@ -49,6 +51,7 @@ class Snapshot:
         client: what the generator cost since its previous snapshot.
         final: no further snapshot follows.
         hold: what happened to held connections, in a run that holds any.
+        checkout: what a pool showed, in a run that puts one under load.
     """
 
     stage: Stage
@@ -61,6 +64,32 @@ class Snapshot:
     client: ClientUsage
     final: bool = False
     hold: HoldStats | None = None
+    checkout: CheckoutStats | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSetting:
+    """What load a pool was put under.
+
+    Attributes:
+        name, scenario: as on the command line.
+        clients: tasks that asked for connections.
+        size: connections the pool might have.
+        reset: `own`, `always` or `never`.
+        query: what each operation ran, None for nothing.
+        hold_s, timeout_s: how long a connection was kept after the query, and the bound on an acquire.
+        round: which repetition this was, from 1.
+    """
+
+    name: str
+    scenario: str
+    clients: int
+    size: int
+    reset: str
+    query: str | None
+    hold_s: float
+    timeout_s: float
+    round: int
 
 
 @dataclass(slots=True)
@@ -81,6 +110,8 @@ class RunResult:
         interrupted: the run was ended before its time.
         hold: what happened to the connections, in a run that holds them; `total` is then their opening.
         server_side: what was seen of the server during the run, None where nobody looked.
+        pool: what load which pool was put under, in a run that does so; `driver` is then the pool's name.
+        checkout: what the pool showed.
     """
 
     label: str
@@ -97,6 +128,8 @@ class RunResult:
     interrupted: bool = False
     hold: HoldStats | None = None
     server_side: ServerSide | None = None
+    pool: PoolSetting | None = None
+    checkout: CheckoutStats | None = None
 
     @property
     def throughput(self) -> float:
@@ -137,6 +170,7 @@ class Session:
         target: the first target; `targets` all of them; no passwords.
         server: product, version and what else the server said, {} where it could not be asked.
         config: the settings in force.
+        sizing: what a sweep of pool sizes allows to be said, in a session that is one.
     """
 
     tool: str
@@ -149,3 +183,4 @@ class Session:
     runs: list[RunResult] = field(default_factory=list)
     finished_at: datetime | None = None
     interrupted: bool = False
+    sizing: Sizing | None = None

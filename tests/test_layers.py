@@ -11,7 +11,18 @@ PACKAGE = ROOT / "pool_bench"
 
 # From the bottom; what stands in one row may not import each other, but for the plain data.
 LAYERS = (
-    ("errors", "units", "histogram", "stats", "targets", "targets_surreal", "runs", "holds"),
+    (
+        "errors",
+        "units",
+        "histogram",
+        "stats",
+        "targets",
+        "targets_surreal",
+        "runs",
+        "holds",
+        "checkouts",
+        "sizing",
+    ),
     ("pgwire",),
     ("drivers",),
     ("pool",),

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     import asyncpg
 
 
-class _Options(TypedDict):
+class AsyncpgOptions(TypedDict):
+    """What `asyncpg.connect` is told of a target; holds the password."""
+
     host: list[str]
     port: list[int]
     user: str
@@ -29,6 +31,9 @@ class _Options(TypedDict):
     ssl: ssl.SSLContext | str
     direct_tls: bool
     server_settings: dict[str, str]
+
+
+class _Options(AsyncpgOptions):
     timeout: None
 
 
@@ -161,18 +166,7 @@ class AsyncpgDriver:
         # Now, or the first connection would pay for it.
         import asyncpg  # noqa: F401
 
-        startup = target.startup_parameters()
-        self._options = _Options(
-            host=[host.address or host.name for host in target.hosts],
-            port=[host.port for host in target.hosts],
-            user=target.user,
-            password=target.password_for(target.hosts[0]),
-            database=target.dbname,
-            ssl=_ssl(target),
-            direct_tls=target.sslnegotiation == "direct",
-            server_settings={k: v for k, v in startup.items() if k not in ("user", "database")},
-            timeout=None,
-        )
+        self._options = _Options(**asyncpg_options(target), timeout=None)
 
     async def connect(self) -> AsyncpgConnection:
         """Open one connection.
@@ -186,6 +180,25 @@ class AsyncpgDriver:
             return AsyncpgConnection(await asyncpg.connect(**self._options))
         except Exception as error:
             raise connect_error(error, Phase.CONNECT) from error
+
+
+def asyncpg_options(target: Target) -> AsyncpgOptions:
+    """Everything `asyncpg.connect` must be told to connect to `target`; holds the password.
+
+    Raises:
+        UsageError: a certificate file is unusable.
+    """
+    startup = target.startup_parameters()
+    return AsyncpgOptions(
+        host=[host.address or host.name for host in target.hosts],
+        port=[host.port for host in target.hosts],
+        user=target.user,
+        password=target.password_for(target.hosts[0]),
+        database=target.dbname,
+        ssl=_ssl(target),
+        direct_tls=target.sslnegotiation == "direct",
+        server_settings={k: v for k, v in startup.items() if k not in ("user", "database")},
+    )
 
 
 def _ssl(target: Target) -> ssl.SSLContext | str:

@@ -15,13 +15,19 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
-from typing import Final
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Final
 
-from pool_bench.errors import PoolBenchError, UsageError
+from pool_bench.checkouts import CheckoutStats
+from pool_bench.errors import ConnectError, PoolBenchError, UsageError
 from pool_bench.holds import HoldStats
+from pool_bench.load.pool_spec import PoolSpec
 from pool_bench.load.spec import ConnectSpec, HoldSpec
-from pool_bench.runs import RunResult, Snapshot, Stage
+from pool_bench.runs import PoolSetting, RunResult, Snapshot, Stage
 from pool_bench.stats import BenchStats
+
+if TYPE_CHECKING:
+    from pool_bench.load.pool_run import Notes
 
 # How long the child may take beyond its own bounds before it is taken for dead.
 _PATIENCE_S: Final = 30.0
@@ -50,6 +56,7 @@ class _Hello:
 
 
 _Message = Snapshot | _Failure | _Hello
+AnySpec = ConnectSpec | HoldSpec | PoolSpec
 
 
 class StopSwitch:
@@ -91,18 +98,27 @@ class Run:
         stop: ends it early.
     """
 
-    def __init__(self, spec: ConnectSpec | HoldSpec, label: str, stop: StopSwitch) -> None:
+    def __init__(self, spec: AnySpec, label: str, stop: StopSwitch) -> None:
         self._spec = spec
         self._stop = stop
         self._parts = tuple(BenchStats() for _ in spec.targets)
         self._ending = False
+        self._control: Connection[str, str] | None = None
         self.result = RunResult(
             label=label,
             concurrency=spec.concurrency,
             driver=spec.driver,
             targets=tuple(str(target) for target in spec.targets),
             hold=HoldStats() if isinstance(spec, HoldSpec) else None,
+            pool=_pool_setting(spec) if isinstance(spec, PoolSpec) else None,
+            checkout=CheckoutStats() if isinstance(spec, PoolSpec) else None,
         )
+
+    def note(self, mark: str) -> None:
+        """Tell the generator what happens outside, now; safe from any thread, and when it is gone."""
+        if self._control is not None:
+            with contextlib.suppress(OSError):
+                self._control.send(f"{mark} {perf_counter_ns()}")
 
     def snapshots(self) -> Iterator[Snapshot]:
         """Start the generator and yield its snapshots as they come, each already in `result`.
@@ -123,12 +139,14 @@ class Run:
         process.start()
         child_snapshots.close()
         child_control.close()
+        self._control = control
         complete = False
         try:
             yield from self._receive(snapshots, control)
             complete = True
         finally:
             # Without this pipe the child ends itself; it is waited for only where it had its say.
+            self._control = None
             control.close()
             process.join(_EXIT_S if complete else 0)
             if process.is_alive():
@@ -187,6 +205,9 @@ class Run:
             self._ending = snapshot.stage in (Stage.CLOSE, Stage.DONE)
             result.hold.merge(snapshot.hold)
             result.hold.seal_intervals(keep=_OPEN_INTERVALS)
+        if result.checkout is not None and snapshot.checkout is not None:
+            result.checkout.merge(snapshot.checkout)
+            result.checkout.seal_intervals(keep=_OPEN_INTERVALS)
         result.warmup.merge(snapshot.warmup)
         for part, delta in zip(self._parts, snapshot.targets, strict=True):
             result.total.merge(delta)
@@ -198,14 +219,31 @@ class Run:
         self.result.total.seal_intervals()
         if self.result.hold is not None:
             self.result.hold.seal_intervals()
+        if self.result.checkout is not None:
+            self.result.checkout.seal_intervals()
+
+
+def _pool_setting(spec: PoolSpec) -> PoolSetting:
+    return PoolSetting(
+        name=spec.pool,
+        scenario=spec.scenario,
+        clients=spec.clients,
+        size=spec.size,
+        reset=spec.reset,
+        query=spec.query,
+        hold_s=spec.hold_s,
+        timeout_s=spec.timeout_s,
+        round=spec.round,
+    )
 
 
 def _generator_process(
-    spec: ConnectSpec | HoldSpec, snapshots: "Connection[_Message, _Message]", control: "Connection[str, str]"
+    spec: AnySpec, snapshots: "Connection[_Message, _Message]", control: "Connection[str, str]"
 ) -> None:
     """What runs in the child."""
     from pool_bench.load.generator import forget_pg_environment, generate, loop_factory
     from pool_bench.load.hold_run import generate_hold
+    from pool_bench.load.pool_run import Notes, generate_pool
 
     # A Ctrl-C on the terminal reaches every process in its group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -217,13 +255,17 @@ def _generator_process(
     writer.start()
 
     async def main() -> None:
-        stop = asyncio.Event()
+        stop, notes = asyncio.Event(), Notes()
         loop = asyncio.get_running_loop()
         outbox.put(_Hello(type(loop).__module__.partition(".")[0]))
-        reader = threading.Thread(target=_listen, args=(control, loop, stop), name="control", daemon=True)
+        reader = threading.Thread(
+            target=_listen, args=(control, loop, stop, notes), name="control", daemon=True
+        )
         reader.start()
         if isinstance(spec, HoldSpec):
             await generate_hold(spec, outbox.put, stop)
+        elif isinstance(spec, PoolSpec):
+            await generate_pool(spec, outbox.put, stop, notes)
         else:
             await generate(spec, outbox.put, stop)
 
@@ -232,6 +274,9 @@ def _generator_process(
             runner.run(main())
     except UsageError as error:
         outbox.put(_Failure(str(error), usage=True))
+    except ConnectError as error:
+        # Drivers keep secrets out of these.
+        outbox.put(_Failure(str(error), usage=False))
     except Exception as error:
         # Only the type: a message could quote a connection string.
         outbox.put(_Failure(f"the generator failed: {type(error).__name__} {_where(error)}", usage=False))
@@ -257,16 +302,19 @@ def _write_all(
             return  # the parent is gone; the control pipe ends the run
 
 
-def _listen(control: "Connection[str, str]", loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
-    """Set `stop` when told to; end the process when the parent is gone."""
-    try:
-        control.recv()
-    except (EOFError, OSError):
-        os._exit(1)
-    # The run may have ended by itself in the meantime.
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(stop.set)
-    try:
-        control.recv()
-    except (EOFError, OSError):
-        os._exit(1)
+def _listen(
+    control: "Connection[str, str]", loop: asyncio.AbstractEventLoop, stop: asyncio.Event, notes: "Notes"
+) -> None:
+    """Set `stop` when told to, pass on what is noted; end the process when the parent is gone."""
+    while True:
+        try:
+            told = control.recv()
+        except (EOFError, OSError):
+            os._exit(1)
+        mark, _, at_ns = told.partition(" ")
+        # The run may have ended by itself in the meantime.
+        with contextlib.suppress(RuntimeError):
+            if mark == "stop":
+                loop.call_soon_threadsafe(stop.set)
+            else:
+                loop.call_soon_threadsafe(notes.hear, mark, int(at_ns))

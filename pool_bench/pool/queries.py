@@ -13,14 +13,30 @@ from pool_bench.pool.lease import Lease
 
 _LOGGER: Final = logging.getLogger("pool_bench.pool.queries")
 _LONGEST: Final = 500
-# Quoted and dollar-quoted literals: where passwords are (ALTER ROLE ... PASSWORD '...').
-_LITERAL: Final = re.compile(r"'(?:[^'\\]|''|\\.)*(?:'|\Z)|(\$\w*\$).*?(?:\1|\Z)", re.DOTALL)
+# What must be told apart to find literals, which is where passwords are (ALTER ROLE ... PASSWORD '...').
+# Where the server's settings or nesting decide how far one goes, it is taken to go to the end.
+_TOKEN: Final = re.compile(
+    r"""
+      (?P<comment> --[^\n]* | /\*(?:(?!/\*).)*?\*/ )
+    | (?P<name> "[^"]*" )
+    | '(?:[^'\\]|''|\\[^'])*'(?!')
+    | (?P<tag>\$(?:[^\W\d]\w*)?\$) .*? (?P=tag)
+    | (?:'|"|/\*|\$(?:[^\W\d]\w*)?\$) .* \Z
+    """,
+    re.DOTALL | re.VERBOSE,
+)
 
 
 def shown(sql: str) -> str:
     """A query as it may be logged: in one line, bounded, without its literals."""
-    line = " ".join(_LITERAL.sub("'…'", sql).split())
+    line = " ".join(_TOKEN.sub(_without_literals, sql).split())
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
+
+
+def _without_literals(token: re.Match[str]) -> str:
+    if token["name"] is not None:
+        return token[0]
+    return " " if token["comment"] is not None else "'…'"
 
 
 async def run_query(name: str, config: PoolConfig, lease: Lease[C], sql: str, timeout_s: float) -> object:

@@ -109,9 +109,9 @@ def rate_of(count: int, seconds: float) -> float:
     return count / seconds if seconds > 0 else 0.0
 
 
-def header_line(targets: int = 1) -> str:
+def header_line(targets: int = 1, *, unit: str = "conn/s") -> str:
     """Names of the columns of `snapshot_line`; `conn/s_by_target` only where there are several."""
-    names = [name.rjust(width) for name, width in _COLUMNS]
+    names = [(unit if name == "conn/s" else name).rjust(width) for name, width in _COLUMNS]
     if targets > 1:
         names.append("conn/s_by_target")
     return " ".join([*names, "failures"])
@@ -161,10 +161,11 @@ def plain_ms(milliseconds: float | None) -> str:
 
 
 class LineView:
-    """A `LiveView` that writes one line a second to a stream."""
+    """A `LiveView` that writes one line a second to a stream; `unit` names what is counted a second."""
 
-    def __init__(self, stream: TextIO, *, targets: Sequence[str] = ()) -> None:
+    def __init__(self, stream: TextIO, *, targets: Sequence[str] = (), unit: str = "conn/s") -> None:
         self._stream = stream
+        self._unit = unit
         self._targets = len(targets)
         self._totals = Totals()
         self._header_due = True
@@ -182,7 +183,7 @@ class LineView:
         """Write the line of one snapshot."""
         self._totals.add(snapshot)
         if self._header_due:
-            self._write(header_line(len(snapshot.targets)))
+            self._write(header_line(len(snapshot.targets), unit=self._unit))
             self._header_due = False
         self._write(snapshot_line(snapshot, self._totals))
 

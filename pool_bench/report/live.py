@@ -36,6 +36,7 @@ class TerminalView:
     Args:
         stream: a terminal.
         targets: printable names, in the order of `Snapshot.targets`.
+        unit: what is counted a second.
         clock: seconds that only go forward, for the limit of one drawing a second.
         console: draws on this instead of a new console on `stream`.
     """
@@ -45,11 +46,13 @@ class TerminalView:
         stream: TextIO,
         *,
         targets: Sequence[str] = (),
+        unit: str = "conn/s",
         clock: Callable[[], float] = time.monotonic,
         console: Console | None = None,
     ) -> None:
         self._console = console or Console(file=stream, highlight=False)
         self._targets = [clean(target) for target in targets]
+        self._unit = unit
         self._clock = clock
         self._live: Live | None = None
         self._drawn_at = -float("inf")
@@ -162,7 +165,7 @@ class TerminalView:
 
     def _rate_line(self, second: Second, width: int) -> Text:
         line = text_line(
-            ("rate    ", "dim"), (f"{format_rate(second.rate):>9}", "bold"), (" conn/s  ", "dim")
+            ("rate    ", "dim"), (f"{format_rate(second.rate):>9}", "bold"), (f" {self._unit}  ", "dim")
         )
         line.append(sparkline(list(self._rates), max(width - 28, 0)), style="cyan")
         return line

@@ -21,6 +21,7 @@ from pool_bench.report.loaded_parts import (
     read_failure,
     read_summary,
 )
+from pool_bench.report.pool_loaded import LoadedCheckout, read_checkout
 from pool_bench.stats import Histogram
 
 __all__ = [
@@ -109,6 +110,7 @@ class LoadedRun:
     targets: tuple[LoadedTarget, ...] = ()
     hold: LoadedHold | None = None
     server_side: LoadedServerSide | None = None
+    checkout: LoadedCheckout | None = None
 
     @property
     def attempts(self) -> int:
@@ -230,6 +232,7 @@ def _run(fields: Fields) -> LoadedRun:
         targets=tuple(_target(item) for item in fields.items("targets")) if fields.has("targets") else (),
         hold=read_hold(fields.fields("hold")) if fields.has("hold") else None,
         server_side=read_server_side(fields.fields("server_side")) if fields.has("server_side") else None,
+        checkout=read_checkout(fields) if fields.has("checkout") else None,
     )
 
 

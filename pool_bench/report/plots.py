@@ -87,6 +87,32 @@ def plot_hold(results: Sequence[LoadedResult], *, file_format: Format = "png") -
     return _render(draw, file_format)
 
 
+def plot_pools(results: Sequence[LoadedResult], *, file_format: Format = "png") -> bytes:
+    """Pools under load, side by side.
+
+    Raises:
+        UsageError: some of the runs had no pool.
+    """
+
+    def draw() -> "Sheet":
+        from pool_bench.report.plot_pool import draw_pools
+        from pool_bench.report.plot_pool_size import draw_sizes
+        from pool_bench.report.pool_sizes import SIZE
+
+        sweeps = [
+            result
+            for result in results
+            if any(run.checkout is not None and run.checkout.setting.scenario == SIZE for run in result.runs)
+        ]
+        if sweeps and len(results) > 1:
+            raise UsageError(f"{sweeps[0].source} is a sweep of pool sizes: plot such results one by one")
+        if sweeps:
+            return draw_sizes(sweeps[0])
+        return draw_pools(results)
+
+    return _render(draw, file_format)
+
+
 def plot(results: Sequence[LoadedResult], *, file_format: Format = "png") -> bytes:
     """The picture that fits: of one run, of one sweep, of held connections, or a comparison of several.
 
@@ -98,6 +124,8 @@ def plot(results: Sequence[LoadedResult], *, file_format: Format = "png") -> byt
             raise UsageError(f"{result.source} holds no run to plot")
     if not results:
         raise UsageError("no result file to plot")
+    if any(run.checkout is not None for result in results for run in result.runs):
+        return plot_pools(results, file_format=file_format)
     if any(run.hold is not None for result in results for run in result.runs):
         return plot_hold(results, file_format=file_format)
     if len(results) > 1:

@@ -24,6 +24,7 @@ from pool_bench.report.json_parts import (
     rounded,
 )
 from pool_bench.report.loaded import SCHEMA, LoadedResult, load_result, parse_result
+from pool_bench.report.pool_results import checkout_to_json, setting_to_json, sizing_to_json
 from pool_bench.runs import RunResult, Session
 from pool_bench.stats import BenchStats, Interval, errors_by_name
 
@@ -39,12 +40,12 @@ __all__ = [
     "write_json",
 ]
 
-_VERSIONED: Final = ("pool-bench", "asyncpg", "psycopg", "uvloop", "numpy")
+_VERSIONED: Final = ("pool-bench", "asyncpg", "psycopg", "psycopg-pool", "sqlalchemy", "uvloop", "numpy")
 
 
 def session_to_json(session: Session) -> JsonObject:
     """The result file's content; every number in it is finite."""
-    return {
+    content: JsonObject = {
         "schema": SCHEMA,
         "tool": session.tool,
         "name": session.name,
@@ -61,6 +62,9 @@ def session_to_json(session: Session) -> JsonObject:
         },
         "runs": [_run(run) for run in session.runs],
     }
+    if session.sizing is not None:
+        content["sizing"] = sizing_to_json(session.sizing)
+    return content
 
 
 def from_session(session: Session) -> LoadedResult:
@@ -140,6 +144,9 @@ def _run(run: RunResult) -> JsonObject:
     }
     if run.hold is not None:
         content["hold"] = hold_to_json(run.hold, connections=run.concurrency)
+    if run.pool is not None and run.checkout is not None:
+        content |= setting_to_json(run.pool)
+        content["checkout"] = checkout_to_json(run.checkout)
     if run.server_side is not None:
         content["server_side"] = server_side_to_json(run.server_side)
     if len(run.per_target) > 1:

@@ -45,7 +45,12 @@ class QuietView:
 
 
 def make_view(
-    stream: TextIO, *, stream_is_terminal: bool, quiet: bool = False, targets: Sequence[str] = ()
+    stream: TextIO,
+    *,
+    stream_is_terminal: bool,
+    quiet: bool = False,
+    targets: Sequence[str] = (),
+    unit: str = "conn/s",
 ) -> LiveView:
     """The view that fits `stream`: Rich on a terminal, lines elsewhere, none when `quiet`.
 
@@ -54,6 +59,7 @@ def make_view(
         stream_is_terminal: usually `stream.isatty()`.
         quiet: draw nothing.
         targets: printable names of the targets, in the order of `Snapshot.targets`.
+        unit: what is counted a second.
     """
     if quiet:
         return QuietView()
@@ -61,7 +67,7 @@ def make_view(
         # Rich costs 50 ms of start-up, which only a terminal should pay.
         from pool_bench.report.live import TerminalView
 
-        return TerminalView(stream, targets=targets)
+        return TerminalView(stream, targets=targets, unit=unit)
     from pool_bench.report.lines import LineView
 
-    return LineView(stream, targets=targets)
+    return LineView(stream, targets=targets, unit=unit)

@@ -13,7 +13,7 @@ import importlib.util
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal
@@ -149,18 +149,21 @@ class EmbeddedPostgres(KeptServer):
         """PostgreSQL's data directory."""
         return self.directory / "data"
 
-    def restart(self, mode: StopMode = "fast") -> None:
+    def restart(self, mode: StopMode = "fast", *, stopped: Callable[[], None] | None = None) -> None:
         """Stop and start the server, on the same port and with the same data; `pid` changes.
 
         Args:
             mode: how it is stopped: `smart` waits 10 s for clients to leave before it becomes `fast`; `fast`
                 ends their sessions; `immediate` is a crash.
+            stopped: called in between, when nothing of the old server is left.
 
         Raises:
             ServerStartError: it did not start again; nothing is removed before `stop`.
             RuntimeError: the server is not started.
         """
         self.kept.stop(self._stop_steps(mode))
+        if stopped is not None:
+            stopped()
         self._relaunch_on_same_port()
 
     def _start(self) -> None:

@@ -37,10 +37,15 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return env | dict(extra or {})
 
 
-def run_tool(*arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Outcome:
+def run_tool(
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    command: Sequence[str] = COMMAND,
+) -> Outcome:
     """Run it to its end."""
     done = subprocess.run(
-        [*COMMAND, *arguments],
+        [*command, *arguments],
         capture_output=True,
         text=True,
         env=environment(env),
@@ -55,11 +60,17 @@ def run_tool(*arguments: str, env: Mapping[str, str] | None = None, cwd: Path | 
 class Started:
     """The command under way; its output goes through files, so that nothing blocks."""
 
-    def __init__(self, directory: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
         self._out = (directory / "stdout").open("w+")
         self._err = (directory / "stderr").open("w+")
         self.process = subprocess.Popen(
-            [*COMMAND, *arguments],
+            [*command, *arguments],
             stdout=self._out,
             stderr=self._err,
             stdin=subprocess.DEVNULL,

@@ -1,0 +1,380 @@
+"""pool-bench: which connection pool, which size, and what does it do under pressure?
+
+Options, wiring and exit codes; everything else is below. Heavy imports stay inside the functions that need
+them, so that `--help` answers at once.
+"""
+
+import click
+
+from pool_bench import __version__
+from pool_bench.cli.options import CONTEXT_SETTINGS, Output, name_option, output_options, plot
+from pool_bench.cli.params import Duration, guard, run_cli
+from pool_bench.cli.pool_options import Names, Sizes, timing_options, url_option
+from pool_bench.contenders.base import CONTENDER_NAMES, RESET_MODES, ContenderName, ResetMode
+from pool_bench.load.pool_spec import SCENARIO_NAMES, ScenarioName
+
+TOOL = "pool-bench"
+
+
+@click.group(
+    context_settings=CONTEXT_SETTINGS,
+    epilog="Exit codes: 0 fine, 1 a run had no success, 2 bad usage, 130 left by a second Ctrl-C.",
+)
+@click.version_option(__version__, prog_name=TOOL)
+def cli() -> None:
+    """Put connection pools under load, side by side.
+
+    \b
+    pool-bench run --pool reference,asyncpg --scenario churn,query --clients 1000 --size 20
+    pool-bench run --scenario all --rounds 3 --duration 2s
+    pool-bench size --clients 200 --hold 2ms --sizes 1..64
+    pool-bench check --url postgresql://app@db:6432/app
+    """
+
+
+@cli.command()
+@url_option
+@click.option(
+    "--pool",
+    "-p",
+    "pools",
+    type=Names(CONTENDER_NAMES, left_out=("naive",)),
+    default="reference,asyncpg,psycopg,sqlalchemy",
+    show_default=True,
+    help="The pools, or all; naive is none at all: a connection for each query.",
+)
+@click.option(
+    "--scenario",
+    "-s",
+    "scenarios",
+    type=Names(SCENARIO_NAMES),
+    default="churn,query,burst",
+    show_default=True,
+    help=f"The loads, of {', '.join(SCENARIO_NAMES)}; or all.",
+)
+@click.option(
+    "--clients",
+    "-c",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Tasks that ask for connections. [stress has 1,000 and 10,000, naive as many as --size]",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Connections of each pool, no more and no fewer.",
+)
+@click.option(
+    "--hold",
+    type=Duration(zero=True),
+    default=None,
+    metavar="DURATION",
+    help="How long an operation keeps its connection after the query. [default: 1ms in sustained, else 0]",
+)
+@click.option(
+    "--query", metavar="SQL", help="What each operation runs; churn runs nothing. [default: SELECT 1]"
+)
+@click.option(
+    "--reset",
+    type=click.Choice(RESET_MODES),
+    default="own",
+    show_default=True,
+    help="What happens to a connection that comes back: what each pool does by itself, one round trip "
+    "that resets the session in all of them, or nothing in any.",
+)
+@click.option(
+    "--outage",
+    type=Duration(zero=True),
+    default="1s",
+    show_default=True,
+    help="How long the server stays away in reconnect, beside its stopping and starting.",
+)
+@timing_options("5s", 5)
+@name_option("-n")
+@output_options
+@click.pass_context
+def run(
+    ctx: click.Context,
+    url: str | None,
+    pools: tuple[ContenderName, ...],
+    scenarios: tuple[ScenarioName, ...],
+    clients: int,
+    size: int,
+    hold: float | None,
+    query: str | None,
+    reset: ResetMode,
+    outage: float,
+    timeout: float,
+    duration: float,
+    warmup: float,
+    grace: float,
+    rounds: int,
+    name: str,
+    output: Output,
+) -> None:
+    """Measure pools under the same loads, in turn, each time in a fresh process.
+
+    Every pool gets as many connections, and otherwise keeps its own defaults; the summary says what each
+    does on checkout and on return. Rates are medians over the rounds, with the extremes beside them.
+    """
+
+    def measure() -> int:
+        from pool_bench.cli.title import hide_secrets
+
+        # Before the imports below, which take their time.
+        hide_secrets()
+        from pool_bench.cli.locate import find_targets
+        from pool_bench.cli.pool_run import PoolBenchmark, measure_pools
+        from pool_bench.contenders import check_installed
+        from pool_bench.load.pool_spec import PoolSpec
+
+        for pool in pools:
+            check_installed(pool)
+        place = find_targets(() if url is None else (url,), application_name=TOOL)
+        return measure_pools(
+            PoolBenchmark(
+                tool=TOOL,
+                name=name,
+                place=place,
+                pools=pools,
+                scenarios=scenarios,
+                spec=PoolSpec(
+                    targets=place.targets,
+                    pool=pools[0],
+                    scenario=scenarios[0],
+                    clients=clients,
+                    size=size,
+                    timeout_s=timeout,
+                    reset=reset,
+                    warmup_s=warmup,
+                    duration_s=duration,
+                    grace_s=grace,
+                ),
+                query=query,
+                hold_s=hold,
+                rounds=rounds,
+                outage_s=outage,
+                output=output,
+            )
+        )
+
+    ctx.exit(guard(measure))
+
+
+@cli.command()
+@url_option
+@click.option(
+    "--pool",
+    "-p",
+    type=click.Choice([name for name in CONTENDER_NAMES if name != "naive"]),
+    default="reference",
+    show_default=True,
+    help="The pool whose size it is.",
+)
+@click.option(
+    "--clients",
+    "-c",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    help="Tasks that ask for connections; as many as the largest size at least.",
+)
+@click.option(
+    "--sizes",
+    type=Sizes(),
+    default="1..64",
+    show_default=True,
+    metavar="A..B|A,B,...",
+    help="Sizes to try: from A to B by doubling, or those named; five at least.",
+)
+@click.option(
+    "--hold",
+    type=Duration(zero=True),
+    default="0",
+    show_default=True,
+    help="How long an operation keeps its connection after the query, as your application does.",
+)
+@click.option(
+    "--query", metavar="SQL", default="SELECT 1", show_default=True, help="What each operation runs."
+)
+@click.option(
+    "--reset",
+    type=click.Choice(RESET_MODES),
+    default="own",
+    show_default=True,
+    help="What happens to a connection that comes back: see run.",
+)
+@timing_options("2s", 3)
+@name_option("-n")
+@output_options
+@click.pass_context
+def size(
+    ctx: click.Context,
+    url: str | None,
+    pool: ContenderName,
+    clients: int,
+    sizes: tuple[int, ...],
+    hold: float,
+    query: str,
+    reset: ResetMode,
+    timeout: float,
+    duration: float,
+    warmup: float,
+    grace: float,
+    rounds: int,
+    name: str,
+    output: Output,
+) -> None:
+    """Recommend a pool size for a load: sweep sizes, fit the Universal Scalability Law, find the knee.
+
+    The recommendation is the smallest size with 95% of the best throughput, with the interval that the
+    rounds allow; where they allow none, that is what it says.
+    """
+
+    def measure() -> int:
+        from pool_bench.cli.title import hide_secrets
+
+        # Before the imports below, which take their time.
+        hide_secrets()
+        from pool_bench.cli.locate import find_targets
+        from pool_bench.cli.pool_size import SizeSweep, measure_sizes
+        from pool_bench.contenders import check_installed
+        from pool_bench.load.pool_spec import PoolSpec
+
+        check_installed(pool)
+        place = find_targets(() if url is None else (url,), application_name=TOOL)
+        return measure_sizes(
+            SizeSweep(
+                tool=TOOL,
+                name=name,
+                place=place,
+                spec=PoolSpec(
+                    targets=place.targets,
+                    pool=pool,
+                    scenario="size",
+                    clients=clients,
+                    size=sizes[0],
+                    timeout_s=timeout,
+                    reset=reset,
+                    query=query,
+                    hold_s=hold,
+                    warmup_s=warmup,
+                    duration_s=duration,
+                    grace_s=grace,
+                ),
+                sizes=sizes,
+                rounds=rounds,
+                output=output,
+            )
+        )
+
+    ctx.exit(guard(measure))
+
+
+@cli.command()
+@url_option
+@click.pass_context
+def check(ctx: click.Context, url: str | None) -> None:
+    """Say step by step, in under five seconds, whether a target can be used, and if not, what to do."""
+
+    def connect() -> int:
+        from pool_bench.cli.title import hide_secrets
+
+        hide_secrets()
+        from pool_bench.cli.locate import find_targets
+        from pool_bench.cli.pool_check import check as check_place
+
+        return check_place(find_targets(() if url is None else (url,), application_name=TOOL), tool=TOOL)
+
+    ctx.exit(guard(connect))
+
+
+@cli.command()
+@url_option
+@click.option(
+    "--metrics",
+    metavar="URL",
+    help="An application's Prometheus metrics, http://host:port/metrics, with the pools it registered "
+    "(pool_bench.pool.metrics). Without it: a demonstration, a pool of this tool's own against --url.",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="Size of the demonstration's pool.",
+)
+@click.option(
+    "--clients",
+    "-c",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Clients of the demonstration.",
+)
+@click.option("--interval", type=Duration(), default="1s", show_default=True, help="Time between two looks.")
+@click.option(
+    "--duration",
+    "-d",
+    type=Duration(zero=True),
+    default="0",
+    show_default=True,
+    help="How long to watch; 0 until Ctrl-C.",
+)
+@click.pass_context
+def monitor(
+    ctx: click.Context,
+    url: str | None,
+    metrics: str | None,
+    size: int,
+    clients: int,
+    interval: float,
+    duration: float,
+) -> None:
+    """Show a live pool's statistics: a table on a terminal, elsewhere a line a second.
+
+    A pool lives in its application's process, and can only be watched through what that shows: its
+    Prometheus metrics.
+    """
+    if metrics is not None and url is not None:
+        raise click.UsageError("--metrics and --url exclude each other")
+
+    def watch() -> int:
+        from pool_bench.cli.title import hide_secrets
+
+        hide_secrets()
+        from pool_bench.cli.locate import Place, find_targets
+        from pool_bench.cli.pool_monitor import Monitoring
+        from pool_bench.cli.pool_monitor import monitor as watch_pool
+
+        place = Place((), "--metrics")
+        if metrics is None:
+            place = find_targets(() if url is None else (url,), application_name=TOOL)
+        return watch_pool(
+            Monitoring(
+                tool=TOOL,
+                metrics=metrics,
+                place=place,
+                size=size,
+                clients=clients,
+                interval_s=interval,
+                duration_s=duration,
+            )
+        )
+
+    ctx.exit(guard(watch))
+
+
+cli.add_command(plot)
+
+
+def main() -> None:
+    """The console script."""
+    run_cli(cli, TOOL)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Option types and options that the commands of `pool-bench` share."""
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import click
+
+from pool_bench.cli.params import Duration
+
+_Name = TypeVar("_Name", bound=str)
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+
+class Names(click.ParamType[tuple[_Name, ...]], Generic[_Name]):
+    """Names of a list, separated by commas, each once, in the user's order.
+
+    Args:
+        known: the names there are.
+        left_out: what `all` does not mean.
+    """
+
+    name = "name,..."
+
+    def __init__(self, known: tuple[_Name, ...], *, left_out: tuple[_Name, ...] = ()) -> None:
+        self._known = known
+        self._left_out = left_out
+
+    def convert(
+        self, value: str | tuple[_Name, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[_Name, ...]:
+        """Read the text."""
+        if not isinstance(value, str):
+            return value
+        found: list[_Name] = []
+        for word in (part.strip().lower() for part in value.split(",")):
+            if word == "all":
+                found += [name for name in self._known if name not in self._left_out]
+                continue
+            name = next((name for name in self._known if name == word), None)
+            if name is None:
+                self.fail(f"{word!r} is none of {', '.join(self._known)}", param, ctx)
+            found.append(name)
+        return tuple(dict.fromkeys(found))
+
+
+class Sizes(click.ParamType[tuple[int, ...]]):
+    """Pool sizes, written `1..64` (doubling, both ends included) or `4,8,12`."""
+
+    name = "sizes"
+
+    def convert(
+        self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """Read the text."""
+        if not isinstance(value, str):
+            return value
+        low, dots, high = value.partition("..")
+        words = [low, high] if dots else value.split(",")
+        if not all(word.strip().isascii() and word.strip().isdigit() for word in words):
+            self.fail(f"{value!r} are not sizes (write 1..64 or 4,8,12)", param, ctx)
+        numbers = [int(word) for word in words]
+        if min(numbers) < 1:
+            self.fail("a pool has at least one connection", param, ctx)
+        if not dots:
+            return tuple(sorted(set(numbers)))
+        size, last = numbers
+        if size > last:
+            self.fail(f"{size} is above {last}", param, ctx)
+        sizes = []
+        while size < last:
+            sizes.append(size)
+            size *= 2
+        return (*sizes, last)
+
+
+def url_option(command: _Command) -> _Command:
+    """`--url`, once."""
+    return click.option(
+        "--url",
+        "-u",
+        metavar="URL",
+        help="PostgreSQL URL, postgresql://user@host:port/database?sslmode=... Without it: DATABASE_URL, "
+        "else PGHOST, PGHOSTADDR or PGPORT, else an embedded PostgreSQL is started, used and removed.",
+    )(command)
+
+
+def timing_options(duration: str, rounds: int) -> Callable[[_Command], _Command]:
+    """`--duration`, `--warmup`, `--grace`, `--rounds` and `--timeout` with these defaults."""
+    options: tuple[Callable[[Any], Any], ...] = (
+        click.option(
+            "--timeout",
+            type=Duration(),
+            default="5s",
+            show_default=True,
+            help="Bound on one acquire; callers that wait longer fail.",
+        ),
+        click.option(
+            "--duration",
+            "-d",
+            type=Duration(),
+            default=duration,
+            show_default=True,
+            help="How long to measure in each run.",
+        ),
+        click.option(
+            "--warmup",
+            type=Duration(zero=True),
+            default="1s",
+            show_default=True,
+            help="Operations begun in this time before measuring do not count.",
+        ),
+        click.option(
+            "--grace",
+            type=Duration(zero=True),
+            default="5s",
+            show_default=True,
+            help="How long operations under way at the end may take to finish; what is left is `unfinished`.",
+        ),
+        click.option(
+            "--rounds",
+            type=click.IntRange(min=1),
+            default=rounds,
+            show_default=True,
+            help="How often to measure each; more show what is noise.",
+        ),
+    )
+
+    def add(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add

@@ -1,0 +1,326 @@
+"""`pool-bench run` from settings to exit code: contests, rounds, runs, summaries, files."""
+
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Final
+
+from pool_bench.cli.limits import raise_file_limit
+from pool_bench.cli.locate import Place, ask, serve, targets_of
+from pool_bench.cli.options import Output
+from pool_bench.cli.params import EXIT_FAILED, EXIT_LEFT
+from pool_bench.cli.signals import LeaveNow, stop_on_signals
+from pool_bench.cli.work import Work, tell
+from pool_bench.contenders.base import ContenderName
+from pool_bench.errors import PoolBenchError, UsageError
+from pool_bench.load.pool_spec import MEANINGS, STRESS_CLIENTS, PoolSpec, ScenarioName
+from pool_bench.load.runner import Run, StopSwitch
+from pool_bench.report import results
+from pool_bench.report.pool_groups import contests
+from pool_bench.report.pool_summary import contest_summary, manners_summary
+from pool_bench.report.text import colour_wanted
+from pool_bench.report.views import make_view
+from pool_bench.runs import Session, Snapshot, Stage
+from pool_bench.servers.postgres import EmbeddedPostgres
+from pool_bench.targets import redact
+from pool_bench.units import format_duration
+
+UNIT: Final = "op/s"
+# A warm-up, a grace period and a process take this long beside their measuring.
+_OVERHEAD_S: Final = 1.0
+# What share of a run passes before its server is restarted.
+_RESTART_AT: Final = 1 / 3
+_DEFAULT_QUERY: Final = "SELECT 1"
+_DEFAULT_HOLD_S: Final = 0.001
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolBenchmark:
+    """What to measure.
+
+    Attributes:
+        tool, name: as in the result file.
+        place: where the target comes from.
+        pools, scenarios: what to measure, in that order.
+        spec: the settings of every run; what differs between runs is filled in.
+        query: SQL of each operation, None for each scenario's own.
+        hold_s: how long connections are kept, None for each scenario's own.
+        rounds: how often each is measured.
+        outage_s: how long a restarted server stays away.
+        output: where results go.
+    """
+
+    tool: str
+    name: str
+    place: Place
+    pools: tuple[ContenderName, ...]
+    scenarios: tuple[ScenarioName, ...]
+    spec: PoolSpec
+    query: str | None
+    hold_s: float | None
+    rounds: int
+    outage_s: float
+    output: Output
+
+
+@dataclass(frozen=True, slots=True)
+class Bout:
+    """One load, and the pools that are put under it."""
+
+    spec: PoolSpec
+    pools: tuple[ContenderName, ...]
+
+    def order(self, round_: int) -> tuple[ContenderName, ...]:
+        """The pools' turns in a round (from 1): each begins once, and none always follows the same one."""
+        turn = (round_ - 1) % len(self.pools)
+        turned = (*self.pools[turn:], *self.pools[:turn])
+        return turned if (round_ - 1) // len(self.pools) % 2 == 0 else turned[::-1]
+
+
+def bouts(benchmark: PoolBenchmark) -> list[Bout]:
+    """Every load that is to be measured."""
+    found = []
+    for scenario in benchmark.scenarios:
+        spec = replace(
+            benchmark.spec,
+            scenario=scenario,
+            query=_query(benchmark, scenario),
+            hold_s=_hold_s(benchmark, scenario),
+        )
+        pools = benchmark.pools
+        if scenario == "naive":
+            # As many as there are connections: without a pool every client has one of its own.
+            spec = replace(spec, clients=min(spec.clients, spec.size))
+            pools = ("naive", *(pool for pool in pools if pool != "naive"))
+        levels = STRESS_CLIENTS if scenario == "stress" else (spec.clients,)
+        found += [Bout(replace(spec, clients=clients), pools) for clients in levels]
+    return found
+
+
+def _query(benchmark: PoolBenchmark, scenario: ScenarioName) -> str | None:
+    return None if scenario == "churn" else benchmark.query or _DEFAULT_QUERY
+
+
+def _hold_s(benchmark: PoolBenchmark, scenario: ScenarioName) -> float:
+    if benchmark.hold_s is not None:
+        return benchmark.hold_s
+    return _DEFAULT_HOLD_S if scenario == "sustained" else 0.0
+
+
+def measure_pools(benchmark: PoolBenchmark) -> int:
+    """Measure every pool under every load, show it, and write the files.
+
+    Returns:
+        The exit code: 0, 1 where a run had no success, 130 where the user left.
+
+    Raises:
+        UsageError: a setting turned out to be impossible.
+        ServerStartError: the embedded server does not start.
+        GeneratorError: a generator process failed; what was measured before is saved.
+    """
+    output = benchmark.output
+    output.check()
+    everything = bouts(benchmark)
+    if "reconnect" in benchmark.scenarios and not benchmark.place.is_embedded:
+        raise UsageError(
+            f"--scenario reconnect restarts the server, and this tool may not restart the one that "
+            f"{benchmark.place.origin} names: leave it out, or let the tool start its own"
+        )
+    raise_file_limit(_connections(everything), option="--size")
+    text = output.text
+    try:
+        with ExitStack() as stack:
+            stop = stack.enter_context(stop_on_signals(tell))
+            server = stack.enter_context(serve(benchmark.place, connections=_connections(everything)))
+            targets = targets_of(benchmark.place, server, tool=benchmark.tool)
+            spec = replace(benchmark.spec, targets=targets)
+            session = _session(benchmark, spec)
+            session.server = ask(targets[0], stop, timeout_s=spec.timeout_s, embedded=server is not None)
+            if not session.server and not stop.requested:
+                tell("error: there is no use in pools to a server that does not answer")
+                return EXIT_FAILED
+            view = make_view(
+                text,
+                stream_is_terminal=text.isatty(),
+                quiet=output.quiet,
+                targets=[str(targets[0])],
+                unit=UNIT,
+            )
+            stack.callback(view.close)
+            levels = tuple(sorted({bout.spec.clients for bout in everything}))
+            work = Work(output, stop, view, text, session, levels)
+            everything = [replace(bout, spec=replace(bout.spec, targets=targets)) for bout in everything]
+            try:
+                _measure_all(work, benchmark, everything, server)
+            except PoolBenchError:
+                work.save()
+                raise
+            work.save()
+            return work.exit_code
+    except LeaveNow:
+        tell("left without a summary")
+        return EXIT_LEFT
+
+
+def _connections(everything: Sequence[Bout]) -> int:
+    return max(bout.spec.size for bout in everything)
+
+
+def _session(benchmark: PoolBenchmark, spec: PoolSpec) -> Session:
+    return Session(
+        tool=benchmark.tool,
+        name=benchmark.name,
+        started_at=datetime.now(UTC),
+        argv=tuple(redact(word) for word in sys.argv),
+        targets=tuple(str(target) for target in spec.targets),
+        config={
+            "target_from": benchmark.place.origin,
+            "pools": list(benchmark.pools),
+            "scenarios": list(benchmark.scenarios),
+            "clients": spec.clients,
+            "size": spec.size,
+            "rounds": benchmark.rounds,
+            "reset": spec.reset,
+            "outage_s": benchmark.outage_s,
+            "query": benchmark.query,
+            "hold_s": benchmark.hold_s,
+            "timeout_s": spec.timeout_s,
+            "duration_s": spec.duration_s,
+            "warmup_s": spec.warmup_s,
+            "grace_s": spec.grace_s,
+        },
+    )
+
+
+def _measure_all(
+    work: Work, benchmark: PoolBenchmark, everything: Sequence[Bout], server: EmbeddedPostgres | None
+) -> None:
+    total = sum(len(bout.pools) for bout in everything) * benchmark.rounds
+    each_s = benchmark.spec.duration_s + benchmark.spec.warmup_s + _OVERHEAD_S
+    if total > 1:
+        tell(f"{total} runs, about {format_duration(total * each_s)}")
+    number = 0
+    for bout in everything:
+        begun = len(work.session.runs)
+        for round_ in range(1, benchmark.rounds + 1):
+            for pool in bout.order(round_):
+                number += 1
+                if work.stop.requested:
+                    break
+                spec = replace(bout.spec, pool=pool, round=round_)
+                restart = None if server is None else Outage(server, benchmark.outage_s)
+                follow_pool(work, spec, number=number, total=total, rounds=benchmark.rounds, outage=restart)
+                keep_so_far(work)
+        print_contests(work, begun)
+        if work.stop.requested:
+            break
+    print_manners(work)
+
+
+def follow_pool(
+    work: Work,
+    spec: PoolSpec,
+    *,
+    number: int,
+    total: int,
+    rounds: int,
+    outage: "Outage | None" = None,
+) -> None:
+    """Measure one run, number `number` of `total`, and restart the server in it where the scenario says so.
+
+    Raises:
+        GeneratorError: the generator failed; what it had measured until then is kept.
+        UsageError: the run could not begin.
+        ServerStartError: the server did not come back.
+    """
+    load = f"{spec.scenario} {spec.clients:,}" if spec.scenario == "stress" else spec.scenario
+    repeat = f", round {spec.round} of {rounds}" if rounds > 1 else ""
+    run = Run(spec, f"{load} · {spec.pool}{repeat}", work.stop)
+    work.view.begin_run(run.result.label, number, total, spec.duration_s, spec.warmup_s)
+    if spec.scenario != "reconnect" or outage is None:
+        work.follow(run)
+        return
+    restart = _Restart(outage, run, work.stop)
+
+    def saw(snapshot: Snapshot) -> None:
+        if snapshot.stage is Stage.MEASURE and snapshot.elapsed_s >= spec.duration_s * _RESTART_AT:
+            restart.begin()
+
+    try:
+        work.follow(run, saw)
+    finally:
+        restart.join()
+
+
+def keep_so_far(work: Work) -> None:
+    """Write the result after every run: a later one that fails must not lose the earlier ones."""
+    try:
+        work.write_result()
+    except UsageError as error:
+        tell(f"going on, although the result so far cannot be kept: {error}")
+
+
+def print_contests(work: Work, begun: int) -> None:
+    """Sum up the runs from the one numbered `begun` (from 0) on."""
+    measured = replace(work.session, runs=work.session.runs[begun:])
+    for contest in contests(results.from_session(measured).runs):
+        meaning = MEANINGS[contest.scenario]  # type: ignore[index]
+        work.print(contest_summary(contest, meaning, colour=colour_wanted(work.text)))
+
+
+def print_manners(work: Work) -> None:
+    """Say what each pool does, and how to read the figures."""
+    measured = contests(results.from_session(work.session).runs)
+    if measured:
+        work.print(manners_summary(measured, colour=colour_wanted(work.text)))
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """A server that may be restarted, and how long it then stays away, seconds."""
+
+    server: EmbeddedPostgres
+    seconds: float
+
+
+class _Restart:
+    """Restarts a server beside the run, so that its lines go on, and tells the generator of it."""
+
+    def __init__(self, outage: Outage, run: Run, stop: StopSwitch) -> None:
+        self._outage = outage
+        self._run = run
+        self._stop = stop
+        self._thread: threading.Thread | None = None
+        self._error: PoolBenchError | None = None
+
+    def begin(self) -> None:
+        """Stop and start the server, now; again is nothing."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._restart, name="restart")
+            self._thread.start()
+
+    def _restart(self) -> None:
+        try:
+            self._run.note("stopping")
+            self._outage.server.restart(stopped=self._stay_away)
+            self._run.note("up")
+        except PoolBenchError as error:
+            self._error = error
+
+    def _stay_away(self) -> None:
+        self._run.note("down")
+        self._stop.sleep(self._outage.seconds)
+
+    def join(self) -> None:
+        """Wait until the server is back.
+
+        Raises:
+            ServerStartError: it did not come back.
+        """
+        if self._thread is not None:
+            self._thread.join()
+        if self._error is not None:
+            raise self._error

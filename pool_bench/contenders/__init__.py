@@ -1,0 +1,74 @@
+"""The pools that are put under load, behind one protocol; each needs only its own package."""
+
+from importlib.util import find_spec
+from typing import Final, cast
+
+from pool_bench.contenders.base import (
+    CONTENDER_NAMES,
+    RESET_MODES,
+    Contender,
+    ContenderConfig,
+    ContenderName,
+    ResetMode,
+)
+from pool_bench.errors import UsageError
+
+__all__ = [
+    "CONTENDER_NAMES",
+    "RESET_MODES",
+    "Contender",
+    "ContenderConfig",
+    "ContenderName",
+    "ResetMode",
+    "check_installed",
+    "make",
+]
+
+_NEEDS: Final[dict[ContenderName, tuple[str, ...]]] = {
+    "psycopg": ("psycopg_pool",),
+    "sqlalchemy": ("sqlalchemy", "greenlet"),
+}
+
+
+def check_installed(name: ContenderName) -> None:
+    """Make sure that the contender's package is there, without importing it.
+
+    Raises:
+        UsageError: it is not; says how to install it.
+    """
+    for module in _NEEDS.get(name, ()):
+        if find_spec(module) is None:
+            raise UsageError(
+                f"--pool: {name} needs {module.replace('_', '-')}; install pool-bench[contenders]"
+            )
+
+
+def make(name: ContenderName, config: ContenderConfig) -> Contender[object]:
+    """The contender of that name, not yet open.
+
+    Raises:
+        UsageError: its package is not installed, or a certificate file is unusable.
+    """
+    check_installed(name)
+    # What one leases is nobody's business but its own: load only hands it back.
+    match name:
+        case "reference":
+            from pool_bench.contenders.reference import ReferenceContender
+
+            return cast("Contender[object]", ReferenceContender(config))
+        case "asyncpg":
+            from pool_bench.contenders.asyncpg import AsyncpgContender
+
+            return cast("Contender[object]", AsyncpgContender(config))
+        case "psycopg":
+            from pool_bench.contenders.psycopg import PsycopgContender
+
+            return cast("Contender[object]", PsycopgContender(config))
+        case "sqlalchemy":
+            from pool_bench.contenders.sqlalchemy import SqlalchemyContender
+
+            return cast("Contender[object]", SqlalchemyContender(config))
+        case "naive":
+            from pool_bench.contenders.naive import NaiveContender
+
+            return cast("Contender[object]", NaiveContender(config))

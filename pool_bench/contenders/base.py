@@ -1,0 +1,123 @@
+"""The one seam through which load reaches a pool, and what all contenders are told alike.
+
+A contender leases by an asynchronous context manager, as its users do, with nothing of ours in between:
+a layer of ours would be measured as if it were the pool. Errors therefore leave it as they are, and
+`as_error` says afterwards what they were.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol, TypeVar
+
+from pool_bench.errors import ConnectError, Phase
+from pool_bench.targets import Target
+
+ContenderName = Literal["reference", "asyncpg", "psycopg", "sqlalchemy", "naive"]
+CONTENDER_NAMES: Final[tuple[ContenderName, ...]] = (
+    "reference",
+    "asyncpg",
+    "psycopg",
+    "sqlalchemy",
+    "naive",
+)
+
+ResetMode = Literal["own", "always", "never"]
+RESET_MODES: Final[tuple[ResetMode, ...]] = ("own", "always", "never")
+
+L = TypeVar("L")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContenderConfig:
+    """What all contenders are told alike; everything else is each pool's own default.
+
+    Attributes:
+        target: where connections go.
+        size: connections to keep, no more and no fewer.
+        timeout_s: bound on one acquire, seconds.
+        reset: what happens to a connection on its return: `own` is what the pool does by itself,
+            `always` one round trip that resets the session, `never` none.
+    """
+
+    target: Target
+    size: int
+    timeout_s: float = 5.0
+    reset: ResetMode = "own"
+
+
+class Contender(Protocol[L]):
+    """A pool under load; `L` is what it leases.
+
+    Attributes:
+        opens: the connections it opened.
+    """
+
+    opens: "Opens"
+
+    @property
+    def name(self) -> ContenderName:
+        """The name on the command line and in results."""
+
+    @property
+    def version(self) -> str:
+        """Of the package it is from."""
+
+    @property
+    def manner(self) -> str:
+        """What it does on checkout and on return, beyond moving a connection, in words."""
+
+    @property
+    def size(self) -> int:
+        """Connections it holds now."""
+
+    async def open(self) -> None:
+        """Open the pool with all its connections.
+
+        Raises:
+            Exception: it does not open; `as_error` knows why.
+        """
+
+    def lease(self) -> AbstractAsyncContextManager[L]:
+        """Acquire on entry, return on exit; raises what the pool raises."""
+
+    async def execute(self, leased: L, sql: str) -> None:
+        """Run one query in autocommit, and take its rows in."""
+
+    async def close(self) -> None:
+        """Close the pool and its connections, politely; the caller bounds the time."""
+
+    def as_error(self, error: Exception, phase: Phase) -> ConnectError:
+        """What `error`, raised by the above during `phase`, was."""
+
+
+class Opens:
+    """Counts connections being opened, in the same way for all contenders.
+
+    Attributes:
+        opened, failed: attempts that ended so.
+        opening: attempts under way; `opening_peak` the most at once.
+    """
+
+    __slots__ = ("failed", "opened", "opening", "opening_peak")
+
+    def __init__(self) -> None:
+        self.opened = 0
+        self.failed = 0
+        self.opening = 0
+        self.opening_peak = 0
+
+    @asynccontextmanager
+    async def count(self) -> AsyncIterator[None]:
+        """Count what happens inside as one attempt."""
+        self.opening += 1
+        self.opening_peak = max(self.opening_peak, self.opening)
+        try:
+            yield
+        except BaseException:
+            self.failed += 1
+            raise
+        else:
+            self.opened += 1
+        finally:
+            self.opening -= 1

@@ -1,0 +1,239 @@
+"""The generator of runs that put a pool under load: opens it, warms it up, measures, closes it.
+
+Like `load/generator.py` it runs in a process of its own and sends mergeable snapshots. The timeline is
+finer than the snapshots, since a spike or a restart is over in seconds.
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import time
+from collections.abc import Callable
+from time import perf_counter_ns
+from typing import Final
+
+import numpy as np
+
+from pool_bench.checkouts import CheckoutInterval, CheckoutStats
+from pool_bench.contenders import ContenderConfig, make
+from pool_bench.errors import ConnectError, FailureKind, Phase
+from pool_bench.load.generator import LagProbe, Send, make_resident_bytes
+from pool_bench.load.pool_load import PoolLoad
+from pool_bench.load.pool_spec import PoolSpec
+from pool_bench.runs import Snapshot, Stage
+from pool_bench.stats import BenchStats, ClientUsage, Interval
+
+# How long a pool may take to open its connections, and to close them, before it is given up.
+_OPEN_S: Final = 30.0
+_CLOSE_S: Final = 10.0
+# Loggers of pools that report what is counted here anyway, and would write it over the live view.
+_TALKATIVE: Final = ("asyncio", "asyncpg", "psycopg", "sqlalchemy", "pool_bench")
+
+
+class Notes:
+    """What the generator is told while it runs: `stopping`, `down` or `up`, and when."""
+
+    def __init__(self) -> None:
+        self.hear: Callable[[str, int], None] = lambda mark, at_ns: None
+
+
+class _PoolGenerator:
+    """One run: the pool, its clients, the clock of the stages, and the snapshots."""
+
+    def __init__(self, spec: PoolSpec, send: Send, stop: asyncio.Event, notes: Notes) -> None:
+        self._spec = spec
+        self._send = send
+        self._stop = stop
+        self._probe = LagProbe(asyncio.get_running_loop())
+        self._resident_bytes = make_resident_bytes()
+        self._extra = CheckoutStats(base_rss_bytes=self._resident_bytes())
+        config = ContenderConfig(
+            target=spec.targets[0], size=spec.size, timeout_s=spec.timeout_s, reset=spec.reset
+        )
+        self._contender = make(spec.pool, config)
+        self._extra.version = self._contender.version
+        self._extra.manner = self._contender.manner
+        self._load = PoolLoad(spec, self._contender)
+        notes.hear = self._load.note
+        self._stage = Stage.WARMUP
+        self._opened = self._open_failed = 0
+        self._pending = BenchStats()
+        self._usage = ClientUsage()
+        self._began_ns = self._last_ns = self._sent_ns = 0
+        self._last_cpu_s = 0.0
+
+    async def run(self) -> None:
+        """Go through all stages; afterwards nothing of the run is left."""
+        spec, load = self._spec, self._load
+        try:
+            await self._open()
+            self._probe.start()
+            self._reset_clock(perf_counter_ns() + round(spec.warmup_s * 1e9))
+            try:
+                if spec.warmup_s:
+                    await load.start()
+                    await self._pass_time(spec.warmup_s)
+                    self._snapshot()
+                if not self._stop.is_set():
+                    await self._measure()
+            finally:
+                self._stage = Stage.GRACE
+                load.stop()
+                await load.drain(spec.grace_s)
+                self._probe.stop()
+                # While the pool still has its connections.
+                self._collect()
+                self._extra.fairness.merge(load.take_by_client())
+        finally:
+            began_ns = perf_counter_ns()
+            # A pool that cannot close loses its connections with the process.
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(_CLOSE_S):
+                    await self._contender.close()
+            self._extra.close_s = (perf_counter_ns() - began_ns) / 1e9
+        self._snapshot(final=True)
+
+    async def _open(self) -> None:
+        began_ns = perf_counter_ns()
+        try:
+            async with asyncio.timeout(_OPEN_S) as limit:
+                await self._contender.open()
+        except Exception as error:
+            cause = self._contender.as_error(error, Phase.CONNECT)
+            if limit.expired():
+                cause = ConnectError(FailureKind.TIMEOUT, Phase.CONNECT, f"not open after {_OPEN_S:g} s")
+            what = (
+                f"the pool {self._spec.pool} did not open its {self._spec.size} connections: {cause.message}"
+            )
+            raise ConnectError(cause.kind, cause.phase, what, sqlstate=cause.sqlstate) from error
+        self._extra.open_s = (perf_counter_ns() - began_ns) / 1e9
+
+    async def _measure(self) -> None:
+        spec, load = self._spec, self._load
+        self._stage = Stage.MEASURE
+        self._reset_clock(perf_counter_ns())
+        load.measure()
+        if not spec.warmup_s:
+            await load.start()
+        await self._pass_time(spec.duration_s)
+        # A restart is not over with the time, but when all are back, or cannot be expected any more.
+        deadline = time.monotonic() + spec.grace_s
+        while load.recovering and time.monotonic() < deadline and not self._stop.is_set():
+            await self._pass_time(spec.interval_s)
+        self._snapshot()
+
+    def _reset_clock(self, began_ns: int) -> None:
+        self._began_ns = began_ns
+        self._last_ns = self._sent_ns = perf_counter_ns()
+        self._last_cpu_s = time.process_time()
+        self._probe.take()
+
+    async def _pass_time(self, seconds: float) -> None:
+        """Close an interval and send a snapshot whenever one is due, until the time is up or a stop."""
+        loop = asyncio.get_running_loop()
+        spec = self._spec
+        begin = loop.time()
+        step = 1
+        while not self._stop.is_set():
+            due = step * spec.interval_s
+            last = due >= seconds - 1e-9
+            wait_s = begin + min(due, seconds) - loop.time()
+            try:
+                async with asyncio.timeout(max(0.0, wait_s)):
+                    await self._stop.wait()
+            except TimeoutError:
+                pass
+            if last:
+                return
+            self._collect()
+            if perf_counter_ns() - self._sent_ns >= (spec.tick_s - spec.interval_s / 2) * 1e9:
+                self._snapshot(collect=False)
+            step += 1
+
+    def _collect(self) -> None:
+        """Close one interval of the timeline."""
+        now_ns, cpu_s = perf_counter_ns(), time.process_time()
+        seconds = (now_ns - self._last_ns) / 1e9
+        t = round((now_ns - self._began_ns) / 1e9, 3)
+        usage = ClientUsage(cpu_s=cpu_s - self._last_cpu_s, wall_s=seconds, rss_bytes=self._resident_bytes())
+        usage.lag.record(np.array(self._probe.take(), dtype=np.int64))
+        self._last_ns, self._last_cpu_s = now_ns, cpu_s
+        (stats,) = self._load.ledger.take_measured()
+        fairness, waits = self._load.take_arrivals()
+        opens, size = self._contender.opens, self._contender.size
+        opened, self._opened = opens.opened - self._opened, opens.opened
+        failed, self._open_failed = opens.failed - self._open_failed, opens.failed
+        extra = self._extra
+        extra.fairness.merge(fairness)
+        extra.opened += opened
+        extra.open_failed += failed
+        extra.opening_peak = max(extra.opening_peak, opens.opening_peak)
+        extra.size_peak = max(extra.size_peak, size)
+        extra.bursts.merge(self._load.take_bursts())
+        extra.recovery = self._load.take_recovery()
+        if self._stage is Stage.MEASURE or (self._stage is Stage.GRACE and (stats.ok or stats.failed)):
+            stats.intervals.append(
+                Interval(
+                    t=t,
+                    seconds=seconds,
+                    ok=stats.ok,
+                    failed=stats.failed,
+                    in_flight=self._load.in_flight,
+                    lag_ms=usage.lag.max_ns / 1e6,
+                    cpu_s=usage.cpu_s,
+                    latency=stats.latency,
+                )
+            )
+            extra.intervals.append(CheckoutInterval(t, self._load.at_work, size, opened, waits))
+        self._pending.merge(stats)
+        self._usage.merge(usage)
+
+    def _snapshot(self, *, collect: bool = True, final: bool = False) -> None:
+        if collect:
+            self._collect()
+        now_ns = perf_counter_ns()
+        pending, self._pending = self._pending, BenchStats()
+        extra, self._extra = self._extra, CheckoutStats()
+        usage, self._usage = self._usage, ClientUsage()
+        seconds = (now_ns - self._sent_ns) / 1e9
+        self._sent_ns = now_ns
+        self._send(
+            Snapshot(
+                stage=Stage.DONE if final else self._stage,
+                elapsed_s=(now_ns - self._began_ns) / 1e9,
+                seconds=seconds,
+                targets=(pending,),
+                warmup=self._load.ledger.take_warmup(),
+                in_flight=self._load.in_flight,
+                backing_off=self._load.resting,
+                client=usage,
+                final=final,
+                checkout=extra,
+            )
+        )
+
+
+async def generate_pool(spec: PoolSpec, send: Send, stop: asyncio.Event, notes: Notes | None = None) -> None:
+    """Run `spec` and send its snapshots, the last one with `final` set.
+
+    Args:
+        spec: what to do.
+        send: called in the event loop; must not block.
+        stop: set it to end the run early, with its grace period.
+        notes: how to tell of a restart.
+
+    Raises:
+        UsageError: the run could not even begin.
+        ConnectError: the pool could not be opened.
+    """
+    for name in _TALKATIVE:
+        logging.getLogger(name).addHandler(logging.NullHandler())
+    generator = _PoolGenerator(spec, send, stop, notes if notes is not None else Notes())
+    # What exists now lives as long as the process: keep the collector from looking at it again.
+    gc.collect()
+    gc.freeze()
+    try:
+        await generator.run()
+    finally:
+        gc.unfreeze()

@@ -1,0 +1,154 @@
+"""The rounds of one pool under one load, put together.
+
+A rate is the median of the rounds, with the lowest and the highest beside it. Percentiles are read from
+the merged histograms of all rounds; those of single rounds only show how far the rounds lie apart.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from pool_bench.report.loaded import LoadedRun
+from pool_bench.report.pool_loaded import LoadedCheckout
+from pool_bench.stats import Histogram
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """The median of the rounds, and the extremes."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> "Spread | None":
+        """Of those values that there are, None of none."""
+        known = [value for value in values if value is not None]
+        return cls(median(known), min(known), max(known)) if known else None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One pool under one load: its rounds, each with what its run says of the pool."""
+
+    runs: tuple[LoadedRun, ...]
+    checkouts: tuple[LoadedCheckout, ...]
+
+    @property
+    def pool(self) -> str:
+        """The pool's name."""
+        return self.checkouts[0].setting.name
+
+    @property
+    def throughput(self) -> Spread:
+        """Operations a second."""
+        spread = Spread.of(run.throughput for run in self.runs)
+        assert spread is not None  # noqa: S101  # there is a run
+        return spread
+
+    @property
+    def latency(self) -> Histogram:
+        """Of whole operations, all rounds."""
+        return _merged(run.histogram for run in self.runs)
+
+    def phase(self, name: str) -> Histogram:
+        """Of one phase (`checkout`, `query`, `hold`, `return`), all rounds."""
+        return _merged(run.phase_histograms[name] for run in self.runs if name in run.phase_histograms)
+
+    def phase_percentile(self, name: str, percentile: float) -> Spread | None:
+        """How far apart the rounds are in a percentile of a phase, milliseconds."""
+        return Spread.of(
+            run.phase_histograms[name].percentile_ms(percentile)
+            for run in self.runs
+            if name in run.phase_histograms
+        )
+
+    @property
+    def ok(self) -> int:
+        """Operations that succeeded, all rounds."""
+        return sum(run.ok for run in self.runs)
+
+    @property
+    def failed(self) -> int:
+        """Operations that failed, all rounds."""
+        return sum(run.failed for run in self.runs)
+
+    @property
+    def unfinished(self) -> int:
+        """Operations that were given up at the end, all rounds."""
+        return sum(run.unfinished for run in self.runs)
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Failures of all rounds as `kind (phase)`, the most frequent first."""
+        counts: dict[str, int] = {}
+        for run in self.runs:
+            for failure in run.failures:
+                name = f"{failure.kind} during {failure.phase}"
+                counts[name] = counts.get(name, 0) + failure.count
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    def spread(self, figure: Callable[[LoadedRun, LoadedCheckout], float | None]) -> Spread | None:
+        """A figure over the rounds."""
+        return Spread.of(figure(run, one) for run, one in zip(self.runs, self.checkouts, strict=True))
+
+    @property
+    def overtaken_share(self) -> float | None:
+        """Checkouts that were overtaken, of all that were granted."""
+        granted = sum(one.fairness.granted for one in self.checkouts)
+        return sum(one.fairness.overtaken for one in self.checkouts) / granted if granted else None
+
+    @property
+    def bursts(self) -> Histogram:
+        """How long bursts took, all rounds."""
+        return _merged(one.bursts for one in self.checkouts)
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """All pools under one load, in the order in which they were named."""
+
+    scenario: str
+    clients: int
+    groups: tuple[Group, ...]
+
+    @property
+    def label(self) -> str:
+        """The scenario, and how many clients where that is part of it."""
+        return f"{self.scenario} {self.clients:,}" if self.scenario == "stress" else self.scenario
+
+    @property
+    def best(self) -> Group | None:
+        """The one with the highest throughput, None where nothing succeeded."""
+        alive = [group for group in self.groups if group.ok]
+        return max(alive, key=lambda group: group.throughput.median, default=None)
+
+
+def contests(runs: Sequence[LoadedRun]) -> list[Contest]:
+    """Runs of pools sorted into contests; other runs are left out."""
+    loads: dict[tuple[str, int], dict[str, list[tuple[LoadedRun, LoadedCheckout]]]] = {}
+    for run in runs:
+        if run.checkout is not None:
+            setting = run.checkout.setting
+            pools = loads.setdefault((setting.scenario, setting.clients), {})
+            pools.setdefault(setting.name, []).append((run, run.checkout))
+    # The first round goes in the order in which the pools were named.
+    return [
+        Contest(
+            scenario,
+            clients,
+            tuple(
+                Group(tuple(run for run, _ in rounds), tuple(one for _, one in rounds))
+                for rounds in pools.values()
+            ),
+        )
+        for (scenario, clients), pools in loads.items()
+    ]
+
+
+def _merged(histograms: Iterable[Histogram]) -> Histogram:
+    total = Histogram()
+    for histogram in histograms:
+        total.merge(histogram)
+    return total

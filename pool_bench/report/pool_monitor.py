@@ -1,0 +1,198 @@
+"""A live pool's figures as they pass: from its statistics, or from its Prometheus metrics, in the same rows.
+
+Rows of several pools stand below each other. Lines have columns without spaces, as those of runs have.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from pool_bench.errors import PoolBenchError
+from pool_bench.report.text import clean
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_PREFIX: Final = "pool_bench_pool_"
+
+
+class MetricsError(PoolBenchError):
+    """Metrics could not be had, or hold no pool."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolRow:
+    """One pool at one moment; None for what its metrics do not say.
+
+    Attributes:
+        name, state, breaker: as the pool says.
+        size, max_size, idle, in_use, waiters: connections and callers now.
+        utilisation: leased share of `max_size`, 0 to 1.
+        rate: leases a second over the last ten seconds.
+        wait_p50_ms, wait_p95_ms, wait_p99_ms: checkout latency since the pool was opened, milliseconds.
+        acquisitions, timeouts, connect_errors, leaks: counts since then.
+    """
+
+    name: str
+    state: str
+    breaker: str
+    size: float | None
+    max_size: float | None
+    idle: float | None
+    in_use: float | None
+    waiters: float | None
+    utilisation: float | None
+    rate: float | None
+    wait_p50_ms: float | None
+    wait_p95_ms: float | None
+    wait_p99_ms: float | None
+    acquisitions: float | None
+    timeouts: float | None
+    connect_errors: float | None
+    leaks: float | None
+
+
+def rows_of_metrics(text: str) -> list[PoolRow]:
+    """The pools in a Prometheus text exposition, by name.
+
+    Raises:
+        MetricsError: it is no exposition, or holds no pool's metrics.
+    """
+    from prometheus_client.parser import text_string_to_metric_families
+
+    figures: dict[str, dict[str, float]] = {}
+    words: dict[str, dict[str, str]] = {}
+    quantiles: dict[str, dict[str, float]] = {}
+    try:
+        for family in text_string_to_metric_families(text):
+            if not family.name.startswith(_PREFIX):
+                continue
+            name = family.name.removeprefix(_PREFIX)
+            for sample in family.samples:
+                pool = sample.labels.get("pool", "")
+                state = sample.labels.get(family.name)
+                if state is not None:
+                    if sample.value:
+                        words.setdefault(pool, {})[name] = state
+                elif "quantile" in sample.labels:
+                    quantiles.setdefault(pool, {})[sample.labels["quantile"]] = sample.value * 1e3
+                elif not sample.name.endswith("_created") or name.endswith("_created"):
+                    figures.setdefault(pool, {})[name] = sample.value
+    except (ValueError, IndexError, KeyError) as error:
+        raise MetricsError("what the URL gives is no Prometheus metrics") from error
+    if not figures:
+        raise MetricsError(f"the metrics hold no pool: nothing in them begins with {_PREFIX}")
+    return [
+        _row(pool, values, words.get(pool, {}), quantiles.get(pool, {}))
+        for pool, values in sorted(figures.items())
+    ]
+
+
+def _row(
+    pool: str, values: Mapping[str, float], words: Mapping[str, str], quantiles: Mapping[str, float]
+) -> PoolRow:
+    return PoolRow(
+        name=pool,
+        state=words.get("state", "-"),
+        breaker=words.get("breaker", "-"),
+        size=values.get("size"),
+        max_size=values.get("max_size"),
+        idle=values.get("idle"),
+        in_use=values.get("in_use"),
+        waiters=values.get("waiters"),
+        utilisation=values.get("utilisation"),
+        rate=values.get("checkout_rate"),
+        wait_p50_ms=quantiles.get("0.5"),
+        wait_p95_ms=quantiles.get("0.95"),
+        wait_p99_ms=quantiles.get("0.99"),
+        acquisitions=values.get("acquisitions"),
+        timeouts=values.get("timeouts"),
+        connect_errors=values.get("connect_errors"),
+        leaks=values.get("leaks"),
+    )
+
+
+HEADS: Final = (
+    ("pool", 12),
+    ("state", 8),
+    ("size", 7),
+    ("idle", 5),
+    ("in_use", 6),
+    ("waiters", 7),
+    ("use%", 5),
+    ("leases/s", 9),
+    ("p50_ms", 8),
+    ("p99_ms", 8),
+    ("timeouts", 8),
+    ("errors", 6),
+    ("leaks", 5),
+    ("breaker", 9),
+)
+
+
+def cells(row: PoolRow) -> list[str]:
+    """The row's cells, in the order of `HEADS`; `-` for what is not known."""
+    size = "-" if row.size is None else f"{row.size:.0f}"
+    most = "" if row.max_size is None else f"/{row.max_size:.0f}"
+    return [
+        clean(row.name).replace(" ", "_") or "-",
+        clean(row.state) or "-",
+        size + most,
+        _count(row.idle),
+        _count(row.in_use),
+        _count(row.waiters),
+        "-" if row.utilisation is None else f"{row.utilisation * 100:.0f}",
+        _count(row.rate),
+        _ms(row.wait_p50_ms),
+        _ms(row.wait_p99_ms),
+        _count(row.timeouts),
+        _count(row.connect_errors),
+        _count(row.leaks),
+        clean(row.breaker) or "-",
+    ]
+
+
+def _count(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"
+
+
+def _ms(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
+
+
+def header() -> str:
+    """Names of the columns of `line`."""
+    return " ".join(name.rjust(width) for name, width in HEADS)
+
+
+def line(row: PoolRow) -> str:
+    """One row as one line."""
+    return " ".join(cell.rjust(width) for cell, (_, width) in zip(cells(row), HEADS, strict=True))
+
+
+def picture(rows: Sequence[PoolRow], width: int, title: str) -> "Table":
+    """The rows for a terminal of `width` columns; on a narrow one the last columns are left out."""
+    from rich.table import Table
+
+    drawn = [cells(row) for row in rows]
+    widths = [
+        max(len(name), *(len(one[index]) for one in drawn)) if drawn else len(name)
+        for index, (name, _) in enumerate(HEADS)
+    ]
+    fitting, used = 0, 0
+    for needed in widths:
+        used += needed + 1
+        if used > width:
+            break
+        fitting += 1
+    table = Table(
+        box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim", title=title, title_justify="left"
+    )
+    for index, (name, _) in enumerate(HEADS[:fitting]):
+        table.add_column(name, justify="left" if index < 2 else "right", no_wrap=True)
+    for one_row, one in zip(rows, drawn, strict=True):
+        waiting = bool(one_row.waiters)
+        table.add_row(*one[:fitting], style="yellow" if waiting else "")
+    return table

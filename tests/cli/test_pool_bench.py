@@ -1,0 +1,404 @@
+"""pool-bench as its users meet it: commands with output, files and exit codes."""
+
+import asyncio
+import contextlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from wsgiref.simple_server import WSGIServer
+
+import pytest
+from prometheus_client import CollectorRegistry, start_http_server
+
+from pool_bench.drivers.asyncpg import AsyncpgDriver
+from pool_bench.pool import ConnectionPool, PoolConfig
+from pool_bench.pool.metrics import PoolCollector
+from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
+from pool_bench.targets import parse_target
+from tests.cli.tool import Outcome, Started, all_gone, load, only, run_tool
+from tests.fix_servers import StartPostgres
+
+COMMAND = (sys.executable, "-m", "pool_bench")
+SECRET = "s3cr3t-Pa55"
+SHORT = ("--duration", "500ms", "--warmup", "100ms", "--clients", "8", "--size", "3")
+
+
+def tool(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> Outcome:
+    """Run pool-bench to its end."""
+    return run_tool(*arguments, cwd=cwd, env=env, command=COMMAND)
+
+
+def free_port() -> int:
+    """A port on which nothing listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize("command", [(), ("run",), ("size",), ("check",), ("monitor",), ("plot",)])
+def test_help_answers_without_importing_what_only_a_run_needs(command: tuple[str, ...]) -> None:
+    script = (
+        f"import sys; sys.argv = ['pool-bench', *{command!r}, '--help']\n"
+        "import pool_bench.__main__\n"
+        "try: pool_bench.__main__.main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'numpy', 'scipy', 'matplotlib', 'rich', 'asyncio', 'asyncpg', 'psycopg', 'psycopg_pool',\n"
+        "         'sqlalchemy', 'uvloop', 'psutil', 'prometheus_client'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "Usage: pool-bench" in done.stdout
+    assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("run", "--pool", "hikari"), "hikari"),
+        (("run", "--pool", ""), "--pool"),
+        (("run", "--scenario", "storm"), "storm"),
+        (("run", "--clients", "0"), "--clients"),
+        (("run", "--size", "0"), "--size"),
+        (("run", "--size", "100000000"), "--size"),
+        (("run", "--rounds", "0"), "--rounds"),
+        (("run", "--hold", "long"), "--hold"),
+        (("run", "--duration", "0"), "--duration"),
+        (("run", "--timeout", "0"), "--timeout"),
+        (("run", "--reset", "maybe"), "--reset"),
+        (("run", "--scenario", "query,reconnect"), "reconnect"),
+        (("run", "--url", f"postgresql://u:{SECRET}@h/db?sslmode=maybe"), "sslmode"),
+        (("run", "--url", "mysql://h/db"), "mysql://h/db"),
+        (("run", "--plot", "picture.gif"), "--plot"),
+        (("run", "--json", "FILE/result.json"), "--json"),
+        (("run", "--bogus"), "--bogus"),
+        (("size", "--sizes", "1..x"), "--sizes"),
+        (("size", "--sizes", "0..8"), "--sizes"),
+        (("size", "--sizes", "8..2"), "--sizes"),
+        (("size", "--sizes", "1,2,4"), "--sizes"),
+        (("size", "--sizes", "1..64", "--clients", "10"), "--clients"),
+        (("size", "--pool", "naive"), "--pool"),
+        (("monitor", "--metrics", "ftp://h/metrics"), "--metrics"),
+        (("monitor", "--metrics", "http://"), "--metrics"),
+        (("monitor", "--metrics", "http://h/m", "--url", "postgresql://h/db"), "--metrics"),
+        (("check", "--url", "postgresql://h:99999/db"), "port"),
+        (("plot",), "FILE"),
+        (("plot", "missing.json"), "missing.json"),
+        (("plot", "FILE"), "FILE"),
+        (("bogus",), "bogus"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2_and_opens_nothing(
+    tmp_path: Path, arguments: tuple[str, ...], named: str
+) -> None:
+    (tmp_path / "FILE").write_text("not a directory, nor JSON")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"postgresql://127.0.0.1:{listener.getsockname()[1]}/"
+        outcome = tool(*arguments, cwd=tmp_path, env={"DATABASE_URL": url})
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+    assert outcome.code == 2, outcome.stderr
+    assert len(outcome.error_lines) == 1, outcome.stderr
+    assert named in outcome.stderr
+    assert outcome.stderr.startswith("error: ")
+    assert outcome.stdout == ""
+    assert SECRET not in outcome.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["FILE"]
+
+
+def test_pools_are_measured_side_by_side_round_by_round_in_changing_order(
+    tmp_path: Path, embedded: EmbeddedPostgres
+) -> None:
+    pools = ("reference", "asyncpg", "psycopg", "sqlalchemy")
+    arguments = ("run", "--url", embedded.url, "--scenario", "churn,burst", "--rounds", "2", *SHORT)
+    outcome = tool(*arguments, cwd=tmp_path)
+    assert outcome.code == 0, outcome.stderr
+    result = load(only(tmp_path / "results", "*.json"))
+    assert (result["schema"], result["tool"]) == ("pool-bench/1", "pool-bench")
+    runs = result["runs"]
+    assert [(run["scenario"], run["round"]) for run in runs] == [
+        (scenario, round_) for scenario in ("churn", "burst") for round_ in (1, 2) for _ in pools
+    ]
+    orders = [tuple(run["pool"] for run in runs[start : start + 4]) for start in (0, 4)]
+    assert orders[0] == pools
+    assert orders[1] != pools
+    assert sorted(orders[1]) == sorted(pools)
+    for run in runs:
+        assert run["ok"] > 0
+        assert run["failed"] == run["unfinished"] == 0
+        assert (run["clients"], run["size"], run["concurrency"]) == (8, 3, 8)
+        assert run["checkout"]["opened"] == 3
+        assert sum(second["ok"] for second in run["timeline"]) == run["ok"]
+        assert run["phases_ms"]["checkout"]["p99"] is not None
+    assert only(tmp_path / "results", "*.png").read_bytes().startswith(b"\x89PNG")
+    for words in (*pools, "churn", "burst", "round trip", "how to read", "overtaken"):
+        assert words in outcome.stdout
+    assert max(map(len, outcome.stdout.splitlines())) <= 130
+    drawn = tool("plot", *map(str, (tmp_path / "results").glob("*.json")), "-o", "again.svg", cwd=tmp_path)
+    assert drawn.code == 0, drawn.stderr
+    assert (tmp_path / "again.svg").read_text().count("<svg") == 1
+
+
+def test_without_a_pool_there_are_as_many_clients_as_connections(
+    tmp_path: Path, embedded: EmbeddedPostgres
+) -> None:
+    arguments = ("run", "-u", embedded.url, "-s", "naive", "-p", "reference", "--rounds", "1", *SHORT)
+    outcome = tool(*arguments, "--json", "-", "--no-save", "--quiet", cwd=tmp_path)
+    assert outcome.code == 0, outcome.stderr
+    path = tmp_path / "r.json"
+    path.write_text(outcome.stdout)
+    naive, pooled = load(path)["runs"]
+    assert (naive["pool"], pooled["pool"]) == ("naive", "reference")
+    assert naive["clients"] == pooled["clients"] == 3
+    # One to find out whether the target is there; those of the warm-up count too.
+    assert naive["checkout"]["opened"] >= naive["ok"] + 1
+    assert pooled["checkout"]["opened"] == 3
+    assert pooled["throughput"] > naive["throughput"]
+
+
+def test_stress_has_its_own_numbers_of_clients(tmp_path: Path, embedded: EmbeddedPostgres) -> None:
+    arguments = ("run", "-u", embedded.url, "-s", "stress", "-p", "reference", "--rounds", "1", *SHORT)
+    outcome = tool(*arguments, "--json", "r.json", "--no-save", cwd=tmp_path)
+    assert outcome.code == 0, outcome.stderr
+    runs = load(tmp_path / "r.json")["runs"]
+    assert [run["clients"] for run in runs] == [1_000, 10_000]
+    assert [run["size"] for run in runs] == [3, 3]
+    assert "stress 10,000" in outcome.stdout
+
+
+def test_the_embedded_server_is_restarted_in_the_middle_and_everybody_comes_back(tmp_path: Path) -> None:
+    arguments = (
+        "run",
+        "-s",
+        "reconnect",
+        "-p",
+        "reference",
+        "--rounds",
+        "1",
+        "--clients",
+        "8",
+        "--size",
+        "3",
+    )
+    timing = (
+        "--duration",
+        "3s",
+        "--warmup",
+        "100ms",
+        "--outage",
+        "300ms",
+        "--grace",
+        "30s",
+        "--timeout",
+        "30s",
+    )
+    outcome = tool(*arguments, *timing, cwd=tmp_path, env={"TMPDIR": str(tmp_path)})
+    assert outcome.code == 0, outcome.stderr
+    assert "Traceback" not in outcome.stderr
+    (run,) = load(only(tmp_path / "results", "*.json"))["runs"]
+    recovery = run["checkout"]["recovery"]
+    assert recovery["recovered"] == recovery["clients"] == 8
+    assert recovery["up_s"] - recovery["down_s"] >= 0.3
+    assert recovery["stopping_s"] < recovery["down_s"] < recovery["first_s"] <= recovery["all_s"]
+    assert "server away" in outcome.stdout
+    assert "8/8" in outcome.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["results"], "the server's directory is left"
+
+
+def test_the_first_ctrl_c_ends_the_run_sums_up_and_saves(tmp_path: Path) -> None:
+    started = Started(
+        tmp_path, "run", "-p", "reference,asyncpg", "-s", "query", "--duration", "60s", command=COMMAND
+    )
+    started.wait_for(r" measure +\d")
+    family = started.family()
+    assert family
+    started.signal(signal.SIGINT)
+    outcome = started.finish()
+    assert outcome.code == 0, outcome.stderr
+    assert "stopping" in outcome.stderr
+    result = load(only(tmp_path / "results", "*.json"))
+    assert result["interrupted"] is True
+    assert [run["pool"] for run in result["runs"]] == ["reference"]
+    assert result["runs"][0]["ok"] > 0
+    assert "op/s" in outcome.stdout
+    assert all_gone(family)
+
+
+def test_the_second_ctrl_c_leaves_at_once_and_leaves_nothing(tmp_path: Path) -> None:
+    arguments = ("run", "-p", "reference", "--query", "SELECT pg_sleep(30)", "--grace", "60s")
+    started = Started(
+        tmp_path, *arguments, "-s", "query", "--clients", "2", command=COMMAND, env={"TMPDIR": str(tmp_path)}
+    )
+    started.wait_for(r" measure +\d|^run|elapsed")
+    family = started.family()
+    started.signal(signal.SIGINT)
+    started.wait_for("stopping")
+    started.signal(signal.SIGINT)
+    outcome = started.finish()
+    assert outcome.code == 130
+    assert all_gone(family)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["stderr", "stdout"]
+
+
+def test_a_target_that_is_not_there_is_one_error_and_exit_code_1(tmp_path: Path) -> None:
+    url = f"postgresql://u:{SECRET}@127.0.0.1:{free_port()}/db"
+    for arguments in (("run",), ("size", "--sizes", "1..16")):
+        outcome = tool(*arguments, "--url", url, cwd=tmp_path)
+        assert outcome.code == 1, outcome.stderr
+        assert "refused" in outcome.error_lines[0]
+        assert outcome.error_lines[-1].startswith("error: ")
+        assert SECRET not in outcome.stderr + outcome.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_connections_than_the_server_has_are_an_error_in_one_line(
+    tmp_path: Path, start_postgres: StartPostgres
+) -> None:
+    server = start_postgres(PostgresConfig(max_connections=8))
+    arguments = ("run", "-u", server.url, "-p", "asyncpg", "-s", "query", "--size", "30", "--clients", "30")
+    outcome = tool(*arguments, "--rounds", "1", "--duration", "1s", cwd=tmp_path)
+    assert outcome.code == 1
+    assert "did not open its 30 connections" in outcome.error_lines[-1]
+    assert "too many clients" in outcome.error_lines[-1]
+
+
+def test_sizes_are_swept_up_and_down_and_a_law_is_told(tmp_path: Path, embedded: EmbeddedPostgres) -> None:
+    arguments = ("size", "-u", embedded.url, "--sizes", "1..16", "--clients", "32", "--hold", "2ms")
+    timing = ("--duration", "300ms", "--warmup", "100ms", "--rounds", "2")
+    outcome = tool(*arguments, *timing, cwd=tmp_path)
+    assert outcome.code == 0, outcome.stderr
+    result = load(only(tmp_path / "results", "*.json"))
+    assert [run["size"] for run in result["runs"]] == [1, 2, 4, 8, 16, 16, 8, 4, 2, 1]
+    sizing = result["sizing"]
+    assert sizing["statement"]
+    assert sizing["law"]["rate"] > 0
+    low, high = sizing["knee_interval"]
+    assert 1 <= low <= high <= 16
+    assert re.search(r"Recommended: \d+|No recommendation: ", outcome.stdout)
+    assert only(tmp_path / "results", "*.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_check_says_step_by_step_that_all_is_well(tmp_path: Path, embedded: EmbeddedPostgres) -> None:
+    begin = time.monotonic()
+    outcome = tool("check", "--url", embedded.url, cwd=tmp_path)
+    assert outcome.code == 0, outcome.stdout
+    assert re.search(r"^  auth +log in +ok, [\d.]+ ms$", outcome.stdout, re.MULTILINE)
+    assert re.search(r"^fine: \d+ connections", outcome.stdout, re.MULTILINE)
+    assert "PostgreSQL 18" in outcome.stdout
+    assert time.monotonic() - begin < 20
+    assert list(tmp_path.iterdir()) == []
+
+
+@contextlib.contextmanager
+def silent_port() -> Iterator[int]:
+    """A port that accepts and never says anything."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        yield port
+
+
+def test_check_says_what_is_wrong_and_what_to_do(tmp_path: Path, start_postgres: StartPostgres) -> None:
+    server = start_postgres(PostgresConfig(auth="scram-sha-256", password="right"))
+    wrong = f"postgresql://postgres:{SECRET}@127.0.0.1:{server.port}/postgres?sslmode=disable"
+    with silent_port() as silent:
+        for url, step, advice in (
+            (f"postgresql://u@127.0.0.1:{free_port()}/db", "tcp", "listen_addresses"),
+            ("postgresql://u@no-such-host.invalid/db", "resolve", "spelling"),
+            (wrong, "auth", "pg_hba.conf"),
+            (f"postgresql://u@127.0.0.1:{silent}/db", "", "no answer"),
+        ):
+            begin = time.monotonic()
+            outcome = tool("check", "--url", url, cwd=tmp_path)
+            assert outcome.code == 1, outcome.stdout
+            assert re.search(rf"^  {step}.* failed: ", outcome.stdout, re.MULTILINE), outcome.stdout
+            assert advice in outcome.stdout
+            assert "not reached" in outcome.stdout
+            assert SECRET not in outcome.stdout + outcome.stderr
+            # Five seconds of its own, and what starting Python takes on a busy machine.
+            assert time.monotonic() - begin < 5 + 10
+
+
+def test_monitor_without_metrics_shows_a_pool_of_its_own(tmp_path: Path, embedded: EmbeddedPostgres) -> None:
+    arguments = ("monitor", "-u", embedded.url, "--size", "4", "--interval", "300ms", "--duration", "1s")
+    outcome = tool(*arguments, cwd=tmp_path)
+    assert outcome.code == 0, outcome.stderr
+    head, *rows = outcome.stdout.splitlines()
+    assert head.split()[:4] == ["pool", "state", "size", "idle"]
+    assert len(rows) >= 3
+    assert all(len(row.split()) == len(head.split()) for row in rows)
+    assert rows[-1].split()[:2] == ["demo", "running"]
+    assert "demonstration" in outcome.stderr
+
+
+class Application:
+    """A pool with a metrics endpoint, in a thread with an event loop of its own."""
+
+    def __init__(self, server: EmbeddedPostgres) -> None:
+        self._server = server
+        self._ready = threading.Event()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+        self.port = 0
+
+    async def _run(self) -> None:
+        target = parse_target(self._server.url, env={}, default_user="postgres")
+        pool = ConnectionPool(AsyncpgDriver(target), PoolConfig(min_size=2, max_size=5), name="orders")
+        async with pool, pool.acquire():
+            registry = CollectorRegistry()
+            registry.register(PoolCollector([pool]))
+            httpd, thread = start_http_server(0, addr="127.0.0.1", registry=registry)
+            assert isinstance(httpd, WSGIServer)
+            self.port = httpd.server_port
+            self._ready.set()
+            await asyncio.to_thread(self._done.wait, 60)
+            httpd.shutdown()
+            httpd.server_close()
+            thread.join()
+
+    def __enter__(self) -> "Application":
+        self._thread.start()
+        assert self._ready.wait(30)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+
+def test_monitor_reads_an_applications_metrics(tmp_path: Path, embedded: EmbeddedPostgres) -> None:
+    with Application(embedded) as application:
+        url = f"http://127.0.0.1:{application.port}/metrics"
+        outcome = tool("monitor", "--metrics", url, "-d", "400ms", "--interval", "200ms", cwd=tmp_path)
+    assert outcome.code == 0, outcome.stderr
+    head, *rows = outcome.stdout.splitlines()
+    figures = dict(zip(head.split(), rows[-1].split(), strict=True))
+    assert (figures["pool"], figures["state"], figures["size"], figures["in_use"]) == (
+        "orders",
+        "running",
+        "2/5",
+        "1",
+    )
+    assert figures["breaker"] == "off"
+
+
+def test_metrics_that_cannot_be_read_or_hold_no_pool_are_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    outcome = tool("monitor", "--metrics", f"http://u:{SECRET}@127.0.0.1:{free_port()}/m", cwd=tmp_path)
+    assert (outcome.code, len(outcome.error_lines)) == (1, 1), outcome.stderr
+    assert SECRET not in outcome.stderr
+    registry = CollectorRegistry()
+    httpd, thread = start_http_server(0, addr="127.0.0.1", registry=registry)
+    try:
+        outcome = tool("monitor", "--metrics", f"http://127.0.0.1:{httpd.server_port}/", cwd=tmp_path)
+    finally:
+        httpd.shutdown()
+        httpd.server_close()
+        thread.join()
+    assert outcome.code == 1
+    assert "hold no pool" in outcome.stderr
