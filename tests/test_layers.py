@@ -26,6 +26,7 @@ LAYERS = (
     ("pgwire",),
     ("drivers",),
     ("pool",),
+    ("surreal_pool",),
     ("servers", "contenders", "watch"),
     ("load",),
     ("report",),

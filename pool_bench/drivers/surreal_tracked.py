@@ -35,6 +35,7 @@ class Changes:
         sessions: further sessions that are attached.
         live: live queries that run.
         transactions: transactions that are open.
+        cut_off: a request was given up before it was answered, and may still be at work.
     """
 
     sign_in: bool = False
@@ -43,6 +44,20 @@ class Changes:
     sessions: set[UUID] = field(default_factory=set)
     live: set[UUID] = field(default_factory=set)
     transactions: set[UUID] = field(default_factory=set)
+    cut_off: bool = False
+
+    @property
+    def is_any(self) -> bool:
+        """Whether there is any of it."""
+        return bool(
+            self.sign_in
+            or self.place
+            or self.cut_off
+            or self.variables
+            or self.sessions
+            or self.live
+            or self.transactions
+        )
 
     def note(self, message: RequestMessage) -> None:
         """Note what a request may change, before it is sent: it may take effect and its answer get lost."""
@@ -115,6 +130,7 @@ class TrackedWebSocket(AsyncWsSurrealConnection):
         except (asyncio.CancelledError, KeyError) as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
+                self.changes.cut_off = True
                 raise asyncio.CancelledError from None
             if isinstance(error, KeyError) and not self.is_lost:
                 raise
