@@ -12,7 +12,7 @@ import click
 
 from pool_bench import __version__
 from pool_bench.cli.hold_options import active_option, batch_options, check_batches, reconnect_option
-from pool_bench.cli.levels import levels_of
+from pool_bench.cli.levels import concurrency_options, levels_of, measuring_options
 from pool_bench.cli.options import (
     CONTEXT_SETTINGS,
     Output,
@@ -22,12 +22,16 @@ from pool_bench.cli.options import (
     plot,
 )
 from pool_bench.cli.params import Duration, OutputPath, guard, run_cli
+from pool_bench.cli.pool_options import Names, Sizes, timing_options
 from pool_bench.cli.surreal_options import DefaultGroup, server_options
+from pool_bench.contenders.base import RESET_MODES, SURREAL_CONTENDER_NAMES, ContenderName, ResetMode
+from pool_bench.load.pool_spec import ScenarioName
 
 if TYPE_CHECKING:
     from pool_bench.cli.surreal_place import Server
 
 TOOL = "surreal-bench"
+_SCENARIOS: tuple[ScenarioName, ...] = ("query", "burst", "sustained", "churn", "stress")
 
 
 @click.group(
@@ -49,36 +53,8 @@ def cli() -> None:
 
 @cli.command()
 @server_options
-@click.option("--concurrency", "-c", type=click.IntRange(min=1), metavar="N", help="Workers. [default: 10]")
-@click.option(
-    "--concurrency-min",
-    type=click.IntRange(min=1),
-    metavar="A",
-    help="Sweep: begin with A workers and double up to --concurrency-max.",
-)
-@click.option("--concurrency-max", type=click.IntRange(min=1), metavar="B", help="Sweep: end with B workers.")
-@click.option(
-    "--duration",
-    "-d",
-    type=Duration(zero=True),
-    default="10s",
-    show_default=True,
-    help="How long to measure each setting; 0 until Ctrl-C.",
-)
-@click.option(
-    "--warmup",
-    type=Duration(zero=True),
-    default="1s",
-    show_default=True,
-    help="Operations begun in this time before measuring do not count.",
-)
-@click.option(
-    "--grace",
-    type=Duration(zero=True),
-    default="5s",
-    show_default=True,
-    help="How long operations under way at the end may take to finish; what is left is `unfinished`.",
-)
+@concurrency_options
+@measuring_options
 @click.option(
     "--driver",
     type=click.Choice(["surreal", "surrealdb"]),
@@ -90,13 +66,6 @@ def cli() -> None:
 @click.option("--query", metavar="SURQL", help="Run this on each connection once it is ready.")
 @connect_timeout_option("Bound on one operation, from the first packet to the close.")
 @name_option("-n")
-@click.option(
-    "--wait-between-runs",
-    type=Duration(zero=True),
-    default="2s",
-    show_default=True,
-    help="Pause between the levels of a sweep.",
-)
 @output_options
 @click.pass_context
 def connect(
@@ -259,6 +228,145 @@ def load(
                 reserve=False,
                 admin=None,
                 output=output,
+            )
+        )
+
+    ctx.exit(guard(run))
+
+
+@cli.command()
+@server_options
+@click.option(
+    "--pool",
+    "-p",
+    "pools",
+    type=Names(SURREAL_CONTENDER_NAMES, left_out=("purreal",)),
+    default="reference,shared,naive",
+    show_default=True,
+    help="reference: this package's pool; shared: one connection for all clients; naive: a connection, with "
+    "sign-in, for each query; purreal: that package's pool, where it is installed.",
+)
+@click.option(
+    "--scenario",
+    "-s",
+    "scenarios",
+    type=Names(_SCENARIOS),
+    default="query,burst,sustained,churn",
+    show_default=True,
+    help=f"The loads, of {', '.join(_SCENARIOS)}; or all.",
+)
+@click.option(
+    "--clients",
+    "-c",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Tasks that ask for connections.",
+)
+@click.option(
+    "--stress",
+    "stress_clients",
+    type=Sizes(),
+    default="1000",
+    show_default=True,
+    metavar="N,...",
+    help="How many clients the scenario stress has.",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="Connections of each pool, no more and no fewer.",
+)
+@click.option(
+    "--hold",
+    type=Duration(zero=True),
+    default=None,
+    metavar="DURATION",
+    help="How long an operation keeps its connection after the query. [default: 1ms in sustained, else 0]",
+)
+@click.option(
+    "--query", metavar="SURQL", default="RETURN 1", show_default=True, help="What each operation runs."
+)
+@click.option(
+    "--reset",
+    type=click.Choice(RESET_MODES),
+    default="own",
+    show_default=True,
+    help="never: the reference pool restores nothing on return.",
+)
+@timing_options("5s", 1)
+@name_option("-n")
+@output_options
+@click.pass_context
+def pool(
+    ctx: click.Context,
+    make_server: "Callable[[], Server]",
+    pools: tuple[ContenderName, ...],
+    scenarios: tuple[ScenarioName, ...],
+    clients: int,
+    stress_clients: tuple[int, ...],
+    size: int,
+    hold: float | None,
+    query: str,
+    reset: ResetMode,
+    timeout: float,
+    duration: float,
+    warmup: float,
+    grace: float,
+    rounds: int,
+    name: str,
+    output: Output,
+) -> None:
+    """Put the reference pool beside one shared connection and a connection for each query.
+
+    All of them lend the official client. Rates are medians over the rounds, with the extremes beside them.
+
+    \b
+    surreal-bench pool --clients 100 --size 10
+    surreal-bench pool --scenario stress --stress 1000,5000 --pool reference,shared
+    """
+
+    def run() -> int:
+        from pool_bench.cli.title import hide_secrets
+
+        # Before the imports below, which take their time.
+        hide_secrets()
+        from pool_bench.cli.pool_run import PoolBenchmark, measure_pools
+        from pool_bench.cli.surreal_place import find_surreal
+        from pool_bench.contenders import check_installed
+        from pool_bench.load.pool_spec import PoolSpec
+
+        for one in pools:
+            check_installed(one)
+        place = find_surreal(make_server())
+        place.check_pool()
+        return measure_pools(
+            PoolBenchmark(
+                tool=TOOL,
+                name=name,
+                place=place,
+                pools=pools,
+                scenarios=scenarios,
+                spec=PoolSpec(
+                    targets=place.targets,
+                    pool=pools[0],
+                    scenario=scenarios[0],
+                    clients=clients,
+                    size=size,
+                    timeout_s=timeout,
+                    reset=reset,
+                    warmup_s=warmup,
+                    duration_s=duration,
+                    grace_s=grace,
+                ),
+                query=query,
+                hold_s=hold,
+                rounds=rounds,
+                outage_s=0.0,
+                output=output,
+                stress=stress_clients,
             )
         )
 

@@ -1,6 +1,72 @@
-"""The concurrency of each run of a command that may sweep."""
+"""Options of the commands that open and close connections: how many at once, and for how long."""
+
+from collections.abc import Callable
+from functools import wraps
 
 import click
+
+from pool_bench.cli.params import Duration
+
+
+def concurrency_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that `levels_of` reads."""
+
+    @click.option(
+        "--concurrency", "-c", type=click.IntRange(min=1), metavar="N", help="Workers. [default: 10]"
+    )
+    @click.option(
+        "--concurrency-min",
+        type=click.IntRange(min=1),
+        metavar="A",
+        help="Sweep: begin with A workers and double up to --concurrency-max.",
+    )
+    @click.option(
+        "--concurrency-max", type=click.IntRange(min=1), metavar="B", help="Sweep: end with B workers."
+    )
+    @wraps(command)
+    def with_concurrency(*args: object, **kwargs: object) -> None:
+        command(*args, **kwargs)
+
+    return with_concurrency
+
+
+def measuring_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add `--duration`, `--warmup`, `--grace` and `--wait-between-runs`."""
+
+    @click.option(
+        "--duration",
+        "-d",
+        type=Duration(zero=True),
+        default="10s",
+        show_default=True,
+        help="How long to measure each setting; 0 until Ctrl-C.",
+    )
+    @click.option(
+        "--warmup",
+        type=Duration(zero=True),
+        default="1s",
+        show_default=True,
+        help="Operations begun in this time before measuring do not count.",
+    )
+    @click.option(
+        "--grace",
+        type=Duration(zero=True),
+        default="5s",
+        show_default=True,
+        help="How long operations under way at the end may take to finish; what is left is `unfinished`.",
+    )
+    @click.option(
+        "--wait-between-runs",
+        type=Duration(zero=True),
+        default="2s",
+        show_default=True,
+        help="Pause between the levels of a sweep.",
+    )
+    @wraps(command)
+    def with_times(*args: object, **kwargs: object) -> None:
+        command(*args, **kwargs)
+
+    return with_times
 
 
 def levels_of(concurrency: int | None, low: int | None, high: int | None) -> tuple[int, ...]:

@@ -70,6 +70,17 @@ class SurrealPlace:
         if driver == "surrealdb" and self.server.auth != "signin":
             raise UsageError(f"--auth {self.server.auth} needs --driver surreal")
 
+    def check_pool(self) -> None:
+        """Make sure that pools can be put under load there.
+
+        Raises:
+            UsageError: they cannot.
+        """
+        if len(self.targets) > 1:
+            raise UsageError("--url: pools are put under load at one server")
+        if self.server.auth == "token":
+            raise UsageError("--auth token: the clients that are lent sign in with user and password")
+
 
 def find_surreal(server: Server) -> SurrealPlace:
     """The targets that `server` names, or the environment.

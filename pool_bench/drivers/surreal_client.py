@@ -166,7 +166,7 @@ class SurrealClientDriver:
         if (target.namespace is None) != (target.database is None):
             raise UsageError("the official client selects a namespace and a database together")
         self._target = target
-        self._credentials = None if target.user is None else _client_credentials(target)
+        self._credentials = None if target.user is None else client_credentials(target)
 
     async def connect(self) -> SurrealClientConnection:
         """Open one connection, sign in, select namespace and database; cancelling it leaves no socket.
@@ -196,7 +196,12 @@ class SurrealClientDriver:
         return SurrealClientConnection(raw, target, self._credentials)
 
 
-def _client_credentials(target: SurrealTarget) -> dict[str, Any]:
+def client_credentials(target: SurrealTarget) -> dict[str, Any]:
+    """The sign-in of `target` as the official client takes it.
+
+    Raises:
+        UsageError: there is no user or no password, or no place at the user's level.
+    """
     names = {"user": "username", "pass": "password", "ns": "namespace", "db": "database"}
     return {names[name]: value for name, value in target.credentials().items()}
 
