@@ -33,6 +33,10 @@ UNIT: Final = "op/s"
 _OVERHEAD_S: Final = 1.0
 # What share of a run passes before its server is restarted.
 _RESTART_AT: Final = 1 / 3
+_LOOKS: Final = 6
+# Fine enough for a spike of seconds; a long run has longer stretches rather than more.
+_INTERVAL_S: Final = 0.25
+_MOST_INTERVALS: Final = 240
 _DEFAULT_QUERY: Final = "SELECT 1"
 _DEFAULT_HOLD_S: Final = 0.001
 
@@ -209,15 +213,20 @@ def _measure_all(
     number = 0
     for bout in everything:
         begun = len(work.session.runs)
-        for round_ in range(1, benchmark.rounds + 1):
-            for pool in bout.order(round_):
+        turns = [(round_, pool) for round_ in range(1, benchmark.rounds + 1) for pool in bout.order(round_)]
+        try:
+            for round_, pool in turns:
                 number += 1
                 if work.stop.requested:
                     break
                 spec = replace(bout.spec, pool=pool, round=round_)
-                restart = Outage(server, benchmark.outage_s) if isinstance(server, EmbeddedPostgres) else None
-                follow_pool(work, spec, number=number, total=total, rounds=benchmark.rounds, outage=restart)
+                outage = Outage(server, benchmark.outage_s) if isinstance(server, EmbeddedPostgres) else None
+                follow_pool(work, spec, number=number, total=total, rounds=benchmark.rounds, outage=outage)
                 keep_so_far(work)
+        except PoolBenchError:
+            # What was measured before a failure is worth as much.
+            print_contests(work, begun)
+            raise
         print_contests(work, begun)
         if work.stop.requested:
             break
@@ -242,9 +251,15 @@ def follow_pool(
     """
     load = f"{spec.scenario} {spec.clients:,}" if spec.scenario == "stress" else spec.scenario
     repeat = f", round {spec.round} of {rounds}" if rounds > 1 else ""
+    spec = replace(spec, interval_s=max(_INTERVAL_S, spec.duration_s / _MOST_INTERVALS))
+    restarts = spec.scenario == "reconnect" and outage is not None
+    if restarts:
+        # The moment for it must come while there is time left, in a short run too.
+        tick_s = min(spec.tick_s, spec.duration_s / _LOOKS)
+        spec = replace(spec, tick_s=tick_s, interval_s=min(spec.interval_s, tick_s))
     run = Run(spec, f"{load} · {spec.pool}{repeat}", work.stop)
     work.view.begin_run(run.result.label, number, total, spec.duration_s, spec.warmup_s)
-    if spec.scenario != "reconnect" or outage is None:
+    if not restarts or outage is None:
         work.follow(run)
         return
     restart = _Restart(outage, run, work.stop)

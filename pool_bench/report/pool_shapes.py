@@ -43,7 +43,7 @@ def _neighbours(group: Group) -> list[str]:
 
 
 def _steadiness(groups: Sequence[Group]) -> list[list[str]]:
-    rows = [["steadiness", "op/s of the slowest second", "of the fastest", "slowest of fastest"]]
+    rows = [["steadiness", "op/s, slowest stretch", "fastest", "slowest of fastest"]]
     for group in groups:
         rates = [rate for run in group.runs for _, rate in seconds_of(run)]
         if rates:
@@ -146,9 +146,7 @@ def calm_after_s(run: LoadedRun, one: LoadedCheckout) -> float | None:
 
 
 def _recovery(groups: Sequence[Group]) -> list[list[str]]:
-    rows = [
-        ["restart", "server away", "first success", "all clients", "recovered", "errors", "opened", "at once"]
-    ]
+    rows = [["restart", "server away", "first back", "all back", "clients", "errors", "opened", "at once"]]
     for group in groups:
         known = [one.recovery for one in group.checkouts if one.recovery is not None]
         if not known:

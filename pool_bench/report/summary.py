@@ -330,6 +330,6 @@ def sweep_table(runs: Sequence[RunResult], *, colour: bool = False) -> str:
     return "\n".join(lines)
 
 
-def wrap(text: str, indent: str) -> list[str]:
-    """`text` in lines of at most 100 columns, all but the first behind `indent`."""
-    return textwrap.wrap(text, WIDTH, subsequent_indent=indent, break_long_words=True, break_on_hyphens=False)
+def wrap(text: str, indent: str, width: int = WIDTH) -> list[str]:
+    """`text` in lines of at most `width` columns, all but the first behind `indent`."""
+    return textwrap.wrap(text, width, subsequent_indent=indent, break_long_words=True, break_on_hyphens=False)

@@ -82,6 +82,7 @@ def test_a_summary_fits_names_every_pool_and_says_who_did_best(scenario: str) ->
     session = pool_session((scenario,))
     text = contest_summary(contest_of(session), "what it means")
     assert max(map(len, text.splitlines())) <= 100
+    assert max(len(line) for line in text.splitlines() if "e.g." not in line) <= 80
     assert all(pool in text for pool in POOLS)
     assert "timeout during checkout" in text
     assert "the waits above are too low" in text
