@@ -63,7 +63,7 @@ class PooledClient(SurrealClientConnection):
     @property
     def touched(self) -> bool:
         """Whether its session is not any more as it was lent."""
-        return self.raw.changes.is_any
+        return self.raw.is_changed
 
     @touched.setter
     def touched(self, value: bool) -> None:
@@ -125,7 +125,7 @@ class SurrealClientConnector:
             if self._on_create is not None:
                 raw.changes = Changes()
                 await self._call(raw)
-                prepare = self._prepare if raw.changes.is_any else None
+                prepare = self._prepare if raw.is_changed else None
         except BaseException:
             connection.terminate()
             raise

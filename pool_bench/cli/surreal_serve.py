@@ -12,12 +12,12 @@ from pool_bench.cli.params import EXIT_OK
 from pool_bench.cli.work import tell
 from pool_bench.drivers.surreal import SurrealDriver
 from pool_bench.errors import UsageError
-from pool_bench.servers.surreal import EmbeddedSurreal, serve
+from pool_bench.servers.surreal import EmbeddedSurreal, parse_bind, serve
 from pool_bench.targets_surreal import surreal_target
 
 _PASSWORD_VARIABLE: Final = "SURREAL_PASS"  # noqa: S105  # the name of one
 _DEFAULT_PASSWORD: Final = "root"  # noqa: S105  # that of SurrealDB's own examples; we listen on loopback
-_LOCAL: Final = ("127.", "[::1]", "localhost:")
+_LOCAL: Final = ("127.", "::1", "localhost")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,8 @@ def serve_forever(served: Served) -> int:
     password = served.password or os.environ.get(_PASSWORD_VARIABLE) or _DEFAULT_PASSWORD
     if not served.namespace or not served.database:
         raise UsageError("--namespace and --database must not be empty")
-    if not served.bind.startswith(_LOCAL):
+    host, _port = parse_bind(served.bind)
+    if not host.startswith(_LOCAL):
         tell(f"warning: {served.bind} can be reached from other machines; this server is for local use")
 
     def ready(server: EmbeddedSurreal) -> None:

@@ -105,6 +105,11 @@ class TrackedWebSocket(AsyncWsSurrealConnection):
         self._was_open = False
 
     @property
+    def is_changed(self) -> bool:
+        """Whether the session is not any more as when its changes were last forgotten."""
+        return self.changes.is_any
+
+    @property
     def is_lost(self) -> bool:
         """Whether no request can be answered any more."""
         reader = self.recv_task
@@ -168,6 +173,12 @@ class TrackedHttp(AsyncHttpSurrealConnection):
         super().__init__(url)
         self.changes = Changes()
         self.is_lost = False
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether the session is not any more as when its changes were last forgotten."""
+        # Variables are kept by the client and sent along; to set one takes no request.
+        return self.changes.is_any or bool(self.vars)
 
     async def _send(self, message: RequestMessage, operation: str, bypass: bool = False) -> dict[str, Any]:
         if self.is_lost:
