@@ -13,7 +13,7 @@ twice: a connection that is lost within one is an error of that request, and onl
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from pathlib import Path
 from time import perf_counter_ns
 from types import TracebackType
@@ -181,13 +181,13 @@ class ClientLease:
     async def __aenter__(self) -> "SurrealClient":
         return (await self._lease.__aenter__()).raw
 
-    async def __aexit__(
+    def __aexit__(
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None:
-        await self._lease.__aexit__(exc_type, exc, traceback)
+    ) -> Coroutine[object, object, None]:
+        return self._lease.__aexit__(exc_type, exc, traceback)
 
     def __await__(self) -> "Generator[object, None, SurrealClient]":
         return self._take().__await__()
