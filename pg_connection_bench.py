@@ -11,6 +11,7 @@ import click
 
 from pool_bench import __version__
 from pool_bench.cli.calibrate import calibrate
+from pool_bench.cli.levels import levels_of
 from pool_bench.cli.limits import room_for_files
 from pool_bench.cli.open_loop import MAX_IN_FLIGHT, RateOptions, rate_options
 from pool_bench.cli.options import (
@@ -156,7 +157,7 @@ def cli(
         return
     profile = rates.profile(duration)
     if profile is None:
-        levels = _levels(concurrency, concurrency_min, concurrency_max)
+        levels = levels_of(concurrency, concurrency_min, concurrency_max)
     elif any(value is not None for value in (concurrency, concurrency_min, concurrency_max)):
         raise click.UsageError(
             "--concurrency excludes --rate, --ramp, --steps and --find-max: the loop is either closed or open"
@@ -228,23 +229,6 @@ def cli(
         )
 
     ctx.exit(guard(run))
-
-
-def _levels(concurrency: int | None, low: int | None, high: int | None) -> tuple[int, ...]:
-    """The concurrency of each run: one, or doubling from `low` to `high`, both included."""
-    if low is None and high is None:
-        return (10 if concurrency is None else concurrency,)
-    if concurrency is not None:
-        raise click.UsageError("--concurrency and --concurrency-min/--concurrency-max exclude each other")
-    if low is None or high is None:
-        raise click.UsageError("--concurrency-min and --concurrency-max belong together")
-    if low > high:
-        raise click.UsageError(f"--concurrency-min {low} is above --concurrency-max {high}")
-    levels = []
-    while low < high:
-        levels.append(low)
-        low *= 2
-    return (*levels, high)
 
 
 cli.add_command(plot)

@@ -7,6 +7,7 @@ functions that need them, so that `--help` answers at once.
 import click
 
 from pool_bench import __version__
+from pool_bench.cli.hold_options import active_option, batch_options, check_batches, reconnect_option
 from pool_bench.cli.options import (
     CONTEXT_SETTINGS,
     Output,
@@ -21,7 +22,7 @@ from pool_bench.cli.options import (
     shortest_timeout,
     url_option,
 )
-from pool_bench.cli.params import Duration, Rate, Share, guard, run_cli
+from pool_bench.cli.params import Duration, guard, run_cli
 from pool_bench.cli.thresholds import Checks, threshold_options
 from pool_bench.drivers.base import DriverName
 
@@ -52,32 +53,7 @@ TOOL = "pg-connection-load"
     show_default=True,
     help="How long to hold them once they are open; 0 until Ctrl-C.",
 )
-@click.option(
-    "--batch-size",
-    "-b",
-    type=click.IntRange(min=1),
-    default=20,
-    show_default=True,
-    metavar="N",
-    help="Open so many together, and the next ones when all of them are open or have failed.",
-)
-@click.option(
-    "--batch-pause",
-    "-p",
-    type=Duration(zero=True),
-    default="0s",
-    show_default=True,
-    help="Pause between two batches.",
-)
-@click.option("--rate", type=Rate(), metavar="RATE", help="Open at a steady rate (200/s), not in batches.")
-@click.option(
-    "--open-concurrency",
-    type=click.IntRange(min=1),
-    default=50,
-    show_default=True,
-    metavar="N",
-    help="Connects under way at once, at most.",
-)
+@batch_options
 @click.option(
     "--keepalive",
     "-k",
@@ -89,19 +65,8 @@ TOOL = "pg-connection-load"
 @click.option(
     "--keepalive-query", metavar="SQL", default="SELECT 1", show_default=True, help="The keep-alive query."
 )
-@click.option(
-    "--active",
-    type=Share(),
-    default="0%",
-    show_default=True,
-    help="Share of the connections that run the keep-alive query without a pause, beside the idle ones.",
-)
-@click.option(
-    "--reconnect/--no-reconnect",
-    default=False,
-    show_default=True,
-    help="Replace a connection that was dropped, with growing pauses while that fails.",
-)
+@active_option
+@reconnect_option
 @driver_option
 @click.option(
     "--source-ip",
@@ -160,9 +125,7 @@ def cli(
     """
     if ctx.invoked_subcommand is not None:
         return
-    batches = [f"--{name.replace('_', '-')}" for name in ("batch_size", "batch_pause") if _given(ctx, name)]
-    if rate is not None and batches:
-        raise click.UsageError(f"--rate and {' and '.join(batches)} exclude each other")
+    check_batches(ctx, rate)
     if source_ips and driver != "wire":
         raise click.UsageError(f"--source-ip needs --driver wire: {driver} cannot choose its address")
     if not keepalive_query.strip():
@@ -212,10 +175,6 @@ def cli(
         )
 
     ctx.exit(guard(run))
-
-
-def _given(ctx: click.Context, name: str) -> bool:
-    return ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
 
 
 cli.add_command(plot)

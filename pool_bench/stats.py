@@ -322,6 +322,11 @@ class Recorder:
         self._errors_ns = array("q")
         self._stats = BenchStats()
 
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """What a row's columns are."""
+        return self._phases
+
     def ok(self, row: tuple[int, ...]) -> None:
         """Record a success by its row, phases in the order of `phases`."""
         rows = self._rows

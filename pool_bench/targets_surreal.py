@@ -11,12 +11,14 @@ from typing import Final, Literal, get_args
 from urllib.parse import quote, unquote, urlsplit
 
 from pool_bench.errors import UsageError
-from pool_bench.targets import redact
+from pool_bench.targets import Target, redact
 
 Scheme = Literal["ws", "wss", "http", "https"]
 AuthLevel = Literal["root", "namespace", "database"]
+AuthMode = Literal["signin", "token", "none"]
 SCHEMES: Final[tuple[Scheme, ...]] = get_args(Scheme)
 AUTH_LEVELS: Final[tuple[AuthLevel, ...]] = get_args(AuthLevel)
+AUTH_MODES: Final[tuple[AuthMode, ...]] = get_args(AuthMode)
 
 URL_VARIABLE: Final = "SURREAL_URL"
 _ENVIRONMENT: Final = {
@@ -101,6 +103,9 @@ class SurrealTarget:
     def __str__(self) -> str:
         user = "" if self.user is None else f"{quote(self.user, safe='')}@"
         return f"{self.scheme}://{user}{self.authority}{self.path}"
+
+
+AnyTarget = Target | SurrealTarget
 
 
 def surreal_target(

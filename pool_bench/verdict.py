@@ -142,15 +142,16 @@ def _saturated(run: RunResult) -> Reason | None:
             "Another concurrency does not change that."
         )
     else:
-        own = "" if run.driver == "wire" else f"long work of {run.driver} in its event loop, "
+        own = "" if run.driver in ("wire", "surreal") else f"long work of {run.driver} in its event loop, "
         others = "the embedded server on the same cores" if run.embedded else "other processes"
         words.append(
             f"Something kept the generator waiting ({own}{others}, a stolen or throttled core), "
             "so the latency is an upper bound: part of it was spent waiting for the client."
         )
     cures = []
-    if run.driver != "wire":
-        cures.append("use --driver wire, which spends a fraction of the CPU on each connection")
+    if run.driver not in ("wire", "surreal") and run.pool is None:
+        cheapest = "surreal" if run.driver == "surrealdb" else "wire"
+        cures.append(f"use --driver {cheapest}, which spends a fraction of the CPU on each connection")
     if run.embedded:
         cures.append(
             "measure a server on another machine (--url), since the embedded one shares this machine's cores "

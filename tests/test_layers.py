@@ -19,6 +19,7 @@ LAYERS = (
     ("pgwire",),
     ("drivers",),
     ("pool",),
+    ("surreal_pool",),
     ("servers", "contenders", "watch", "faults"),
     ("load",),
     ("report",),

@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from typing import Final
 
 from pool_bench.cli.limits import local_ports_note, raise_file_limit
-from pool_bench.cli.locate import Place, ask, serve, targets_of
 from pool_bench.cli.options import Output
 from pool_bench.cli.params import EXIT_LEFT
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
+from pool_bench.cli.sites import AnyPlace, ask_any, config_of, serve_any, targets_of_any
 from pool_bench.cli.thresholds import NO_CHECKS, Checks
+from pool_bench.cli.title import shown_arguments
 from pool_bench.cli.work import Work, tell
 from pool_bench.drivers.sources import check_sources
 from pool_bench.errors import PoolBenchError
@@ -23,7 +24,7 @@ from pool_bench.report.hold_summary import hold_summary
 from pool_bench.report.hold_views import make_hold_view
 from pool_bench.report.text import colour_wanted
 from pool_bench.runs import Session, Snapshot, Stage
-from pool_bench.targets import Host, Target, redact
+from pool_bench.targets import Host, Target
 from pool_bench.watch.slots import guard_note, look_at_slots, room
 from pool_bench.watch.watcher import ServerWatcher
 
@@ -48,7 +49,7 @@ class Holding:
 
     tool: str
     name: str
-    place: Place
+    place: AnyPlace
     connections: int
     spec: HoldSpec
     reserve: bool
@@ -78,16 +79,20 @@ def hold(holding: Holding) -> int:
     try:
         with ExitStack() as stack:
             stop = stack.enter_context(stop_on_signals(tell))
-            server = stack.enter_context(serve(holding.place, connections=asked))
-            targets = targets_of(holding.place, server, tool=holding.tool)
-            if server is not None:
+            server = stack.enter_context(serve_any(holding.place, connections=asked))
+            targets = targets_of_any(holding.place, server, tool=holding.tool)
+            if server is not None and holding.spec.source_ips:
                 # Named targets were checked before anything was started.
-                check_sources(holding.spec.source_ips, targets)
+                check_sources(holding.spec.source_ips, [t for t in targets if isinstance(t, Target)])
             timeout_s = holding.spec.connect_timeout_s
-            product = ask(targets[0], stop, timeout_s=timeout_s, embedded=server is not None)
+            product = ask_any(
+                holding.place, targets[0], stop, timeout_s=timeout_s, embedded=server is not None
+            )
             shares = share_out(asked, len(targets))
-            if holding.reserve and product and not stop.requested:
-                shares = guard(targets, shares, min(timeout_s, _LOOK_TIMEOUT_S))
+            # Only these have slots, and say how it is with them.
+            watched = [target for target in targets if isinstance(target, Target)]
+            if holding.reserve and product and watched and not stop.requested:
+                shares = guard(watched, shares, min(timeout_s, _LOOK_TIMEOUT_S))
             spec = replace(holding.spec, targets=targets, connections=shares)
             note = local_ports_note(targets, shares, spec.source_ips)
             if note is not None:
@@ -95,7 +100,7 @@ def hold(holding: Holding) -> int:
             session = _session(holding, spec)
             session.server = product
             postmaster = None if server is None else server.pid
-            watcher = stack.enter_context(ServerWatcher(targets, holding.admin, postmaster))
+            watcher = stack.enter_context(ServerWatcher(watched, holding.admin, postmaster))
             view = make_hold_view(
                 text,
                 stream_is_terminal=text.isatty(),
@@ -204,10 +209,10 @@ def _session(holding: Holding, spec: HoldSpec) -> Session:
         tool=holding.tool,
         name=holding.name,
         started_at=datetime.now(UTC),
-        argv=tuple(redact(word) for word in sys.argv),
+        argv=shown_arguments(sys.argv),
         targets=tuple(str(target) for target in spec.targets),
         config={
-            "target_from": holding.place.origin,
+            **config_of(holding.place, spec.targets[0]),
             "connections": holding.connections,
             "duration_s": spec.duration_s,
             "batch_size": None if spec.rate else spec.batch_size,
@@ -215,7 +220,7 @@ def _session(holding: Holding, spec: HoldSpec) -> Session:
             "rate": spec.rate,
             "open_concurrency": spec.open_concurrency,
             "keepalive_s": spec.keepalive_s,
-            "keepalive_query": spec.keepalive_query,
+            "keepalive_query": spec.keepalive_query or "ping",
             "active": spec.active,
             "reconnect": spec.reconnect,
             "reserve": holding.reserve,

@@ -10,7 +10,7 @@ from typing import Final
 
 from pool_bench.drivers.base import DriverName
 from pool_bench.errors import UsageError
-from pool_bench.targets import Target
+from pool_bench.targets_surreal import AnyTarget, SurrealTarget
 
 _SETTINGS: Final = Path("/proc/sys/net/ipv4")
 # TCP_TIMEWAIT_LEN of Linux (RFC 9293, section 3.4.2, says two segment lifetimes); with reuse a port is free
@@ -68,7 +68,7 @@ def local_ports() -> int | None:
 
 
 def local_ports_note(
-    targets: Sequence[Target], connections: Sequence[int], source_ips: Sequence[str]
+    targets: Sequence[AnyTarget], connections: Sequence[int], source_ips: Sequence[str]
 ) -> str | None:
     """What to do where connections need more local ports than there are; None where they suffice.
 
@@ -84,9 +84,8 @@ def local_ports_note(
         return None
     needed: Counter[tuple[str, int]] = Counter()
     for target, count in zip(targets, connections, strict=True):
-        host = target.hosts[0]
-        if not host.is_unix:
-            needed[(host.address or host.name, host.port)] += count
+        if (server := _address(target)) is not None:
+            needed[server] += count
     most = max(needed.values(), default=0)
     have = ports * max(len(source_ips), 1)
     if most <= have:
@@ -97,7 +96,7 @@ def local_ports_note(
     )
 
 
-def time_wait_s(target: Target, driver: DriverName) -> float:
+def time_wait_s(target: AnyTarget, driver: DriverName) -> float:
     """How long a closed connection to `target` keeps its local port from a new one, seconds."""
     if driver not in _CLOSE_FIRST:
         return 0.0
@@ -111,18 +110,19 @@ def time_wait_s(target: Target, driver: DriverName) -> float:
     return _TIME_WAIT_S
 
 
-def is_loopback(target: Target) -> bool:
+def is_loopback(target: AnyTarget) -> bool:
     """Whether the first host of `target` is plainly this machine."""
-    host = target.hosts[0]
-    name = host.address or host.name
+    address = _address(target)
+    if address is None:
+        return True
     try:
-        return ip_address(name).is_loopback
+        return ip_address(address[0]).is_loopback
     except ValueError:
-        return name == "localhost"
+        return address[0] == "localhost"
 
 
 def time_wait_note(
-    targets: Sequence[Target], driver: DriverName, *, concurrency: int, rate: float | None, seconds: float
+    targets: Sequence[AnyTarget], driver: DriverName, *, concurrency: int, rate: float | None, seconds: float
 ) -> str | None:
     """What to do where opening and closing connections needs more local ports than there are.
 
@@ -142,12 +142,11 @@ def time_wait_note(
     needed: Counter[tuple[str, int]] = Counter()
     longest_s = 0.0
     for target in targets:
-        host = target.hosts[0]
-        if host.is_unix:
+        if (server := _address(target)) is None:
             continue
         wait_s = time_wait_s(target, driver)
         closed = 0.0 if rate is None else rate * (min(wait_s, seconds) if seconds else wait_s)
-        needed[(host.address or host.name, host.port)] += ceil((concurrency + closed) / len(targets))
+        needed[server] += ceil((concurrency + closed) / len(targets))
         longest_s = max(longest_s, wait_s)
     most = max(needed.values(), default=0)
     if most <= ports:
@@ -163,3 +162,11 @@ def time_wait_note(
         "net.ipv4.tcp_tw_reuse = 1, widen net.ipv4.ip_local_port_range, or use --driver wire, which lets the "
         "server close first"
     )
+
+
+def _address(target: AnyTarget) -> tuple[str, int] | None:
+    """Where connections go to; None for a Unix socket, which has no port."""
+    if isinstance(target, SurrealTarget):
+        return target.host, target.port
+    host = target.hosts[0]
+    return None if host.is_unix else (host.address or host.name, host.port)

@@ -9,12 +9,14 @@ from typing import Final
 
 from pool_bench.cli.find_max import FindMax, find_maximum
 from pool_bench.cli.limits import raise_file_limit, time_wait_note
-from pool_bench.cli.locate import Place, ask, serve, targets_of
+from pool_bench.cli.locate import Place
 from pool_bench.cli.options import Output
 from pool_bench.cli.params import EXIT_LEFT
 from pool_bench.cli.rounds import Step, Variant, plan
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
+from pool_bench.cli.sites import AnyPlace, ask_any, config_of, serve_any, targets_of_any
 from pool_bench.cli.thresholds import NO_CHECKS, Checks
+from pool_bench.cli.title import shown_arguments
 from pool_bench.cli.watching import Watching, follow_watched, is_wanted, watch_for
 from pool_bench.cli.work import Work, tell
 from pool_bench.errors import PoolBenchError, UsageError
@@ -30,7 +32,7 @@ from pool_bench.report.summary import sweep_table
 from pool_bench.report.text import colour_wanted
 from pool_bench.report.views import make_view
 from pool_bench.runs import RunResult, Session
-from pool_bench.targets import Target, redact
+from pool_bench.targets import Target
 from pool_bench.units import format_duration
 
 _SILENT_PAUSE_S: Final = 2.0
@@ -63,7 +65,7 @@ class Benchmark:
 
     tool: str
     name: str
-    place: Place
+    place: AnyPlace
     spec: ConnectSpec
     levels: tuple[int, ...]
     pause_s: float
@@ -92,7 +94,8 @@ def measure(benchmark: Benchmark) -> int:
     """
     output, levels = benchmark.output, benchmark.levels
     output.check()
-    watched = is_wanted(benchmark.watch, benchmark.admin, benchmark.place.targets)
+    place = benchmark.place
+    watched = isinstance(place, Place) and is_wanted(benchmark.watch, benchmark.admin, place.targets)
     is_open = benchmark.spec.open_loop is not None
     thresholds = benchmark.checks.read()
     most = max(step.spec.concurrency for step in _plan(benchmark, benchmark.spec))
@@ -103,9 +106,9 @@ def measure(benchmark: Benchmark) -> int:
             stop = stack.enter_context(stop_on_signals(tell))
             # Drivers that do not wait for the server's end have up to half as many backends dying.
             server = stack.enter_context(
-                serve(benchmark.place, connections=most, ending=most // 2, log_setup=watched)
+                serve_any(benchmark.place, connections=most, ending=most // 2, log_setup=watched)
             )
-            targets = targets_of(benchmark.place, server, tool=benchmark.tool)
+            targets = targets_of_any(benchmark.place, server, tool=benchmark.tool)
             spec = replace(benchmark.spec, targets=targets)
             steps = _plan(benchmark, spec)
             seconds = spec.duration_s and spec.warmup_s + spec.duration_s
@@ -114,9 +117,11 @@ def measure(benchmark: Benchmark) -> int:
             if note is not None:
                 tell(note)
             session = _session(benchmark, spec, steps, watched=watched)
-            watching = watch_for(server, targets, benchmark.admin) if watched else None
+            watching = watch_for(server, spec.postgres_targets, benchmark.admin) if watched else None
             timeout_s = benchmark.spec.connect_timeout_s
-            session.server = ask(targets[0], stop, timeout_s=timeout_s, embedded=server is not None)
+            session.server = ask_any(
+                benchmark.place, targets[0], stop, timeout_s=timeout_s, embedded=server is not None
+            )
             view = make_view(
                 text,
                 stream_is_terminal=text.isatty(),
@@ -161,14 +166,14 @@ def _session(benchmark: Benchmark, spec: ConnectSpec, steps: Sequence[Step], *, 
     levels = benchmark.levels
     targets = (*spec.targets, *(target for step in steps for target in step.spec.targets))
     config: dict[str, str | int | float | bool | list[str] | None] = {
-        "target_from": benchmark.place.origin,
+        **config_of(benchmark.place, spec.targets[0]),
         "concurrency": levels[0] if len(levels) == 1 else None,
         "concurrency_min": levels[0],
         "concurrency_max": levels[-1],
     }
     if spec.open_loop is not None:
         config = {
-            "target_from": benchmark.place.origin,
+            **config_of(benchmark.place, spec.targets[0]),
             "shape": benchmark.label,
             "arrivals": spec.open_loop.spacing,
             "seed": spec.seed,
@@ -184,7 +189,7 @@ def _session(benchmark: Benchmark, spec: ConnectSpec, steps: Sequence[Step], *, 
         tool=benchmark.tool,
         name=benchmark.name,
         started_at=datetime.now(UTC),
-        argv=tuple(redact(word) for word in sys.argv),
+        argv=shown_arguments(sys.argv),
         targets=tuple(dict.fromkeys(str(target) for target in targets)),
         config=config
         | {

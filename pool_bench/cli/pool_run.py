@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from typing import Final
 
 from pool_bench.cli.limits import raise_file_limit
-from pool_bench.cli.locate import Place, ask, serve, targets_of
 from pool_bench.cli.options import Output
 from pool_bench.cli.params import EXIT_FAILED, EXIT_LEFT
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
+from pool_bench.cli.sites import AnyPlace, AnyServer, ask_any, config_of, serve_any, targets_of_any
+from pool_bench.cli.title import shown_arguments
 from pool_bench.cli.work import Work, tell
 from pool_bench.contenders.base import ContenderName
 from pool_bench.errors import PoolBenchError, UsageError
@@ -25,7 +26,6 @@ from pool_bench.report.text import colour_wanted
 from pool_bench.report.views import make_view
 from pool_bench.runs import Session, Snapshot, Stage
 from pool_bench.servers.postgres import EmbeddedPostgres
-from pool_bench.targets import redact
 from pool_bench.units import format_duration
 
 UNIT: Final = "op/s"
@@ -53,13 +53,14 @@ class PoolBenchmark:
         query: SQL of each operation, None for each scenario's own.
         hold_s: how long connections are kept, None for each scenario's own.
         rounds: how often each is measured.
+        stress: how many clients the scenario `stress` has, one load for each.
         outage_s: how long a restarted server stays away.
         output: where results go.
     """
 
     tool: str
     name: str
-    place: Place
+    place: AnyPlace
     pools: tuple[ContenderName, ...]
     scenarios: tuple[ScenarioName, ...]
     spec: PoolSpec
@@ -68,6 +69,7 @@ class PoolBenchmark:
     rounds: int
     outage_s: float
     output: Output
+    stress: tuple[int, ...] = STRESS_CLIENTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ def bouts(benchmark: PoolBenchmark) -> list[Bout]:
             # As many as there are connections: without a pool every client has one of its own.
             spec = replace(spec, clients=min(spec.clients, spec.size))
             pools = ("naive", *(pool for pool in pools if pool != "naive"))
-        levels = STRESS_CLIENTS if scenario == "stress" else (spec.clients,)
+        levels = benchmark.stress if scenario == "stress" else (spec.clients,)
         found += [Bout(replace(spec, clients=clients), pools) for clients in levels]
     return found
 
@@ -138,11 +140,13 @@ def measure_pools(benchmark: PoolBenchmark) -> int:
     try:
         with ExitStack() as stack:
             stop = stack.enter_context(stop_on_signals(tell))
-            server = stack.enter_context(serve(benchmark.place, connections=_connections(everything)))
-            targets = targets_of(benchmark.place, server, tool=benchmark.tool)
+            server = stack.enter_context(serve_any(benchmark.place, connections=_connections(everything)))
+            targets = targets_of_any(benchmark.place, server, tool=benchmark.tool)
             spec = replace(benchmark.spec, targets=targets)
             session = _session(benchmark, spec)
-            session.server = ask(targets[0], stop, timeout_s=spec.timeout_s, embedded=server is not None)
+            session.server = ask_any(
+                benchmark.place, targets[0], stop, timeout_s=spec.timeout_s, embedded=server is not None
+            )
             if not session.server and not stop.requested:
                 tell("error: there is no use in pools to a server that does not answer")
                 return EXIT_FAILED
@@ -178,10 +182,10 @@ def _session(benchmark: PoolBenchmark, spec: PoolSpec) -> Session:
         tool=benchmark.tool,
         name=benchmark.name,
         started_at=datetime.now(UTC),
-        argv=tuple(redact(word) for word in sys.argv),
+        argv=shown_arguments(sys.argv),
         targets=tuple(str(target) for target in spec.targets),
         config={
-            "target_from": benchmark.place.origin,
+            **config_of(benchmark.place, spec.targets[0]),
             "pools": list(benchmark.pools),
             "scenarios": list(benchmark.scenarios),
             "clients": spec.clients,
@@ -200,7 +204,7 @@ def _session(benchmark: PoolBenchmark, spec: PoolSpec) -> Session:
 
 
 def _measure_all(
-    work: Work, benchmark: PoolBenchmark, everything: Sequence[Bout], server: EmbeddedPostgres | None
+    work: Work, benchmark: PoolBenchmark, everything: Sequence[Bout], server: AnyServer | None
 ) -> None:
     total = sum(len(bout.pools) for bout in everything) * benchmark.rounds
     each_s = benchmark.spec.duration_s + benchmark.spec.warmup_s + _OVERHEAD_S
@@ -216,7 +220,7 @@ def _measure_all(
                 if work.stop.requested:
                     break
                 spec = replace(bout.spec, pool=pool, round=round_)
-                outage = None if server is None else Outage(server, benchmark.outage_s)
+                outage = Outage(server, benchmark.outage_s) if isinstance(server, EmbeddedPostgres) else None
                 follow_pool(work, spec, number=number, total=total, rounds=benchmark.rounds, outage=outage)
                 keep_so_far(work)
         except PoolBenchError:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pool_bench.cli.sites import AnyServer
 from pool_bench.cli.work import Work
 from pool_bench.errors import PoolBenchError, UsageError
 from pool_bench.load.runner import Run
@@ -66,9 +67,9 @@ def _is_here(target: Target) -> bool:
     return True
 
 
-def watch_for(server: EmbeddedPostgres | None, targets: tuple[Target, ...], admin: Target | None) -> Watching:
+def watch_for(server: AnyServer | None, targets: tuple[Target, ...], admin: Target | None) -> Watching:
     """What to watch: `server` where we started it, else what `targets` lead to."""
-    if server is None:
+    if not isinstance(server, EmbeddedPostgres):
         return Watching(targets, admin)
     return Watching(targets, admin, server.pid, server.kept.log)
 

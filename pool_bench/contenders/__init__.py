@@ -6,16 +6,19 @@ from typing import Final, cast
 from pool_bench.contenders.base import (
     CONTENDER_NAMES,
     RESET_MODES,
+    SURREAL_CONTENDER_NAMES,
     Contender,
     ContenderConfig,
     ContenderName,
     ResetMode,
 )
 from pool_bench.errors import UsageError
+from pool_bench.targets_surreal import SurrealTarget
 
 __all__ = [
     "CONTENDER_NAMES",
     "RESET_MODES",
+    "SURREAL_CONTENDER_NAMES",
     "Contender",
     "ContenderConfig",
     "ContenderName",
@@ -28,6 +31,7 @@ __all__ = [
 _NEEDS: Final[dict[ContenderName, tuple[str, ...]]] = {
     "psycopg": ("psycopg_pool",),
     "sqlalchemy": ("sqlalchemy", "greenlet"),
+    "purreal": ("purreal",),
 }
 
 
@@ -44,9 +48,10 @@ def check_installed(name: ContenderName) -> None:
     """
     for module in _NEEDS.get(name, ()):
         if find_spec(module) is None:
-            raise UsageError(
-                f"--pool: {name} needs {module.replace('_', '-')}; install pool-bench[contenders]"
-            )
+            package = module.replace("_", "-")
+            # Not an extra of ours, whose licence is another.
+            what = package if name == "purreal" else "pool-bench[contenders]"
+            raise UsageError(f"--pool: {name} needs {package}; install {what}")
 
 
 def make(name: ContenderName, config: ContenderConfig) -> Contender[object]:
@@ -56,6 +61,8 @@ def make(name: ContenderName, config: ContenderConfig) -> Contender[object]:
         UsageError: its package is not installed, or a certificate file is unusable.
     """
     check_installed(name)
+    if isinstance(config.target, SurrealTarget):
+        return _make_surreal(name, config)
     # What one leases is nobody's business but its own: load only hands it back.
     match name:
         case "reference":
@@ -78,3 +85,21 @@ def make(name: ContenderName, config: ContenderConfig) -> Contender[object]:
             from pool_bench.contenders.naive import NaiveContender
 
             return cast("Contender[object]", NaiveContender(config))
+        case _:
+            raise UsageError(f"--pool: {name} is none of PostgreSQL's")
+
+
+def _make_surreal(name: ContenderName, config: ContenderConfig) -> Contender[object]:
+    from pool_bench.contenders import surreal
+
+    match name:
+        case "reference":
+            return cast("Contender[object]", surreal.ReferenceSurreal(config))
+        case "shared":
+            return cast("Contender[object]", surreal.SharedSurreal(config))
+        case "naive":
+            return cast("Contender[object]", surreal.NaiveSurreal(config))
+        case "purreal":
+            return cast("Contender[object]", surreal.PurrealContender(config))
+        case _:
+            raise UsageError(f"--pool: {name} is none of SurrealDB's")

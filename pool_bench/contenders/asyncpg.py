@@ -56,7 +56,7 @@ class AsyncpgContender:
             max_size=size,
             connect=self._connect,
             reset=_no_reset if self._config.reset == "never" else None,
-            **asyncpg_options(self._config.target),
+            **asyncpg_options(self._config.postgres_target),
         )
 
     def lease(self) -> "AbstractAsyncContextManager[asyncpg.pool.PoolConnectionProxy]":

@@ -8,12 +8,14 @@ a layer of ours would be measured as if it were the pool. Errors therefore leave
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol, TypeVar
+from typing import Final, Literal, Protocol, TypeVar, cast
 
 from pool_bench.errors import ConnectError, Phase
 from pool_bench.targets import Target
+from pool_bench.targets_surreal import AnyTarget, SurrealTarget
 
-ContenderName = Literal["reference", "asyncpg", "psycopg", "sqlalchemy", "naive"]
+ContenderName = Literal["reference", "asyncpg", "psycopg", "sqlalchemy", "naive", "shared", "purreal"]
+# Those of PostgreSQL.
 CONTENDER_NAMES: Final[tuple[ContenderName, ...]] = (
     "reference",
     "asyncpg",
@@ -21,6 +23,9 @@ CONTENDER_NAMES: Final[tuple[ContenderName, ...]] = (
     "sqlalchemy",
     "naive",
 )
+
+# Those of SurrealDB.
+SURREAL_CONTENDER_NAMES: Final[tuple[ContenderName, ...]] = ("reference", "shared", "naive", "purreal")
 
 ResetMode = Literal["own", "always", "never"]
 RESET_MODES: Final[tuple[ResetMode, ...]] = ("own", "always", "never")
@@ -40,10 +45,20 @@ class ContenderConfig:
             `always` one round trip that resets the session, `never` none.
     """
 
-    target: Target
+    target: AnyTarget
     size: int
     timeout_s: float = 5.0
     reset: ResetMode = "own"
+
+    @property
+    def postgres_target(self) -> Target:
+        """`target`, for pools of PostgreSQL's connections."""
+        return cast("Target", self.target)
+
+    @property
+    def surreal_target(self) -> SurrealTarget:
+        """`target`, for pools of SurrealDB's connections."""
+        return cast("SurrealTarget", self.target)
 
 
 class Contender(Protocol[L]):

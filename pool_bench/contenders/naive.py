@@ -50,7 +50,7 @@ class NaiveContender:
         self.manner = "checkout: connect; return: close; queries: simple protocol"
         self.opens = Opens()
         self.held = 0
-        self._driver = AsyncpgDriver(config.target)
+        self._driver = AsyncpgDriver(config.postgres_target)
         self._timeout_s = config.timeout_s
 
     @property

@@ -52,7 +52,7 @@ class PsycopgContender:
 
         self._pool: psycopg_pool.AsyncConnectionPool[Connection] = psycopg_pool.AsyncConnectionPool(
             connection_class=Counted,
-            kwargs={**libpq_options(config.target), "autocommit": True},
+            kwargs={**libpq_options(config.postgres_target), "autocommit": True},
             min_size=config.size,
             max_size=config.size,
             timeout=config.timeout_s,

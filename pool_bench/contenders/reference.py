@@ -13,7 +13,7 @@ class _CountingDriver:
     """An asyncpg driver whose connects are counted."""
 
     def __init__(self, config: ContenderConfig, opens: Opens) -> None:
-        self._driver = AsyncpgDriver(config.target)
+        self._driver = AsyncpgDriver(config.postgres_target)
         self._opens = opens
 
     async def connect(self) -> AsyncpgConnection:

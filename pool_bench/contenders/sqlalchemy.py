@@ -33,7 +33,7 @@ class SqlalchemyContender:
         resets = "reset always (1 round trip)" if config.reset == "always" else "no reset in autocommit"
         self.manner = f"return: {resets}; checkout: no check; queries: prepared"
         self._size = config.size
-        self._options = asyncpg_options(config.target)
+        self._options = asyncpg_options(config.postgres_target)
         self._engine = create_async_engine(
             "postgresql+asyncpg://",
             async_creator=self._connect,

@@ -13,19 +13,17 @@ import ipaddress
 import json
 import socket
 import ssl
+from collections.abc import Callable
 from time import perf_counter_ns, time
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any, Final, cast
 
 from pool_bench.drivers.base import DriverName, ServerInfo
 from pool_bench.drivers.surreal_channel import Channel, HttpChannel, WebSocketChannel
 from pool_bench.drivers.surreal_link import LinkError, SocketAddress, connect, resolve
 from pool_bench.drivers.surreal_rpc import check_statements, encode_request, result_of
 from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
-from pool_bench.targets_surreal import SurrealTarget
+from pool_bench.targets_surreal import AuthMode, SurrealTarget
 from pool_bench.units import format_duration
-
-AuthMode = Literal["signin", "token", "none"]
-AUTH_MODES: Final[tuple[AuthMode, ...]] = get_args(AuthMode)
 
 _PING: Final = encode_request("ping")
 # A token is renewed when it has this little left.
@@ -66,7 +64,22 @@ class SurrealConnection:
             ConnectError: a statement failed, or the connection was lost.
             TypeError: a parameter cannot be sent.
         """
-        check_statements(await self._call(encode_request("query", sql, params or {}), Phase.QUERY))
+        await self.query(sql, params)
+
+    async def query(self, sql: str, params: dict[str, object] | None = None) -> list[Any]:
+        """Run the statements of a query and return the result of each, as `cbor2` reads it.
+
+        Args:
+            sql: SurrealQL.
+            params: values for the variables in it.
+
+        Raises:
+            ConnectError: a statement failed, or the connection was lost.
+            TypeError: a parameter cannot be sent.
+        """
+        answer = await self._call(encode_request("query", sql, params or {}), Phase.QUERY)
+        check_statements(answer)
+        return [statement.get("result") for statement in answer]
 
     async def version(self) -> str:
         """What the server says it is, such as `surrealdb-3.2.4`.
@@ -104,6 +117,21 @@ class SurrealConnection:
     def is_closed(self) -> bool:
         """True once either side is known to have ended."""
         return self._channel.is_closed
+
+    def watch(self, lost: Callable[[ConnectError], None]) -> None:
+        """Call `lost` once, in the event loop, when the connection ends without our asking."""
+
+        channel = self._channel
+
+        def tell(error: LinkError) -> None:
+            phase = Phase.QUERY if channel.is_waiting else Phase.HOLD
+            lost(ConnectError(error.kind, phase, error.message))
+
+        if channel.is_closed:
+            ended = LinkError(FailureKind.CLOSED, "the server closed the connection")
+            asyncio.get_running_loop().call_soon(tell, ended)
+        else:
+            channel.on_end = tell
 
     async def _call(self, request: bytes, phase: Phase) -> Any:
         began_ns = perf_counter_ns()
@@ -321,9 +349,14 @@ async def ask_surreal(target: SurrealTarget, *, auth: AuthMode = "signin") -> Se
     """
     connection = await SurrealDriver(target, auth=auth).connect()
     try:
-        version = (await connection.version()).removeprefix("surrealdb-")
+        return info_of(await connection.version())
     finally:
         await connection.close()
+
+
+def info_of(answer: str) -> ServerInfo:
+    """What a server is that answers this to the method `version`."""
+    version = answer.removeprefix("surrealdb-")
     number, plus, _build = version.partition("+embedded")
     if plus:
         # The engine in a process of ours is not the program `surreal`; nobody shall take it for that.

@@ -8,6 +8,7 @@ and its goodbye is noticed while nobody waits for anything.
 import asyncio
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, Final
 
 import h11
@@ -37,11 +38,13 @@ class Channel(ABC):
 
     Attributes:
         arrived_ns: when the end of the latest answer arrived, as `perf_counter_ns` counts.
+        on_end: called once when the connection ends without our asking.
     """
 
     def __init__(self) -> None:
         self.link = Link(self)
         self.arrived_ns = 0
+        self.on_end: Callable[[LinkError], None] | None = None
         self._failure: LinkError | None = None
         self._waiting: asyncio.Future[Answer] | None = None
 
@@ -49,6 +52,11 @@ class Channel(ABC):
     def is_closed(self) -> bool:
         """Whether no request can be made any more."""
         return self._failure is not None or self.link.is_lost
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a request is under way."""
+        return self._waiting is not None
 
     async def request(self, message: bytes) -> Answer:
         """Send a request and wait for its answer; where that fails or is cancelled the channel is closed.
@@ -65,6 +73,7 @@ class Channel(ABC):
 
     def abort(self) -> None:
         """End it at once."""
+        self.on_end = None
         self._fail(LinkError(FailureKind.CLOSED, "the connection is closed"))
         self.link.abort()
 
@@ -114,6 +123,9 @@ class Channel(ABC):
         waiting = self._waiting
         if waiting is not None and not waiting.done():
             waiting.set_exception(self._failure)
+        tell, self.on_end = self.on_end, None
+        if tell is not None:
+            tell(self._failure)
 
 
 class WebSocketChannel(Channel):
@@ -143,6 +155,7 @@ class WebSocketChannel(Channel):
 
     async def close(self) -> None:
         """Exchange goodbyes, and let the server close the connection (RFC 6455, section 7.1.1)."""
+        self.on_end = None
         if not self.is_closed:
             self._protocol.send_close(1000)
             try:
@@ -228,6 +241,7 @@ class HttpChannel(Channel):
 
     async def close(self) -> None:
         """Close the connection; HTTP has no goodbye."""
+        self.on_end = None
         self._fail(LinkError(FailureKind.CLOSED, "the connection is closed"))
         self.link.close()
 

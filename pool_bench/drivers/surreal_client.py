@@ -31,16 +31,18 @@ class SurrealClientConnection:
 
     Attributes:
         raw: the client; whatever is done with it, `reset` undoes what it changed in the session.
+        target: what it is connected to.
+        credentials: what it signed in with, None where it did not.
     """
 
-    __slots__ = ("_credentials", "_target", "raw")
+    __slots__ = ("credentials", "raw", "target")
 
     def __init__(
         self, raw: "TrackedWebSocket | TrackedHttp", target: SurrealTarget, credentials: dict[str, Any] | None
     ) -> None:
         self.raw = raw
-        self._target = target
-        self._credentials = credentials
+        self.target = target
+        self.credentials = credentials
 
     async def ping(self) -> None:
         """The RPC method `version`: the client's cheapest request.
@@ -93,7 +95,7 @@ class SurrealClientConnection:
     async def _restore(self) -> None:
         from pool_bench.drivers.surreal_tracked import Changes, TrackedWebSocket
 
-        raw, target, changes = self.raw, self._target, self.raw.changes
+        raw, target, changes = self.raw, self.target, self.raw.changes
         if isinstance(raw, TrackedWebSocket):
             for live in tuple(changes.live):
                 await raw.kill(live)
@@ -109,8 +111,8 @@ class SurrealClientConnection:
         if sign_in:
             # Also of what the user's own sign-in brought along: its token, its record.
             await raw.invalidate()
-            if self._credentials is not None:
-                await raw.signin(self._credentials)
+            if self.credentials is not None:
+                await raw.signin(self.credentials)
         if sign_in or place:
             if target.namespace is None or target.database is None:
                 raise ConnectError(FailureKind.OTHER, Phase.USE, "the client cannot select nothing again")
@@ -164,7 +166,7 @@ class SurrealClientDriver:
         if (target.namespace is None) != (target.database is None):
             raise UsageError("the official client selects a namespace and a database together")
         self._target = target
-        self._credentials = None if target.user is None else _client_credentials(target)
+        self._credentials = None if target.user is None else client_credentials(target)
 
     async def connect(self) -> SurrealClientConnection:
         """Open one connection, sign in, select namespace and database; cancelling it leaves no socket.
@@ -194,7 +196,12 @@ class SurrealClientDriver:
         return SurrealClientConnection(raw, target, self._credentials)
 
 
-def _client_credentials(target: SurrealTarget) -> dict[str, Any]:
+def client_credentials(target: SurrealTarget) -> dict[str, Any]:
+    """The sign-in of `target` as the official client takes it.
+
+    Raises:
+        UsageError: there is no user or no password, or no place at the user's level.
+    """
     names = {"user": "username", "pass": "password", "ns": "namespace", "db": "database"}
     return {names[name]: value for name, value in target.credentials().items()}
 

@@ -35,6 +35,7 @@ class Changes:
         sessions: further sessions that are attached.
         live: live queries that run.
         transactions: transactions that are open.
+        cut_off: a request was given up before it was answered, and may still be at work.
     """
 
     sign_in: bool = False
@@ -43,6 +44,20 @@ class Changes:
     sessions: set[UUID] = field(default_factory=set)
     live: set[UUID] = field(default_factory=set)
     transactions: set[UUID] = field(default_factory=set)
+    cut_off: bool = False
+
+    @property
+    def is_any(self) -> bool:
+        """Whether there is any of it."""
+        return bool(
+            self.sign_in
+            or self.place
+            or self.cut_off
+            or self.variables
+            or self.sessions
+            or self.live
+            or self.transactions
+        )
 
     def note(self, message: RequestMessage) -> None:
         """Note what a request may change, before it is sent: it may take effect and its answer get lost."""
@@ -90,6 +105,11 @@ class TrackedWebSocket(AsyncWsSurrealConnection):
         self._was_open = False
 
     @property
+    def is_changed(self) -> bool:
+        """Whether the session is not any more as when its changes were last forgotten."""
+        return self.changes.is_any
+
+    @property
     def is_lost(self) -> bool:
         """Whether no request can be answered any more."""
         reader = self.recv_task
@@ -115,6 +135,7 @@ class TrackedWebSocket(AsyncWsSurrealConnection):
         except (asyncio.CancelledError, KeyError) as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
+                self.changes.cut_off = True
                 raise asyncio.CancelledError from None
             if isinstance(error, KeyError) and not self.is_lost:
                 raise
@@ -152,6 +173,12 @@ class TrackedHttp(AsyncHttpSurrealConnection):
         super().__init__(url)
         self.changes = Changes()
         self.is_lost = False
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether the session is not any more as when its changes were last forgotten."""
+        # Variables are kept by the client and sent along; to set one takes no request.
+        return self.changes.is_any or bool(self.vars)
 
     async def _send(self, message: RequestMessage, operation: str, bypass: bool = False) -> dict[str, Any]:
         if self.is_lost:

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from time import perf_counter_ns
 
-from pool_bench.drivers.base import COARSE_PHASES, Driver
 from pool_bench.drivers.plan import make_plan
 from pool_bench.load.cycles import CycleLoad, phases_of
+from pool_bench.load.drivers import make_drivers
+from pool_bench.load.drivers import phases_of as steps_of
 from pool_bench.load.open_cycles import OpenCycleLoad
 from pool_bench.load.open_workers import OpenWorkerLoad
 from pool_bench.load.probes import LagProbe, PauseProbe
@@ -50,6 +51,8 @@ class _Generator:
 
     async def run(self) -> None:
         """Go through all stages; afterwards nothing of the run is left."""
+        if isinstance(self._workload, WorkerLoad | OpenWorkerLoad):
+            await self._workload.prepare()
         self._reset_clock(perf_counter_ns() + round(self._spec.warmup_s * 1e9))
         self._probe.start()
         self._pauses.start()
@@ -190,27 +193,17 @@ def make_workload(spec: ConnectSpec) -> tuple[Workload, Ledger]:
     responses = open_loop is not None
     if spec.driver == "wire":
         cache = ScramKeyCache() if spec.scram_cache else None
-        plans = tuple(make_plan(target, query=spec.query, cache=cache) for target in spec.targets)
+        plans = tuple(make_plan(target, query=spec.query, cache=cache) for target in spec.postgres_targets)
         ledger = Ledger(phases_of(plans), responses=responses)
         if open_loop is not None:
             return OpenCycleLoad(spec, open_loop, plans, ledger), ledger
         return CycleLoad(spec, plans, ledger), ledger
     drivers = make_drivers(spec)
-    ledger = Ledger(tuple(COARSE_PHASES for _ in spec.targets), responses=responses)
+    steps = tuple(steps_of(driver, query=bool(spec.query)) for driver in drivers)
+    ledger = Ledger(steps, responses=responses)
     if open_loop is not None:
         return OpenWorkerLoad(spec, open_loop, drivers, ledger), ledger
     return WorkerLoad(spec, drivers, ledger), ledger
-
-
-def make_drivers(spec: ConnectSpec) -> tuple[Driver, ...]:
-    """One coroutine driver for each target of `spec`."""
-    if spec.driver == "asyncpg":
-        from pool_bench.drivers.asyncpg import AsyncpgDriver
-
-        return tuple(AsyncpgDriver(target) for target in spec.targets)
-    from pool_bench.drivers.psycopg import PsycopgDriver
-
-    return tuple(PsycopgDriver(target) for target in spec.targets)
 
 
 async def generate(spec: ConnectSpec, send: Send, stop: asyncio.Event) -> None:

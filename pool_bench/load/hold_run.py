@@ -43,6 +43,8 @@ class _HoldGenerator:
     async def run(self) -> None:
         """Go through all stages; afterwards nothing of the run is left."""
         load, spec = self._load, self._spec
+        if isinstance(load, TaskHoldLoad):
+            await load.prepare()
         self._began_ns = self._last_ns = perf_counter_ns()
         self._last_cpu_s = time.process_time()
         self._probe.start()
@@ -185,7 +187,7 @@ def make_hold_load(spec: HoldSpec) -> HoldLoad:
         cache = ScramKeyCache() if spec.scram_cache else None
         plans = tuple(
             make_plan(target, query=spec.keepalive_query, cache=cache, source_ips=spec.source_ips)
-            for target in spec.targets
+            for target in spec.postgres_targets
         )
         return WireHoldLoad(spec, plans)
     return TaskHoldLoad(spec)

@@ -1,4 +1,4 @@
-"""Holds connections of drivers that are made of coroutines (asyncpg, psycopg).
+"""Holds connections of drivers that are made of coroutines (asyncpg, psycopg, surreal).
 
 A task exists only while something is asked of a connection: its connect, a keep-alive, its close,
 and for an active one its queries. That an idle one has ended is told by the driver (`watch`).
@@ -9,11 +9,12 @@ import random
 from collections import deque
 from collections.abc import Coroutine
 from time import perf_counter_ns
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
-from pool_bench.drivers.base import COARSE_PHASES, WatchedConnection
+from pool_bench.drivers.base import WatchedConnection
 from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.load.backoff import backoff_s
+from pool_bench.load.drivers import AFTER_DRIVER_S, connect_phases_of, make_drivers, prepare, row_of
 from pool_bench.load.holding import (
     STEADY_NS,
     HoldLedger,
@@ -64,7 +65,10 @@ class TaskHoldLoad:
 
     def __init__(self, spec: HoldSpec) -> None:
         self._spec = spec
-        self._drivers = _make_drivers(spec)
+        drivers = make_drivers(spec)
+        # Those of all drivers that are asked to hold anything.
+        self._drivers = cast("tuple[_WatchingDriver, ...]", drivers)
+        self._once = drivers
         self._targets = spread_targets(spec.connections)
         self._active = active_slots(len(self._targets), spec.active)
         self._rng = random.Random(spec.seed)
@@ -75,7 +79,7 @@ class TaskHoldLoad:
         self._waiting: dict[int, asyncio.TimerHandle] = {}
         self._due: deque[int] = deque()
         self._stopping = False
-        self.ledger = HoldLedger(tuple(COARSE_PHASES[:1] for _ in spec.targets))
+        self.ledger = HoldLedger(tuple(connect_phases_of(driver) for driver in drivers))
         self.opening = Opening(spec, len(self._targets), self._begin_first)
         self._ring = (
             KeepaliveRing(len(self._targets), spec.keepalive_s, self._keep_alive)
@@ -97,6 +101,10 @@ class TaskHoldLoad:
     def hopeless(self) -> bool:
         """True where nothing is held and nothing can come back."""
         return self.opening.over.is_set() and not (self.ledger.held or self.in_flight or self.backing_off)
+
+    async def prepare(self) -> None:
+        """Do what is done once for all connections; belongs to no operation."""
+        await prepare(self._once)
 
     async def start(self) -> None:
         """Begin to open."""
@@ -124,7 +132,7 @@ class TaskHoldLoad:
         started_ns = perf_counter_ns()
         limit_s = self._spec.connect_timeout_s
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(limit_s + AFTER_DRIVER_S):
                 connection = await self._drivers[target].connect()
         except ConnectError as error:
             self._not_open(slot, error, started_ns, again=again)
@@ -140,7 +148,7 @@ class TaskHoldLoad:
         if self._connecting.pop(slot, None) is None:
             connection.terminate()  # given up in the meantime
             return
-        recorder.ok((now_ns - started_ns, now_ns - started_ns))
+        recorder.ok(row_of(recorder.phases, connection, [started_ns, now_ns, now_ns, now_ns]))
         self.ledger.opened(again=again)
         held = self._held[slot] = _Held(connection, now_ns)
         connection.watch(lambda error: self._drop(slot, held, error))
@@ -180,7 +188,10 @@ class TaskHoldLoad:
         started_ns = perf_counter_ns()
         try:
             async with asyncio.timeout(self._spec.connect_timeout_s):
-                await held.connection.execute(self._spec.keepalive_query)
+                if self._spec.keepalive_query:
+                    await held.connection.execute(self._spec.keepalive_query)
+                else:
+                    await held.connection.ping()
         except ConnectError as error:
             if _ends_connection(error) or held.connection.is_closed():
                 self._drop(slot, held, error)
@@ -278,13 +289,3 @@ async def _cancel(tasks: "set[asyncio.Task[object]]") -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _make_drivers(spec: HoldSpec) -> tuple[_WatchingDriver, ...]:
-    if spec.driver == "asyncpg":
-        from pool_bench.drivers.asyncpg import AsyncpgDriver
-
-        return tuple(AsyncpgDriver(target) for target in spec.targets)
-    from pool_bench.drivers.psycopg import PsycopgDriver
-
-    return tuple(PsycopgDriver(target) for target in spec.targets)

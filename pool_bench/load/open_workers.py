@@ -9,6 +9,7 @@ from time import perf_counter_ns
 from pool_bench.drivers.base import Driver
 from pool_bench.errors import ConnectError
 from pool_bench.load.dispatch import Dispatcher
+from pool_bench.load.drivers import prepare
 from pool_bench.load.spec import ConnectSpec, OpenLoop
 from pool_bench.load.workers import cycle, end_tasks
 from pool_bench.load.workload import Ledger
@@ -40,6 +41,10 @@ class OpenWorkerLoad:
     def waiting(self) -> int:
         """Operations that are due and have not begun."""
         return self._dispatcher.waiting
+
+    async def prepare(self) -> None:
+        """Do what is done once for all connections; belongs to no operation."""
+        await prepare(self._drivers)
 
     async def start(self) -> None:
         """The schedule begins."""
@@ -85,7 +90,7 @@ class OpenWorkerLoad:
         """One cycle, recorded unless it is given up meanwhile."""
         row: tuple[int, ...] = ()
         try:
-            row = await cycle(driver, self._spec, began_ns)
+            row = await cycle(driver, self._spec, recorder.phases, began_ns)
         except ConnectError as error:
             if number in self._under_way:
                 recorder.failed(error, perf_counter_ns() - due_ns)

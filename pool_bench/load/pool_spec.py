@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Final, Literal
 
 from pool_bench.contenders.base import ContenderName, ResetMode
-from pool_bench.targets import Target
+from pool_bench.targets_surreal import AnyTarget
 
 ScenarioName = Literal[
     "churn", "query", "burst", "sustained", "ramp", "spike", "stress", "naive", "reconnect", "size"
@@ -67,7 +67,7 @@ class PoolSpec:
         seed: makes the jitter repeatable.
     """
 
-    targets: tuple[Target, ...]
+    targets: tuple[AnyTarget, ...]
     pool: ContenderName
     scenario: ScenarioName
     clients: int

@@ -1,10 +1,12 @@
 """What a generator is to do: frozen and picklable, so that it can be sent to any process."""
 
 from dataclasses import dataclass, field
+from typing import cast
 
 from pool_bench.drivers.base import DriverName
 from pool_bench.load.arrivals import Profile, Spacing
 from pool_bench.targets import Target
+from pool_bench.targets_surreal import AnyTarget, AuthMode, SurrealTarget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +27,7 @@ class ConnectSpec:
     """Open and close connections, in a closed loop or as they become due.
 
     Attributes:
-        targets: used round-robin.
+        targets: used round-robin; all of the sort that `driver` opens connections to.
         driver: how connections are opened.
         concurrency: workers, each with one connection at a time; in an open loop, connections at most.
         open_loop: when operations are due, None for a closed loop.
@@ -34,13 +36,14 @@ class ConnectSpec:
         grace_s: how long operations under way at the end may take to finish, seconds.
         connect_timeout_s: bound on one operation, seconds; in an open loop also on waiting to begin.
         query: SQL to run on each connection, None for none.
+        auth: how SurrealDB learns who we are.
         scram_cache: keep derived SCRAM keys between connections.
         resolve_once: look names up once, not for every connection.
         tick_s: seconds between snapshots.
         seed: makes the jitter and random arrivals repeatable.
     """
 
-    targets: tuple[Target, ...] = field(repr=True)
+    targets: tuple[AnyTarget, ...] = field(repr=True)
     driver: DriverName = "wire"
     concurrency: int = 10
     open_loop: OpenLoop | None = None
@@ -49,10 +52,21 @@ class ConnectSpec:
     grace_s: float = 5.0
     connect_timeout_s: float = 30.0
     query: str | None = None
+    auth: AuthMode = "signin"
     scram_cache: bool = True
     resolve_once: bool = False
     tick_s: float = 1.0
     seed: int | None = None
+
+    @property
+    def postgres_targets(self) -> tuple[Target, ...]:
+        """`targets`, where the driver is one of PostgreSQL's."""
+        return cast("tuple[Target, ...]", self.targets)
+
+    @property
+    def surreal_targets(self) -> tuple[SurrealTarget, ...]:
+        """`targets`, where the driver is one of SurrealDB's."""
+        return cast("tuple[SurrealTarget, ...]", self.targets)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +74,8 @@ class HoldSpec:
     """Open connections, hold them, and close them again.
 
     Attributes:
-        targets: where to; connections are spread over them in turn.
+        targets: where to, all of the sort that `driver` opens connections to; connections are spread over
+            them in turn.
         connections: how many to each of `targets`.
         driver: how connections are opened.
         duration_s: how long to hold once all are open or have failed, seconds; 0 until told to stop.
@@ -69,18 +84,19 @@ class HoldSpec:
         rate: connections to begin a second instead of in batches, None for batches.
         open_concurrency: connects under way at once, at most.
         keepalive_s: seconds between two keep-alive queries of one connection, 0 for none.
-        keepalive_query: the SQL of keep-alives, and of those that are active.
+        keepalive_query: the query of keep-alives, and of those that are active; "" is the driver's ping.
         active: share of the connections, 0 to 1, that run `keepalive_query` without a pause.
         reconnect: whether a dropped connection is replaced.
         connect_timeout_s: bound on one connect and on one keep-alive, seconds.
         close_s: bound on closing all connections politely, seconds.
+        auth: how SurrealDB learns who we are.
         scram_cache: keep derived SCRAM keys between connections.
         source_ips: local addresses to connect from in turn; empty leaves the choice to the system.
         tick_s: seconds between snapshots.
         seed: makes the jitter repeatable.
     """
 
-    targets: tuple[Target, ...]
+    targets: tuple[AnyTarget, ...]
     connections: tuple[int, ...]
     driver: DriverName = "wire"
     duration_s: float = 60.0
@@ -94,10 +110,21 @@ class HoldSpec:
     reconnect: bool = False
     connect_timeout_s: float = 30.0
     close_s: float = 5.0
+    auth: AuthMode = "signin"
     scram_cache: bool = True
     source_ips: tuple[str, ...] = ()
     tick_s: float = 1.0
     seed: int | None = None
+
+    @property
+    def postgres_targets(self) -> tuple[Target, ...]:
+        """`targets`, where the driver is one of PostgreSQL's."""
+        return cast("tuple[Target, ...]", self.targets)
+
+    @property
+    def surreal_targets(self) -> tuple[SurrealTarget, ...]:
+        """`targets`, where the driver is one of SurrealDB's."""
+        return cast("tuple[SurrealTarget, ...]", self.targets)
 
     @property
     def concurrency(self) -> int:

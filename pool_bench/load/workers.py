@@ -5,9 +5,10 @@ import random
 from collections.abc import Sequence
 from time import perf_counter_ns
 
-from pool_bench.drivers.base import COARSE_PHASES, Driver
-from pool_bench.errors import ConnectError, FailureKind
+from pool_bench.drivers.base import COARSE_PHASES, Connection, Driver
+from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.load.backoff import backoff_s
+from pool_bench.load.drivers import AFTER_DRIVER_S, prepare, row_of
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.load.workload import Ledger
 from pool_bench.stats import Recorder
@@ -30,6 +31,10 @@ class WorkerLoad:
         self.in_flight = 0
         self.backing_off = 0
         self.waiting = 0
+
+    async def prepare(self) -> None:
+        """Do what is done once for all connections; belongs to no operation."""
+        await prepare(self._drivers)
 
     async def start(self) -> None:
         """Set the workers to work."""
@@ -97,7 +102,7 @@ class WorkerLoad:
         started_ns = perf_counter_ns()
         row: tuple[int, ...] = ()
         try:
-            row = await cycle(self._drivers[index], self._spec, started_ns)
+            row = await cycle(self._drivers[index], self._spec, recorder.phases, started_ns)
         except ConnectError as error:
             if worker in self._under_way:
                 recorder.failed(error, perf_counter_ns() - started_ns)
@@ -110,31 +115,31 @@ class WorkerLoad:
         return True
 
 
-async def cycle(driver: Driver, spec: ConnectSpec, started_ns: int) -> tuple[int, ...]:
+async def cycle(
+    driver: Driver, spec: ConnectSpec, phases: tuple[Phase, ...], started_ns: int
+) -> tuple[int, ...]:
     """Connect, query if asked to, and close, all within the time that `spec` allows.
 
     Returns:
-        What it took since `started_ns`, and the phases of `COARSE_PHASES`; nanoseconds, -1 without a query.
+        What it took since `started_ns`, and each of `phases`; nanoseconds, -1 for one that it skipped.
 
     Raises:
         ConnectError: it failed, or the time was up.
     """
     marks = [started_ns]
     try:
-        async with asyncio.timeout(spec.connect_timeout_s):
-            await _connect_and_close(driver, spec.query, marks)
+        async with asyncio.timeout(spec.connect_timeout_s + AFTER_DRIVER_S):
+            connection = await _connect_and_close(driver, spec.query, marks)
     except TimeoutError:
         phase = COARSE_PHASES[min(len(marks) - 1, 2)]
         limit = format_duration(spec.connect_timeout_s)
         # Without the cause, whose frames hold the connection.
         message = f"no end after {limit} (--connect-timeout)"
         raise ConnectError(FailureKind.TIMEOUT, phase, message) from None
-    _, connected, queried, closed = marks
-    query_ns = queried - connected if spec.query else -1
-    return closed - started_ns, connected - started_ns, query_ns, closed - queried
+    return row_of(phases, connection, marks)
 
 
-async def _connect_and_close(driver: Driver, query: str | None, marks: list[int]) -> None:
+async def _connect_and_close(driver: Driver, query: str | None, marks: list[int]) -> Connection:
     """Connect, query, close; appends the time after each to `marks`."""
     connection = await driver.connect()
     try:
@@ -148,6 +153,7 @@ async def _connect_and_close(driver: Driver, query: str | None, marks: list[int]
         connection.terminate()
         raise
     marks.append(perf_counter_ns())
+    return connection
 
 
 async def end_tasks(tasks: Sequence["asyncio.Task[None]"]) -> None:

@@ -58,10 +58,11 @@ async def run_query(name: str, config: PoolConfig, lease: Lease[C], sql: str, ti
             raise TimeoutError(f"pool {name}: the query did not end within {timeout_s:g} s") from error
         raise
     finally:
-        _log(name, config, sql, outcome, leased_ns - began_ns, perf_counter_ns() - leased_ns)
+        log_query(name, config, sql, outcome, leased_ns - began_ns, perf_counter_ns() - leased_ns)
 
 
-def _log(name: str, config: PoolConfig, sql: str, outcome: str, wait_ns: int, run_ns: int) -> None:
+def log_query(name: str, config: PoolConfig, sql: str, outcome: str, wait_ns: int, run_ns: int) -> None:
+    """Log a query that is over, where `config` wants it: its outcome, and nanoseconds waited and run."""
     slow_s = config.slow_query
     is_slow = slow_s is not None and run_ns >= slow_s * 1e9
     if not is_slow and not config.log_queries:

@@ -31,7 +31,7 @@ def test_a_setting_is_the_base_with_the_options_it_names() -> None:
 def test_commas_of_urls_and_queries_separate_nothing() -> None:
     (variant,) = variants("url=postgresql://u@h1:1,h2:2/db,query=SELECT a, b FROM t WHERE query > 1")
     spec = variant.apply(BASE)
-    assert len(spec.targets[0].hosts) == 2
+    assert len(spec.postgres_targets[0].hosts) == 2
     assert spec.query == "SELECT a, b FROM t WHERE query > 1"
 
 

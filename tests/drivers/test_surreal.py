@@ -11,10 +11,10 @@ import pytest
 
 from pool_bench.drivers import surreal_link
 from pool_bench.drivers.base import Connection, Driver
-from pool_bench.drivers.surreal import AUTH_MODES, AuthMode, SurrealDriver, ask_surreal
+from pool_bench.drivers.surreal import SurrealDriver, ask_surreal
 from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
 from pool_bench.servers.surreal import EmbeddedSurreal, SurrealConfig
-from pool_bench.targets_surreal import SurrealTarget, surreal_target
+from pool_bench.targets_surreal import AUTH_MODES, AuthMode, SurrealTarget, surreal_target
 from tests.fix_servers import StartSurreal, TlsSurreal
 
 SCHEMES = ("ws", "wss", "http", "https")

@@ -118,7 +118,7 @@ def hold(
         during: runs beside it; the run is told to stop when that has returned.
     """
     held: Held | None = None
-    ports = [host.port for one in spec.targets for host in one.hosts if not host.is_unix]
+    ports = [host.port for one in spec.postgres_targets for host in one.hosts if not host.is_unix]
 
     async def main() -> Held:
         nonlocal held

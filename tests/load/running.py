@@ -119,7 +119,7 @@ def run(
         during: runs beside it; gets the stop event.
     """
     outcome = Outcome(targets=[BenchStats() for _ in spec.targets])
-    ports = [host.port for one in spec.targets for host in one.hosts if not host.is_unix]
+    ports = [host.port for one in spec.postgres_targets for host in one.hosts if not host.is_unix]
 
     async def main() -> None:
         stop = asyncio.Event()

@@ -16,6 +16,7 @@ from pool_bench.load.pool_spec import SCENARIO_NAMES, PoolSpec, ScenarioName
 from pool_bench.runs import Snapshot, Stage
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
 from pool_bench.stats import BenchStats, FailureKey
+from pool_bench.targets import Target
 from tests.fix_servers import StartPostgres
 from tests.load.running import client_sockets, nothing_left, target
 
@@ -61,7 +62,7 @@ def run(
         during: called once, in a thread, when a snapshot is such as `when` says.
     """
     outcome = Outcome()
-    ports = [host.port for one in spec.targets for host in one.hosts]
+    ports = [host.port for one in spec.targets if isinstance(one, Target) for host in one.hosts]
 
     async def main() -> None:
         stop, notes = asyncio.Event(), Notes()

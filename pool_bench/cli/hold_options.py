@@ -1,0 +1,77 @@
+"""Options of the commands that hold connections, with the same names, defaults and words."""
+
+from collections.abc import Callable
+from functools import wraps
+
+import click
+
+from pool_bench.cli.params import Duration, Rate, Share
+
+
+def batch_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of how fast connections are opened."""
+
+    @click.option(
+        "--batch-size",
+        "-b",
+        type=click.IntRange(min=1),
+        default=20,
+        show_default=True,
+        metavar="N",
+        help="Open so many together, and the next ones when all of them are open or have failed.",
+    )
+    @click.option(
+        "--batch-pause",
+        "-p",
+        type=Duration(zero=True),
+        default="0s",
+        show_default=True,
+        help="Pause between two batches.",
+    )
+    @click.option(
+        "--rate", type=Rate(), metavar="RATE", help="Open at a steady rate (200/s), not in batches."
+    )
+    @click.option(
+        "--open-concurrency",
+        type=click.IntRange(min=1),
+        default=50,
+        show_default=True,
+        metavar="N",
+        help="Connects under way at once, at most.",
+    )
+    @wraps(command)
+    def with_batches(*args: object, **kwargs: object) -> None:
+        command(*args, **kwargs)
+
+    return with_batches
+
+
+def check_batches(ctx: click.Context, rate: float | None) -> None:
+    """Make sure that `batch_options` go together.
+
+    Raises:
+        UsageError: Click's own; they do not.
+    """
+    batches = [f"--{name.replace('_', '-')}" for name in ("batch_size", "batch_pause") if _given(ctx, name)]
+    if rate is not None and batches:
+        raise click.UsageError(f"--rate and {' and '.join(batches)} exclude each other")
+
+
+def _given(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+
+
+active_option = click.option(
+    "--active",
+    type=Share(),
+    default="0%",
+    show_default=True,
+    help="Share of the connections that run the keep-alive query without a pause, beside the idle ones.",
+)
+
+reconnect_option = click.option(
+    "--reconnect/--no-reconnect",
+    default=False,
+    show_default=True,
+    help="Replace a connection that was dropped, with growing pauses while that fails.",
+)

@@ -1,0 +1,61 @@
+"""Where a command's targets are, whether they speak PostgreSQL's protocol or SurrealDB's."""
+
+from contextlib import AbstractContextManager
+
+from pool_bench.cli.locate import Place, ask, serve, targets_of
+from pool_bench.cli.surreal_place import SurrealPlace, ask_surrealdb, serve_surreal, surreal_targets_of
+from pool_bench.load.runner import StopSwitch
+from pool_bench.servers.postgres import EmbeddedPostgres
+from pool_bench.servers.surreal import EmbeddedSurreal
+from pool_bench.targets import Target
+from pool_bench.targets_surreal import AnyTarget, SurrealTarget
+
+AnyPlace = Place | SurrealPlace
+AnyServer = EmbeddedPostgres | EmbeddedSurreal
+
+
+def serve_any(
+    place: AnyPlace, *, connections: int, ending: int = 0, log_setup: bool = False
+) -> "AbstractContextManager[AnyServer | None]":
+    """The embedded server, sized for `connections`, where no target was named; else nothing.
+
+    Args:
+        ending: connections that the server may still have although their client has gone.
+        log_setup: have PostgreSQL log its own time for setting each connection up.
+
+    Raises:
+        ServerStartError: on entry, the server does not start.
+    """
+    if isinstance(place, SurrealPlace):
+        return serve_surreal(place)
+    return serve(place, connections=connections, ending=ending, log_setup=log_setup)
+
+
+def targets_of_any(place: AnyPlace, server: AnyServer | None, *, tool: str) -> tuple[AnyTarget, ...]:
+    """The targets of `place`, or what `serve_any` has started for it."""
+    if isinstance(place, SurrealPlace):
+        return surreal_targets_of(place, server if isinstance(server, EmbeddedSurreal) else None)
+    return targets_of(place, server if isinstance(server, EmbeddedPostgres) else None, tool=tool)
+
+
+def ask_any(
+    place: AnyPlace, target: AnyTarget, stop: StopSwitch, *, timeout_s: float, embedded: bool
+) -> dict[str, str]:
+    """Say on stderr what the server says it is, and return it.
+
+    Raises:
+        PoolBenchError: it is a SurrealDB, and cannot be used as it was named.
+    """
+    if isinstance(place, SurrealPlace) and isinstance(target, SurrealTarget):
+        return ask_surrealdb(target, place.server.auth, stop, timeout_s=timeout_s, embedded=embedded)
+    if isinstance(target, Target):
+        return ask(target, stop, timeout_s=timeout_s, embedded=embedded)
+    raise TypeError(f"{target} is no target of {place.origin}")
+
+
+def config_of(place: AnyPlace, target: AnyTarget) -> dict[str, str | int | float | bool | list[str] | None]:
+    """What a result file's `config` says of the place."""
+    said: dict[str, str | int | float | bool | list[str] | None] = {"target_from": place.origin}
+    if isinstance(place, SurrealPlace) and isinstance(target, SurrealTarget):
+        said |= {"auth": place.server.auth, "namespace": target.namespace, "database": target.database}
+    return said

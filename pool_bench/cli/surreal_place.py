@@ -1,0 +1,204 @@
+"""Which SurrealDB a command means: `--url`, else SURREAL_URL, else an embedded one."""
+
+import contextlib
+import os
+import secrets
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Final
+
+from pool_bench.cli.work import tell
+from pool_bench.drivers.base import DriverName
+from pool_bench.drivers.surreal_look import Look, look_at
+from pool_bench.errors import ConnectError, FailureKind, PoolBenchError, UsageError
+from pool_bench.load.runner import StopSwitch
+from pool_bench.servers.surreal import EmbeddedSurreal, SurrealConfig
+from pool_bench.targets_surreal import URL_VARIABLE, AuthLevel, AuthMode, SurrealTarget, surreal_target
+
+_PROBE_TIMEOUT_S: Final = 4.5
+# What the embedded server is used with where nothing was named.
+EMBEDDED_NAMESPACE: Final = "bench"
+EMBEDDED_DATABASE: Final = "bench"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """What the options say of the server; None where they do not.
+
+    Attributes:
+        urls: several are used in turn.
+        user, password, namespace, database, level, ca_file, verify: as `SurrealTarget` has them.
+        auth: how connections sign in.
+    """
+
+    urls: tuple[str, ...] = ()
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    namespace: str | None = None
+    database: str | None = None
+    level: AuthLevel = "root"
+    ca_file: str | None = None
+    verify: bool = True
+    auth: AuthMode = "signin"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SurrealPlace:
+    """Where the targets come from.
+
+    Attributes:
+        targets: what the user named; empty for the embedded server.
+        origin: says so in words.
+        server: what the options say.
+    """
+
+    targets: tuple[SurrealTarget, ...]
+    origin: str
+    server: Server
+
+    @property
+    def is_embedded(self) -> bool:
+        """True where no server was named."""
+        return not self.targets
+
+    def check_driver(self, driver: DriverName) -> None:
+        """Make sure that `driver` does what the options say.
+
+        Raises:
+            UsageError: it does not.
+        """
+        if driver == "surrealdb" and self.server.auth != "signin":
+            raise UsageError(f"--auth {self.server.auth} needs --driver surreal")
+
+    def check_pool(self) -> None:
+        """Make sure that pools can be put under load there.
+
+        Raises:
+            UsageError: they cannot.
+        """
+        if len(self.targets) > 1:
+            raise UsageError("--url: pools are put under load at one server")
+        if self.server.auth == "token":
+            raise UsageError("--auth token: the clients that are lent sign in with user and password")
+
+
+def find_surreal(server: Server) -> SurrealPlace:
+    """The targets that `server` names, or the environment.
+
+    Raises:
+        UsageError: a URL is malformed, or it lacks what signing in takes.
+    """
+    urls: tuple[str | None, ...] = server.urls
+    origin = "--url"
+    if not urls:
+        if not os.environ.get(URL_VARIABLE):
+            if server.level != "root":
+                raise UsageError("--level needs --url: the embedded server has its root user only")
+            if server.database is not None and server.namespace is None:
+                raise UsageError("--database needs --namespace")
+            return SurrealPlace(targets=(), origin="embedded", server=server)
+        urls, origin = (None,), URL_VARIABLE
+    targets = tuple(
+        surreal_target(
+            url,
+            namespace=server.namespace,
+            database=server.database,
+            user=server.user,
+            password=server.password,
+            level=server.level,
+            ca_file=server.ca_file,
+            verify=server.verify,
+            environ=os.environ,
+        )
+        for url in urls
+    )
+    for target in targets:
+        if server.auth != "none":
+            target.credentials()
+    return SurrealPlace(targets=targets, origin=origin, server=server)
+
+
+def serve_surreal(place: SurrealPlace) -> "AbstractContextManager[EmbeddedSurreal | None]":
+    """The embedded server where no target was named; else nothing.
+
+    Raises:
+        ServerStartError: on entry, the server does not start.
+    """
+    if not place.is_embedded:
+        return nullcontext()
+    server = place.server
+    return EmbeddedSurreal(
+        SurrealConfig(user=server.user or "root", password=server.password or secrets.token_urlsafe(12))
+    )
+
+
+def surreal_targets_of(place: SurrealPlace, server: EmbeddedSurreal | None) -> tuple[SurrealTarget, ...]:
+    """The targets of `place`, or what `serve_surreal` has started for it."""
+    if server is None:
+        return place.targets
+    return (embedded_surreal_target(server, place.server),)
+
+
+def embedded_surreal_target(server: EmbeddedSurreal, said: Server) -> SurrealTarget:
+    """The target that the embedded server is; the environment has no say in it."""
+    named = said.namespace is not None
+    return surreal_target(
+        server.url,
+        user=server.user,
+        password=server.password,
+        namespace=said.namespace if named else EMBEDDED_NAMESPACE,
+        database=said.database if named else EMBEDDED_DATABASE,
+        environ={},
+    )
+
+
+def ask_surrealdb(
+    target: SurrealTarget, auth: AuthMode, stop: StopSwitch, *, timeout_s: float, embedded: bool
+) -> dict[str, str]:
+    """Say on stderr what the server says it is.
+
+    Args:
+        stop: lets the user give up waiting for the answer.
+        timeout_s: bound on the answer, seconds; less than five at most are waited.
+        embedded: whether it is ours; its namespace and database are then made.
+
+    Returns:
+        Product and version, {} where it gave no answer in time, which is measured all the same.
+
+    Raises:
+        PoolBenchError: it cannot be used like this: nobody is there, or we may not come in.
+    """
+    import asyncio
+
+    async def ask_it() -> Look:
+        question = asyncio.ensure_future(look_at(target, auth, create=embedded))
+        with contextlib.suppress(NotImplementedError):  # Windows cannot watch a pipe
+            asyncio.get_running_loop().add_reader(stop.fileno(), question.cancel)
+        async with asyncio.timeout(min(_PROBE_TIMEOUT_S, timeout_s)):
+            return await question
+
+    try:
+        look = asyncio.run(ask_it())
+    except ConnectError as error:
+        if error.kind is FailureKind.TIMEOUT:
+            tell(f"first connection to {target}: {error}")
+            return {}
+        raise PoolBenchError(f"{target}: {error}") from None
+    except TimeoutError:
+        tell(f"first connection to {target}: no answer yet")
+        return {}
+    except asyncio.CancelledError:
+        return {}  # stopped by the user
+    if look.missing is not None:
+        raise PoolBenchError(f"{target}: {look.missing}")
+    found = {"product": look.info.product, "version": look.info.version}
+    if embedded:
+        found["embedded"] = "yes"
+    tell(f"{look.info.product} {look.info.version}, at {target}{place_words(target)}")
+    return found
+
+
+def place_words(target: SurrealTarget) -> str:
+    """`, namespace bench, database bench`; "" where none is selected."""
+    words = (("namespace", target.namespace), ("database", target.database))
+    return "".join(f", {what} {name}" for what, name in words if name is not None)

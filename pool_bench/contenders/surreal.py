@@ -1,0 +1,296 @@
+"""What SurrealDB's connections are lent by: the reference pool, one that all share, none, and purreal.
+
+All of them hand out the official client, so what differs is the lending and not the protocol.
+"""
+
+import asyncio
+from contextlib import AbstractAsyncContextManager
+from importlib.metadata import version
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from pool_bench import __version__
+from pool_bench.contenders.base import ContenderConfig, ContenderName, Opens
+from pool_bench.drivers.surreal_client import (
+    SurrealClientConnection,
+    SurrealClientDriver,
+    client_credentials,
+    connect_error,
+)
+from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
+from pool_bench.pool import ConnectionPool, Lease, PoolConfig, PoolTimeoutError, ResetPolicy
+from pool_bench.surreal_pool import PooledClient, SurrealClientConnector
+
+if TYPE_CHECKING:
+    from surrealdb.connections.async_ws import AsyncWsSurrealConnection
+
+_POLICIES: dict[str, ResetPolicy] = {"own": "always", "always": "always", "never": "never"}
+
+
+class _CountingConnector:
+    """A connector whose connects are counted."""
+
+    def __init__(self, config: ContenderConfig, opens: Opens) -> None:
+        self._connector = SurrealClientConnector(config.surreal_target)
+        self._opens = opens
+
+    async def connect(self) -> PooledClient:
+        async with self._opens.count():
+            return await self._connector.connect()
+
+
+class ReferenceSurreal:
+    """The reference pool over the official client, as `SurrealDBConnectionPool` has it."""
+
+    name: ContenderName = "reference"
+    version = __version__
+
+    def __init__(self, config: ContenderConfig) -> None:
+        self.opens = Opens()
+        policy = _POLICIES[config.reset]
+        resets = "reset of what was changed" if policy == "always" else "no reset"
+        self.manner = f"return: {resets}; checkout: a request if idle for 0.5 s"
+        self._timeout_s = config.timeout_s
+        self._pool: ConnectionPool[PooledClient] = ConnectionPool(
+            _CountingConnector(config, self.opens),
+            PoolConfig(
+                min_size=config.size,
+                max_size=config.size,
+                acquire_timeout=config.timeout_s,
+                connect_timeout=30.0,
+                reset_on_return=policy,
+            ),
+            name="reference",
+        )
+
+    @property
+    def size(self) -> int:
+        """Connections, those being opened and closed included."""
+        return self._pool.get_stats().size
+
+    async def open(self) -> None:
+        """Open the pool and all connections."""
+        await self._pool.open(timeout=30.0)
+
+    def lease(self) -> Lease[PooledClient]:
+        """`pool.acquire()`."""
+        return self._pool.acquire(self._timeout_s)
+
+    async def execute(self, leased: PooledClient, sql: str) -> None:
+        """By the client's own method, as a borrower does."""
+        await leased.raw.query(sql)
+
+    async def close(self) -> None:
+        """`pool.close()`."""
+        await self._pool.close()
+
+    def as_error(self, error: Exception, phase: Phase) -> ConnectError:
+        """A pool error is told by its class, and by the failed connect behind it."""
+        if isinstance(error, PoolTimeoutError):
+            return ConnectError(FailureKind.TIMEOUT, phase, str(error))
+        if isinstance(error.__cause__, ConnectError):
+            return ConnectError(error.__cause__.kind, phase, str(error))
+        return _as_error(error, phase)
+
+
+class _Shared:
+    """Everybody's connection, for a moment that costs nothing."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: SurrealClientConnection) -> None:
+        self._connection = connection
+
+    async def __aenter__(self) -> SurrealClientConnection:
+        return self._connection
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        return
+
+
+class SharedSurreal:
+    """One connection for all clients at once, which the official client allows: answers find their way."""
+
+    name: ContenderName = "shared"
+
+    def __init__(self, config: ContenderConfig) -> None:
+        self.version = version("surrealdb")
+        self.manner = "one connection, which all clients use at the same time and whose session they share"
+        self.opens = Opens()
+        self._driver = SurrealClientDriver(config.surreal_target)
+        self._connection: SurrealClientConnection | None = None
+
+    @property
+    def size(self) -> int:
+        """One, once it is open."""
+        return 0 if self._connection is None else 1
+
+    async def open(self) -> None:
+        """Open the connection."""
+        async with self.opens.count():
+            self._connection = await self._driver.connect()
+
+    def lease(self) -> _Shared:
+        """The connection that everybody has."""
+        assert self._connection is not None  # noqa: S101  # it was opened
+        return _Shared(self._connection)
+
+    async def execute(self, leased: SurrealClientConnection, sql: str) -> None:
+        """By the client's own method."""
+        await leased.raw.query(sql)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+
+    def as_error(self, error: Exception, phase: Phase) -> ConnectError:
+        """The client's own errors."""
+        return _as_error(error, phase)
+
+
+class _Visit:
+    """One connection, opened on entry and closed on exit."""
+
+    __slots__ = ("_connection", "_contender")
+
+    def __init__(self, contender: "NaiveSurreal") -> None:
+        self._contender = contender
+        self._connection: SurrealClientConnection | None = None
+
+    async def __aenter__(self) -> SurrealClientConnection:
+        self._connection = connection = await self._contender.connect()
+        return connection
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._connection is not None  # noqa: S101  # entered
+        self._contender.held -= 1
+        if exc_type is None:
+            await self._connection.close()
+        else:
+            self._connection.terminate()
+
+
+class NaiveSurreal:
+    """A connection for each query, with sign-in and all.
+
+    Attributes:
+        held: connections that are open.
+    """
+
+    name: ContenderName = "naive"
+
+    def __init__(self, config: ContenderConfig) -> None:
+        self.version = version("surrealdb")
+        self.manner = "checkout: connect, sign in, select; return: close"
+        self.opens = Opens()
+        self.held = 0
+        self._driver = SurrealClientDriver(config.surreal_target)
+        self._timeout_s = config.timeout_s
+
+    @property
+    def size(self) -> int:
+        """Connections that are open."""
+        return self.held
+
+    async def open(self) -> None:
+        """Connect once, so that a target that is not there shows at once."""
+        async with self.lease():
+            return
+
+    async def connect(self) -> SurrealClientConnection:
+        """Open a connection within the limit of an acquire."""
+        async with asyncio.timeout(self._timeout_s), self.opens.count():
+            connection = await self._driver.connect()
+        self.held += 1
+        return connection
+
+    def lease(self) -> _Visit:
+        """Connect on entry, close on exit."""
+        return _Visit(self)
+
+    async def execute(self, leased: SurrealClientConnection, sql: str) -> None:
+        """By the client's own method."""
+        await leased.raw.query(sql)
+
+    async def close(self) -> None:
+        """Nothing is kept."""
+
+    def as_error(self, error: Exception, phase: Phase) -> ConnectError:
+        """The client's own errors, and our limit."""
+        if isinstance(error, TimeoutError):
+            return ConnectError(FailureKind.TIMEOUT, phase, f"no connection within {self._timeout_s:g} s")
+        return _as_error(error, phase)
+
+
+class PurrealContender:
+    """purreal's pool with its own defaults, but for the size, the timeout, and the number of waiters."""
+
+    name: ContenderName = "purreal"
+
+    def __init__(self, config: ContenderConfig) -> None:
+        import purreal
+
+        target = config.surreal_target
+        if not target.is_websocket or target.user is None:
+            raise UsageError("--pool purreal needs a ws:// or wss:// URL and a user")
+        self.version = version("purreal")
+        self.manner = "its own defaults; as many waiters as ask"
+        self.opens = Opens()
+        self._pool: Any = purreal.SurrealDBConnectionPool(
+            uri=f"{target.url}/rpc",
+            credentials=client_credentials(target),
+            namespace=target.namespace or "",
+            database=target.database or "",
+            pool_size=config.size,
+            max_overflow=0,
+            min_connections=config.size,
+            acquisition_timeout=config.timeout_s,
+            connection_timeout=30.0,
+            max_waiters=1_000_000,
+            adaptive=False,
+        )
+
+    @property
+    def size(self) -> int:
+        """Connections, as it counts them."""
+        return len(self._pool._all_connections)
+
+    async def open(self) -> None:
+        """Open the pool; its connects cannot be counted one by one."""
+        async with self.opens.count():
+            await self._pool.initialize()
+
+    def lease(self) -> "AbstractAsyncContextManager[AsyncWsSurrealConnection]":
+        """`pool.acquire()`."""
+        leased: AbstractAsyncContextManager[AsyncWsSurrealConnection] = self._pool.acquire()
+        return leased
+
+    async def execute(self, leased: "AsyncWsSurrealConnection", sql: str) -> None:
+        """By the client's own method."""
+        await leased.query(sql)
+
+    async def close(self) -> None:
+        """`pool.close()`."""
+        await self._pool.close()
+
+    def as_error(self, error: Exception, phase: Phase) -> ConnectError:
+        """Its own errors by their names, the client's by theirs."""
+        if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
+            return ConnectError(FailureKind.TIMEOUT, phase, str(error) or "no connection in time")
+        return _as_error(error, phase)
+
+
+def _as_error(error: Exception, phase: Phase) -> ConnectError:
+    return error if isinstance(error, ConnectError) else connect_error(error, phase)

@@ -1,0 +1,431 @@
+"""A pool of official SurrealDB clients, over the reference pool.
+
+    async with SurrealDBConnectionPool("ws://127.0.0.1:8000", {"username": "root", "password": "root"},
+                                       "app", "app") as pool:
+        async with pool.acquire() as client:
+            await client.query("SELECT * FROM person")
+
+A borrower gets the client itself, which remembers what was changed in its session
+(`drivers/surreal_tracked.py`). One that comes back as it was lent is idle again at once; one that does not is
+restored by a job of the pool, or replaced where a request was given up in the middle. No request is ever sent
+twice: a connection that is lost within one is an error of that request, and only of that.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from pathlib import Path
+from time import perf_counter_ns
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from pool_bench.drivers.surreal_client import SurrealClientConnection, SurrealClientDriver, connect_error
+from pool_bench.drivers.surreal_rpc import one_line
+from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
+from pool_bench.pool import ConnectionPool, Lease, PoolClosedError, PoolConfig, PoolState
+from pool_bench.pool.queries import log_query
+from pool_bench.targets_surreal import AuthLevel, SurrealTarget, surreal_target
+
+if TYPE_CHECKING:
+    from surrealdb.types import Value
+
+    from pool_bench.drivers.surreal_tracked import TrackedHttp, TrackedWebSocket
+
+    SurrealClient = TrackedWebSocket | TrackedHttp
+    OnCreate = Callable[[SurrealClient], Awaitable[object] | object]
+
+# The names of the official client, and those of SurrealDB's own protocol.
+_CREDENTIALS: Final = {
+    "username": "user",
+    "user": "user",
+    "password": "password",
+    "pass": "password",
+    "namespace": "namespace",
+    "ns": "namespace",
+    "database": "database",
+    "db": "database",
+}
+
+
+class PooledClient(SurrealClientConnection):
+    """An official client as the pool keeps it."""
+
+    __slots__ = ("_prepare",)
+
+    def __init__(
+        self,
+        connection: SurrealClientConnection,
+        prepare: "Callable[[SurrealClient], Awaitable[None]] | None",
+    ) -> None:
+        super().__init__(connection.raw, connection.target, connection.credentials)
+        self._prepare = prepare
+
+    @property
+    def touched(self) -> bool:
+        """Whether its session is not any more as it was lent."""
+        return self.raw.is_changed
+
+    @touched.setter
+    def touched(self, value: bool) -> None:
+        # What the pool clears is cleared by `reset`, which knows what there was to do.
+        if value:
+            raise ValueError("a session is changed by changing it")
+
+    async def reset(self) -> None:
+        """Make the session what it was when it was first lent.
+
+        Raises:
+            ConnectError: the connection is of no further use.
+        """
+        if self.raw.changes.cut_off:
+            raise ConnectError(FailureKind.CLOSED, Phase.QUERY, "a request was given up in the middle")
+        await super().reset()
+        if self._prepare is not None:
+            await self._prepare(self.raw)
+
+
+class SurrealClientConnector:
+    """Opens official clients for a pool.
+
+    Args:
+        target: where to, and as whom.
+        schema: statements that are run on each new connection; what they define may be there already.
+        on_create: called with each new client and awaited where it is a coroutine function; if it changes the
+            session (variables, namespace, database), also after each reset, which would undo that.
+
+    Raises:
+        UsageError: the target asks for what the client does not do.
+    """
+
+    def __init__(
+        self, target: SurrealTarget, *, schema: str | None = None, on_create: "OnCreate | None" = None
+    ) -> None:
+        self._driver = SurrealClientDriver(target)
+        self._schema = schema
+        self._on_create = on_create
+        self._defining = asyncio.Lock()
+
+    async def connect(self) -> PooledClient:
+        """Open one.
+
+        Raises:
+            ConnectError: it could not be opened, or the schema failed.
+            Exception: whatever `on_create` raises.
+        """
+        from pool_bench.drivers.surreal_tracked import Changes
+
+        connection = await self._driver.connect()
+        raw = connection.raw
+        try:
+            if self._schema is not None:
+                # Definitions of the same thing at the same time get into each other's way.
+                async with self._defining:
+                    await _define(raw, self._schema)
+            prepare = None
+            if self._on_create is not None:
+                raw.changes = Changes()
+                await self._call(raw)
+                prepare = self._prepare if raw.is_changed else None
+        except BaseException:
+            connection.terminate()
+            raise
+        raw.changes = Changes()
+        return PooledClient(connection, prepare)
+
+    async def _prepare(self, raw: "SurrealClient") -> None:
+        from pool_bench.drivers.surreal_tracked import Changes
+
+        await self._call(raw)
+        raw.changes = Changes()
+
+    async def _call(self, raw: "SurrealClient") -> None:
+        if self._on_create is None:
+            return
+        answer = self._on_create(raw)
+        if inspect.isawaitable(answer):
+            await answer
+
+
+async def _define(raw: "SurrealClient", schema: str) -> None:
+    """Run the statements of a schema; that something is there already is no error.
+
+    Raises:
+        ConnectError: a statement failed.
+    """
+    try:
+        answer = await raw.query_raw(schema)
+        raw.check_response_for_error(answer, "schema")
+    except Exception as error:
+        raise connect_error(error, Phase.QUERY) from error
+    for statement in answer.get("result", ()):
+        if statement.get("status") == "ERR" and not _is_there_already(statement):
+            message = f"the schema failed: {one_line(statement.get('result'))}"
+            raise ConnectError(FailureKind.OTHER, Phase.QUERY, message)
+
+
+def _is_there_already(statement: "dict[str, Value]") -> bool:
+    """Whether a statement only failed to define what was defined before."""
+    # Not for all things is there a kind of error, and not on all servers.
+    return statement.get("kind") == "AlreadyExists" or str(statement.get("result")).endswith("already exists")
+
+
+class ClientLease:
+    """What `acquire()` returns: awaited it gives a client, entered it also takes it back."""
+
+    __slots__ = ("_lease", "_leased")
+
+    def __init__(self, lease: Lease[PooledClient], leased: dict[int, PooledClient]) -> None:
+        self._lease = lease
+        self._leased = leased
+
+    async def __aenter__(self) -> "SurrealClient":
+        return (await self._lease.__aenter__()).raw
+
+    def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> Coroutine[object, object, None]:
+        return self._lease.__aexit__(exc_type, exc, traceback)
+
+    def __await__(self) -> "Generator[object, None, SurrealClient]":
+        return self._take().__await__()
+
+    async def _take(self) -> "SurrealClient":
+        connection = await self._lease
+        self._leased[id(connection.raw)] = connection
+        return connection.raw
+
+
+class PoolNumbers(dict[str, int]):
+    """Counts by name; may be awaited, for callers of pools that have to be asked that way."""
+
+    def __await__(self) -> "Generator[object, None, Self]":
+        return self._itself().__await__()
+
+    async def _itself(self) -> Self:
+        return self
+
+
+class SurrealDBConnectionPool:
+    """Lends official SurrealDB clients to tasks of one event loop, each to one task at a time.
+
+    Args:
+        uri: `ws://`, `wss://`, `http://` or `https://`, with `/rpc` or without.
+        credentials: `username` and `password`; with `namespace`, or `namespace` and `database`, of a user
+            who is defined there. None stays anonymous.
+        namespace, database: what is selected on each connection.
+        min_connections: clients kept open, whatever the demand.
+        max_connections: clients there may be.
+        acquisition_timeout: limit of one acquire, seconds.
+        max_idle_time: idle time after which a client beyond `min_connections` is closed, seconds.
+        max_usage_count: leases after which a client is replaced.
+        connection_timeout: limit of one connect, with sign-in and all, seconds.
+        connection_retry_attempts: failed connects in a row after which the server counts as down.
+        connection_retry_delay: longest pause after the first failed connect, seconds; doubles with each.
+        health_check_interval: idle clients that showed no life for this long are checked, seconds.
+        reset_on_return: restore namespace, database, variables and sign-in where a borrower changed them.
+        schema_file: statements that are run on each new connection.
+        on_connection_create: see `SurrealClientConnector`.
+        log_queries: log each `execute_query` with its times; literals are left out.
+
+    Raises:
+        ValueError: a value makes no sense; the message names it.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        credentials: Mapping[str, str] | None = None,
+        namespace: str | None = None,
+        database: str | None = None,
+        min_connections: int = 4,
+        max_connections: int = 10,
+        acquisition_timeout: float = 10.0,
+        max_idle_time: float = 300.0,
+        max_usage_count: int = 1000,
+        connection_timeout: float = 25.0,
+        connection_retry_attempts: int = 3,
+        connection_retry_delay: float = 1.0,
+        health_check_interval: float = 30.0,
+        reset_on_return: bool = True,
+        schema_file: str | Path | None = None,
+        on_connection_create: "OnCreate | None" = None,
+        log_queries: bool = False,
+    ) -> None:
+        target = _target(uri, credentials, namespace, database)
+        try:
+            self._connector = SurrealClientConnector(
+                target, schema=_read(schema_file), on_create=on_connection_create
+            )
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        self.config: Final = PoolConfig(
+            min_size=min_connections,
+            max_size=max_connections,
+            acquire_timeout=acquisition_timeout,
+            max_idle=max_idle_time,
+            max_uses=max_usage_count,
+            connect_timeout=connection_timeout,
+            connect_attempts=connection_retry_attempts,
+            retry_base=connection_retry_delay,
+            retry_cap=max(connection_retry_delay, 2.0),
+            health_check_interval=health_check_interval,
+            reset_on_return=reset_on_return,
+            log_queries=log_queries,
+        )
+        self._name = f"surrealdb {target}"
+        self._pool = self._new_pool()
+        self._leased: dict[int, PooledClient] = {}
+        self._opening = asyncio.Lock()
+        self._is_closed = False
+
+    def _new_pool(self) -> ConnectionPool[PooledClient]:
+        return ConnectionPool(self._connector, self.config, name=self._name)
+
+    async def initialize(self) -> None:
+        """Open `min_connections` clients; once they are open, again is nothing.
+
+        Raises:
+            PoolClosedError: the pool was closed; a RuntimeError.
+            PoolUnavailableError: the server is down or refuses us; it may be tried again.
+            PoolTimeoutError: the clients were not open within `connection_timeout`; it may be tried again.
+        """
+        async with self._opening:
+            if self._is_closed:
+                raise PoolClosedError(f"pool {self._name}: it is closed")
+            if self._pool.state is not PoolState.NEW:
+                return
+            try:
+                await self._pool.open(timeout=self.config.connect_timeout)
+            except BaseException:
+                self._pool = self._new_pool()
+                raise
+
+    async def close(self) -> None:
+        """Turn waiters away, wait for leases for a while, close all clients; again is nothing."""
+        self._is_closed = True
+        await self._pool.close()
+        self._leased.clear()
+
+    async def __aenter__(self) -> Self:
+        await self.initialize()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def acquire(self, timeout: float | None = None) -> ClientLease:
+        """Lease a client: `async with pool.acquire() as client`, or `client = await pool.acquire()`.
+
+        Args:
+            timeout: seconds for everything; None for `acquisition_timeout`.
+
+        Raises (when awaited or entered):
+            PoolTimeoutError: none came in time; an `asyncio.TimeoutError`.
+            PoolClosedError: the pool is not open, or is closed meanwhile; a RuntimeError.
+        """
+        return ClientLease(self._pool.acquire(timeout), self._leased)
+
+    async def release(self, client: "SurrealClient") -> None:
+        """Give back what `await pool.acquire()` gave; does not wait.
+
+        Raises:
+            PoolError: it is not leased, or another task has it.
+        """
+        connection = self._leased.pop(id(client), None)
+        if connection is None:
+            raise ValueError(f"pool {self._name}: that client is not, or no longer, leased")
+        await self._pool.release(connection)
+
+    async def execute_query(self, query: str, params: "dict[str, Value] | None" = None) -> "Value":
+        """Lease a client, run a query on it, once, and give it back.
+
+        Args:
+            query: SurrealQL.
+            params: values for the variables in it.
+
+        Returns:
+            The result of the first statement, as the client gives it.
+
+        Raises:
+            ConnectError: a statement failed, whichever, or the connection was lost.
+            PoolError: no client could be leased; see `acquire`.
+        """
+        began_ns = leased_ns = perf_counter_ns()
+        outcome = "failed"
+        try:
+            async with self._pool.acquire() as connection:
+                leased_ns = perf_counter_ns()
+                result = await connection.query(query, params)
+            outcome = "ok"
+            return result
+        finally:
+            ended_ns = perf_counter_ns()
+            log_query(self._name, self.config, query, outcome, leased_ns - began_ns, ended_ns - leased_ns)
+
+    def get_stats(self) -> PoolNumbers:
+        """The pool in numbers, now; counts are since it was opened."""
+        stats = self._pool.get_stats()
+        return PoolNumbers(
+            total_connections_created=stats.created,
+            total_connections_closed=stats.closed,
+            total_acquisitions=stats.acquisitions,
+            total_releases=stats.releases,
+            acquisition_timeouts=stats.timeouts,
+            connection_errors=stats.connect_errors,
+            health_check_failures=stats.health_check_failures,
+            peak_connections=stats.peak_size,
+            peak_waiters=stats.peak_waiters,
+            current_pool_size=stats.size,
+            current_available=stats.idle,
+            current_in_use=stats.in_use,
+            current_waiters=stats.waiters,
+        )
+
+
+def _target(
+    uri: str, credentials: Mapping[str, str] | None, namespace: str | None, database: str | None
+) -> SurrealTarget:
+    said: dict[str, str] = {}
+    for name, value in (credentials or {}).items():
+        if name not in _CREDENTIALS:
+            raise ValueError(f"credentials: {name!r} is none of {', '.join(_CREDENTIALS)}")
+        said[_CREDENTIALS[name]] = value
+    level: AuthLevel = "root"
+    if "namespace" in said:
+        level = "database" if "database" in said else "namespace"
+    for name, where in (("namespace", namespace), ("database", database)):
+        if where is not None and said.get(name, where) != where:
+            raise ValueError(f"credentials: the user's {name} is another than the one to be selected")
+    try:
+        target = surreal_target(
+            uri or None,
+            user=said.get("user"),
+            password=said.get("password"),
+            namespace=namespace or said.get("namespace"),
+            database=database or said.get("database"),
+            level=level,
+            environ={},
+        )
+        if target.user is not None:
+            target.credentials()
+    except UsageError as error:
+        raise ValueError(f"uri, credentials, namespace or database: {error}") from None
+    return target
+
+
+def _read(path: str | Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ValueError(f"schema_file: {path} cannot be read: {reason}") from error

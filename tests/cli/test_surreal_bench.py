@@ -1,0 +1,390 @@
+"""surreal-bench as its users meet it: a command with output, files and exit codes."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pool_bench.cli.title import shown_arguments
+from pool_bench.servers.surreal import EmbeddedSurreal, SurrealConfig
+from tests.cli.tool import Outcome, Started, all_gone, load, only, run_tool
+from tests.fix_servers import StartSurreal, TlsSurreal
+
+COMMAND = (sys.executable, "-m", "surreal_bench")
+SHORT = ("--duration", "1s", "--warmup", "0", "--concurrency", "4")
+SECRET = "s3cr3t-Pa55/w%rd"
+
+
+def run_it(*arguments: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> Outcome:
+    """Run surreal-bench to its end, with nothing of this environment that names a server."""
+    assert not [name for name in os.environ if name.startswith("SURREAL_")]
+    return run_tool(*arguments, cwd=cwd, env=env, command=COMMAND)
+
+
+def reach(server: EmbeddedSurreal) -> dict[str, str]:
+    """The environment that names a server, and a user of it."""
+    return {"SURREAL_URL": server.url, "SURREAL_USER": server.user, "SURREAL_PASS": server.password}
+
+
+def test_help_answers_without_importing_what_only_a_run_needs() -> None:
+    for command in ([], ["connect"], ["load"], ["pool"], ["check"], ["serve"]):
+        script = (
+            f"import sys; sys.argv = ['surreal-bench', *{command}, '--help']\n"
+            "import surreal_bench\n"
+            "try: surreal_bench.main()\n"
+            "except SystemExit: pass\n"
+            "heavy = {'numpy', 'matplotlib', 'rich', 'asyncio', 'asyncpg', 'aiohttp', 'surrealdb', 'psutil',"
+            " 'websockets', 'surrealdb_embedded'}\n"
+            "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        assert "--help" in done.stdout
+        assert done.stderr.strip() == "[]", command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--concurrency", "0"), "--concurrency"),
+        (("--duration", "soon"), "--duration"),
+        (("--driver", "wire"), "--driver"),
+        (("--auth", "maybe"), "--auth"),
+        (("--auth", "token", "--driver", "surrealdb"), "--auth token"),
+        (("--database", "d"), "--namespace"),
+        (("--level", "namespace"), "--level"),
+        (("--url", "mysql://h"), "ws, wss, http, https"),
+        (("--url", f"mysql://u:{SECRET}@h"), "mysql://u:***@h"),
+        (("--url", "ws://127.0.0.1:8000"), "--user and --pass"),
+        (("--url", "ws://127.0.0.1:8000", "--user", "root"), "--user and --pass"),
+        (("--url", "ws://h:99999", "--user", "u", "--pass", SECRET), "Port"),
+        (
+            ("--url", "wss://h", "--user", "u", "--pass", SECRET, "--ca-file", "/nowhere/ca.pem"),
+            "/nowhere/ca.pem",
+        ),
+        (("load", "--connections", "0"), "--connections"),
+        (("load", "--rate", "5/s", "--batch-size", "5"), "--batch-size"),
+        (("load", "--driver", "surrealdb"), "--driver"),
+        (("pool", "--pool", "asyncpg"), "asyncpg"),
+        (("pool", "--scenario", "reconnect"), "reconnect"),
+        (("pool", "--auth", "token"), "--auth token"),
+        (("serve", "--bind", "nonsense"), "--bind"),
+        (("serve", "--bind", "127.0.0.1:0"), "--bind"),
+        (("serve", "--certificate", "x.pem"), "certificate and key"),
+        (("--plot", "picture.gif"), "--plot"),
+        (("bogus",), "bogus"),
+        (("--bogus",), "--bogus"),
+        (("plot", "missing.json"), "missing.json"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    tmp_path: Path, arguments: tuple[str, ...], named: str
+) -> None:
+    outcome = run_it(*arguments, cwd=tmp_path)
+    assert outcome.code == 2, outcome.stderr
+    assert len(outcome.error_lines) == 1, outcome.stderr
+    assert outcome.stderr.startswith("error: ")
+    assert named in outcome.stderr
+    assert outcome.stdout == ""
+    assert SECRET not in outcome.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", [("connect", *SHORT), ("load", "-d", "1s"), ("pool", "-d", "1s")])
+@pytest.mark.parametrize(
+    "trouble", ["password", "namespace", "database", "user", "down", "no SurrealDB", "tls"]
+)
+def test_what_cannot_be_used_is_one_line_and_exit_code_1(
+    tmp_path: Path, surreal: EmbeddedSurreal, command: tuple[str, ...], trouble: str
+) -> None:
+    env = reach(surreal) | {"SURREAL_NAMESPACE": "cli", "SURREAL_DATABASE": "cli"}
+    make_place(surreal, "cli")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        nobody = free_port()
+        match trouble:
+            case "password":
+                env["SURREAL_PASS"] = SECRET
+                named = "auth during signin"
+            case "namespace":
+                env["SURREAL_NAMESPACE"] = "mistyped"
+                named = "no namespace 'mistyped'"
+            case "database":
+                env["SURREAL_DATABASE"] = "mistyped"
+                named = "no database 'mistyped'"
+            case "user":
+                env["SURREAL_USER"] = "nobody"
+                named = "auth during signin"
+            case "down":
+                env["SURREAL_URL"] = f"ws://127.0.0.1:{nobody}"
+                named = "refused during tcp"
+            case "no SurrealDB":
+                env["SURREAL_URL"] = f"ws://127.0.0.1:{listener.getsockname()[1]}"
+                named = "during upgrade"
+            case _:
+                env["SURREAL_URL"] = surreal.url.replace("ws:", "wss:")
+                named = "during tls"
+        if trouble == "no SurrealDB":
+            listener.shutdown(socket.SHUT_RDWR)
+            named = "during"
+        outcome = run_it(*command, "--no-save", cwd=tmp_path, env=env)
+    assert outcome.code == 1, outcome.stderr
+    assert len(outcome.error_lines) == 1, outcome.stderr
+    assert named in outcome.stderr
+    assert outcome.stdout == ""
+    assert SECRET not in outcome.stderr
+    assert surreal.password not in outcome.stderr
+
+
+def test_a_mistyped_namespace_is_not_made(tmp_path: Path, surreal: EmbeddedSurreal) -> None:
+    for _ in range(2):
+        outcome = run_it(
+            "check", "--namespace", "mistyped", "--database", "d", cwd=tmp_path, env=reach(surreal)
+        )
+        assert outcome.code == 1
+        assert "no namespace 'mistyped'" in outcome.stdout
+
+
+def free_port() -> int:
+    """A port on which nothing listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def make_place(server: EmbeddedSurreal, name: str) -> None:
+    """Make a namespace and a database of that name."""
+    import asyncio
+
+    from pool_bench.drivers.surreal import SurrealDriver
+    from pool_bench.targets_surreal import surreal_target
+
+    async def select() -> None:
+        target = surreal_target(
+            server.url, user=server.user, password=server.password, namespace=name, database=name, environ={}
+        )
+        connection = await SurrealDriver(target).connect()
+        await connection.close()
+
+    asyncio.run(select())
+
+
+def test_without_a_url_a_real_engine_is_started_measured_and_removed(tmp_path: Path) -> None:
+    outcome = run_it(*SHORT, "--query", "RETURN 1", cwd=tmp_path, env={"TMPDIR": str(tmp_path)})
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.error_lines[0].startswith("embedded SurrealDB engine 3.")
+    result = load(only(tmp_path / "results", "*.json"))
+    (run,) = result["runs"]
+    assert result["tool"] == "surreal-bench"
+    assert result["server"]["product"] == "embedded SurrealDB engine"
+    assert result["server"]["embedded"] == "yes"
+    assert result["config"]["auth"] == "signin"
+    assert run["ok"] > 0
+    assert run["failed"] == run["unfinished"] == 0
+    assert set(run["phases_ms"]) == {"tcp", "upgrade", "signin", "use", "query", "close"}
+    # Password hashing is most of it.
+    assert run["phases_ms"]["signin"]["p50"] > run["latency_ms"]["p50"] / 2
+    assert sum(second["ok"] for second in run["timeline"]) == run["ok"]
+    assert only(tmp_path / "results", "*.png").read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in tmp_path.iterdir()] == ["results"], "the server's directory is left"
+
+
+@pytest.mark.parametrize(
+    ("auth", "scheme", "phases"),
+    [
+        ("token", "ws", {"tcp", "upgrade", "signin", "use", "close"}),
+        ("none", "ws", {"tcp", "upgrade", "use", "close"}),
+        ("signin", "http", {"tcp", "signin", "use", "close"}),
+        ("token", "http", {"tcp", "signin", "use", "close"}),
+    ],
+)
+def test_phases_are_those_of_the_way_in(
+    surreal: EmbeddedSurreal, auth: str, scheme: str, phases: set[str]
+) -> None:
+    make_place(surreal, "cli")
+    env = reach(surreal) | {"SURREAL_URL": f"{scheme}://127.0.0.1:{surreal.port}"}
+    place = ("--namespace", "cli", "--database", "cli")
+    outcome = run_it(*SHORT, "--auth", auth, *place, "--json", "-", "--no-save", "-q", env=env)
+    assert outcome.code == 0, outcome.stderr
+    (run,) = json.loads(outcome.stdout)["runs"]
+    assert set(run["phases_ms"]) == phases
+    assert run["failed"] == 0
+    # None of a run's own connections signs in with a password where it has a token.
+    assert all(count["count"] == run["ok"] for count in run["phases_ms"].values() if "count" in count)
+
+
+def test_tls_is_a_phase_and_needs_an_authority(tls_surreal: TlsSurreal) -> None:
+    env = reach(tls_surreal.server)
+    outcome = run_it(*SHORT, "--ca-file", str(tls_surreal.ca), "--json", "-", "--no-save", "-q", env=env)
+    assert outcome.code == 0, outcome.stderr
+    assert "tls" in json.loads(outcome.stdout)["runs"][0]["phases_ms"]
+    for wrong in ((), ("--ca-file", str(tls_surreal.wrong_ca))):
+        outcome = run_it(*SHORT, *wrong, "--no-save", env=env)
+        assert outcome.code == 1
+        assert "tls during tls" in outcome.stderr
+    assert run_it("check", "--no-verify", env=env).code == 0
+
+
+def test_the_official_client_can_be_measured_too(surreal: EmbeddedSurreal) -> None:
+    make_place(surreal, "cli")
+    place = ("--namespace", "cli", "--database", "cli")
+    outcome = run_it(
+        *SHORT, *place, "--driver", "surrealdb", "--json", "-", "--no-save", "-q", env=reach(surreal)
+    )
+    assert outcome.code == 0, outcome.stderr
+    (run,) = json.loads(outcome.stdout)["runs"]
+    assert set(run["phases_ms"]) == {"connect", "close"}
+
+
+def test_connections_are_held_kept_alive_and_closed(tmp_path: Path, surreal: EmbeddedSurreal) -> None:
+    arguments = ("load", "-n", "20", "-d", "1500ms", "-k", "500ms", "--auth", "token")
+    outcome = run_it(*arguments, cwd=tmp_path, env=reach(surreal))
+    assert outcome.code == 0, outcome.stderr
+    (run,) = load(only(tmp_path / "results", "*.json"))["runs"]
+    assert run["ok"] == 20
+    hold = run["hold"]
+    assert (hold["opened"], hold["dropped"], hold["closed"]) == (20, 0, 20)
+    assert {"tcp", "upgrade", "signin"} <= set(run["phases_ms"])
+    assert "asked 20, held 20 at peak: none was lost" in outcome.stdout
+
+
+def test_a_restart_of_the_server_is_noticed_at_once_and_connections_come_back(
+    tmp_path: Path, start_surreal: StartSurreal
+) -> None:
+    server = start_surreal(SurrealConfig(password="load pencil"))
+    started = Started(
+        tmp_path,
+        *("load", "-n", "10", "-d", "0", "-k", "0", "--reconnect", "--json", "result.json"),
+        env=reach(server),
+        command=COMMAND,
+    )
+    started.wait_for(r"hold +10 ")
+    server.restart()
+    started.wait_for(r"^ +\S+ +hold +10 +10 +0 +0 +10")
+    started.signal(signal.SIGINT)
+    outcome = started.finish()
+    assert outcome.code == 0, outcome.stderr
+    (run,) = load(tmp_path / "result.json")["runs"]
+    hold = run["hold"]
+    # Nothing was asked (--keepalive 0): the drops were told by the sockets.
+    assert hold["dropped"] == hold["reopened"] == 10
+    assert hold["closed"] == 10
+
+
+def test_pools_are_measured_side_by_side(tmp_path: Path) -> None:
+    outcome = run_it(
+        *("pool", "-c", "20", "--size", "4", "-d", "1s", "--warmup", "300ms"),
+        *("--scenario", "query,burst,stress", "--stress", "50", "--pool", "reference,shared"),
+        cwd=tmp_path,
+    )
+    assert outcome.code == 0, outcome.stderr
+    runs = load(only(tmp_path / "results", "*.json"))["runs"]
+    assert [(run["scenario"], run["pool"]) for run in runs] == [
+        (scenario, pool) for scenario in ("query", "burst", "stress") for pool in ("reference", "shared")
+    ]
+    assert all(run["ok"] > 0 and run["failed"] == 0 for run in runs)
+    assert runs[-1]["concurrency"] == 50
+    assert "one connection, which all clients use" in outcome.stdout
+
+
+def test_without_a_pool_every_query_signs_in(tmp_path: Path) -> None:
+    arguments = ("pool", "-c", "2", "-d", "1s", "--scenario", "query", "--pool", "naive", "--json", "r.json")
+    outcome = run_it(*arguments, "--no-save", cwd=tmp_path)
+    assert outcome.code == 0, outcome.stderr
+    (run,) = load(tmp_path / "r.json")["runs"]
+    assert run["ok"] > 0
+    assert run["checkout"]["opened"] >= run["ok"]
+
+
+def test_purreal_says_how_to_get_it_where_it_is_missing(tmp_path: Path) -> None:
+    pytest.importorskip("surrealdb")
+    try:
+        import purreal  # noqa: F401
+    except ImportError:
+        outcome = run_it("pool", "--pool", "purreal", cwd=tmp_path)
+        assert outcome.code == 2
+        assert "install purreal" in outcome.stderr
+    else:
+        arguments = ("-c", "20", "-d", "1s", "--scenario", "query", "--pool", "purreal")
+        assert run_it("pool", *arguments, "--no-save", cwd=tmp_path).code == 0
+
+
+def test_check_says_in_words_what_there_is(surreal: EmbeddedSurreal) -> None:
+    make_place(surreal, "cli")
+    place = ("--namespace", "cli", "--database", "cli")
+    outcome = run_it("check", *place, env=reach(surreal))
+    assert outcome.code == 0
+    assert "it is embedded SurrealDB engine 3." in outcome.stdout
+    assert outcome.stdout.splitlines()[-1] == "  usable"
+    assert surreal.password not in outcome.stdout
+
+
+@pytest.mark.timeout(20)
+def test_check_gives_up_in_five_seconds_where_nobody_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"ws://127.0.0.1:{silent.getsockname()[1]}"
+        outcome = run_it("check", "--url", url, "--user", "u", "--pass", SECRET)
+    assert outcome.code == 1
+    assert "not usable: timeout" in outcome.stdout
+    assert SECRET not in outcome.stdout + outcome.stderr
+
+
+def test_serve_serves_until_it_is_told_to_stop_and_leaves_nothing(tmp_path: Path) -> None:
+    port = free_port()
+    started = Started(
+        tmp_path,
+        *("serve", "--bind", f"127.0.0.1:{port}", "--user", "chief"),
+        env={"SURREAL_PASS": SECRET, "TMPDIR": str(tmp_path)},
+        command=COMMAND,
+    )
+    line = started.wait_for(r"^embedded SurrealDB engine 3\.\S+, at (ws://\S+), user chief, namespace bench")
+    family = started.family()
+    place = ("--namespace", "bench", "--database", "bench")
+    env = {"SURREAL_URL": line[1], "SURREAL_USER": "chief", "SURREAL_PASS": SECRET}
+    assert run_it("check", *place, env=env).code == 0
+    started.signal(signal.SIGINT)
+    outcome = started.finish()
+    assert outcome.code == 0
+    assert all_gone(family)
+    assert SECRET not in outcome.stdout + outcome.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"stdout", "stderr"}
+
+
+def test_a_password_on_the_command_line_is_hidden_from_other_users_and_from_the_result(
+    tmp_path: Path, surreal: EmbeddedSurreal
+) -> None:
+    url = f"ws://127.0.0.1:{surreal.port}"
+    secret = ("--user", surreal.user, "--pass", surreal.password)
+    started = Started(
+        tmp_path, "connect", "--url", url, *secret, "-d", "2s", "-c", "1", "--json", "r.json", command=COMMAND
+    )
+    started.wait_for("measure")
+    words = " ".join(psutil.Process(started.process.pid).cmdline())
+    assert surreal.password not in words
+    outcome = started.finish()
+    assert outcome.code == 0, outcome.stderr
+    assert surreal.password not in (tmp_path / "r.json").read_text()
+    assert surreal.password not in outcome.stdout + outcome.stderr
+
+
+def test_what_follows_pass_is_not_shown() -> None:
+    words = ("t", "--pass", SECRET, "--pass=x", "--user", "u", "--pass", "--pass", "ws://u:p@h")
+    assert shown_arguments(words) == (
+        *("t", "--pass", "***", "--pass=***", "--user", "u", "--pass", "***", "ws://u:***@h"),
+    )
+
+
+def test_a_second_interrupt_leaves_at_once_and_leaves_nothing(tmp_path: Path) -> None:
+    started = Started(tmp_path, "connect", "-d", "0", env={"TMPDIR": str(tmp_path)}, command=COMMAND)
+    started.wait_for("measure")
+    family = started.family()
+    started.signal(signal.SIGINT)
+    started.wait_for("stopping")
+    started.signal(signal.SIGINT)
+    assert started.finish().code in (0, 130)
+    assert all_gone(family)

@@ -1,0 +1,379 @@
+"""The SurrealDB pool on a real engine: queueing, clean sessions, dead sockets, what callers get to see."""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pool_bench.drivers.surreal_tracked import TrackedWebSocket
+from pool_bench.errors import ConnectError, FailureKind
+from pool_bench.pool import PoolClosedError, PoolTimeoutError, PoolUnavailableError
+from pool_bench.servers.surreal import EmbeddedSurreal, SurrealConfig
+from pool_bench.surreal_pool import SurrealDBConnectionPool
+from tests.fix_servers import StartSurreal
+
+STATS = {
+    "total_connections_created",
+    "total_connections_closed",
+    "total_acquisitions",
+    "total_releases",
+    "acquisition_timeouts",
+    "connection_errors",
+    "health_check_failures",
+    "peak_connections",
+    "peak_waiters",
+    "current_pool_size",
+    "current_available",
+    "current_in_use",
+    "current_waiters",
+}
+
+
+def make_pool(server: EmbeddedSurreal, **settings: Any) -> SurrealDBConnectionPool:
+    """A pool in a namespace of its own."""
+    credentials = {"username": server.user, "password": server.password}
+    name = f"pool_{uuid.uuid4().hex}"
+    return SurrealDBConnectionPool(f"{server.url}/rpc", credentials, name, "here", **settings)
+
+
+def credentials_of(server: EmbeddedSurreal) -> dict[str, str]:
+    """The root user's."""
+    return {"username": server.user, "password": server.password}
+
+
+@pytest.fixture
+def methods(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The methods that clients ask the server for, in order."""
+    seen: list[str] = []
+    send = TrackedWebSocket._send
+
+    async def spy(client: TrackedWebSocket, message: Any, process: str, bypass: bool = False) -> Any:
+        seen.append(message.method.value)
+        return await send(client, message, process, bypass)
+
+    monkeypatch.setattr(TrackedWebSocket, "_send", spy)
+    return seen
+
+
+async def until(ready: Callable[[], bool]) -> None:
+    """Let the loop turn until it is so."""
+    async with asyncio.timeout(10):
+        while not ready():  # noqa: ASYNC110  # nobody tells of it
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize(("tasks", "connections"), [(100, 50), (500, 5)])
+async def test_more_tasks_than_connections_queue_and_all_get_their_own_answer(
+    surreal: EmbeddedSurreal, tasks: int, connections: int
+) -> None:
+    settings = {"min_connections": 2, "max_connections": connections, "acquisition_timeout": 60.0}
+    async with make_pool(surreal, **settings) as pool:
+
+        async def ask(number: int) -> Any:
+            async with pool.acquire() as client:
+                return await client.query("RETURN $number", {"number": number})
+
+        assert await asyncio.gather(*(ask(number) for number in range(tasks))) == list(range(tasks))
+        stats = pool.get_stats()
+        assert stats.keys() == STATS
+        assert stats["total_acquisitions"] == stats["total_releases"] == tasks
+        assert 2 <= stats["peak_connections"] <= connections
+        assert stats["current_in_use"] == stats["current_waiters"] == stats["acquisition_timeouts"] == 0
+        assert stats["peak_waiters"] >= tasks - connections
+    ended = pool.get_stats()
+    assert ended["total_connections_closed"] == ended["total_connections_created"]
+    assert ended["current_pool_size"] == 0
+
+
+async def test_initialize_and_close_may_be_called_again_and_a_closed_pool_is_a_runtime_error(
+    surreal: EmbeddedSurreal,
+) -> None:
+    pool = make_pool(surreal, min_connections=2)
+    with pytest.raises(RuntimeError):
+        await pool.execute_query("RETURN 1")
+    await asyncio.gather(pool.initialize(), pool.initialize())
+    await pool.initialize()
+    assert pool.get_stats()["total_connections_created"] == 2
+    assert await pool.execute_query("RETURN $a + 1", {"a": 1}) == 2
+    await asyncio.gather(pool.close(), pool.close())
+    await pool.close()
+    for use in (pool.initialize, lambda: pool.execute_query("RETURN 1"), lambda: pool.acquire()):
+        with pytest.raises(RuntimeError, match="closed") as error:
+            await use()
+        assert isinstance(error.value, PoolClosedError)
+
+
+async def test_a_pool_that_was_never_opened_can_be_closed(surreal: EmbeddedSurreal) -> None:
+    pool = make_pool(surreal)
+    await pool.close()
+    assert set(pool.get_stats().values()) == {0}
+
+
+async def test_who_waits_too_long_gets_the_timeout_of_asyncio(surreal: EmbeddedSurreal) -> None:
+    settings = {"min_connections": 1, "max_connections": 1, "acquisition_timeout": 0.05}
+    async with make_pool(surreal, **settings) as pool, pool.acquire():
+        with pytest.raises(asyncio.TimeoutError) as error:
+            await pool.acquire()
+        assert isinstance(error.value, PoolTimeoutError)
+        assert pool.get_stats()["acquisition_timeouts"] == 1
+
+
+async def test_numbers_may_also_be_awaited(surreal: EmbeddedSurreal) -> None:
+    async with make_pool(surreal, min_connections=1) as pool:
+        assert await pool.get_stats() == pool.get_stats()
+
+
+async def test_a_client_can_be_taken_and_given_back_by_hand(surreal: EmbeddedSurreal) -> None:
+    async with make_pool(surreal, min_connections=1, max_connections=1) as pool:
+        client = await pool.acquire()
+        assert pool.get_stats()["current_in_use"] == 1
+        assert await client.query("RETURN 7") == 7
+        await pool.release(client)
+        assert pool.get_stats()["current_in_use"] == 0
+        with pytest.raises(ValueError, match="not, or no longer, leased"):
+            await pool.release(client)
+
+
+async def test_a_session_that_was_left_alone_costs_no_request_on_return(
+    surreal: EmbeddedSurreal, methods: list[str]
+) -> None:
+    async with make_pool(surreal, min_connections=1, max_connections=1) as pool:
+        methods.clear()
+        for _ in range(5):
+            async with pool.acquire() as client:
+                await client.query("RETURN 1")
+        assert methods.count("query") == 5
+        assert not set(methods) - {"query", "version"}
+
+
+async def test_namespace_database_and_variables_are_restored_without_signing_in_again(
+    surreal: EmbeddedSurreal, methods: list[str]
+) -> None:
+    async with make_pool(surreal, min_connections=1, max_connections=1) as pool:
+        before = await pool.execute_query("RETURN [session::ns(), session::db()]")
+        async with pool.acquire() as client:
+            methods.clear()
+            await client.use("elsewhere", "other")
+            await client.let("leftover", 42)
+            assert await client.query("RETURN [session::ns(), $leftover]") == ["elsewhere", 42]
+        async with pool.acquire() as same:
+            assert same is client
+            assert await same.query("RETURN [session::ns(), session::db()]") == before
+            assert await same.query("RETURN $leftover") is None
+        assert "signin" not in methods
+
+
+async def test_a_changed_sign_in_is_undone_and_only_then_is_the_password_sent_again(
+    surreal: EmbeddedSurreal, methods: list[str]
+) -> None:
+    async with make_pool(surreal, min_connections=1, max_connections=1) as pool:
+        async with pool.acquire() as client:
+            methods.clear()
+            await client.invalidate()
+        async with pool.acquire() as same:
+            assert same is client
+            assert await same.query("RETURN 1") == 1
+        assert methods.count("signin") == 1
+
+
+async def test_without_reset_what_a_borrower_sets_reaches_the_next(surreal: EmbeddedSurreal) -> None:
+    settings = {"min_connections": 1, "max_connections": 1, "reset_on_return": False}
+    async with make_pool(surreal, **settings) as pool:
+        async with pool.acquire() as client:
+            await client.let("kept", 42)
+        async with pool.acquire() as client:
+            assert await client.query("RETURN $kept") == 42
+
+
+async def test_a_dead_socket_is_replaced_before_anybody_gets_it(surreal: EmbeddedSurreal) -> None:
+    async with make_pool(surreal, min_connections=1, max_connections=1) as pool:
+        async with pool.acquire() as client:
+            first = client
+        assert isinstance(first, TrackedWebSocket)
+        first.socket.transport.abort()
+        await until(lambda: first.is_lost)
+        async with pool.acquire() as client:
+            assert client is not first
+            assert await client.query("RETURN 1") == 1
+        assert pool.get_stats()["total_connections_created"] == 2
+
+
+async def test_a_restart_of_the_server_is_not_seen_by_who_asks_afterwards(
+    start_surreal: StartSurreal,
+) -> None:
+    server = start_surreal(SurrealConfig(password="restart pencil"))
+    async with make_pool(server, min_connections=3, max_connections=3) as pool:
+        assert await pool.execute_query("RETURN 1") == 1
+        await asyncio.to_thread(server.restart)
+        answers = await asyncio.gather(*(pool.execute_query("RETURN 1") for _ in range(20)))
+        assert answers == [1] * 20
+
+
+async def test_a_query_that_is_cut_off_is_an_error_and_is_not_run_again(start_surreal: StartSurreal) -> None:
+    server = start_surreal(SurrealConfig(password="cut pencil"))
+    async with make_pool(server, min_connections=2, max_connections=2) as pool:
+        cut = asyncio.create_task(pool.execute_query("CREATE hit; SLEEP 60s"))
+        async with asyncio.timeout(20), pool.acquire() as witness:
+            while True:
+                seen = await witness.query_raw("SELECT * FROM hit")
+                if seen["result"][0]["status"] == "OK" and seen["result"][0]["result"]:
+                    break
+        await asyncio.to_thread(server.restart)
+        with pytest.raises(ConnectError) as error:
+            await cut
+        assert error.value.kind in (FailureKind.CLOSED, FailureKind.SERVER_SHUTDOWN, FailureKind.RESET)
+        # The new server keeps nothing of the old one: a second run would be all that it knows of.
+        assert await pool.execute_query("DEFINE TABLE IF NOT EXISTS hit; ") is None
+        assert await pool.execute_query("SELECT * FROM hit") == []
+
+
+async def test_a_client_whose_request_was_given_up_is_not_lent_again(surreal: EmbeddedSurreal) -> None:
+    async with make_pool(surreal, min_connections=1, max_connections=1) as pool:
+
+        async def give_up() -> None:
+            async with pool.acquire() as client:
+                await client.query("SLEEP 30s")
+
+        async with pool.acquire() as first:
+            pass
+        task = asyncio.create_task(give_up())
+        await until(lambda: pool.get_stats()["current_in_use"] == 1)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with pool.acquire() as client:
+            assert client is not first
+            assert await client.query("RETURN 1") == 1
+
+
+async def test_a_statement_that_fails_is_the_callers_error_and_costs_no_connection(
+    surreal: EmbeddedSurreal,
+) -> None:
+    async with make_pool(surreal, min_connections=1, max_connections=1) as pool:
+        for query in ("THROW 'mine'", "RETURN 1; THROW 'mine'", "RETURN ("):
+            with pytest.raises(ConnectError):
+                await pool.execute_query(query)
+        assert pool.get_stats()["total_connections_created"] == 1
+
+
+async def test_the_schema_is_there_before_the_first_lease_however_many_define_it(
+    surreal: EmbeddedSurreal, tmp_path: Path
+) -> None:
+    schema = tmp_path / "schema.surql"
+    schema.write_text("DEFINE TABLE person SCHEMALESS; DEFINE INDEX by_name ON person FIELDS name UNIQUE;")
+    async with make_pool(surreal, min_connections=4, schema_file=schema) as pool:
+        assert pool.get_stats()["total_connections_created"] == 4
+        await pool.execute_query("CREATE person SET name = 'a'")
+        with pytest.raises(ConnectError, match="by_name"):
+            await pool.execute_query("CREATE person SET name = 'a'")
+
+
+async def test_a_wrong_schema_fails_the_opening_and_says_why(
+    surreal: EmbeddedSurreal, tmp_path: Path
+) -> None:
+    schema = tmp_path / "schema.surql"
+    schema.write_text("DEFINE NONSENSE")
+    settings = {"schema_file": schema, "connection_retry_delay": 0.01}
+    with pytest.raises(PoolUnavailableError, match="NONSENSE"):
+        await make_pool(surreal, **settings).initialize()
+    with pytest.raises(ValueError, match="schema_file"):
+        make_pool(surreal, schema_file=tmp_path / "missing")
+
+
+@pytest.mark.parametrize("is_coroutine", [True, False])
+async def test_what_on_connection_create_sets_outlasts_a_reset(
+    surreal: EmbeddedSurreal, is_coroutine: bool
+) -> None:
+    seen = []
+
+    async def prepare(client: Any) -> None:
+        seen.append(client)
+        await client.let("greeting", "hello")
+
+    def note(client: Any) -> None:
+        seen.append(client)
+
+    callback = prepare if is_coroutine else note
+    settings = {"min_connections": 1, "max_connections": 1, "on_connection_create": callback}
+    async with make_pool(surreal, **settings) as pool:
+        assert len(seen) == 1
+        async with pool.acquire() as client:
+            assert client is seen[0]
+            await client.let("greeting", "changed")
+        if is_coroutine:
+            assert await pool.execute_query("RETURN $greeting") == "hello"
+        assert pool.get_stats()["total_connections_created"] == 1
+
+
+async def test_a_client_is_replaced_after_so_many_uses(surreal: EmbeddedSurreal) -> None:
+    settings = {"min_connections": 1, "max_connections": 1, "max_usage_count": 3}
+    async with make_pool(surreal, **settings) as pool:
+        for _ in range(7):
+            await pool.execute_query("RETURN 1")
+        assert pool.get_stats()["total_connections_created"] == 3
+
+
+async def test_queries_are_logged_without_their_literals(
+    surreal: EmbeddedSurreal, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "pool_bench.pool.queries")
+    async with make_pool(surreal, min_connections=1, log_queries=True) as pool:
+        await pool.execute_query("RETURN 'a secret'")
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "ok in" in line
+    assert "secret" not in line
+    assert surreal.password not in line
+
+
+async def test_a_wrong_password_and_a_missing_server_fail_the_opening_without_the_password(
+    surreal: EmbeddedSurreal,
+) -> None:
+    for uri, said in ((surreal.url, "auth"), ("ws://127.0.0.1:1", "refused")):
+        credentials = {"username": "root", "password": "pa55word"}
+        pool = SurrealDBConnectionPool(uri, credentials, "a", "b", connection_retry_delay=0.01)
+        with pytest.raises(PoolUnavailableError, match=said) as error:
+            await pool.initialize()
+        assert "pa55word" not in str(error.value)
+        assert "pa55word" not in repr(pool)
+        await pool.close()
+
+
+async def test_over_http_it_is_a_pool_of_requests_with_the_same_rules(surreal: EmbeddedSurreal) -> None:
+    pool = SurrealDBConnectionPool(
+        surreal.http_url, credentials_of(surreal), "http_pool", "here", min_connections=1, max_connections=1
+    )
+    async with pool:
+        async with pool.acquire() as client:
+            await client.let("leftover", 42)
+        assert await pool.execute_query("RETURN [session::ns(), $leftover]") == ["http_pool", None]
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"uri": "mysql://h"}, "uri"),
+        ({"uri": ""}, "uri"),
+        ({"credentials": {"username": "root"}}, "credentials"),
+        ({"credentials": {"user_name": "root", "password": "x"}}, "user_name"),
+        ({"credentials": {"username": "u", "password": "x", "namespace": "other"}}, "namespace"),
+        ({"namespace": None}, "namespace"),
+        ({"database": None}, "database"),
+        ({"min_connections": 11}, "max_size"),
+        ({"max_connections": 0}, "max_size"),
+        ({"acquisition_timeout": -1}, "acquire_timeout"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_by_name(changed: dict[str, Any], named: str) -> None:
+    settings: dict[str, Any] = {
+        "uri": "ws://127.0.0.1:8000",
+        "credentials": {"username": "root", "password": "x"},
+        "namespace": "n",
+        "database": "d",
+    }
+    with pytest.raises(ValueError, match=named):
+        SurrealDBConnectionPool(**(settings | changed))
