@@ -7,6 +7,8 @@ them, so that `--help` answers at once.
 import click
 
 from pool_bench import __version__
+from pool_bench.cli.calibrate import calibrate
+from pool_bench.cli.compare import compare
 from pool_bench.cli.options import CONTEXT_SETTINGS, Output, name_option, output_options, plot
 from pool_bench.cli.params import Duration, guard, run_cli
 from pool_bench.cli.pool_options import Names, Sizes, timing_options, url_option
@@ -374,6 +376,8 @@ def monitor(
 
 
 cli.add_command(plot)
+cli.add_command(compare)
+cli.add_command(calibrate)
 
 
 def main() -> None:
