@@ -86,7 +86,7 @@ TOOL = "pg-connection-bench"
     type=Duration(zero=True),
     default="2s",
     show_default=True,
-    help="Pause between the levels of a sweep.",
+    help="Pause between the levels of a sweep, or the trials of --find-max.",
 )
 @click.option(
     "--calibrate",

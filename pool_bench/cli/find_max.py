@@ -84,9 +84,13 @@ def find_maximum(work: Work, plan: FindMax, spec: ConnectSpec) -> None:
                     passed=not breaches,
                     breaches=tuple(map(str, breaches)),
                     client=last.saturation,
-                    client_to_blame=_is_client_to_blame(last, breaches),
+                    client_to_blame=is_client_to_blame(last, breaches),
                 )
             )
+            if not last.total.ok and search.passed is None:
+                # A lower rate would only fail more slowly.
+                result.limit, result.why = Limit.SERVER, f"at {trial.rate:.4g}/s no operation succeeded"
+                break
             search.tell(passed=not breaches)
             if not work.output.quiet:
                 print(step_line(result.steps[-1], last), file=work.text, flush=True)
@@ -112,7 +116,7 @@ def _measure(work: Work, plan: FindMax, spec: ConnectSpec, trial: Trial, *, numb
     return run.result
 
 
-def _is_client_to_blame(run: RunResult, breaches: Sequence[Breach]) -> bool:
+def is_client_to_blame(run: RunResult, breaches: Sequence[Breach]) -> bool:
     """Whether this client may be the reason for what was missed: at its limit, or late by as much."""
     if not breaches or run.saturation is None:
         return False
@@ -141,8 +145,10 @@ def _run_of_answer(work: Work, result: SearchResult) -> RunResult:
 
 
 def _conclude(result: SearchResult, search: RateSearch) -> None:
-    """Say what kept the search from a higher rate."""
+    """Say what kept the search from a higher rate, where that is not said yet."""
     result.found = search.found
+    if result.limit is not None:
+        return
     broken = [step for step in result.steps if not step.passed and step.rate == search.failed]
     if search.trial is not None or not result.steps:
         result.limit = Limit.INTERRUPTED

@@ -8,6 +8,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -117,10 +118,19 @@ def plot(results: Sequence[LoadedResult], *, file_format: Format = "png") -> byt
     if len(results) == 1 and results[0].find_max is not None and results[0].find_max.steps:
         return plot_search(results[0], results[0].find_max, file_format=file_format)
     if len(results) > 1:
-        return plot_compare(results, file_format=file_format)
+        return plot_compare([answer_of(result) for result in results], file_format=file_format)
     if len(results[0].runs) > 1:
         return plot_sweep(results[0], file_format=file_format)
     return plot_run(results[0], file_format=file_format)
+
+
+def answer_of(result: LoadedResult) -> LoadedResult:
+    """Of a search for the maximum only the run that confirmed it, else its last; anything else as it is."""
+    search = result.find_max
+    if search is None or not search.steps:
+        return result
+    passed = [step.run for step in search.steps if step.passed and step.rate == search.rate]
+    return replace(result, runs=(result.runs[(passed or [-1])[-1]],), find_max=None)
 
 
 def save_plot(path: Path, results: Sequence[LoadedResult]) -> None:

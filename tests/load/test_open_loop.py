@@ -1,6 +1,7 @@
 """Open-loop load against servers of known behaviour: every operation that is due is accounted for."""
 
 import asyncio
+import contextlib
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -10,6 +11,7 @@ import pytest
 from pool_bench.drivers.base import DriverName
 from pool_bench.errors import FailureKind, Phase
 from pool_bench.load.arrivals import Profile, constant, spike, steps
+from pool_bench.load.generator import generate
 from pool_bench.load.spec import ConnectSpec, OpenLoop
 from pool_bench.report.summary import CLOSED_LOOP_NOTE, run_summary
 from pool_bench.runs import RunResult, Snapshot
@@ -17,7 +19,16 @@ from pool_bench.servers.pgbouncer import PgBouncer
 from pool_bench.stats import BenchStats, ClientUsage, Histogram, bucket_lower_us
 from tests.drivers import hostile as h
 from tests.load.known import Behaviour, KnownServer
-from tests.load.running import ENGINES, LoopName, Outcome, PollerName, nothing_left, run, target
+from tests.load.running import (
+    ENGINES,
+    LoopName,
+    Outcome,
+    PollerName,
+    client_sockets,
+    nothing_left,
+    run,
+    target,
+)
 
 every_engine = pytest.mark.parametrize(("loop", "poller"), ENGINES)
 every_driver = pytest.mark.parametrize("driver", ["wire", "asyncpg", "psycopg"])
@@ -298,6 +309,30 @@ def test_l12_a_delayed_connect_shows_in_its_phase_and_in_the_total(driver: Drive
         assert phase.min_ns >= 95e6
         assert total.latency.min_ns >= 95e6
         assert total.phases[Phase.QUERY].min_ns < 95e6
+
+
+@every_driver
+def test_a_generator_that_is_cancelled_leaves_nothing(driver: DriverName) -> None:
+    async def main(port: int, spec: ConnectSpec) -> None:
+        seen = asyncio.Event()
+        task = asyncio.create_task(generate(spec, lambda snapshot: seen.set(), asyncio.Event()))
+        await seen.wait()
+        for _ in range(2):
+            task.cancel()
+            # Its way out is the grace period; the second cancel cuts that short, too.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        del task  # its error holds frames, and they what they were waiting for
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert client_sockets([port]) == []
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    with nothing_left(), h.HostileServer((h.stall,)) as server:
+        spec = _spec(server.url(), driver=driver, rate=100, duration_s=60.0, grace_s=60.0)
+        asyncio.run(main(server.port, spec))
 
 
 @every_driver

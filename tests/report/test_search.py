@@ -8,11 +8,12 @@ import pytest
 from pool_bench.errors import UsageError
 from pool_bench.report.loaded import parse_result
 from pool_bench.report.plot_search import draw_search
-from pool_bench.report.plots import plot
+from pool_bench.report.plots import answer_of, plot
 from pool_bench.report.results import dumps, from_session, session_to_json
 from pool_bench.report.search_summary import search_summary, step_line
 from pool_bench.report.summary import WIDTH
 from pool_bench.runs import Limit, SearchResult
+from tests.report.factory import session_of, typical_run
 from tests.report.open_factory import search_session
 
 
@@ -98,3 +99,10 @@ def test_a_search_of_one_trial_is_drawn_and_one_of_none_is_like_any_run() -> Non
 def test_searches_can_be_laid_over_each_other() -> None:
     one, other = from_session(search_session()), from_session(search_session((50, 100, 200, 141)))
     assert plot([one, other])
+
+
+def test_of_a_search_it_is_the_confirmed_run_that_is_compared() -> None:
+    answer = answer_of(from_session(search_session()))
+    assert [run.label for run in answer.runs] == ["r566"]
+    closed = from_session(session_of(typical_run()))
+    assert answer_of(closed) is closed
