@@ -84,7 +84,7 @@ def find_maximum(work: Work, plan: FindMax, spec: ConnectSpec) -> None:
                     passed=not breaches,
                     breaches=tuple(map(str, breaches)),
                     client=last.saturation,
-                    client_to_blame=_is_client_to_blame(last, breaches),
+                    client_to_blame=is_client_to_blame(last, breaches),
                 )
             )
             if not last.total.ok and search.passed is None:
@@ -116,7 +116,7 @@ def _measure(work: Work, plan: FindMax, spec: ConnectSpec, trial: Trial, *, numb
     return run.result
 
 
-def _is_client_to_blame(run: RunResult, breaches: Sequence[Breach]) -> bool:
+def is_client_to_blame(run: RunResult, breaches: Sequence[Breach]) -> bool:
     """Whether this client may be the reason for what was missed: at its limit, or late by as much."""
     if not breaches or run.saturation is None:
         return False

@@ -215,7 +215,10 @@ class _Server:
                 if error.errno in (errno.EMFILE, errno.ENFILE):
                     raise
                 continue  # it was gone before it was taken
-            self._take(sock, perf_counter_ns())
+            took_ns = perf_counter_ns()
+            self._take(sock, took_ns)
+            if self._stall_from_ns is not None and took_ns >= self._stall_from_ns:
+                return
         if pause is not None:
             if self._took_ns:
                 self._columns[Phase.TCP].add(now_ns - self._took_ns)

@@ -75,9 +75,11 @@ class _Generator:
         finally:
             self._stage = Stage.GRACE
             self._workload.stop()
-            await self._workload.drain(self._spec.grace_s)
-            self._probe.stop()
-            self._pauses.stop()
+            try:
+                await self._workload.drain(self._spec.grace_s)
+            finally:
+                self._probe.stop()
+                self._pauses.stop()
         self._snapshot(final=True)
 
     def _measure(self) -> None:

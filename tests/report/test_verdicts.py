@@ -15,7 +15,7 @@ from pool_bench.report.plots import plot, stamp_words
 from pool_bench.report.results import from_session, session_to_json
 from pool_bench.report.summary import CLOSED_LOOP_NOTE, run_summary, sweep_table
 from pool_bench.report.verdict_words import suspects_words
-from pool_bench.runs import RunResult, Session
+from pool_bench.runs import RunResult, SearchResult, SearchStep, Session
 from tests.report.factory import (
     TARGET,
     client_of,
@@ -26,6 +26,7 @@ from tests.report.factory import (
     stats_of,
 )
 from tests.report.hold_factory import Plan, held_run
+from tests.report.open_factory import open_run
 
 BUSY = client_of(cpu_share=0.97)
 
@@ -167,3 +168,17 @@ def test_a_null_server_that_was_busy_itself_is_marked() -> None:
     assert "the null server was busy itself" in calibration_table(busy)
     assert max(map(len, calibration_table(busy).splitlines())) <= 102
     assert calibration_table(replace(calm, floors=())) == ""
+
+
+def test_the_picture_of_a_search_is_stamped_for_the_run_that_is_its_answer() -> None:
+    def drawn(*, answer_busy: bool) -> str:
+        session = Session("pg-connection-bench", "", datetime(2026, 11, 21, tzinfo=UTC), (), (TARGET,))
+        trials = (open_run(), open_run(dropped=2500))
+        session.runs = [replace(trials[0], client=BUSY) if answer_busy else trials[0], trials[1]]
+        session.find_max = SearchResult("p99<50ms", 50.0, 0.05, found=500.0)
+        for index, passed in enumerate((True, False)):
+            session.find_max.steps.append(SearchStep(index, 500.0, "raise", passed, (), None, False))
+        return plot([from_session(session)], file_format="svg").decode()
+
+    assert "suspect: client was the bottleneck" in drawn(answer_busy=True)
+    assert "suspect" not in drawn(answer_busy=False)

@@ -18,10 +18,11 @@ from pool_bench.load.runner import Run, StopSwitch
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.runs import RunResult
 from pool_bench.targets import parse_target
+from pool_bench.verdict import is_thin
 
 PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0)
 _ATTEMPTS = 4
-_DISTURBED_MS = 2.0
+_DISTURBED_MS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,8 @@ def assert_agrees(reported: Histogram, truth: Histogram, floor: Histogram) -> No
         floor.percentiles_ms(PERCENTILES),
         strict=True,
     ):
+        if is_thin(name, truth.count):
+            continue  # too few beyond it to mean anything, as the reports say themselves
         assert mine is not None
         assert true is not None
         assert own is not None

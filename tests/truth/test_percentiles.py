@@ -21,7 +21,7 @@ def floor() -> Histogram:
 
 @pytest.mark.parametrize(
     "auth",
-    [Fixed(0.04), Bimodal(0.01, 0.08, 0.2), LogNormal(0.02, 0.5)],
+    [Fixed(0.04), Bimodal(0.01, 0.08, 0.2), LogNormal(0.006, 0.5)],
     ids=["fixed", "bimodal", "log-normal"],
 )
 def test_percentiles_are_those_of_the_server(auth: Fixed | Bimodal | LogNormal, floor: Histogram) -> None:

@@ -1,0 +1,55 @@
+"""Whose limit a search has found, and how long its trials last."""
+
+import pytest
+
+from pool_bench.cli.find_max import FindMax, is_client_to_blame
+from pool_bench.load.search import Trial
+from pool_bench.objectives import parse_objectives
+from pool_bench.stats import ClientUsage
+from tests.report.factory import REFUSED, client_of, run_of, stats_of
+
+OBJECTIVES = parse_objectives("p99<50ms")
+
+
+def _blamed(latency_ms: float, client: ClientUsage, *, refused: int = 0) -> bool:
+    stats = stats_of([latency_ms] * 1000, failures={REFUSED: refused} if refused else {})
+    stats.offered = 1000 + refused
+    run = run_of(stats, client=client)
+    return is_client_to_blame(run, OBJECTIVES.breaches(stats))
+
+
+def test_a_client_without_time_to_spare_is_to_blame_for_whatever_was_missed() -> None:
+    assert _blamed(500, client_of(cpu_share=0.99))
+    assert _blamed(5, client_of(cpu_share=0.99), refused=500)
+
+
+def test_a_late_client_is_to_blame_for_as_much_as_it_was_late() -> None:
+    assert _blamed(60, client_of(lag_ms=20))
+    assert not _blamed(500, client_of(lag_ms=20))
+    assert not _blamed(60, client_of(lag_ms=20), refused=500)
+
+
+def test_a_client_at_ease_is_never_to_blame() -> None:
+    assert not _blamed(60, client_of())
+    assert not _blamed(5, client_of(cpu_share=0.99))
+
+
+@pytest.mark.parametrize(
+    ("rate", "kind", "seconds"),
+    [
+        (100, "raise", 10),
+        (10_000, "raise", 2),
+        (1, "raise", 60),
+        (100, "confirm", 30),
+        (10_000, "confirm", 7),
+    ],
+)
+def test_a_trial_lasts_until_its_percentile_means_something(rate: float, kind: str, seconds: float) -> None:
+    plan = FindMax(objectives=OBJECTIVES, first=100, highest=20_000, spacing="constant", pause_s=0)
+    trial = Trial(rate, "confirm" if kind == "confirm" else "raise")
+    assert plan.length_s(trial, confirm_s=7) == seconds
+
+
+def test_no_rate_is_tried_that_the_longest_trial_could_not_judge() -> None:
+    plan = FindMax(objectives=OBJECTIVES, first=100, highest=20_000, spacing="constant", pause_s=0)
+    assert plan.lowest == pytest.approx(1000 / 60)
