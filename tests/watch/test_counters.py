@@ -6,7 +6,7 @@ from contextlib import closing
 
 import psycopg
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg.rows import tuple_row
 
@@ -28,6 +28,7 @@ def cut_off(connection: Connection) -> None:
         ours.shutdown(socket.SHUT_RDWR)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 1000), min_size=1))
 def test_counters_that_only_grow_have_come_as_far_as_they_grew(steps: list[int]) -> None:
     since, total = Since(), 500
