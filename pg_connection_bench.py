@@ -4,12 +4,16 @@ Options, wiring and exit codes; everything else is in `pool_bench/`. Heavy impor
 functions that need them, so that `--help` answers at once.
 """
 
+import os
 from typing import Literal
 
 import click
 
 from pool_bench import __version__
+from pool_bench.cli.calibrate import calibrate
 from pool_bench.cli.levels import levels_of
+from pool_bench.cli.limits import room_for_files
+from pool_bench.cli.open_loop import MAX_IN_FLIGHT, RateOptions, rate_options
 from pool_bench.cli.options import (
     CONTEXT_SETTINGS,
     Output,
@@ -17,12 +21,16 @@ from pool_bench.cli.options import (
     driver_option,
     name_option,
     output_options,
+    pgbouncer_admin_option,
     plot,
+    require_valid_option,
     scram_cache_option,
     shortest_timeout,
     url_option,
 )
 from pool_bench.cli.params import Duration, guard, run_cli
+from pool_bench.cli.rounds import rounds_options
+from pool_bench.cli.thresholds import Checks, threshold_options
 from pool_bench.drivers.base import DriverName
 
 TOOL = "pg-connection-bench"
@@ -31,7 +39,9 @@ TOOL = "pg-connection-bench"
 @click.group(
     invoke_without_command=True,
     context_settings=CONTEXT_SETTINGS,
-    epilog="Exit codes: 0 fine, 1 a run had no success, 2 bad usage, 130 left by a second Ctrl-C.",
+    epilog="Exit codes: 0 fine, 1 a run had no success, a threshold failed, or a run is suspect with "
+    "--require-valid, 2 bad usage, "
+    "130 left by a second Ctrl-C.",
 )
 @url_option
 @click.option("--concurrency", "-c", type=click.IntRange(min=1), metavar="N", help="Workers. [default: 10]")
@@ -42,6 +52,7 @@ TOOL = "pg-connection-bench"
     help="Sweep: begin with A workers and double up to --concurrency-max.",
 )
 @click.option("--concurrency-max", type=click.IntRange(min=1), metavar="B", help="Sweep: end with B workers.")
+@rate_options
 @click.option(
     "--duration",
     "-d",
@@ -81,8 +92,25 @@ TOOL = "pg-connection-bench"
     type=Duration(zero=True),
     default="2s",
     show_default=True,
-    help="Pause between the levels of a sweep.",
+    help="Pause between the runs of a session, or the trials of --find-max.",
 )
+@rounds_options
+@threshold_options
+@click.option(
+    "--watch/--no-watch",
+    default=None,
+    help="Watch the server once a second over a connection of its own: sessions, counters, PgBouncer's "
+    "pools, and on this machine CPU and memory. [default: watch servers on this machine]",
+)
+@pgbouncer_admin_option
+@click.option(
+    "--calibrate",
+    "calibrate_first",
+    is_flag=True,
+    help="First measure what this client costs by itself on this machine, about 1.5 s for each driver and "
+    "concurrency.",
+)
+@require_valid_option
 @output_options
 @click.version_option(__version__, prog_name=TOOL)
 @click.pass_context
@@ -102,29 +130,60 @@ def cli(
     resolve: Literal["each", "once"],
     name: str,
     wait_between_runs: float,
+    calibrate_first: bool,
+    require_valid: bool,
+    rates: RateOptions,
+    rounds: int,
+    interleave: tuple[str, ...],
+    checks: Checks,
+    watch: bool | None,
+    admin_url: str | None,
     output: Output,
 ) -> None:
-    """Open and close PostgreSQL connections as fast as the server lets N workers, and say what it costs.
+    """Open and close PostgreSQL connections, and say how fast that goes and what it costs.
+
+    A closed loop (--concurrency) goes as fast as the server lets N workers. An open loop (--rate) begins
+    connections when they are due, as users do, and so also sees what a server that stalls does to them.
 
     \b
     pg-connection-bench --concurrency 50
     pg-connection-bench --url postgresql://app@db:6432/app --duration 30s
     pg-connection-bench --concurrency-min 1 --concurrency-max 64 --driver asyncpg
+    pg-connection-bench --rate 500/s --arrivals poisson --duration 30s
+    pg-connection-bench --find-max --slo "p99<50ms,errors<0.1%"
     pg-connection-bench plot results/before.json results/after.json
     """
     if ctx.invoked_subcommand is not None:
         return
-    levels = levels_of(concurrency, concurrency_min, concurrency_max)
+    profile = rates.profile(duration)
+    if profile is None:
+        levels = levels_of(concurrency, concurrency_min, concurrency_max)
+    elif any(value is not None for value in (concurrency, concurrency_min, concurrency_max)):
+        raise click.UsageError(
+            "--concurrency excludes --rate, --ramp, --steps and --find-max: the loop is either closed or open"
+        )
+    else:
+        levels = (rates.max_in_flight or room_for_files(MAX_IN_FLIGHT),)
+
+    if rates.slo is not None and (rounds > 1 or interleave):
+        raise click.UsageError("--find-max and --rounds or --interleave exclude each other")
+    if profile is not None and any(text.lower().lstrip().startswith("concurrency") for text in interleave):
+        raise click.UsageError("--interleave: concurrency means nothing in an open loop")
 
     def run() -> int:
         from pool_bench.cli.title import hide_secrets
 
         # Before the imports below, which take their time.
         hide_secrets()
-        from pool_bench.cli.locate import find_targets
+        from pool_bench.cli.find_max import FindMax
+        from pool_bench.cli.locate import find_console, find_targets, read_url
         from pool_bench.cli.measure import Benchmark, measure
-        from pool_bench.load.spec import ConnectSpec
+        from pool_bench.cli.rounds import read_variants
+        from pool_bench.load.spec import ConnectSpec, OpenLoop
 
+        open_loop = (
+            None if profile is None else OpenLoop(profile=profile, spacing=rates.spacing or "constant")
+        )
         place = find_targets(urls, application_name=TOOL)
         return measure(
             Benchmark(
@@ -134,6 +193,7 @@ def cli(
                 spec=ConnectSpec(
                     targets=place.targets,
                     driver=driver,
+                    open_loop=open_loop,
                     warmup_s=warmup,
                     duration_s=duration,
                     grace_s=grace,
@@ -141,10 +201,30 @@ def cli(
                     query=query,
                     scram_cache=scram_cache,
                     resolve_once=resolve == "once",
+                    seed=rates.seed_or_new,
+                ),
+                label=rates.label if open_loop is not None else "",
+                find_max=None
+                if rates.slo is None
+                else FindMax(
+                    objectives=rates.slo,
+                    first=rates.first_rate,
+                    highest=rates.highest_rate,
+                    spacing=rates.spacing or "constant",
+                    pause_s=wait_between_runs,
                 ),
                 levels=levels,
                 pause_s=wait_between_runs,
                 output=output,
+                checks=checks,
+                variants=read_variants(
+                    interleave, lambda url: read_url(url, os.environ, application_name=TOOL)
+                ),
+                rounds=rounds,
+                watch=watch,
+                admin=None if admin_url is None else find_console(admin_url, application_name=TOOL),
+                require_valid=require_valid,
+                calibrate=calibrate_first,
             )
         )
 
@@ -152,6 +232,7 @@ def cli(
 
 
 cli.add_command(plot)
+cli.add_command(calibrate)
 
 
 def main() -> None:

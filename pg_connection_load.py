@@ -15,12 +15,15 @@ from pool_bench.cli.options import (
     driver_option,
     name_option,
     output_options,
+    pgbouncer_admin_option,
     plot,
+    require_valid_option,
     scram_cache_option,
     shortest_timeout,
     url_option,
 )
 from pool_bench.cli.params import Duration, guard, run_cli
+from pool_bench.cli.thresholds import Checks, threshold_options
 from pool_bench.drivers.base import DriverName
 
 TOOL = "pg-connection-load"
@@ -29,7 +32,8 @@ TOOL = "pg-connection-load"
 @click.group(
     invoke_without_command=True,
     context_settings=CONTEXT_SETTINGS,
-    epilog="Exit codes: 0 fine, 1 nothing could be opened, 2 bad usage, 130 left by a second Ctrl-C.",
+    epilog="Exit codes: 0 fine, 1 nothing could be opened, a threshold failed, or the run is suspect with "
+    "--require-valid, 2 bad usage, 130 left by a second Ctrl-C.",
 )
 @url_option
 @click.option(
@@ -78,15 +82,12 @@ TOOL = "pg-connection-load"
     show_default=True,
     help="Leave the server's reserved slots, and five more, free for its operators.",
 )
-@click.option(
-    "--pgbouncer-admin",
-    "admin_url",
-    metavar="URL",
-    help="PgBouncer's administration console: its SHOW POOLS and SHOW LISTS go into the result.",
-)
+@pgbouncer_admin_option
 @connect_timeout_option("Bound on one connect, and on one keep-alive.")
 @scram_cache_option
 @name_option()
+@threshold_options
+@require_valid_option
 @output_options
 @click.version_option(__version__, prog_name=TOOL)
 @click.pass_context
@@ -110,6 +111,8 @@ def cli(
     connect_timeout: float,
     scram_cache: bool,
     name: str,
+    checks: Checks,
+    require_valid: bool,
     output: Output,
 ) -> None:
     """Open N PostgreSQL connections, hold them, watch them, and let go cleanly.
@@ -166,6 +169,8 @@ def cli(
                 reserve=reserve,
                 admin=None if admin_url is None else find_console(admin_url, application_name=TOOL),
                 output=output,
+                checks=checks,
+                require_valid=require_valid,
             )
         )
 

@@ -58,7 +58,7 @@ def run_tool(driver: str, endpoint: Endpoint, concurrency: int, seconds: int) ->
     """`pg-connection-bench` with everything it records and writes turned on."""
     with tempfile.TemporaryDirectory() as directory:
         result = Path(directory) / "result.json"
-        command = [sys.executable, "-m", "pg_connection_bench", "--driver", driver, "--quiet"]
+        command = [sys.executable, "-m", "pg_connection_bench", "--driver", driver, "--quiet", "--no-watch"]
         command += [
             "--url",
             f"postgresql://postgres@127.0.0.1:{endpoint.port}/postgres?sslmode={endpoint.sslmode}",

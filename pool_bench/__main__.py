@@ -7,6 +7,8 @@ them, so that `--help` answers at once.
 import click
 
 from pool_bench import __version__
+from pool_bench.cli.calibrate import calibrate
+from pool_bench.cli.compare import compare
 from pool_bench.cli.options import CONTEXT_SETTINGS, Output, name_option, output_options, plot
 from pool_bench.cli.params import Duration, guard, run_cli
 from pool_bench.cli.pool_options import Names, Sizes, timing_options, url_option
@@ -41,7 +43,8 @@ def cli() -> None:
     type=Names(CONTENDER_NAMES, left_out=("naive",)),
     default="reference,asyncpg,psycopg,sqlalchemy",
     show_default=True,
-    help="The pools, or all; naive is none at all: a connection for each query.",
+    help="The pools, or all; naive is none at all: a connection for each query. By default those that "
+    "are installed.",
 )
 @click.option(
     "--scenario",
@@ -128,10 +131,14 @@ def run(
         hide_secrets()
         from pool_bench.cli.locate import find_targets
         from pool_bench.cli.pool_run import PoolBenchmark, measure_pools
-        from pool_bench.contenders import check_installed
+        from pool_bench.contenders import check_installed, is_installed
         from pool_bench.load.pool_spec import PoolSpec
 
-        for pool in pools:
+        chosen = pools
+        if ctx.get_parameter_source("pools") is click.core.ParameterSource.DEFAULT:
+            # What nobody asked for need not be there.
+            chosen = tuple(pool for pool in pools if is_installed(pool))
+        for pool in chosen:
             check_installed(pool)
         place = find_targets(() if url is None else (url,), application_name=TOOL)
         return measure_pools(
@@ -139,11 +146,11 @@ def run(
                 tool=TOOL,
                 name=name,
                 place=place,
-                pools=pools,
+                pools=chosen,
                 scenarios=scenarios,
                 spec=PoolSpec(
                     targets=place.targets,
-                    pool=pools[0],
+                    pool=chosen[0],
                     scenario=scenarios[0],
                     clients=clients,
                     size=size,
@@ -369,6 +376,8 @@ def monitor(
 
 
 cli.add_command(plot)
+cli.add_command(compare)
+cli.add_command(calibrate)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What happens to connections that are held, and what their server shows meanwhile: plain data.
+"""What happens to connections that are held: plain data.
 
 `HoldStats` merges exactly, as `BenchStats` does: seconds of one generator, and generators of one
 run. How many are held is never stored but follows from what was opened, dropped and closed.
@@ -244,11 +244,14 @@ class HoldStats:
 
     def count_drop(self, key: FailureKey, message: str, age_ns: int) -> None:
         """Add one dropped connection; beyond 256 sorts their SQLSTATE is given up, never their count."""
-        if key not in self.drops and len(self.drops) >= _MAX_KEYS:
-            key = FailureKey(key.kind, key.phase)
-        drop = self.drops.setdefault(key, DropCount(sample=message[:_MAX_SAMPLE_CHARACTERS]))
+        drop = self._drop_of(key, message)
         drop.count += 1
         drop.ages.add(age_ns)
+
+    def _drop_of(self, key: FailureKey, message: str) -> DropCount:
+        if key not in self.drops and len(self.drops) >= _MAX_KEYS:
+            key = FailureKey(key.kind, key.phase)
+        return self.drops.setdefault(key, DropCount(sample=message[:_MAX_SAMPLE_CHARACTERS]))
 
     def dropped_ages(self) -> Ages:
         """Ages at which connections were dropped, all kinds together."""
@@ -275,7 +278,7 @@ class HoldStats:
         self.closed += other.closed
         self.forced += other.forced
         for key, drop in other.drops.items():
-            mine = self.drops.setdefault(key, DropCount(sample=drop.sample))
+            mine = self._drop_of(key, drop.sample)
             mine.count += drop.count
             mine.ages.merge(drop.ages)
         self.reconnects.merge(other.reconnects)
@@ -283,12 +286,7 @@ class HoldStats:
         self.keepalive.merge(other.keepalive)
         self.active.merge(other.active)
         self.query_failures.merge(other.query_failures)
-        known = {interval.t: interval for interval in self.intervals[-1:]}
-        for interval in other.intervals:
-            if interval.t in known:
-                known[interval.t].merge(interval)
-            else:
-                self.intervals.append(replace(interval))
+        self._merge_intervals(other.intervals)
         self.open_s = max(self.open_s, other.open_s)
         self.hold_s = max(self.hold_s, other.hold_s)
         self.close_s = max(self.close_s, other.close_s)
@@ -297,101 +295,17 @@ class HoldStats:
         self.held_rss_bytes = max(self.held_rss_bytes, other.held_rss_bytes)
         self.hold_cpu_s += other.hold_cpu_s
 
-
-@dataclass(frozen=True, slots=True)
-class ServerMemory:
-    """Memory of the server's processes on this machine, as proportional set size (PSS).
-
-    Attributes:
-        processes: how many there were.
-        total_bytes: PSS of all of them.
-        backends: client backends among them.
-        idle_backend_bytes: mean PSS of the idle ones, None where there was none.
-        sampled: how many processes were looked at; the total is scaled up where not all.
-    """
-
-    processes: int
-    total_bytes: int
-    backends: int
-    idle_backend_bytes: int | None
-    sampled: int
-
-
-@dataclass(frozen=True, slots=True)
-class PoolerMemory:
-    """Memory of PgBouncer's processes on this machine, as proportional set size (PSS).
-
-    Attributes:
-        processes: how many there were.
-        total_bytes: PSS of all of them.
-        clients: client connections that it had then, the watcher's own not counted.
-    """
-
-    processes: int
-    total_bytes: int
-    clients: int
-
-
-@dataclass(frozen=True, slots=True)
-class ServerSecond:
-    """What one look at the server showed.
-
-    Attributes:
-        t: seconds since the watching began.
-        states: client backends by state, as `pg_stat_activity` names it.
-        used: slots of `max_connections` in use, None where it is no PostgreSQL.
-        pools: figures of PgBouncer's pools by name (`cl_active`, `sv_idle`, ...), added up.
-        lists: PgBouncer's `SHOW LISTS`.
-    """
-
-    t: float
-    states: dict[str, int] = field(default_factory=dict)
-    used: int | None = None
-    pools: dict[str, int] = field(default_factory=dict)
-    lists: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class ServerSide:
-    """What was seen of the server during a run.
-
-    Attributes:
-        max_connections, superuser_reserved, reserved: settings; None where they could not be read.
-        in_use_before, in_use_after: client connections before the first and after the last of ours,
-            the watcher's own not counted.
-        seconds: one look after another, a second apart.
-        memory: `before`, `peak` and `after`, those that could be measured.
-        pooler_memory: the same of PgBouncer.
-        notes: what could not be seen and why.
-    """
-
-    max_connections: int | None = None
-    superuser_reserved: int | None = None
-    reserved: int | None = None
-    in_use_before: int | None = None
-    in_use_after: int | None = None
-    seconds: list[ServerSecond] = field(default_factory=list)
-    memory: dict[str, ServerMemory] = field(default_factory=dict)
-    pooler_memory: dict[str, PoolerMemory] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def used_peak(self) -> int | None:
-        """The most slots in use at any look."""
-        return max((second.used for second in self.seconds if second.used is not None), default=None)
-
-    @property
-    def backend_cost_bytes(self) -> int | None:
-        """What the server's memory grew by for each further client backend, bytes."""
-        before, peak = self.memory.get("before"), self.memory.get("peak")
-        if before is None or peak is None or peak.backends <= before.backends:
-            return None
-        return round((peak.total_bytes - before.total_bytes) / (peak.backends - before.backends))
-
-    @property
-    def pooler_client_bytes(self) -> int | None:
-        """What PgBouncer's memory grew by for each further client connection, bytes."""
-        before, peak = self.pooler_memory.get("before"), self.pooler_memory.get("peak")
-        if before is None or peak is None or peak.clients <= before.clients:
-            return None
-        return round((peak.total_bytes - before.total_bytes) / (peak.clients - before.clients))
+    def _merge_intervals(self, others: list[HoldInterval]) -> None:
+        mine = self.intervals
+        # Seconds arrive in order, so only the last can be known already; a late part changes that.
+        late = bool(others and mine) and others[0].t < mine[-1].t
+        known = {interval.t: interval for interval in (mine if late else mine[-1:])}
+        for interval in others:
+            same = known.get(interval.t)
+            if same is None:
+                known[interval.t] = added = replace(interval)
+                mine.append(added)
+            else:
+                same.merge(interval)
+        if late:
+            mine.sort(key=lambda interval: interval.t)

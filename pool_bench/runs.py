@@ -8,15 +8,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from pool_bench.calibration import Calibration, OwnShare
 from pool_bench.checkouts import CheckoutStats
 from pool_bench.errors import FailureKind
-from pool_bench.holds import HoldStats, ServerSide
+from pool_bench.holds import HoldStats
+from pool_bench.server_side import ServerSide
 from pool_bench.sizing import Sizing
 from pool_bench.stats import BenchStats, ClientUsage
 
 # A client that uses more of its core, or whose loop is later than this, was part of what it measured.
 SATURATED_CPU_SHARE = 0.90
 SATURATED_LAG_P99_MS = 10.0
+SATURATED_PAUSE_SHARE = 0.05
 
 
 class Stage(StrEnum):
@@ -48,6 +51,7 @@ class Snapshot:
         warmup: operations that were begun during the warm-up, over all targets.
         in_flight: operations under way now.
         backing_off: workers that wait because their target fails.
+        waiting: operations that are due and have not begun, None in a closed loop.
         client: what the generator cost since its previous snapshot.
         final: no further snapshot follows.
         hold: what happened to held connections, in a run that holds any.
@@ -64,6 +68,7 @@ class Snapshot:
     client: ClientUsage
     final: bool = False
     hold: HoldStats | None = None
+    waiting: int | None = None
     checkout: CheckoutStats | None = None
 
 
@@ -98,7 +103,7 @@ class RunResult:
 
     Attributes:
         label: names the setting in tables and plots.
-        concurrency: workers.
+        concurrency: workers; in an open loop, operations in flight at most.
         driver: how connections were opened.
         targets: the targets' printable names, no passwords.
         warmup_s, duration_s: as measured, seconds.
@@ -110,6 +115,11 @@ class RunResult:
         interrupted: the run was ended before its time.
         hold: what happened to the connections, in a run that holds them; `total` is then their opening.
         server_side: what was seen of the server during the run, None where nobody looked.
+        embedded: the target is the embedded server, which shares the client's cores.
+        own: what of it is this client, where that was calibrated.
+        rate: operations that were due a second, on average, in an open loop; None in a closed one.
+        round: which repetition of its setting it is, from 1; None where settings are measured once.
+        setting: how it differs from the session's other settings, "" where it does not.
         pool: what load which pool was put under, in a run that does so; `driver` is then the pool's name.
         checkout: what the pool showed.
     """
@@ -128,6 +138,11 @@ class RunResult:
     interrupted: bool = False
     hold: HoldStats | None = None
     server_side: ServerSide | None = None
+    embedded: bool = False
+    own: OwnShare | None = None
+    rate: float | None = None
+    round: int | None = None
+    setting: str = ""
     pool: PoolSetting | None = None
     checkout: CheckoutStats | None = None
 
@@ -137,14 +152,25 @@ class RunResult:
         return self.total.ok / self.duration_s if self.duration_s else 0.0
 
     @property
-    def saturation(self) -> str | None:
-        """Why the client was the bottleneck, in words; None where it was not."""
+    def client_limits(self) -> list[str]:
+        """Why the client itself was the bottleneck, in words; none where it was not."""
         reasons = []
         if self.client.cpu_share > SATURATED_CPU_SHARE * self.client.processes:
             reasons.append(f"it used {self.client.cpu_share:.0%} of a core")
         lag = self.client.lag.percentile_ms(99)
         if lag is not None and lag > SATURATED_LAG_P99_MS:
             reasons.append(f"its event loop was {lag:.1f} ms late (p99)")
+        if self.client.pause_share > SATURATED_PAUSE_SHARE * self.client.processes:
+            reasons.append(f"its garbage collector took {self.client.pause_share:.0%} of the time")
+        return reasons
+
+    @property
+    def saturation(self) -> str | None:
+        """Why the client was the bottleneck, its schedule included, in words; None where it was not."""
+        reasons = self.client_limits
+        late = self.total.schedule_error.percentile_ms(99)
+        if late is not None and late > SATURATED_LAG_P99_MS:
+            reasons.append(f"it began operations {late:.1f} ms after they were due (p99)")
         return " and ".join(reasons) or None
 
     @property
@@ -156,6 +182,85 @@ class RunResult:
     def errors(self) -> dict[FailureKind, int]:
         """Failures by kind over all targets."""
         return self.total.errors
+
+
+@dataclass(frozen=True, slots=True)
+class SearchStep:
+    """One trial of a search: which of the session's runs it was, and how it went.
+
+    Attributes:
+        run: index in `Session.runs`.
+        rate: operations that were due a second.
+        kind: what it was for: raise, lower, narrow or confirm.
+        passed: whether all objectives were met.
+        breaches: those that were not, in words.
+        client: why the client was the bottleneck, in words; None where it was not.
+        client_to_blame: whether that can account for what was missed.
+    """
+
+    run: int
+    rate: float
+    kind: str
+    passed: bool
+    breaches: tuple[str, ...]
+    client: str | None
+    client_to_blame: bool
+
+
+class Limit(StrEnum):
+    """What kept a search from a higher rate."""
+
+    SERVER = "server"
+    CLIENT = "client"
+    MAX_RATE = "max_rate"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(slots=True)
+class SearchResult:
+    """A search for the highest rate that meets objectives.
+
+    Attributes:
+        slo: the objectives as they were read.
+        latency_limit_ms: the limit on a latency among them, for pictures; None where there is none.
+        tolerance: how far, as a share, the true maximum may be above what was found.
+        steps: every trial, in order.
+        found: the confirmed rate, operations a second; None where none met the objectives.
+        limit: what kept it from a higher rate, None while it is under way; `why` says it in words.
+    """
+
+    slo: str
+    latency_limit_ms: float | None
+    tolerance: float
+    steps: list[SearchStep] = field(default_factory=list)
+    found: float | None = None
+    limit: Limit | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What came of one threshold in one run.
+
+    Attributes:
+        text: the threshold as the user wrote it.
+        field: the field of the run it is about, a dotted path.
+        value: the field's value in its own unit, None where the run has none.
+        limit: what it is compared with, in the same unit.
+        ok: it held; without a value it did not.
+        run: the run's label; `round` its repetition.
+        unit: of value and limit: `ms`, `s`, `us`, `/s`, "" (a count), `share` (of 1), `%`, `MB`, `B`,
+            `true/false` (1 and 0).
+    """
+
+    text: str
+    field: str
+    value: float | None
+    limit: float
+    ok: bool
+    run: str
+    round: int | None = None
+    unit: str = ""
 
 
 @dataclass(slots=True)
@@ -170,6 +275,9 @@ class Session:
         target: the first target; `targets` all of them; no passwords.
         server: product, version and what else the server said, {} where it could not be asked.
         config: the settings in force.
+        calibration: what the client costs by itself, None where that was not measured.
+        find_max: the search that the runs are the trials of, None where there was none.
+        thresholds: what came of each threshold in each run.
         sizing: what a sweep of pool sizes allows to be said, in a session that is one.
     """
 
@@ -183,4 +291,7 @@ class Session:
     runs: list[RunResult] = field(default_factory=list)
     finished_at: datetime | None = None
     interrupted: bool = False
+    calibration: Calibration | None = None
+    find_max: SearchResult | None = None
+    thresholds: list[Judged] = field(default_factory=list)
     sizing: Sizing | None = None

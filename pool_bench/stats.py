@@ -78,6 +78,11 @@ class Interval:
         cpu_s: client CPU time spent in it, seconds.
         latency: its latency histogram; None once sealed.
         p50, p95, p99, max: milliseconds, set when sealed.
+        offered: operations that became due in it, in an open loop.
+        dropped: operations given up in it before they were begun.
+        late_ms: how late one that could begin was begun, at worst, milliseconds.
+        service: its histogram of service times, as `latency`; None in a closed loop.
+        service_p50, service_p99: milliseconds, set when sealed.
     """
 
     t: float
@@ -92,12 +97,21 @@ class Interval:
     p95: float | None = None
     p99: float | None = None
     max: float | None = None
+    offered: int = 0
+    dropped: int = 0
+    late_ms: float = 0.0
+    service: Histogram | None = None
+    service_p50: float | None = None
+    service_p99: float | None = None
 
     def seal(self) -> None:
-        """Read the percentiles and let the histogram go, so that a long run stays small."""
+        """Read the percentiles and let the histograms go, so that a long run stays small."""
         if self.latency is not None:
             self.p50, self.p95, self.p99, self.max = self.latency.percentiles_ms((50, 95, 99, 100))
             self.latency = None
+        if self.service is not None:
+            self.service_p50, self.service_p99 = self.service.percentiles_ms((50, 99))
+            self.service = None
 
     def merge(self, other: "Interval") -> None:
         """Add the same second of another generator.
@@ -113,15 +127,34 @@ class Interval:
         self.in_flight += other.in_flight
         self.lag_ms = max(self.lag_ms, other.lag_ms)
         self.cpu_s += other.cpu_s
-        merged = Histogram()
-        merged.merge(self.latency)
-        merged.merge(other.latency)
-        self.latency = merged
+        self.offered += other.offered
+        self.dropped += other.dropped
+        self.late_ms = max(self.late_ms, other.late_ms)
+        self.latency = _sum_of(self.latency, other.latency)
+        if self.service is not None and other.service is not None:
+            self.service = _sum_of(self.service, other.service)
+
+
+def _sum_of(one: Histogram, other: Histogram) -> Histogram:
+    """Both together; neither is changed, since they may belong to somebody else."""
+    merged = Histogram()
+    merged.merge(one)
+    merged.merge(other)
+    return merged
 
 
 @dataclass(slots=True)
 class BenchStats:
-    """Everything counted about operations: one target's, one second's or a whole run's."""
+    """Everything counted about operations: one target's, one second's or a whole run's.
+
+    In an open loop `latency` is the response time, from when an operation was due.
+
+    Attributes:
+        offered: operations that were due, in an open loop: ok + failed + unfinished + dropped in the end.
+        dropped: operations that were due and were given up before they were begun.
+        service: successes from when they were begun, in an open loop.
+        schedule_error: how late this client began what was due and had room, of every operation begun.
+    """
 
     ok: int = 0
     failed: int = 0
@@ -131,6 +164,10 @@ class BenchStats:
     phases: dict[Phase, Histogram] = field(default_factory=dict)
     failures: dict[FailureKey, FailureCount] = field(default_factory=dict)
     intervals: list[Interval] = field(default_factory=list)
+    offered: int = 0
+    dropped: int = 0
+    service: Histogram = field(default_factory=Histogram)
+    schedule_error: Histogram = field(default_factory=Histogram)
 
     @property
     def attempts(self) -> int:
@@ -139,8 +176,9 @@ class BenchStats:
 
     @property
     def success_rate(self) -> float | None:
-        """Successes over attempts, 0 to 1; None where nothing was attempted."""
-        return self.ok / self.attempts if self.attempts else None
+        """Successes over attempts and what was dropped, 0 to 1; None where there was neither."""
+        wanted = self.attempts + self.dropped
+        return self.ok / wanted if wanted else None
 
     @property
     def errors(self) -> dict[FailureKind, int]:
@@ -161,6 +199,10 @@ class BenchStats:
         self.unfinished += other.unfinished
         self.latency.merge(other.latency)
         self.failure_latency.merge(other.failure_latency)
+        self.offered += other.offered
+        self.dropped += other.dropped
+        self.service.merge(other.service)
+        self.schedule_error.merge(other.schedule_error)
         for phase, histogram in other.phases.items():
             self.phases.setdefault(phase, Histogram()).merge(histogram)
         for key, failure in other.failures.items():
@@ -217,7 +259,8 @@ class ClientUsage:
         cpu_s: user and system CPU time, seconds.
         wall_s: over how many seconds of wall time.
         rss_bytes: largest resident size seen.
-        lag: event-loop lag.
+        lag: event-loop lag, as it was at any moment.
+        pauses: the garbage collector's runs, each of which holds everything up.
         processes: how many generator processes this adds up.
     """
 
@@ -226,11 +269,17 @@ class ClientUsage:
     rss_bytes: int = 0
     lag: Histogram = field(default_factory=Histogram)
     processes: int = 1
+    pauses: Histogram = field(default_factory=Histogram)
 
     @property
     def cpu_share(self) -> float:
         """CPU time over wall time of one core, 0 to 1 for each process."""
         return self.cpu_s / self.wall_s if self.wall_s else 0.0
+
+    @property
+    def pause_share(self) -> float:
+        """Time spent in the garbage collector over wall time, 0 to 1 for each process."""
+        return self.pauses.total_s / self.wall_s if self.wall_s else 0.0
 
     def merge(self, other: "ClientUsage") -> None:
         """Add a later second of the same generator."""
@@ -238,26 +287,39 @@ class ClientUsage:
         self.wall_s += other.wall_s
         self.rss_bytes = max(self.rss_bytes, other.rss_bytes)
         self.lag.merge(other.lag)
+        self.pauses.merge(other.pauses)
 
 
 class Recorder:
     """Takes operations one by one at the cost of an `array.extend`, and fills histograms in bulk.
 
-    Rows are `total_ns` and then one column for each of `phases`, -1 where the operation skipped it.
+    Rows are `total_ns` and then one column for each of `phases`, -1 where the operation skipped it. With
+    `responses` they are the response time, the service time, and the phases.
     """
 
     # Small enough that a fill stalls the event loop for tens of microseconds, large enough that
     # NumPy's fixed cost per call vanishes.
     _ROWS_PER_FILL: Final = 256
 
-    __slots__ = ("_columns", "_failures_ns", "_limit", "_phases", "_rows", "_stats")
+    __slots__ = (
+        "_columns",
+        "_errors_ns",
+        "_failures_ns",
+        "_limit",
+        "_phases",
+        "_responses",
+        "_rows",
+        "_stats",
+    )
 
-    def __init__(self, phases: tuple[Phase, ...]) -> None:
+    def __init__(self, phases: tuple[Phase, ...], *, responses: bool = False) -> None:
         self._phases = phases
-        self._columns = len(phases) + 1
+        self._responses = responses
+        self._columns = len(phases) + (2 if responses else 1)
         self._limit = self._ROWS_PER_FILL * self._columns
         self._rows = array("q")
         self._failures_ns = array("q")
+        self._errors_ns = array("q")
         self._stats = BenchStats()
 
     @property
@@ -266,7 +328,7 @@ class Recorder:
         return self._phases
 
     def ok(self, row: tuple[int, ...]) -> None:
-        """Record a success: `(total_ns, phase_ns, ...)` in the order of `phases`."""
+        """Record a success by its row, phases in the order of `phases`."""
         rows = self._rows
         rows.extend(row)
         if len(rows) >= self._limit:
@@ -285,12 +347,28 @@ class Recorder:
         """Record operations that were given up when the grace period ended."""
         self._stats.unfinished += count
 
+    def offered(self, count: int) -> None:
+        """Record operations that have become due."""
+        self._stats.offered += count
+
+    def dropped(self, count: int) -> None:
+        """Record operations that were due and are given up before they were begun."""
+        self._stats.dropped += count
+
+    def begun(self, error_ns: int) -> None:
+        """Record how late an operation was begun, nanoseconds."""
+        self._errors_ns.append(error_ns)
+        if len(self._errors_ns) >= self._ROWS_PER_FILL:
+            self._fill_errors()
+
     def _fill(self) -> None:
         table = np.frombuffer(self._rows, dtype=np.int64).reshape(-1, self._columns)
         stats = self._stats
         stats.ok += len(table)
         stats.latency.record(table[:, 0])
-        for column, phase in enumerate(self._phases, 1):
+        if self._responses:
+            stats.service.record(table[:, 1])
+        for column, phase in enumerate(self._phases, self._columns - len(self._phases)):
             values = table[:, column]
             values = values[values >= 0]
             if len(values):
@@ -301,12 +379,18 @@ class Recorder:
         self._stats.failure_latency.record(np.frombuffer(self._failures_ns, dtype=np.int64))
         self._failures_ns = array("q")
 
+    def _fill_errors(self) -> None:
+        self._stats.schedule_error.record(np.frombuffer(self._errors_ns, dtype=np.int64))
+        self._errors_ns = array("q")
+
     def take(self) -> BenchStats:
         """Everything recorded since the last call."""
         if self._rows:
             self._fill()
         if self._failures_ns:
             self._fill_failures()
+        if self._errors_ns:
+            self._fill_errors()
         taken, self._stats = self._stats, BenchStats()
         return taken
 

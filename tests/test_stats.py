@@ -341,9 +341,15 @@ def second(t: float, values: list[int]) -> Interval:
 
 @st.composite
 def _stats(draw: st.DrawFn) -> BenchStats:
-    recorder = Recorder(PHASES)
+    responses = draw(st.booleans())
+    recorder = Recorder(PHASES, responses=responses)
     for value in draw(st.lists(st.integers(0, 10**9), max_size=10)):
-        recorder.ok((value, value // 2, -1, value // 3))
+        service = (value,) if not responses else (value, value - value // 4)
+        recorder.ok((*service, value // 2, -1, value // 3))
+    for value in draw(st.lists(st.integers(0, 10**9), max_size=5)):
+        recorder.offered(2)
+        recorder.dropped(1)
+        recorder.begun(value)
     for value in draw(st.lists(st.integers(0, 10**9), max_size=5)):
         kind = draw(st.sampled_from([FailureKind.REFUSED, FailureKind.TIMEOUT]))
         recorder.failed(failure(kind), value)
@@ -366,6 +372,9 @@ def test_merging_statistics_loses_nothing_in_any_order(parts: list[BenchStats]) 
     assert total.attempts == sum(part.attempts for part in parts)
     assert total.latency.count == total.ok
     assert total.failure_latency.count == total.failed == sum(total.errors.values())
+    assert total.offered == sum(part.offered for part in parts) == 2 * total.dropped
+    assert total.schedule_error.count == total.dropped
+    assert total.service.count == sum(part.service.count for part in parts)
     intervals = [interval for part in parts for interval in part.intervals]
     assert [interval.t for interval in total.intervals] == sorted({interval.t for interval in intervals})
     for name in ("ok", "failed", "in_flight", "cpu_s"):
@@ -390,6 +399,33 @@ def test_intervals_of_one_second_become_one() -> None:
     assert (one.seconds, one.ok, one.failed, one.in_flight, one.lag_ms, one.cpu_s) == (1.5, 2, 2, 4, 9.0, 1.0)
     assert one.latency == histogram([1000, 3000])
     assert other.latency == histogram([3000])
+
+
+def test_seconds_of_an_open_loop_add_up_what_was_due() -> None:
+    one, other = second(1.0, [1000]), second(1.0, [3000])
+    one.offered, one.dropped, one.late_ms, one.service = 3, 2, 1.0, histogram([5000])
+    other.offered, other.dropped, other.late_ms, other.service = 4, 1, 7.0, histogram([25_000])
+    one.merge(other)
+    assert (one.offered, one.dropped, one.late_ms) == (7, 3, 7.0)
+    assert one.service == histogram([5000, 25_000])
+    assert other.service == histogram([25_000])
+    one.seal()
+    assert (one.service_p50, one.service_p99) == (0.005, 0.025)
+
+
+def test_a_recorder_of_responses_keeps_both_times_and_the_phases_apart() -> None:
+    recorder = Recorder(PHASES, responses=True)
+    for _ in range(1000):
+        recorder.ok((9_000_000, 4_000_000, 1_000_000, -1, 2_000_000))
+    stats = recorder.take()
+    assert stats.latency.percentile_ms(50) == pytest.approx(9.0, rel=1e-3)
+    assert stats.service.percentile_ms(50) == pytest.approx(4.0, rel=1e-3)
+    assert stats.service.count == stats.latency.count == stats.ok == 1000
+    assert [stats.phases[phase].count for phase in PHASES if phase in stats.phases] == [1000, 1000]
+
+
+def test_what_was_dropped_is_no_success() -> None:
+    assert BenchStats(ok=3, failed=1, dropped=2).success_rate == 0.5
 
 
 def test_sealed_intervals_keep_their_percentiles_and_cannot_be_merged() -> None:

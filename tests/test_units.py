@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_bench.units import format_duration, format_ms, parse_duration
+from pool_bench.units import format_duration, format_ms, parse_duration, parse_rate, parse_share
 
 
 @pytest.mark.parametrize(
@@ -77,3 +77,33 @@ def test_written_durations_read_back_as_they_were(seconds: float) -> None:
 )
 def test_latencies_have_three_digits(value: float | None, text: str) -> None:
     assert format_ms(value) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [("200/s", 200.0), ("200", 200.0), (" 90 / M ", 1.5), ("7200/h", 2.0), ("0.5/s", 0.5), ("1.5", 1.5)],
+)
+def test_rates_are_read_as_operations_a_second(text: str, rate: float) -> None:
+    assert parse_rate(text) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "0/s", "-1/s", "s", "/s", "1/d", "1e3/s", "1/s/s", "inf", "nan", "1 2", "9" * 400]
+)
+def test_what_is_no_rate_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a rate"):
+        parse_rate(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [("5%", 0.05), ("0.05", 0.05), ("0", 0.0), ("100 %", 1.0), ("1", 1.0), (" 2.5% ", 0.025)],
+)
+def test_shares_are_read(text: str, share: float) -> None:
+    assert parse_share(text) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text", ["", "%", "-1%", "101%", "1.01", "5", "five", "5%%", "nan", "inf"])
+def test_what_is_no_share_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a share"):
+        parse_share(text)

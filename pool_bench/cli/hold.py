@@ -13,8 +13,10 @@ from pool_bench.cli.options import Output
 from pool_bench.cli.params import EXIT_LEFT
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
 from pool_bench.cli.sites import AnyPlace, ask_any, config_of, serve_any, targets_of_any
+from pool_bench.cli.thresholds import NO_CHECKS, Checks
 from pool_bench.cli.title import shown_arguments
 from pool_bench.cli.work import Work, tell
+from pool_bench.drivers.sources import check_sources
 from pool_bench.errors import PoolBenchError
 from pool_bench.load.runner import Run
 from pool_bench.load.spec import HoldSpec
@@ -41,6 +43,8 @@ class Holding:
         reserve: leave the servers' reserved slots, and some more, free.
         admin: PgBouncer's administration console, where there is one to ask.
         output: where results go.
+        checks: what must hold of them.
+        require_valid: whether a suspect run makes the exit code 1.
     """
 
     tool: str
@@ -51,6 +55,8 @@ class Holding:
     reserve: bool
     admin: Target | None
     output: Output
+    checks: Checks = NO_CHECKS
+    require_valid: bool = False
 
 
 def hold(holding: Holding) -> int:
@@ -67,6 +73,7 @@ def hold(holding: Holding) -> int:
     """
     output, asked = holding.output, holding.connections
     output.check()
+    thresholds = holding.checks.read(hold=True)
     raise_file_limit(asked, option="--connections")
     text = output.text
     try:
@@ -74,6 +81,9 @@ def hold(holding: Holding) -> int:
             stop = stack.enter_context(stop_on_signals(tell))
             server = stack.enter_context(serve_any(holding.place, connections=asked))
             targets = targets_of_any(holding.place, server, tool=holding.tool)
+            if server is not None and holding.spec.source_ips:
+                # Named targets were checked before anything was started.
+                check_sources(holding.spec.source_ips, [t for t in targets if isinstance(t, Target)])
             timeout_s = holding.spec.connect_timeout_s
             product = ask_any(
                 holding.place, targets[0], stop, timeout_s=timeout_s, embedded=server is not None
@@ -101,7 +111,18 @@ def hold(holding: Holding) -> int:
                 slots=watcher.slots,
             )
             stack.callback(view.close)
-            work = Work(output, stop, view, text, session, (asked,))
+            work = Work(
+                output,
+                stop,
+                view,
+                text,
+                session,
+                levels=(asked,),
+                span=f"n{asked}",
+                checks=holding.checks,
+                thresholds=thresholds,
+                require_valid=holding.require_valid,
+            )
             try:
                 if not stop.requested:
                     _hold(work, spec, watcher)
@@ -120,8 +141,13 @@ def _hold(work: Work, spec: HoldSpec, watcher: ServerWatcher) -> None:
     run = Run(spec, f"n{asked}", work.stop)
     stage = Stage.OPEN
 
+    clock_told = False
+
     def saw(snapshot: Snapshot) -> None:
-        nonlocal stage
+        nonlocal stage, clock_told
+        if not clock_told:
+            clock_told = True
+            watcher.tell_clock(snapshot.elapsed_s)
         if stage is Stage.OPEN and snapshot.stage is Stage.HOLD:
             watcher.peak()
         stage = snapshot.stage

@@ -15,6 +15,7 @@ from pool_bench.errors import ConnectError, UsageError
 from pool_bench.load.runner import StopSwitch
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
 from pool_bench.targets import NAMING_VARIABLES, Target, parse_target
+from pool_bench.watch.setup_log import SETTINGS
 
 # Connections to the embedded server beyond those the run holds: reserved slots, a look from outside,
 # and backends of drivers that do not wait until the server has closed.
@@ -122,12 +123,13 @@ def _read_passfile(path: str | None) -> str:
 
 
 def serve(
-    place: Place, *, connections: int, ending: int = 0
+    place: Place, *, connections: int, ending: int = 0, log_setup: bool = False
 ) -> "AbstractContextManager[EmbeddedPostgres | None]":
     """The embedded server, sized for `connections`, where no target was named; else nothing.
 
     Args:
         ending: backends that may still be there although their client has gone.
+        log_setup: have it log its own time for setting each connection up.
 
     Raises:
         ServerStartError: on entry, the server does not start.
@@ -135,7 +137,7 @@ def serve(
     if not place.is_embedded:
         return nullcontext()
     size = max(100, connections + ending + _SPARE_CONNECTIONS)
-    return EmbeddedPostgres(PostgresConfig(max_connections=size))
+    return EmbeddedPostgres(PostgresConfig(max_connections=size, settings=SETTINGS if log_setup else {}))
 
 
 def targets_of(place: Place, server: EmbeddedPostgres | None, *, tool: str) -> tuple[Target, ...]:

@@ -1,28 +1,44 @@
 """One benchmark from settings to exit code: servers, runs, views, summaries, files."""
 
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from pool_bench.cli.limits import raise_file_limit
+from pool_bench.cli.find_max import FindMax, find_maximum
+from pool_bench.cli.limits import raise_file_limit, time_wait_note
+from pool_bench.cli.locate import Place
 from pool_bench.cli.options import Output
 from pool_bench.cli.params import EXIT_LEFT
+from pool_bench.cli.rounds import Step, Variant, plan
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
 from pool_bench.cli.sites import AnyPlace, ask_any, config_of, serve_any, targets_of_any
+from pool_bench.cli.thresholds import NO_CHECKS, Checks
 from pool_bench.cli.title import shown_arguments
+from pool_bench.cli.watching import Watching, follow_watched, is_wanted, watch_for
 from pool_bench.cli.work import Work, tell
 from pool_bench.errors import PoolBenchError, UsageError
+from pool_bench.load.calibrate import calibrate, settings_for
 from pool_bench.load.runner import Run
 from pool_bench.load.spec import ConnectSpec
-from pool_bench.report.summary import run_summary, sweep_table
+from pool_bench.report.calibration import calibration_table
+from pool_bench.report.loaded import LoadedResult
+from pool_bench.report.results import from_session
+from pool_bench.report.rounds import round_line, rounds_summary
+from pool_bench.report.server_lines import watched_summary
+from pool_bench.report.summary import sweep_table
 from pool_bench.report.text import colour_wanted
 from pool_bench.report.views import make_view
-from pool_bench.runs import Session
+from pool_bench.runs import RunResult, Session
+from pool_bench.targets import Target
 from pool_bench.units import format_duration
 
 _SILENT_PAUSE_S: Final = 2.0
+_CALIBRATION_S: Final = 1.0
+# What an open loop may have in flight at most says nothing about what it will have.
+_OPEN_LOOP_LEVEL: Final = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +49,18 @@ class Benchmark:
         tool, name: as in the result file.
         place: where the targets come from.
         spec: the settings of every run; targets and concurrency are filled in.
-        levels: the concurrency of each run.
+        levels: the concurrency of each run; in an open loop one, the connections at most.
+        label: names the run of an open loop, "" in a closed one.
+        find_max: the maximum to search for instead, None for one run for each level.
         pause_s: between runs, seconds.
         output: where results go.
+        checks: what must hold of them.
+        variants: settings measured in turn with `spec`.
+        rounds: how often each is measured.
+        watch: watch the server meanwhile; None: where it is on this machine.
+        admin: PgBouncer's administration console, where there is one to ask.
+        require_valid: whether a suspect run makes the exit code 1.
+        calibrate: measure what the client costs by itself before the first run.
     """
 
     tool: str
@@ -45,6 +70,15 @@ class Benchmark:
     levels: tuple[int, ...]
     pause_s: float
     output: Output
+    require_valid: bool = False
+    calibrate: bool = False
+    label: str = ""
+    find_max: FindMax | None = None
+    checks: Checks = NO_CHECKS
+    variants: tuple[Variant, ...] = ()
+    rounds: int = 1
+    watch: bool | None = None
+    admin: Target | None = None
 
 
 def measure(benchmark: Benchmark) -> int:
@@ -60,17 +94,30 @@ def measure(benchmark: Benchmark) -> int:
     """
     output, levels = benchmark.output, benchmark.levels
     output.check()
-    raise_file_limit(max(levels), option="--concurrency")
+    place = benchmark.place
+    watched = isinstance(place, Place) and is_wanted(benchmark.watch, benchmark.admin, place.targets)
+    is_open = benchmark.spec.open_loop is not None
+    thresholds = benchmark.checks.read()
+    most = max(step.spec.concurrency for step in _plan(benchmark, benchmark.spec))
+    raise_file_limit(most, option="--max-in-flight" if is_open else "--concurrency")
     text = output.text
     try:
         with ExitStack() as stack:
             stop = stack.enter_context(stop_on_signals(tell))
-            most = max(levels)
             # Drivers that do not wait for the server's end have up to half as many backends dying.
-            server = stack.enter_context(serve_any(benchmark.place, connections=most, ending=most // 2))
+            server = stack.enter_context(
+                serve_any(benchmark.place, connections=most, ending=most // 2, log_setup=watched)
+            )
             targets = targets_of_any(benchmark.place, server, tool=benchmark.tool)
             spec = replace(benchmark.spec, targets=targets)
-            session = _session(benchmark, spec)
+            steps = _plan(benchmark, spec)
+            seconds = spec.duration_s and spec.warmup_s + spec.duration_s
+            rate = _highest_rate(benchmark)
+            note = time_wait_note(targets, spec.driver, concurrency=most, rate=rate, seconds=seconds)
+            if note is not None:
+                tell(note)
+            session = _session(benchmark, spec, steps, watched=watched)
+            watching = watch_for(server, spec.postgres_targets, benchmark.admin) if watched else None
             timeout_s = benchmark.spec.connect_timeout_s
             session.server = ask_any(
                 benchmark.place, targets[0], stop, timeout_s=timeout_s, embedded=server is not None
@@ -82,9 +129,25 @@ def measure(benchmark: Benchmark) -> int:
                 targets=[str(target) for target in targets],
             )
             stack.callback(view.close)
-            work = Work(output, stop, view, text, session, levels)
+            work = Work(
+                output,
+                stop,
+                view,
+                text,
+                session,
+                levels,
+                benchmark.label,
+                checks=benchmark.checks,
+                thresholds=thresholds,
+                require_valid=benchmark.require_valid,
+            )
             try:
-                _measure_all(work, benchmark, spec)
+                if benchmark.calibrate:
+                    _calibrate(work, spec)
+                if benchmark.find_max is not None:
+                    find_maximum(work, benchmark.find_max, replace(spec, concurrency=most))
+                else:
+                    _measure_all(work, benchmark, steps, watching)
             except PoolBenchError:
                 _finish(work)
                 raise
@@ -95,19 +158,41 @@ def measure(benchmark: Benchmark) -> int:
         return EXIT_LEFT
 
 
-def _session(benchmark: Benchmark, spec: ConnectSpec) -> Session:
+def _plan(benchmark: Benchmark, spec: ConnectSpec) -> tuple[Step, ...]:
+    return plan(spec, benchmark.levels, benchmark.variants, benchmark.rounds, benchmark.label)
+
+
+def _session(benchmark: Benchmark, spec: ConnectSpec, steps: Sequence[Step], *, watched: bool) -> Session:
     levels = benchmark.levels
+    targets = (*spec.targets, *(target for step in steps for target in step.spec.targets))
+    config: dict[str, str | int | float | bool | list[str] | None] = {
+        **config_of(benchmark.place, spec.targets[0]),
+        "concurrency": levels[0] if len(levels) == 1 else None,
+        "concurrency_min": levels[0],
+        "concurrency_max": levels[-1],
+    }
+    if spec.open_loop is not None:
+        config = {
+            **config_of(benchmark.place, spec.targets[0]),
+            "shape": benchmark.label,
+            "arrivals": spec.open_loop.spacing,
+            "seed": spec.seed,
+            "max_in_flight": levels[0],
+        }
+    if benchmark.find_max is not None:
+        config |= {
+            "slo": str(benchmark.find_max.objectives),
+            "first_rate": benchmark.find_max.first,
+            "max_rate": benchmark.find_max.highest,
+        }
     return Session(
         tool=benchmark.tool,
         name=benchmark.name,
         started_at=datetime.now(UTC),
         argv=shown_arguments(sys.argv),
-        targets=tuple(str(target) for target in spec.targets),
-        config={
-            **config_of(benchmark.place, spec.targets[0]),
-            "concurrency": levels[0] if len(levels) == 1 else None,
-            "concurrency_min": levels[0],
-            "concurrency_max": levels[-1],
+        targets=tuple(dict.fromkeys(str(target) for target in targets)),
+        config=config
+        | {
             "duration_s": spec.duration_s,
             "warmup_s": spec.warmup_s,
             "grace_s": spec.grace_s,
@@ -117,32 +202,69 @@ def _session(benchmark: Benchmark, spec: ConnectSpec) -> Session:
             "scram_cache": spec.scram_cache,
             "resolve": "once" if spec.resolve_once else "each",
             "wait_between_runs_s": benchmark.pause_s,
+            "rounds": benchmark.rounds,
+            "interleave": [variant.name for variant in benchmark.variants],
+            "watch": watched,
+            "pgbouncer_admin": None if benchmark.admin is None else str(benchmark.admin),
         },
     )
 
 
-def _measure_all(work: Work, benchmark: Benchmark, spec: ConnectSpec) -> None:
-    levels = benchmark.levels
-    for index, level in enumerate(levels):
+def _highest_rate(benchmark: Benchmark) -> float | None:
+    """Connections begun a second at most; None where that is not known before, as in a closed loop."""
+    open_loop = benchmark.spec.open_loop
+    return None if open_loop is None or benchmark.find_max is not None else open_loop.profile.highest
+
+
+def _calibrate(work: Work, spec: ConnectSpec) -> None:
+    """Measure what this client costs by itself, unless the user stops it."""
+    levels = work.levels if spec.open_loop is None else (min(*work.levels, _OPEN_LOOP_LEVEL),)
+    calibration = calibrate(
+        settings_for(spec.driver, levels),
+        work.stop,
+        seconds=_CALIBRATION_S,
+        query=spec.query,
+        begin=lambda driver, level: work.view.message(f"calibrating {driver} at concurrency {level:,}"),
+    )
+    work.session.calibration = calibration
+    work.print(calibration_table(calibration, colour=colour_wanted(work.text)))
+
+
+def _measure_all(work: Work, benchmark: Benchmark, steps: Sequence[Step], watching: Watching | None) -> None:
+    for index, step in enumerate(steps):
         pause_s = benchmark.pause_s if index else 0
         if pause_s > _SILENT_PAUSE_S and not work.stop.requested:
             tell(f"next run in {format_duration(pause_s)}")
         if work.stop.sleep(pause_s):
             break
-        run = Run(replace(spec, concurrency=level), f"c{level}", work.stop)
-        work.view.begin_run(run.result.label, index + 1, len(levels), spec.duration_s, spec.warmup_s)
-        work.follow(run)
-        work.print(run_summary(run.result, colour=colour_wanted(work.text)))
-        if len(levels) > 1:
-            # Kept after every level: a later one that fails must not lose the earlier ones.
+        run = Run(step.spec, step.label, work.stop)
+        run.result.setting, run.result.round = step.setting, step.round
+        label = step.label if step.round is None else f"{step.label}, round {step.round}"
+        work.view.begin_run(label, index + 1, len(steps), step.spec.duration_s, step.spec.warmup_s)
+        base = step.spec.targets == steps[0].spec.targets
+        follow_watched(work, run, watching if base else None)
+        if step.round is None:
+            work.print(watched_summary(run.result, colour=colour_wanted(work.text)))
+        else:
+            work.print(round_line(_loaded(work, run.result).runs[0]))
+        if len(steps) > 1:
+            # Kept after every run: a later one that fails must not lose the earlier ones.
             try:
                 work.write_result()
             except UsageError as error:
                 tell(f"going on, although the result so far cannot be kept: {error}")
 
 
+def _loaded(work: Work, *runs: RunResult) -> LoadedResult:
+    """These runs of the session as its file has them."""
+    return from_session(replace(work.session, runs=list(runs)))
+
+
 def _finish(work: Work) -> None:
     """Sum up the session and write its files, if it measured anything."""
-    if len(work.levels) > 1 and work.session.runs:
-        work.print(sweep_table(work.session.runs, colour=colour_wanted(work.text)))
+    runs = work.session.runs
+    if runs and runs[0].round is not None:
+        work.print(rounds_summary(_loaded(work, *runs), colour=colour_wanted(work.text)))
+    elif len(work.levels) > 1 and runs:
+        work.print(sweep_table(runs, colour=colour_wanted(work.text)))
     work.save()

@@ -105,6 +105,14 @@ def name_option(*short: str) -> Callable[[_Function], _Function]:
     )
 
 
+pgbouncer_admin_option = click.option(
+    "--pgbouncer-admin",
+    "admin_url",
+    metavar="URL",
+    help="PgBouncer's administration console: its SHOW POOLS, SHOW LISTS and SHOW STATS go into the result.",
+)
+
+
 plot_format_option = click.option(
     "--plot-format",
     type=click.Choice(["png", "svg"]),
@@ -160,6 +168,13 @@ def output_options(command: Callable[..., None]) -> Callable[..., None]:
         command(*args, output=output, **kwargs)
 
     return with_output
+
+
+require_valid_option = click.option(
+    "--require-valid",
+    is_flag=True,
+    help="Exit with 1 where a run is suspect: where its figures are not the target's, or rest on too little.",
+)
 
 
 def shortest_timeout(targets: "Iterable[Target]", connect_timeout_s: float) -> float:

@@ -15,19 +15,20 @@ AnyServer = EmbeddedPostgres | EmbeddedSurreal
 
 
 def serve_any(
-    place: AnyPlace, *, connections: int, ending: int = 0
+    place: AnyPlace, *, connections: int, ending: int = 0, log_setup: bool = False
 ) -> "AbstractContextManager[AnyServer | None]":
     """The embedded server, sized for `connections`, where no target was named; else nothing.
 
     Args:
         ending: connections that the server may still have although their client has gone.
+        log_setup: have PostgreSQL log its own time for setting each connection up.
 
     Raises:
         ServerStartError: on entry, the server does not start.
     """
     if isinstance(place, SurrealPlace):
         return serve_surreal(place)
-    return serve(place, connections=connections, ending=ending)
+    return serve(place, connections=connections, ending=ending, log_setup=log_setup)
 
 
 def targets_of_any(place: AnyPlace, server: AnyServer | None, *, tool: str) -> tuple[AnyTarget, ...]:

@@ -24,6 +24,7 @@ __all__ = [
     "ContenderName",
     "ResetMode",
     "check_installed",
+    "is_installed",
     "make",
 ]
 
@@ -32,6 +33,11 @@ _NEEDS: Final[dict[ContenderName, tuple[str, ...]]] = {
     "sqlalchemy": ("sqlalchemy", "greenlet"),
     "purreal": ("purreal",),
 }
+
+
+def is_installed(name: ContenderName) -> bool:
+    """Whether the contender's package is there; does not import it."""
+    return all(find_spec(module) is not None for module in _NEEDS.get(name, ()))
 
 
 def check_installed(name: ContenderName) -> None:

@@ -107,21 +107,22 @@ class AsyncpgConnection:
 
 
 class _Overhear(asyncio.Protocol):
-    """Stands between a transport and asyncpg's protocol, and remembers the server's last error."""
+    """Stands between a transport and asyncpg's protocol, and remembers the server's last words."""
 
     __slots__ = ("_last", "_lost", "_protocol")
 
     def __init__(self, protocol: asyncio.Protocol, lost: Callable[[ConnectError], None]) -> None:
         self._protocol = protocol
-        self._lost = lost
-        self._last = b""
+        self._lost: Callable[[ConnectError], None] | None = lost
+        self._last: ConnectError | None = None
 
     def data_received(self, data: bytes) -> None:
-        if data[:1] in (b"E", b"N"):
-            self._last = data
-        elif self._last:
-            self._last = b""
+        self._last, is_end = _words_of(data) if data[:1] in (b"E", b"N") else (None, False)
         self._protocol.data_received(data)
+        if is_end and self._last is not None:
+            # Now, for until the stream ends asyncpg would take a query, and stumble over its own state.
+            # Not at once, for a query under way is to be told first.
+            asyncio.get_running_loop().call_soon(self._tell, self._last)
 
     def eof_received(self) -> bool | None:
         return self._protocol.eof_received()
@@ -134,20 +135,37 @@ class _Overhear(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._protocol.connection_lost(exc)
-        self._lost(_end_of(self._last, exc))
+        self._tell(self._last or _end_of(exc))
+
+    def _tell(self, error: ConnectError) -> None:
+        lost, self._lost = self._lost, None
+        if lost is not None:
+            lost(error)
 
 
-def _end_of(said: bytes, exc: Exception | None) -> ConnectError:
-    """Why an idle connection ended: by the server's last words, else by how the socket did."""
-    length = int.from_bytes(said[1:5], "big")
-    try:
-        fields = error_response(said[5 : 1 + length]).fields if said and len(said) > length else {}
-    except RemoteProtocolError:
-        fields = {}
-    error = server_error(ev.ErrorResponse(fields), Phase.HOLD)
-    # A crash is announced by a warning only.
-    if said[:1] == b"E" or error.kind is FailureKind.SERVER_SHUTDOWN:
-        return error
+def _words_of(data: bytes) -> tuple[ConnectError | None, bool]:
+    """What the server says of an end, and whether that is the end, from the messages `data` begins with."""
+    position, said = 0, None
+    while data[position : position + 1] in (b"E", b"N"):
+        after = position + 1 + max(int.from_bytes(data[position + 1 : position + 5], "big"), 4)
+        if after > len(data):
+            break
+        try:
+            event = ev.ErrorResponse(error_response(data[position + 5 : after]).fields)
+        except RemoteProtocolError:
+            break
+        error = server_error(event, Phase.HOLD)
+        # A crash is announced by a warning only.
+        if event.severity in ("FATAL", "PANIC") or error.kind is FailureKind.SERVER_SHUTDOWN:
+            return error, True
+        if data[position : position + 1] == b"E":
+            said = error
+        position = after
+    return said, False
+
+
+def _end_of(exc: Exception | None) -> ConnectError:
+    """Why a connection ended whose server said nothing."""
     if isinstance(exc, OSError):
         return ConnectError(_os_kind(exc, str(exc)), Phase.HOLD, exc.strerror or str(exc))
     return ConnectError(FailureKind.CLOSED, Phase.HOLD, "the server closed the connection")

@@ -2,13 +2,14 @@
 
 import asyncio
 import re
+import socket
 from collections.abc import Callable, Generator
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pool_bench.drivers.base import DriverName
 from pool_bench.drivers.tls import make_context
-from pool_bench.errors import ConnectError, FailureKind, Phase, kind_of_sqlstate
+from pool_bench.errors import ConnectError, FailureKind, Phase, kind_of_os_error, kind_of_sqlstate
 from pool_bench.targets import Target
 
 if TYPE_CHECKING:
@@ -52,12 +53,13 @@ class PsycopgConnection:
         touched: whether it was used since somebody last set this to False.
     """
 
-    __slots__ = ("_lost", "_raw", "_watched_fd", "touched")
+    __slots__ = ("_last_words", "_lost", "_raw", "_watched_fd", "touched")
 
     def __init__(self, raw: "psycopg.AsyncConnection[tuple[object, ...]]") -> None:
         self._raw = raw
         self.touched = True
         self._lost: Callable[[ConnectError], None] | None = None
+        self._last_words: ConnectError | None = None
         self._watched_fd = -1
 
     @property
@@ -83,7 +85,10 @@ class PsycopgConnection:
             # Bytes pass where only literals are allowed as text: this is the user's own query.
             await self.raw.execute(sql.encode())
         except psycopg.Error as error:
-            raise connect_error(error, Phase.QUERY) from error
+            failure, said = connect_error(error, Phase.QUERY), self._last_words
+            if said is not None and failure.kind in (FailureKind.CLOSED, FailureKind.RESET):
+                failure = ConnectError(said.kind, Phase.QUERY, said.message, sqlstate=said.sqlstate)
+            raise failure from error
         finally:
             # psycopg has put its own reader in the place of ours, and taken it away again.
             self._listen()
@@ -137,14 +142,18 @@ class PsycopgConnection:
             pgconn.consume_input()
             pgconn.is_busy()  # makes libpq read what it has taken in, notices included
         except psycopg.Error as error:
-            self._end(connect_error(error, Phase.HOLD))
+            self._end(self._last_words or connect_error(error, Phase.HOLD))
+            return
+        if self._last_words is not None:
+            self._end(self._last_words)
 
     def _noticed(self, diagnostic: "psycopg.errors.Diagnostic") -> None:
         state, message = diagnostic.sqlstate, diagnostic.message_primary or ""
         kind = kind_of_sqlstate(state, message)
-        # A crash is announced by a warning only.
+        # A crash is announced by a warning only. It is only noted: libpq, which is calling us, goes on with
+        # the connection afterwards, so that it must not be closed here.
         if diagnostic.severity_nonlocalized in ("FATAL", "PANIC") or kind is FailureKind.SERVER_SHUTDOWN:
-            self._end(ConnectError(kind, Phase.HOLD, " ".join(message.split()), sqlstate=state))
+            self._last_words = ConnectError(kind, Phase.HOLD, " ".join(message.split()), sqlstate=state)
 
     def _end(self, error: ConnectError) -> None:
         lost = self._lost
@@ -241,6 +250,15 @@ def _connection_class() -> "type[psycopg.AsyncConnection[tuple[object, ...]]]":
     return Connection
 
 
+def _unexplained(phase: Phase, message: str) -> ConnectError:
+    """libpq 18 gives no reason where it could not make a socket: whether we can make one shows it."""
+    try:
+        socket.socket().close()
+    except OSError as error:
+        return ConnectError(kind_of_os_error(error), phase, error.strerror or message)
+    return ConnectError(FailureKind.OTHER, phase, message)
+
+
 def connect_error(error: Exception, phase: Phase) -> ConnectError:
     """What went wrong in psycopg or libpq, in this package's terms."""
     text = " ".join(str(error).split()) or type(error).__name__
@@ -251,6 +269,8 @@ def connect_error(error: Exception, phase: Phase) -> ConnectError:
     state: str | None = getattr(error, "sqlstate", None)
     if state is not None:
         return ConnectError(kind_of_sqlstate(state, message), phase, message, sqlstate=state)
+    if "no error details" in text:
+        return _unexplained(phase, message)
     for pattern, meaning in _KIND_BY_TEXT:
         if re.search(pattern, text, re.IGNORECASE):
             if isinstance(meaning, FailureKind):

@@ -1,7 +1,8 @@
-"""Connect cycles of the `wire` driver in a closed loop, without a coroutine for each.
+"""Connect cycles of the `wire` driver, without a coroutine for each.
 
-A worker is a slot that holds one `Dial` at a time. When it is done, it is recorded, and the slot
-begins the next one as soon as all sockets that were ready with it have been served.
+A slot holds one `Dial` at a time; `DialLoad` moves all of them on as their sockets become ready. In a closed
+loop (`CycleLoad`) a slot is a worker: when its dial is done, it is recorded, and the slot begins the next one
+as soon as all sockets that were ready with it have been served. The open loop is in `open_cycles.py`.
 """
 
 import asyncio
@@ -27,12 +28,13 @@ _MS: Final = 1_000_000
 _MOST_RESOLVERS: Final = 64
 
 
-class _Slot:
-    """One worker: its dial under way, and how its targets have treated it."""
+class Slot:
+    """A dial under way; in a closed loop one worker, and how its targets have treated it."""
 
     __slots__ = (
         "attempt",
         "dial",
+        "due_ns",
         "failures",
         "lookup",
         "recorder",
@@ -48,6 +50,7 @@ class _Slot:
         self.recorder: Recorder | None = None
         self.lookup: asyncio.Future[tuple[Endpoint, ...]] | None = None
         self.attempt = 0
+        self.due_ns = 0
         self.want = DONE
         self.target = 0
         self.turn = first
@@ -56,18 +59,17 @@ class _Slot:
         self.timer: asyncio.TimerHandle | None = None
 
 
-class CycleLoad:
-    """`spec.concurrency` slots that connect and close, again and again."""
+class DialLoad:
+    """Dials under way in slots, moved on as their sockets become ready. Which begin when, subclasses say."""
 
     def __init__(self, spec: ConnectSpec, plans: tuple[WirePlan, ...], ledger: Ledger) -> None:
         self._spec = spec
         self._plans = list(plans)
         self._ledger = ledger
         self._rng = random.Random(spec.seed)
-        self._slots = [_Slot(len(plans), index % len(plans)) for index in range(spec.concurrency)]
-        self._by_fd: dict[int, _Slot] = {}
+        self._slots: list[Slot] = []
+        self._by_fd: dict[int, Slot] = {}
         self._outbox: list[Dial] = []
-        self._due: list[_Slot] = []
         self._running = False
         self._idle: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -81,9 +83,18 @@ class CycleLoad:
         ]
         self.in_flight = 0
         self.backing_off = 0
+        self.waiting = 0
+
+    def _begin_due(self) -> None:
+        """Begin the dials that are to be begun now."""
+        raise NotImplementedError
+
+    def _done(self, slot: Slot, dial: Dial) -> None:
+        """Record a dial that has ended, and free its slot."""
+        raise NotImplementedError
 
     async def start(self) -> None:
-        """Begin one dial in every slot."""
+        """Begin the first dials."""
         self._loop = asyncio.get_running_loop()
         self._poller = make_poller(self._loop, self._ready, self._settle)
         self._idle = asyncio.Event()
@@ -91,8 +102,6 @@ class CycleLoad:
         if self._spec.resolve_once:
             await self._resolve_all()
         self._sweep()
-        self._due = list(self._slots)
-        self._settle()
 
     async def _resolve_all(self) -> None:
         for index, plan in enumerate(self._plans):
@@ -107,13 +116,8 @@ class CycleLoad:
             self._plans[index] = replace(plan, endpoints=found)
 
     def stop(self) -> None:
-        """Begin nothing more; slots that back off are done."""
+        """Begin nothing more."""
         self._running = False
-        for slot in self._slots:
-            if slot.timer is not None:
-                slot.timer.cancel()
-                slot.timer = None
-        self.backing_off = 0
         self._check_idle()
 
     async def drain(self, seconds: float) -> None:
@@ -143,7 +147,7 @@ class CycleLoad:
             self._poller.close()
             self._poller = None
 
-    def _abort(self, slot: _Slot, dial: Dial, message: str, now_ns: int) -> None:
+    def _abort(self, slot: Slot, dial: Dial, message: str, now_ns: int) -> None:
         if slot.lookup is not None:
             # One that still waits for its thread would be in the way of those that come after it.
             slot.lookup.cancel()
@@ -154,25 +158,13 @@ class CycleLoad:
         if not self._running and self.in_flight == 0 and self._idle is not None:
             self._idle.set()
 
-    def _begin(self, slot: _Slot) -> None:
-        """Start the slot's next dial, or set a timer where all its targets are being left alone."""
-        slot.timer = None
-        plans = self._plans
-        index = slot.turn
-        now_ns = perf_counter_ns()
-        if slot.retry_ns[index] > now_ns:
-            order = [(index + step) % len(plans) for step in range(len(plans))]
-            index = next((i for i in order if slot.retry_ns[i] <= now_ns), -1)
-            if index < 0:
-                self._wait(slot, min(slot.retry_ns) - now_ns)
-                return
+    def _launch(self, slot: Slot, index: int, recorder: Recorder, now_ns: int) -> None:
+        """Begin a dial to a target in a slot."""
         slot.target = index
-        slot.turn = (index + 1) % len(plans)
-        slot.recorder = self._ledger.current[index]
-        self.in_flight += 1
+        slot.recorder = recorder
         poller = self._poller
         assert poller is not None  # noqa: S101  # set by start()
-        dial = slot.dial = Dial(plans[index], now_ns, before_close=poller.forget, outbox=self._outbox)
+        dial = slot.dial = Dial(self._plans[index], now_ns, before_close=poller.forget, outbox=self._outbox)
         endpoints = self._endpoints[index]
         if endpoints is None:
             self._resolve(slot, dial)
@@ -185,17 +177,7 @@ class CycleLoad:
             return endpoints
         return tuple(self._rng.sample(endpoints, len(endpoints)))
 
-    def _wait(self, slot: _Slot, delay_ns: int) -> None:
-        assert self._loop is not None  # noqa: S101  # set by start()
-        self.backing_off += 1
-        slot.timer = self._loop.call_later(delay_ns / 1e9, self._wake, slot)
-
-    def _wake(self, slot: _Slot) -> None:
-        self.backing_off -= 1
-        self._due.append(slot)
-        self._settle()
-
-    def _resolve(self, slot: _Slot, dial: Dial) -> None:
+    def _resolve(self, slot: Slot, dial: Dial) -> None:
         assert self._loop is not None  # noqa: S101  # set by start()
         if self._resolvers is None:
             # asyncio's own executor has a handful of threads: waiting for one would look like a slow look-up.
@@ -205,7 +187,7 @@ class CycleLoad:
         slot.lookup = self._loop.run_in_executor(self._resolvers, resolve, self._plans[slot.target])
         slot.lookup.add_done_callback(lambda done: self._resolved(slot, dial, done))
 
-    def _resolved(self, slot: _Slot, dial: Dial, found: "asyncio.Future[tuple[Endpoint, ...]]") -> None:
+    def _resolved(self, slot: Slot, dial: Dial, found: "asyncio.Future[tuple[Endpoint, ...]]") -> None:
         now_ns = perf_counter_ns()
         if found.cancelled():
             return  # given up in the meantime
@@ -240,12 +222,9 @@ class CycleLoad:
                 want = dial.flush()
                 if want != READ:
                     self._go_on(slot, dial, want)
-        while self._due:
-            due, self._due = self._due, []
-            for slot in due:
-                self._begin(slot)
+        self._begin_due()
 
-    def _go_on(self, slot: _Slot, dial: Dial, want: int) -> None:
+    def _go_on(self, slot: Slot, dial: Dial, want: int) -> None:
         if want == DONE:
             self._done(slot, dial)
             return
@@ -260,7 +239,78 @@ class CycleLoad:
             slot.want = want
             poller.change(dial.fd, want)
 
-    def _done(self, slot: _Slot, dial: Dial) -> None:
+    def _sweep(self) -> None:
+        """End dials that have taken too long."""
+        assert self._loop is not None  # noqa: S101  # set by start()
+        now_ns = perf_counter_ns()
+        oldest_ns = now_ns - self._timeout_ns
+        for slot in self._slots:
+            dial = slot.dial
+            if dial is not None and dial.started_ns <= oldest_ns:
+                limit = format_duration(self._spec.connect_timeout_s)
+                self._abort(slot, dial, f"no end after {limit} (--connect-timeout)", now_ns)
+                self._done(slot, dial)
+        self._settle()
+        pause_ns = min(max(self._timeout_ns // 50, 5 * _MS), 500 * _MS)
+        self._sweep_timer = self._loop.call_later(pause_ns / 1e9, self._sweep)
+
+
+class CycleLoad(DialLoad):
+    """`spec.concurrency` slots that connect and close, again and again."""
+
+    def __init__(self, spec: ConnectSpec, plans: tuple[WirePlan, ...], ledger: Ledger) -> None:
+        super().__init__(spec, plans, ledger)
+        self._slots = [Slot(len(plans), index % len(plans)) for index in range(spec.concurrency)]
+        self._due: list[Slot] = []
+
+    async def start(self) -> None:
+        """Begin one dial in every slot."""
+        await super().start()
+        self._due = list(self._slots)
+        self._settle()
+
+    def stop(self) -> None:
+        """Begin nothing more; slots that back off are done."""
+        for slot in self._slots:
+            if slot.timer is not None:
+                slot.timer.cancel()
+                slot.timer = None
+        self.backing_off = 0
+        super().stop()
+
+    def _begin_due(self) -> None:
+        while self._due:
+            due, self._due = self._due, []
+            for slot in due:
+                self._begin(slot)
+
+    def _begin(self, slot: Slot) -> None:
+        """Start the slot's next dial, or set a timer where all its targets are being left alone."""
+        slot.timer = None
+        plans = self._plans
+        index = slot.turn
+        now_ns = perf_counter_ns()
+        if slot.retry_ns[index] > now_ns:
+            order = [(index + step) % len(plans) for step in range(len(plans))]
+            index = next((i for i in order if slot.retry_ns[i] <= now_ns), -1)
+            if index < 0:
+                self._wait(slot, min(slot.retry_ns) - now_ns)
+                return
+        slot.turn = (index + 1) % len(plans)
+        self.in_flight += 1
+        self._launch(slot, index, self._ledger.current[index], now_ns)
+
+    def _wait(self, slot: Slot, delay_ns: int) -> None:
+        assert self._loop is not None  # noqa: S101  # set by start()
+        self.backing_off += 1
+        slot.timer = self._loop.call_later(delay_ns / 1e9, self._wake, slot)
+
+    def _wake(self, slot: Slot) -> None:
+        self.backing_off -= 1
+        self._due.append(slot)
+        self._settle()
+
+    def _done(self, slot: Slot, dial: Dial) -> None:
         recorder = slot.recorder
         assert recorder is not None  # noqa: S101  # set by _begin()
         slot.dial = None
@@ -278,21 +328,6 @@ class CycleLoad:
             self._due.append(slot)
         else:
             self._check_idle()
-
-    def _sweep(self) -> None:
-        """End dials that have taken too long."""
-        assert self._loop is not None  # noqa: S101  # set by start()
-        now_ns = perf_counter_ns()
-        oldest_ns = now_ns - self._timeout_ns
-        for slot in self._slots:
-            dial = slot.dial
-            if dial is not None and dial.started_ns <= oldest_ns:
-                limit = format_duration(self._spec.connect_timeout_s)
-                self._abort(slot, dial, f"no end after {limit} (--connect-timeout)", now_ns)
-                self._done(slot, dial)
-        self._settle()
-        pause_ns = min(max(self._timeout_ns // 50, 5 * _MS), 500 * _MS)
-        self._sweep_timer = self._loop.call_later(pause_ns / 1e9, self._sweep)
 
 
 def phases_of(plans: tuple[WirePlan, ...]) -> tuple[tuple[Phase, ...], ...]:

@@ -11,15 +11,16 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from time import perf_counter_ns
-from typing import Final
-
-import numpy as np
 
 from pool_bench.drivers.plan import make_plan
 from pool_bench.load.cycles import CycleLoad, phases_of
 from pool_bench.load.drivers import make_drivers
 from pool_bench.load.drivers import phases_of as steps_of
+from pool_bench.load.open_cycles import OpenCycleLoad
+from pool_bench.load.open_workers import OpenWorkerLoad
+from pool_bench.load.probes import LagProbe, PauseProbe
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.load.workers import WorkerLoad
 from pool_bench.load.workload import Ledger, Workload
@@ -28,37 +29,6 @@ from pool_bench.runs import Snapshot, Stage
 from pool_bench.stats import BenchStats, ClientUsage, Interval
 
 Send = Callable[[Snapshot], None]
-
-_PROBE_S: Final = 0.010
-
-
-class LagProbe:
-    """Measures how late the event loop is: a timer every 10 ms, and when it really fires."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._lags_ns: list[int] = []
-        self._due_ns = 0
-        self._timer: asyncio.TimerHandle | None = None
-
-    def start(self) -> None:
-        """Begin to measure."""
-        self._due_ns = perf_counter_ns() + round(_PROBE_S * 1e9)
-        self._timer = self._loop.call_later(_PROBE_S, self._fire)
-
-    def _fire(self) -> None:
-        self._lags_ns.append(max(0, perf_counter_ns() - self._due_ns))
-        self.start()
-
-    def stop(self) -> None:
-        """Measure no more."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def take(self) -> list[int]:
-        """The lags since the last call, nanoseconds."""
-        taken, self._lags_ns = self._lags_ns, []
-        return taken
 
 
 class _Generator:
@@ -69,6 +39,7 @@ class _Generator:
         self._send = send
         self._stop = stop
         self._probe = LagProbe(asyncio.get_running_loop())
+        self._pauses = PauseProbe()
         self._workload, self._ledger = make_workload(spec)
         self._stage = Stage.WARMUP
         if spec.warmup_s == 0:
@@ -80,10 +51,11 @@ class _Generator:
 
     async def run(self) -> None:
         """Go through all stages; afterwards nothing of the run is left."""
-        if isinstance(self._workload, WorkerLoad):
+        if isinstance(self._workload, WorkerLoad | OpenWorkerLoad):
             await self._workload.prepare()
         self._reset_clock(perf_counter_ns() + round(self._spec.warmup_s * 1e9))
         self._probe.start()
+        self._pauses.start()
         if self._stage is Stage.MEASURE:
             # Before anything begins: without a warm-up the very first operations count too.
             self._ledger.measure()
@@ -94,14 +66,18 @@ class _Generator:
                 self._snapshot()
             if not self._stop.is_set():
                 self._measure()
-                self._reset_clock(perf_counter_ns())
+                # An open loop's schedule knows better when that was to be.
+                self._reset_clock(self._ledger.measured_from_ns or perf_counter_ns())
                 await self._pass_time(self._spec.duration_s or None)
+            # Before the last look: what is dropped is part of what was measured.
+            self._workload.stop()
             self._snapshot()
         finally:
             self._stage = Stage.GRACE
             self._workload.stop()
             await self._workload.drain(self._spec.grace_s)
             self._probe.stop()
+            self._pauses.stop()
         self._snapshot(final=True)
 
     def _measure(self) -> None:
@@ -113,6 +89,7 @@ class _Generator:
         self._last_ns = perf_counter_ns()
         self._last_cpu_s = time.process_time()
         self._probe.take()
+        self._pauses.take()
 
     async def _pass_time(self, seconds: float | None) -> None:
         """Take a snapshot every tick until the time is up (None: never) or a stop is asked for."""
@@ -138,9 +115,13 @@ class _Generator:
         seconds = (now_ns - self._last_ns) / 1e9
         elapsed_s = (now_ns - self._began_ns) / 1e9
         usage = ClientUsage(cpu_s=cpu_s - self._last_cpu_s, wall_s=seconds, rss_bytes=self._resident_bytes())
-        usage.lag.record(np.array(self._probe.take(), dtype=np.int64))
-        targets = self._ledger.take_measured()
-        if self._stage is not Stage.WARMUP:
+        usage.lag.record(self._probe.take())
+        usage.pauses.record(self._pauses.take())
+        if self._stage is Stage.WARMUP:
+            # What an open loop measures already, because the warm-up's end was seen late, can wait.
+            targets = tuple(BenchStats() for _ in self._spec.targets)
+        else:
+            targets = self._ledger.take_measured()
             self._add_intervals(targets, elapsed_s, seconds, usage)
         self._last_ns, self._last_cpu_s = now_ns, cpu_s
         self._send(
@@ -152,6 +133,7 @@ class _Generator:
                 warmup=self._ledger.take_warmup(),
                 in_flight=self._workload.in_flight,
                 backing_off=self._workload.backing_off,
+                waiting=self._workload.waiting if self._ledger.responses else None,
                 client=usage,
                 final=final,
             )
@@ -174,18 +156,29 @@ class _Generator:
                 lag_ms=usage.lag.max_ns / 1e6,
                 cpu_s=usage.cpu_s if first else 0.0,
                 latency=stats.latency,
+                offered=stats.offered,
+                dropped=stats.dropped,
+                late_ms=stats.schedule_error.max_ns / 1e6,
+                service=stats.service if self._ledger.responses else None,
             )
             stats.intervals.append(interval)
 
 
 def make_resident_bytes() -> Callable[[], int]:
-    """A function that gives this process's resident size in bytes."""
+    """A function that gives this process's resident size in bytes, or the last one that could be read.
+
+    Reading it takes a file descriptor, of which the load may have left none.
+    """
     import psutil
 
     process = psutil.Process()
+    known = int(process.memory_info().rss)
 
     def resident_bytes() -> int:
-        return int(process.memory_info().rss)
+        nonlocal known
+        with suppress(OSError):
+            known = int(process.memory_info().rss)
+        return known
 
     return resident_bytes
 
@@ -196,13 +189,20 @@ def make_workload(spec: ConnectSpec) -> tuple[Workload, Ledger]:
     Raises:
         UsageError: a certificate file is unusable, or the query cannot be sent.
     """
+    open_loop = spec.open_loop
+    responses = open_loop is not None
     if spec.driver == "wire":
         cache = ScramKeyCache() if spec.scram_cache else None
         plans = tuple(make_plan(target, query=spec.query, cache=cache) for target in spec.postgres_targets)
-        ledger = Ledger(phases_of(plans))
+        ledger = Ledger(phases_of(plans), responses=responses)
+        if open_loop is not None:
+            return OpenCycleLoad(spec, open_loop, plans, ledger), ledger
         return CycleLoad(spec, plans, ledger), ledger
     drivers = make_drivers(spec)
-    ledger = Ledger(tuple(steps_of(driver, query=bool(spec.query)) for driver in drivers))
+    steps = tuple(steps_of(driver, query=bool(spec.query)) for driver in drivers)
+    ledger = Ledger(steps, responses=responses)
+    if open_loop is not None:
+        return OpenWorkerLoad(spec, open_loop, drivers, ledger), ledger
     return WorkerLoad(spec, drivers, ledger), ledger
 
 

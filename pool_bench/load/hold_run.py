@@ -9,14 +9,13 @@ import gc
 import time
 from time import perf_counter_ns
 
-import numpy as np
-
 from pool_bench.drivers.plan import make_plan
 from pool_bench.holds import HoldInterval, HoldStats
-from pool_bench.load.generator import LagProbe, Send, make_resident_bytes
+from pool_bench.load.generator import Send, make_resident_bytes
 from pool_bench.load.hold_tasks import TaskHoldLoad
 from pool_bench.load.hold_wire import WireHoldLoad
 from pool_bench.load.holding import HoldLoad
+from pool_bench.load.probes import LagProbe, PauseProbe
 from pool_bench.load.spec import HoldSpec
 from pool_bench.pgwire import ScramKeyCache
 from pool_bench.runs import Snapshot, Stage
@@ -31,12 +30,14 @@ class _HoldGenerator:
         self._send = send
         self._stop = stop
         self._probe = LagProbe(asyncio.get_running_loop())
+        self._pauses = PauseProbe()
         self._load = make_hold_load(spec)
         self._stage = Stage.OPEN
         self._resident_bytes = make_resident_bytes()
         self._extra = HoldStats()
         self._held = 0
         self._began_ns = self._last_ns = 0
+        self._last_t = -1.0
         self._last_cpu_s = 0.0
 
     async def run(self) -> None:
@@ -47,6 +48,7 @@ class _HoldGenerator:
         self._began_ns = self._last_ns = perf_counter_ns()
         self._last_cpu_s = time.process_time()
         self._probe.start()
+        self._pauses.start()
         self._snapshot()
         # After the first snapshot, so that what every run needs is not taken for the price of connections.
         self._extra.base_rss_bytes = self._resident_bytes()
@@ -75,6 +77,7 @@ class _HoldGenerator:
             finally:
                 ticking.cancel()
                 self._probe.stop()
+                self._pauses.stop()
         self._extra.close_s = (perf_counter_ns() - closing_ns) / 1e9
         self._snapshot(final=True)
 
@@ -111,9 +114,12 @@ class _HoldGenerator:
     def _snapshot(self, *, final: bool = False) -> None:
         now_ns, cpu_s = perf_counter_ns(), time.process_time()
         seconds = (now_ns - self._last_ns) / 1e9
-        elapsed_s = round((now_ns - self._began_ns) / 1e9, 3)
+        # Intervals that end at the same time are taken for one second of several generators.
+        elapsed_s = max(round((now_ns - self._began_ns) / 1e9, 3), round(self._last_t + 0.001, 3))
+        self._last_t = elapsed_s
         usage = ClientUsage(cpu_s=cpu_s - self._last_cpu_s, wall_s=seconds, rss_bytes=self._resident_bytes())
-        usage.lag.record(np.array(self._probe.take(), dtype=np.int64))
+        usage.lag.record(self._probe.take())
+        usage.pauses.record(self._pauses.take())
         self._last_ns, self._last_cpu_s = now_ns, cpu_s
         targets, hold, peak = self._load.ledger.take()
         hold.merge(self._extra)

@@ -28,16 +28,20 @@ from pool_bench.units import format_duration
 
 _AFTER_FAILURE_S: Final = 0.1
 # After these a connection is of no use, whether its driver has noticed yet or not.
-_FATAL: Final = frozenset(
-    (
-        FailureKind.CLOSED,
-        FailureKind.RESET,
-        FailureKind.SERVER_SHUTDOWN,
-        FailureKind.IDLE_TIMEOUT,
-        FailureKind.TIMEOUT,
-        FailureKind.PROTOCOL,
-    )
+_ENDS: Final = frozenset((FailureKind.SERVER_SHUTDOWN, FailureKind.IDLE_TIMEOUT))
+# The same where it is not the server who says so of a query (57014: canceled by statement_timeout).
+_ENDS_UNSAID: Final = frozenset(
+    (FailureKind.CLOSED, FailureKind.RESET, FailureKind.TIMEOUT, FailureKind.PROTOCOL)
 )
+# SQLSTATE class 08, connection exceptions: how PgBouncer ends a client.
+_CONNECTION_EXCEPTION: Final = "08"
+
+
+def _ends_connection(error: ConnectError) -> bool:
+    if error.kind in _ENDS:
+        return True
+    said = error.sqlstate is not None and not error.sqlstate.startswith(_CONNECTION_EXCEPTION)
+    return error.kind in _ENDS_UNSAID and not said
 
 
 class _WatchingDriver(Protocol):
@@ -189,7 +193,7 @@ class TaskHoldLoad:
                 else:
                     await held.connection.ping()
         except ConnectError as error:
-            if error.kind in _FATAL or held.connection.is_closed():
+            if _ends_connection(error) or held.connection.is_closed():
                 self._drop(slot, held, error)
             elif self._held[slot] is held:
                 self.ledger.query_failed(error, perf_counter_ns() - started_ns)

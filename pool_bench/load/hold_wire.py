@@ -47,7 +47,7 @@ _AFTER_FAILURE_S: Final = 0.1
 class _Held:
     """An open connection: nothing but its socket while nobody asks it anything."""
 
-    __slots__ = ("notice", "opened_ns", "sent_ns", "slot", "sock", "unsent", "wire")
+    __slots__ = ("failure", "notice", "opened_ns", "sent_ns", "slot", "sock", "unsent", "wire")
 
     def __init__(self, slot: int, sock: socket.SocketType, opened_ns: int) -> None:
         self.slot = slot
@@ -57,6 +57,8 @@ class _Held:
         self.sent_ns = 0
         self.wire: Connection | None = None
         self.unsent = b""
+        # The error of the query under way, whose end is still to come.
+        self.failure: ConnectError | None = None
         # The server's last warning: a crash is announced by one, and then the connection just ends.
         self.notice: ConnectError | None = None
 
@@ -171,6 +173,8 @@ class WireHoldLoad:
             # It has more to say already, which no poll would show.
             held.wire = dial.wire
             self._digest(held, now_ns)
+            if self._held[slot] is held and _pending(sock):
+                self._hear(held, now_ns)
         if self._held[slot] is held and self._active[slot]:
             self._ask(held, now_ns)
 
@@ -232,21 +236,21 @@ class WireHoldLoad:
         wire = held.wire
         if wire is None:
             return
-        failure: ConnectError | None = None
         try:
-            while True:
+            while self._held[held.slot] is held:
                 match wire.next_event():
                     case event if event is NEED_DATA:
                         break
                     case ev.ReadyForQuery() if held.sent_ns:
-                        self._answered(held, failure, now_ns)
-                        return
+                        self._answered(held, now_ns)
+                        if not wire.trailing_data:
+                            break
                     case ev.ErrorResponse() as event:
                         error = server_error(event, Phase.QUERY if held.sent_ns else Phase.HOLD)
                         if event.severity in ("FATAL", "PANIC") or not held.sent_ns:
                             self._drop(held, error)
                             return
-                        failure = error
+                        held.failure = error
                     case ev.NoticeResponse(fields):
                         held.notice = server_error(ev.ErrorResponse(fields), Phase.HOLD)
                     case ev.ConnectionClosed():
@@ -255,31 +259,24 @@ class WireHoldLoad:
         except RemoteProtocolError as error:
             self._lost(held, FailureKind.PROTOCOL, str(error))
             return
-        if failure is not None:
-            # The rest of what belongs to a failed query is still to come; it is remembered in the notice.
-            held.notice = failure
         if not held.sent_ns and not wire.trailing_data:
             held.wire = None
 
-    def _answered(self, held: _Held, failure: ConnectError | None, now_ns: int) -> None:
+    def _answered(self, held: _Held, now_ns: int) -> None:
         latency_ns = now_ns - held.sent_ns
         held.sent_ns = 0
         slot = held.slot
         del self._asked[slot]
         is_active = self._active[slot]
-        failure = failure or (held.notice if held.notice and held.notice.phase is Phase.QUERY else None)
-        held.notice = None
-        if failure is None:
-            self.ledger.answered(latency_ns, active=is_active)
-            if is_active:
-                # All that was asked has been answered, so nothing can be left to read.
-                self._ask(held, perf_counter_ns())
-                return
-        else:
+        failure, held.failure, held.notice = held.failure, None, None
+        if failure is not None:
             self.ledger.query_failed(failure, latency_ns)
             if is_active and self._loop is not None:
                 self._loop.call_later(_AFTER_FAILURE_S, self._resume, held)
-        held.wire = None
+            return
+        self.ledger.answered(latency_ns, active=is_active)
+        if is_active:
+            self._ask(held, perf_counter_ns())
 
     def _resume(self, held: _Held) -> None:
         if self._held[held.slot] is held and not held.sent_ns and self._closing is None:
@@ -384,6 +381,10 @@ class WireHoldLoad:
         """Send Terminate; the server closes first, so that it is done with us when we are with it."""
         if self._held[held.slot] is not held:
             return  # the server was faster
+        if held.unsent:
+            # Nothing can follow half a message.
+            self._closed(held, forced=True)
+            return
         try:
             held.sock.send(_TERMINATE)
         except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):

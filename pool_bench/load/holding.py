@@ -5,6 +5,7 @@ depend on how a connection is driven. None of it needs a timer or a task for eac
 """
 
 import asyncio
+import math
 from array import array
 from collections.abc import Callable, Iterable
 from time import perf_counter_ns
@@ -19,6 +20,8 @@ from pool_bench.stats import BenchStats, FailureKey, Histogram, Recorder
 
 # Timers closer together than this would cost more than they even out.
 _FINEST_S: Final = 0.010
+# Turns that were missed for longer than this are not made up for.
+_LATEST_S: Final = 1.0
 # A connection that lived for less was no success of the reconnect before it.
 STEADY_NS: Final = 1_000_000_000
 
@@ -256,8 +259,12 @@ class KeepaliveRing:
         loop = asyncio.get_running_loop()
         step_s = self._interval_s / self._count
         due = int((loop.time() - self._began_s) / step_s)
-        # After a standstill nobody is asked twice for what was missed.
-        self._turn = max(self._turn, due - self._count)
+        # After a standstill all go on from where they were, at the same distance: nobody is asked twice for
+        # what was missed, and never are all asked at once.
+        late = due - self._turn - min(math.ceil(_LATEST_S / step_s), self._count)
+        if late > 0:
+            self._began_s += late * step_s
+            due -= late
         while self._turn < due:
             self._ask(self._turn % self._count)
             self._turn += 1

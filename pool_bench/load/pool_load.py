@@ -243,7 +243,8 @@ class PoolLoad(Generic[L]):
             return
         ended_ns = perf_counter_ns()
         recorder.failed(error, ended_ns - began_ns)
-        if error.kind is FailureKind.TIMEOUT and error.phase is Phase.CHECKOUT and self._counting:
+        measured = recorder is self.ledger.measured[0]
+        if measured and error.kind is FailureKind.TIMEOUT and error.phase is Phase.CHECKOUT:
             self._arrivals.timed_out(began_ns, ended_ns)
         if self.recovery is not None:
             self.recovery.failed += 1

@@ -18,9 +18,10 @@ import numpy as np
 from pool_bench.checkouts import CheckoutInterval, CheckoutStats
 from pool_bench.contenders import ContenderConfig, make
 from pool_bench.errors import ConnectError, FailureKind, Phase
-from pool_bench.load.generator import LagProbe, Send, make_resident_bytes
+from pool_bench.load.generator import Send, make_resident_bytes
 from pool_bench.load.pool_load import PoolLoad
 from pool_bench.load.pool_spec import PoolSpec
+from pool_bench.load.probes import LagProbe
 from pool_bench.runs import Snapshot, Stage
 from pool_bench.stats import BenchStats, ClientUsage, Interval
 

@@ -7,6 +7,7 @@ the second one ends, and so does the child.
 
 import asyncio
 import contextlib
+import math
 import multiprocessing as mp
 import os
 import queue
@@ -110,6 +111,7 @@ class Run:
             driver=spec.driver,
             targets=tuple(str(target) for target in spec.targets),
             hold=HoldStats() if isinstance(spec, HoldSpec) else None,
+            rate=_mean_rate(spec) if isinstance(spec, ConnectSpec) else None,
             pool=_pool_setting(spec) if isinstance(spec, PoolSpec) else None,
             checkout=CheckoutStats() if isinstance(spec, PoolSpec) else None,
         )
@@ -235,6 +237,14 @@ def _pool_setting(spec: PoolSpec) -> PoolSetting:
         timeout_s=spec.timeout_s,
         round=spec.round,
     )
+
+
+def _mean_rate(spec: ConnectSpec) -> float | None:
+    """Operations that are to be due a second, None in a closed loop."""
+    if spec.open_loop is None:
+        return None
+    profile, duration_s = spec.open_loop.profile, spec.duration_s
+    return profile.count(duration_s) / duration_s if duration_s else profile.rate(math.inf)
 
 
 def _generator_process(

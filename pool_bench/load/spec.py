@@ -4,33 +4,49 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from pool_bench.drivers.base import DriverName
+from pool_bench.load.arrivals import Profile, Spacing
 from pool_bench.targets import Target
 from pool_bench.targets_surreal import AnyTarget, AuthMode, SurrealTarget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OpenLoop:
+    """Operations become due on a schedule, whether or not earlier ones have finished.
+
+    Attributes:
+        profile: arrivals a second from the beginning of measuring on; its first rate holds in the warm-up.
+        spacing: how arrivals of that rate are spread.
+    """
+
+    profile: Profile
+    spacing: Spacing = "constant"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectSpec:
-    """Open and close connections in a closed loop.
+    """Open and close connections, in a closed loop or as they become due.
 
     Attributes:
         targets: used round-robin; all of the sort that `driver` opens connections to.
         driver: how connections are opened.
-        concurrency: workers, each with one connection at a time.
-        warmup_s: operations begun in the first so many seconds do not count.
+        concurrency: workers, each with one connection at a time; in an open loop, connections at most.
+        open_loop: when operations are due, None for a closed loop.
+        warmup_s: operations begun (in an open loop: due) in the first so many seconds do not count.
         duration_s: how long to measure, seconds; 0 until told to stop.
         grace_s: how long operations under way at the end may take to finish, seconds.
-        connect_timeout_s: bound on one operation, seconds.
+        connect_timeout_s: bound on one operation, seconds; in an open loop also on waiting to begin.
         query: SQL to run on each connection, None for none.
         auth: how SurrealDB learns who we are.
         scram_cache: keep derived SCRAM keys between connections.
         resolve_once: look names up once, not for every connection.
         tick_s: seconds between snapshots.
-        seed: makes the jitter repeatable.
+        seed: makes the jitter and random arrivals repeatable.
     """
 
     targets: tuple[AnyTarget, ...] = field(repr=True)
     driver: DriverName = "wire"
     concurrency: int = 10
+    open_loop: OpenLoop | None = None
     warmup_s: float = 1.0
     duration_s: float = 10.0
     grace_s: float = 5.0

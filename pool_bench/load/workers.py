@@ -2,9 +2,10 @@
 
 import asyncio
 import random
+from collections.abc import Sequence
 from time import perf_counter_ns
 
-from pool_bench.drivers.base import Connection, Driver
+from pool_bench.drivers.base import COARSE_PHASES, Connection, Driver
 from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.load.backoff import backoff_s
 from pool_bench.load.drivers import AFTER_DRIVER_S, prepare, row_of
@@ -29,6 +30,7 @@ class WorkerLoad:
         self._under_way: dict[int, Recorder] = {}
         self.in_flight = 0
         self.backing_off = 0
+        self.waiting = 0
 
     async def prepare(self) -> None:
         """Do what is done once for all connections; belongs to no operation."""
@@ -58,13 +60,9 @@ class WorkerLoad:
         for recorder in self._under_way.values():
             recorder.unfinished(1)
         self._under_way.clear()
-        for task in self._tasks:
-            task.cancel()
-        results = await asyncio.gather(*self._tasks, return_exceptions=True)
+        tasks = self._tasks.copy()
         self._tasks.clear()
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
+        await end_tasks(tasks)
 
     async def _work(self, worker: int) -> None:
         count = len(self._drivers)
@@ -102,41 +100,70 @@ class WorkerLoad:
         self._under_way[worker] = recorder
         self.in_flight += 1
         started_ns = perf_counter_ns()
-        marks = [started_ns]
+        row: tuple[int, ...] = ()
         try:
-            async with asyncio.timeout(self._spec.connect_timeout_s + AFTER_DRIVER_S):
-                connection = await self._cycle(self._drivers[index], marks)
+            row = await cycle(self._drivers[index], self._spec, recorder.phases, started_ns)
         except ConnectError as error:
             if worker in self._under_way:
                 recorder.failed(error, perf_counter_ns() - started_ns)
             return False
-        except TimeoutError:
-            phase = (Phase.CONNECT, Phase.QUERY, Phase.CLOSE)[min(len(marks) - 1, 2)]
-            limit = format_duration(self._spec.connect_timeout_s)
-            late = ConnectError(FailureKind.TIMEOUT, phase, f"no end after {limit} (--connect-timeout)")
-            if worker in self._under_way:
-                recorder.failed(late, perf_counter_ns() - started_ns)
-            return False
         finally:
             self.in_flight -= 1
             given_up = self._under_way.pop(worker, None) is None
-        if given_up:
-            return True
-        recorder.ok(row_of(recorder.phases, connection, marks))
+        if not given_up:
+            recorder.ok(row)
         return True
 
-    async def _cycle(self, driver: Driver, marks: list[int]) -> Connection:
-        """Connect, query, close; appends the time after each to `marks`."""
-        connection = await driver.connect()
-        try:
-            marks.append(perf_counter_ns())
-            if self._spec.query:
-                await connection.execute(self._spec.query)
-            marks.append(perf_counter_ns())
-            await connection.close()
-        except BaseException:
-            # A polite end could wait for the very server that has just let us down.
-            connection.terminate()
-            raise
+
+async def cycle(
+    driver: Driver, spec: ConnectSpec, phases: tuple[Phase, ...], started_ns: int
+) -> tuple[int, ...]:
+    """Connect, query if asked to, and close, all within the time that `spec` allows.
+
+    Returns:
+        What it took since `started_ns`, and each of `phases`; nanoseconds, -1 for one that it skipped.
+
+    Raises:
+        ConnectError: it failed, or the time was up.
+    """
+    marks = [started_ns]
+    try:
+        async with asyncio.timeout(spec.connect_timeout_s + AFTER_DRIVER_S):
+            connection = await _connect_and_close(driver, spec.query, marks)
+    except TimeoutError:
+        phase = COARSE_PHASES[min(len(marks) - 1, 2)]
+        limit = format_duration(spec.connect_timeout_s)
+        # Without the cause, whose frames hold the connection.
+        message = f"no end after {limit} (--connect-timeout)"
+        raise ConnectError(FailureKind.TIMEOUT, phase, message) from None
+    return row_of(phases, connection, marks)
+
+
+async def _connect_and_close(driver: Driver, query: str | None, marks: list[int]) -> Connection:
+    """Connect, query, close; appends the time after each to `marks`."""
+    connection = await driver.connect()
+    try:
         marks.append(perf_counter_ns())
-        return connection
+        if query:
+            await connection.execute(query)
+        marks.append(perf_counter_ns())
+        await connection.close()
+    except BaseException:
+        # A polite end could wait for the very server that has just let us down.
+        connection.terminate()
+        raise
+    marks.append(perf_counter_ns())
+    return connection
+
+
+async def end_tasks(tasks: Sequence["asyncio.Task[None]"]) -> None:
+    """Cancel `tasks` and wait for their end.
+
+    Raises:
+        Exception: what one of them failed with.
+    """
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, Exception):
+            raise result

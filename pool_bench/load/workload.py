@@ -12,22 +12,34 @@ class Ledger:
     """The recorders of a run, one a target: first the warm-up's, then the measured ones.
 
     An operation keeps the recorder that was current when it began, so that one begun during the
-    warm-up never counts, however long it takes.
+    warm-up never counts, however long it takes. In an open loop it is the time when it was due that counts.
+
+    Attributes:
+        phases: each target's phases.
+        responses: whether response and service time differ, as in an open loop.
+        measured_from_ns: operations due from then on count; perf_counter_ns, None in a closed loop.
     """
 
     phases: tuple[tuple[Phase, ...], ...]
+    responses: bool = False
+    measured_from_ns: int | None = None
     warmup: list[Recorder] = field(init=False)
     measured: list[Recorder] = field(init=False)
     current: list[Recorder] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.warmup = [Recorder(phases) for phases in self.phases]
-        self.measured = [Recorder(phases) for phases in self.phases]
+        self.warmup = [Recorder(phases, responses=self.responses) for phases in self.phases]
+        self.measured = [Recorder(phases, responses=self.responses) for phases in self.phases]
         self.current = self.warmup
 
     def measure(self) -> None:
         """From now on operations count."""
         self.current = self.measured
+
+    def at(self, due_ns: int) -> list[Recorder]:
+        """The recorders of operations that were due then; of an open loop."""
+        measured_from_ns = self.measured_from_ns
+        return self.warmup if measured_from_ns is None or due_ns < measured_from_ns else self.measured
 
     def take_measured(self) -> tuple[BenchStats, ...]:
         """What each target's measured operations gave since the last call."""
@@ -48,6 +60,10 @@ class Workload(Protocol):
     @property
     def backing_off(self) -> int:
         """Workers that leave failing targets alone for now."""
+
+    @property
+    def waiting(self) -> int:
+        """Operations that are due and have not begun; none in a closed loop."""
 
     async def start(self) -> None:
         """Set the workers to work."""

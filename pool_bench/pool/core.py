@@ -5,7 +5,7 @@ old at its bottom and can be closed. Waiters are a queue, and nobody overtakes i
 every connection that becomes free goes to the first that accepts it.
 
 A connection counts as one from the moment it begins to be opened until its end is over, so the server
-never sees more than `max_size` of them.
+sees at most `max_size` of them, beside those that had to be dropped while it still worked for them.
 """
 
 from collections import OrderedDict, deque

@@ -1,9 +1,9 @@
-"""`runs[].hold` and `runs[].server_side` of a result file, read back: typed and checked."""
+"""`runs[].hold` of a result file, read back: typed and checked."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pool_bench.holds import PoolerMemory, ServerMemory, ServerSecond, SurvivalPoint
+from pool_bench.holds import SurvivalPoint
 from pool_bench.report.fields import Fields
 from pool_bench.report.loaded_parts import (
     LoadedFailure,
@@ -96,24 +96,6 @@ class LoadedHold:
     cpu_share: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedServerSide:
-    """What was seen of the server; names as in `ServerSide`, memory in bytes."""
-
-    max_connections: int | None
-    superuser_reserved: int | None
-    reserved: int | None
-    in_use_before: int | None
-    in_use_after: int | None
-    used_peak: int | None
-    timeline: tuple[ServerSecond, ...]
-    memory: Mapping[str, ServerMemory]
-    backend_cost_bytes: int | None
-    pooler_memory: Mapping[str, PoolerMemory]
-    pooler_client_bytes: int | None
-    notes: tuple[str, ...]
-
-
 def read_hold(fields: Fields) -> LoadedHold:
     """`runs[].hold`.
 
@@ -203,65 +185,4 @@ def _second(fields: Fields) -> LoadedHoldSecond:
         actives=fields.count("actives"),
         active_p50=fields.optional_number("active_p50"),
         active_p99=fields.optional_number("active_p99"),
-    )
-
-
-def read_server_side(fields: Fields) -> LoadedServerSide:
-    """`runs[].server_side`.
-
-    Raises:
-        UsageError: a field is missing or wrong.
-    """
-    memory = fields.fields("memory")
-    pooler = fields.fields("pooler_memory") if fields.has("pooler_memory") else None
-    return LoadedServerSide(
-        max_connections=_optional_count(fields, "max_connections"),
-        superuser_reserved=_optional_count(fields, "superuser_reserved"),
-        reserved=_optional_count(fields, "reserved"),
-        in_use_before=_optional_count(fields, "in_use_before"),
-        in_use_after=_optional_count(fields, "in_use_after"),
-        used_peak=_optional_count(fields, "used_peak"),
-        timeline=tuple(_look(item) for item in fields.items("timeline")),
-        memory={when: _memory(memory.fields(when)) for when in memory},
-        backend_cost_bytes=_optional_bytes(fields, "backend_cost_bytes"),
-        pooler_memory={when: _pooler_memory(pooler.fields(when)) for when in pooler} if pooler else {},
-        pooler_client_bytes=_optional_bytes(fields, "pooler_client_bytes"),
-        notes=fields.texts("notes"),
-    )
-
-
-def _optional_count(fields: Fields, key: str) -> int | None:
-    return fields.count(key) if fields.has(key) else None
-
-
-def _optional_bytes(fields: Fields, key: str) -> int | None:
-    # May be below zero: the server can have freed some memory of its own.
-    return round(fields.number(key)) if fields.has(key) else None
-
-
-def _look(fields: Fields) -> ServerSecond:
-    return ServerSecond(
-        t=fields.number("t"),
-        states=read_counts(fields.fields("states")),
-        used=_optional_count(fields, "used"),
-        pools=read_counts(fields.fields("pools")),
-        lists=read_counts(fields.fields("lists")),
-    )
-
-
-def _memory(fields: Fields) -> ServerMemory:
-    return ServerMemory(
-        processes=fields.count("processes"),
-        total_bytes=fields.count("total_bytes"),
-        backends=fields.count("backends"),
-        idle_backend_bytes=_optional_count(fields, "idle_backend_bytes"),
-        sampled=fields.count("sampled"),
-    )
-
-
-def _pooler_memory(fields: Fields) -> PoolerMemory:
-    return PoolerMemory(
-        processes=fields.count("processes"),
-        total_bytes=fields.count("total_bytes"),
-        clients=fields.count("clients"),
     )

@@ -1,20 +1,11 @@
-"""Held connections and their server in the result file: `runs[].hold` and `runs[].server_side`.
+"""Held connections in the result file: `runs[].hold`.
 
 Reading them back is `hold_loaded.py`.
 """
 
 from dataclasses import replace
 
-from pool_bench.holds import (
-    Ages,
-    DropCount,
-    HoldInterval,
-    HoldStats,
-    PoolerMemory,
-    ServerMemory,
-    ServerSecond,
-    ServerSide,
-)
+from pool_bench.holds import Ages, DropCount, HoldInterval, HoldStats
 from pool_bench.report.json_parts import (
     JsonObject,
     failures_to_json,
@@ -45,6 +36,20 @@ def lifetimes_s(ages: Ages) -> tuple[float, float, float] | None:
 
 def hold_to_json(hold: HoldStats, *, connections: int) -> JsonObject:
     """`runs[].hold`; `connections` is how many the run was to open."""
+    return hold_numbers(hold, connections=connections) | {
+        "drops": [_drop(key, drop) for key, drop in ranked_drops(hold)],
+        "query_failures": failures_to_json(hold.query_failures),
+        "keepalive_histogram": histogram_to_json(hold.keepalive),
+        "active_histogram": histogram_to_json(hold.active),
+        "reconnects": _reconnects(hold.reconnects)
+        | {"histogram": histogram_to_json(hold.reconnects.latency)},
+        "survival": [{"age_s": point.age_s, "share": finite(point.share)} for point in hold.survival()],
+        "timeline": [_interval(interval) for interval in hold.intervals],
+    }
+
+
+def hold_numbers(hold: HoldStats, *, connections: int) -> JsonObject:
+    """`runs[].hold` without histograms and lists: cheap enough for every second of a run."""
     return {
         "connections": connections,
         "opened": hold.opened,
@@ -52,20 +57,14 @@ def hold_to_json(hold: HoldStats, *, connections: int) -> JsonObject:
         "closed": hold.closed,
         "forced": hold.forced,
         "dropped": hold.dropped,
-        "drops": [_drop(key, drop) for key, drop in ranked_drops(hold)],
         "reconnects": _reconnects(hold.reconnects),
-        "query_failures": failures_to_json(hold.query_failures),
         "held_peak": hold.held_peak,
         "emptied": hold.emptied,
         "open_s": rounded(hold.open_s),
         "hold_s": rounded(hold.hold_s),
         "close_s": rounded(hold.close_s),
         "keepalive_ms": hold.keepalive.summary_ms(),
-        "keepalive_histogram": histogram_to_json(hold.keepalive),
         "active_ms": hold.active.summary_ms(),
-        "active_histogram": histogram_to_json(hold.active),
-        "survival": [{"age_s": point.age_s, "share": finite(point.share)} for point in hold.survival()],
-        "timeline": [_interval(interval) for interval in hold.intervals],
         "base_rss_bytes": hold.base_rss_bytes,
         "held_rss_bytes": hold.held_rss_bytes,
         "client_bytes_each": rounded(hold.client_bytes_each),
@@ -93,7 +92,6 @@ def _reconnects(stats: BenchStats) -> JsonObject:
         "errors": errors_by_name(stats.errors),
         "failures": failures_to_json(stats),
         "latency_ms": stats.latency.summary_ms(),
-        "histogram": histogram_to_json(stats.latency),
     }
 
 
@@ -116,50 +114,4 @@ def _interval(interval: HoldInterval) -> JsonObject:
         "actives": sealed.actives,
         "active_p50": rounded(sealed.active_p50),
         "active_p99": rounded(sealed.active_p99),
-    }
-
-
-def server_side_to_json(side: ServerSide) -> JsonObject:
-    """`runs[].server_side`."""
-    return {
-        "max_connections": side.max_connections,
-        "superuser_reserved": side.superuser_reserved,
-        "reserved": side.reserved,
-        "in_use_before": side.in_use_before,
-        "in_use_after": side.in_use_after,
-        "used_peak": side.used_peak,
-        "timeline": [_look(second) for second in side.seconds],
-        "memory": {when: _memory(memory) for when, memory in side.memory.items()},
-        "backend_cost_bytes": side.backend_cost_bytes,
-        "pooler_memory": {when: _pooler_memory(memory) for when, memory in side.pooler_memory.items()},
-        "pooler_client_bytes": side.pooler_client_bytes,
-        "notes": list(side.notes),
-    }
-
-
-def _look(second: ServerSecond) -> JsonObject:
-    return {
-        "t": rounded(second.t),
-        "used": second.used,
-        "states": dict(second.states),
-        "pools": dict(second.pools),
-        "lists": dict(second.lists),
-    }
-
-
-def _memory(memory: ServerMemory) -> JsonObject:
-    return {
-        "processes": memory.processes,
-        "total_bytes": memory.total_bytes,
-        "backends": memory.backends,
-        "idle_backend_bytes": memory.idle_backend_bytes,
-        "sampled": memory.sampled,
-    }
-
-
-def _pooler_memory(memory: PoolerMemory) -> JsonObject:
-    return {
-        "processes": memory.processes,
-        "total_bytes": memory.total_bytes,
-        "clients": memory.clients,
     }

@@ -1,16 +1,16 @@
-"""What was seen of the server while connections were held, in plain text."""
+"""What was seen of the server during a run, in plain text."""
 
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from pool_bench.holds import ServerMemory, ServerSecond, ServerSide
 from pool_bench.report.summary import wrap
 from pool_bench.report.text import Paint, clean, ellipsize, table
+from pool_bench.server_side import ServerMemory, ServerSecond, ServerSide
 from pool_bench.units import format_duration
 
 _POOL_COUNTS: Final = ("cl_", "sv_")
 # In the order in which people ask for them; further ones come after.
-_WHEN: Final[tuple[str, ...]] = ("before", "peak", "after")
+_WHEN: Final[tuple[str, ...]] = ("before", "during", "peak", "after")
 
 
 def format_bytes(count: float) -> str:
@@ -23,11 +23,15 @@ def format_bytes(count: float) -> str:
     return f"{size:,.3g} GB" if abs(size) < 99.5 else f"{size:,.0f} GB"
 
 
-def server_lines(side: ServerSide | None, paint: Paint) -> list[str]:
-    """Slots, backends by state, pools and memory, and what could not be seen; none where nobody looked."""
+def server_lines(side: ServerSide | None, paint: Paint, first: Sequence[str] = ()) -> list[str]:
+    """Slots, backends by state, pools and memory, and what could not be seen; none where nobody looked.
+
+    Args:
+        first: lines to put before them.
+    """
     if side is None:
         return []
-    lines = [*_slots(side), *_busiest(side), *_memory(side), *_pooler_memory(side)]
+    lines = [*first, *_sessions(side), *_slots(side), *_busiest(side), *_memory(side), *_pooler_memory(side)]
     notes = [line for note in side.notes for line in wrap(f"  {clean(note)}", "    ")]
     if not lines and not notes:
         return []
@@ -56,6 +60,16 @@ def _slots(side: ServerSide) -> list[str]:
     if around:
         lines.append(f"  client connections: {', '.join(around)}")
     return lines
+
+
+def _sessions(side: ServerSide) -> list[str]:
+    counters = dict(side.sessions)
+    begun = counters.pop("sessions", None)
+    if begun is None:
+        return []
+    ends = "".join(f", {count:,} {clean(name)}" for name, count in counters.items() if count)
+    begun_by = " begun by the pooler" if side.pooled else ""
+    return [f"  sessions{begun_by} from before the run to after it: {begun:,}{ends}"]
 
 
 def pool_counts(look: ServerSecond) -> dict[str, int]:

@@ -29,9 +29,11 @@ from pool_bench.report.text import (
     format_rate,
     table,
 )
+from pool_bench.report.verdict_words import pauses_words, verdict_line
 from pool_bench.runs import RunResult
 from pool_bench.stats import BenchStats, Histogram
 from pool_bench.units import format_duration, format_ms
+from pool_bench.verdict import judge
 
 _SURVIVAL_ROWS: Final = 8
 # Ages that people count in, seconds.
@@ -52,7 +54,7 @@ def hold_summary(run: RunResult, *, asked: int, colour: bool = False) -> str:
     paint = Paint(colour=colour)
     hold = run.hold or HoldStats()
     sections = [
-        _headline(run, hold, asked, paint),
+        [*_headline(run, hold, asked, paint), verdict_line(judge(run), paint)],
         latency_lines(run.total.latency, paint, title="connect, ms") if run.total.ok else [],
         phase_lines(run.total, paint),
         target_lines(run, paint),
@@ -223,5 +225,5 @@ def _client(run: RunResult, hold: HoldStats, paint: Paint) -> list[str]:
     )
     loop = f" ({clean(run.event_loop)})" if run.event_loop else ""
     lag = f"p50 {format_ms(p50)}, p99 {format_ms(p99)}, max {format_ms(top)} ms"
-    lines.append(f"  loop lag while opening {lag}{loop}")
+    lines.append(f"  loop lag while opening {lag}{loop} · {pauses_words(client)}")
     return lines

@@ -42,6 +42,10 @@ _COLUMNS: Final = (
 )
 
 
+# Only in an open loop.
+_OPEN_COLUMNS: Final = (("due/s", 8), ("waiting", 8), ("dropped", 8))
+
+
 @dataclass(slots=True)
 class Second:
     """The figures of one snapshot, all targets together.
@@ -52,6 +56,7 @@ class Second:
         errors: failures by kind, the warm-up's included.
         cpu_percent: of one core; more than 100 with several processes.
         lag_ms: worst event-loop lag.
+        offered: operations that became due a second, those of the warm-up included.
     """
 
     rate: float
@@ -62,6 +67,7 @@ class Second:
     errors: dict[FailureKind, int]
     cpu_percent: float
     lag_ms: float | None
+    offered: float = 0.0
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> "Second":
@@ -70,6 +76,7 @@ class Second:
         for part in (*snapshot.targets, snapshot.warmup):
             # Not `merge`: intervals of several targets are of no use here and cost a histogram each.
             everything.ok += part.ok
+            everything.offered += part.offered
             everything.latency.merge(part.latency)
             for key, failure in part.failures.items():
                 everything.failures.setdefault(key, type(failure)(0, failure.sample)).count += failure.count
@@ -83,6 +90,7 @@ class Second:
             errors=everything.errors,
             cpu_percent=snapshot.client.cpu_share * 100,
             lag_ms=snapshot.client.lag.percentile_ms(100),
+            offered=rate_of(everything.offered, snapshot.seconds),
         )
 
 
@@ -92,6 +100,7 @@ class Totals:
 
     ok: int = 0
     failed: int = 0
+    dropped: int = 0
     per_target_failed: list[int] = field(default_factory=list)
 
     def add(self, snapshot: Snapshot) -> None:
@@ -99,6 +108,7 @@ class Totals:
         for index, stats in enumerate(snapshot.targets):
             self.ok += stats.ok
             self.failed += stats.failed
+            self.dropped += stats.dropped
             while len(self.per_target_failed) <= index:
                 self.per_target_failed.append(0)
             self.per_target_failed[index] += stats.failed
@@ -109,9 +119,10 @@ def rate_of(count: int, seconds: float) -> float:
     return count / seconds if seconds > 0 else 0.0
 
 
-def header_line(targets: int = 1, *, unit: str = "conn/s") -> str:
+def header_line(targets: int = 1, *, unit: str = "conn/s", open_loop: bool = False) -> str:
     """Names of the columns of `snapshot_line`; `conn/s_by_target` only where there are several."""
-    names = [(unit if name == "conn/s" else name).rjust(width) for name, width in _COLUMNS]
+    columns = (*_COLUMNS, *_OPEN_COLUMNS) if open_loop else _COLUMNS
+    names = [(unit if name == "conn/s" else name).rjust(width) for name, width in columns]
     if targets > 1:
         names.append("conn/s_by_target")
     return " ".join([*names, "failures"])
@@ -125,7 +136,7 @@ def snapshot_line(snapshot: Snapshot, totals: Totals) -> str:
         totals: the run so far, this second included.
 
     Returns:
-        As many columns as `header_line(len(snapshot.targets))` names, `-` where there is no figure.
+        As many columns as `header_line` names for such snapshots, `-` where there is no figure.
     """
     second = Second.of(snapshot)
     cells = [
@@ -143,7 +154,15 @@ def snapshot_line(snapshot: Snapshot, totals: Totals) -> str:
         f"{second.cpu_percent:.0f}",
         plain_ms(second.lag_ms),
     ]
-    cells = [cell.rjust(width) for cell, (_, width) in zip(cells, _COLUMNS, strict=True)]
+    columns: tuple[tuple[str, int], ...] = _COLUMNS
+    if snapshot.waiting is not None:
+        columns = (*_COLUMNS, *_OPEN_COLUMNS)
+        cells += [
+            format_rate(second.offered).replace(",", ""),
+            str(snapshot.waiting),
+            str(totals.dropped),
+        ]
+    cells = [cell.rjust(width) for cell, (_, width) in zip(cells, columns, strict=True)]
     if len(snapshot.targets) > 1:
         rates = (
             format_rate(rate_of(stats.ok, snapshot.seconds)).replace(",", "") for stats in snapshot.targets
@@ -183,7 +202,8 @@ class LineView:
         """Write the line of one snapshot."""
         self._totals.add(snapshot)
         if self._header_due:
-            self._write(header_line(len(snapshot.targets), unit=self._unit))
+            is_open = snapshot.waiting is not None
+            self._write(header_line(len(snapshot.targets), unit=self._unit, open_loop=is_open))
             self._header_due = False
         self._write(snapshot_line(snapshot, self._totals))
 

@@ -125,7 +125,7 @@ class TerminalView:
         parts: list[RenderableType] = [
             self._title_line(width),
             self._progress_line(snapshot, width),
-            self._rate_line(second, width),
+            self._rate_line(second, width, open_loop=snapshot.waiting is not None),
             self._latency_line(second),
             self._client_line(snapshot, second),
         ]
@@ -163,11 +163,13 @@ class TerminalView:
         line.append(words)
         return line
 
-    def _rate_line(self, second: Second, width: int) -> Text:
+    def _rate_line(self, second: Second, width: int, *, open_loop: bool) -> Text:
         line = text_line(
             ("rate    ", "dim"), (f"{format_rate(second.rate):>9}", "bold"), (f" {self._unit}  ", "dim")
         )
-        line.append(sparkline(list(self._rates), max(width - 28, 0)), style="cyan")
+        if open_loop:
+            line.append(f"of {format_rate(second.offered)}/s due  ", style="dim")
+        line.append(sparkline(list(self._rates), max(width - 10 - line.cell_len, 0)), style="cyan")
         return line
 
     def _latency_line(self, second: Second) -> Text:
@@ -193,6 +195,10 @@ class TerminalView:
         line.append(" in flight ", style="dim")
         if snapshot.backing_off:
             line.append(f" {snapshot.backing_off:,} backing off ", style="yellow")
+        if snapshot.waiting:
+            line.append(f" {snapshot.waiting:,} waiting ", style="yellow")
+        if self._totals.dropped:
+            line.append(f" {self._totals.dropped:,} dropped ", style="bold red")
         line.append("\n")
         line.append("client  ", style="dim")
         line.append(f" {second.cpu_percent:.0f}%", style="bold yellow" if busy else "")

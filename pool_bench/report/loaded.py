@@ -13,23 +13,29 @@ from typing import Final
 
 from pool_bench.errors import UsageError
 from pool_bench.report.fields import Fields
-from pool_bench.report.hold_loaded import LoadedHold, LoadedServerSide, read_hold, read_server_side
+from pool_bench.report.hold_loaded import LoadedHold, read_hold
 from pool_bench.report.loaded_parts import (
     LoadedFailure,
+    LoadedOpenLoop,
     LoadedSummary,
     read_counts,
     read_failure,
+    read_open_loop,
     read_summary,
 )
 from pool_bench.report.pool_loaded import LoadedCheckout, read_checkout
+from pool_bench.report.search_results import LoadedSearch, read_search
+from pool_bench.report.server_loaded import LoadedServerSide, read_server_side
 from pool_bench.stats import Histogram
 
 __all__ = [
     "SCHEMA",
     "LoadedClient",
     "LoadedFailure",
+    "LoadedOpenLoop",
     "LoadedResult",
     "LoadedRun",
+    "LoadedSearch",
     "LoadedSecond",
     "LoadedSummary",
     "LoadedTarget",
@@ -42,7 +48,7 @@ SCHEMA: Final = "pool-bench/1"
 
 @dataclass(frozen=True, slots=True)
 class LoadedSecond:
-    """One entry of the timeline: seconds, counts, milliseconds."""
+    """One entry of the timeline: seconds, counts, milliseconds; the last ones of an open loop only."""
 
     t: float
     seconds: float
@@ -55,6 +61,11 @@ class LoadedSecond:
     max: float | None
     lag_ms: float | None
     cpu_s: float | None
+    offered: int | None = None
+    dropped: int | None = None
+    service_p50: float | None = None
+    service_p99: float | None = None
+    late_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +78,24 @@ class LoadedClient:
     rss_mb: float | None
     saturated: bool
     why: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedReason:
+    """One reason to doubt a run, or a note on it."""
+
+    code: str
+    text: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedVerdict:
+    """What to think of a run."""
+
+    valid: bool
+    reasons: tuple[LoadedReason, ...] = ()
+    notes: tuple[LoadedReason, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +114,15 @@ class LoadedTarget:
 
 @dataclass(frozen=True, slots=True)
 class LoadedRun:
-    """One setting, measured once."""
+    """One setting, measured once.
+
+    Attributes:
+        rate: operations due a second, None in a closed loop.
+        scenario: what a pool had to go through, "" where there is none to choose.
+        round: which repetition of its setting it is, from 1; None where settings are measured once.
+        setting: how it differs from the session's other settings, "" where it does not.
+        target: printable names of its targets, "" in files of older versions.
+    """
 
     label: str
     concurrency: int
@@ -110,6 +147,13 @@ class LoadedRun:
     targets: tuple[LoadedTarget, ...] = ()
     hold: LoadedHold | None = None
     server_side: LoadedServerSide | None = None
+    verdict: LoadedVerdict | None = None
+    open_loop: LoadedOpenLoop | None = None
+    rate: float | None = None
+    scenario: str = ""
+    round: int | None = None
+    setting: str = ""
+    target: str = ""
     checkout: LoadedCheckout | None = None
 
     @property
@@ -119,8 +163,9 @@ class LoadedRun:
 
     @property
     def success_rate(self) -> float | None:
-        """Successes over attempts, 0 to 1; None where nothing was attempted."""
-        return self.ok / self.attempts if self.attempts else None
+        """Successes over attempts and what was dropped, 0 to 1; None where there was neither."""
+        wanted = self.attempts + (self.open_loop.dropped if self.open_loop is not None else 0)
+        return self.ok / wanted if wanted else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +182,9 @@ class LoadedResult:
     targets: tuple[str, ...]
     server: Mapping[str, str]
     runs: tuple[LoadedRun, ...] = field(default=())
+    find_max: LoadedSearch | None = None
+    host: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -181,6 +229,7 @@ def parse_result(text: str, *, source: str) -> LoadedResult:
 
 def _result(fields: Fields, source: str) -> LoadedResult:
     server = fields.fields("server")
+    runs = tuple(_run(run) for run in fields.items("runs"))
     return LoadedResult(
         source=source,
         tool=fields.text("tool"),
@@ -191,8 +240,19 @@ def _result(fields: Fields, source: str) -> LoadedResult:
         target=fields.text("target"),
         targets=fields.texts("targets") if fields.has("targets") else (fields.text("target"),),
         server={key: str(server.get(key)) for key in server},
-        runs=tuple(_run(run) for run in fields.items("runs")),
+        runs=runs,
+        find_max=read_search(fields.fields("find_max"), len(runs)) if fields.has("find_max") else None,
+        host=_words(fields, "host"),
+        config=_words(fields, "config"),
     )
+
+
+def _words(fields: Fields, key: str) -> dict[str, str]:
+    """The plain values of an object as text; those that are null, or objects themselves, are left out."""
+    if not fields.has(key):
+        return {}
+    inner = fields.fields(key)
+    return {name: str(inner.get(name)) for name in inner if isinstance(inner.get(name), str | int | float)}
 
 
 def _run(fields: Fields) -> LoadedRun:
@@ -232,6 +292,13 @@ def _run(fields: Fields) -> LoadedRun:
         targets=tuple(_target(item) for item in fields.items("targets")) if fields.has("targets") else (),
         hold=read_hold(fields.fields("hold")) if fields.has("hold") else None,
         server_side=read_server_side(fields.fields("server_side")) if fields.has("server_side") else None,
+        verdict=_verdict(fields.fields("verdict")) if fields.has("verdict") else None,
+        open_loop=read_open_loop(fields),
+        rate=fields.optional_number("rate") if fields.has("rate") else None,
+        scenario=fields.text("scenario") if fields.has("scenario") else "",
+        round=fields.count("round") if fields.has("round") else None,
+        setting=fields.text("setting") if fields.has("setting") else "",
+        target=fields.text("target") if fields.has("target") else "",
         checkout=read_checkout(fields) if fields.has("checkout") else None,
     )
 
@@ -252,6 +319,11 @@ def _second(fields: Fields) -> LoadedSecond:
         max=fields.optional_number("max"),
         lag_ms=fields.optional_number("lag_ms"),
         cpu_s=addition("cpu_s"),
+        offered=fields.count("offered") if fields.has("offered") else None,
+        dropped=fields.count("dropped") if fields.has("dropped") else None,
+        service_p50=addition("service_p50"),
+        service_p99=addition("service_p99"),
+        late_ms=addition("late_ms"),
     )
 
 
@@ -263,6 +335,18 @@ def _client(fields: Fields) -> LoadedClient:
         rss_mb=fields.optional_number("rss_mb"),
         saturated=fields.flag("saturated"),
         why=fields.text("why") if fields.has("why") else None,
+    )
+
+
+def _verdict(fields: Fields) -> LoadedVerdict:
+    def reasons(key: str) -> tuple[LoadedReason, ...]:
+        return tuple(
+            LoadedReason(item.text("code"), item.text("text"), item.text("remedy"))
+            for item in fields.items(key)
+        )
+
+    return LoadedVerdict(
+        fields.flag("valid"), reasons("reasons"), reasons("notes") if fields.has("notes") else ()
     )
 
 

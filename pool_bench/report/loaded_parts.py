@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from pool_bench.report.fields import Fields
+from pool_bench.stats import Histogram
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,39 @@ class LoadedFailure:
     sqlstate: str | None
     count: int
     sample: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedOpenLoop:
+    """What an open loop adds to a run, whose latency is then the response time.
+
+    Attributes:
+        rate: operations that were to be due a second, on average.
+        offered: operations that were due; dropped: those of them that were never begun.
+        service_ms: successes from when they were begun.
+        schedule_error_ms: how late this client began what was due and had room.
+    """
+
+    rate: float
+    offered: int
+    dropped: int
+    service_ms: LoadedSummary
+    schedule_error_ms: LoadedSummary
+    service_histogram: Histogram
+
+
+def read_open_loop(fields: Fields) -> LoadedOpenLoop | None:
+    """What is only in a run or a target of an open loop; None in a closed one."""
+    if not fields.has("offered"):
+        return None
+    return LoadedOpenLoop(
+        rate=(fields.optional_number("rate") if fields.has("rate") else None) or 0.0,
+        offered=fields.count("offered"),
+        dropped=fields.count("dropped"),
+        service_ms=read_summary(fields.fields("service_ms")),
+        schedule_error_ms=read_summary(fields.fields("schedule_error_ms")),
+        service_histogram=fields.histogram("service_histogram"),
+    )
 
 
 def read_counts(fields: Fields) -> dict[str, int]:

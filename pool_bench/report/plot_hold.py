@@ -10,9 +10,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from pool_bench.holds import ServerSecond
-from pool_bench.report.hold_loaded import LoadedHold, LoadedHoldSecond, LoadedServerSide
-from pool_bench.report.hold_notes import waited_words
+from pool_bench.report.hold_loaded import LoadedHold, LoadedHoldSecond
 from pool_bench.report.hold_server import format_bytes, pool_counts
 from pool_bench.report.loaded import LoadedResult, LoadedRun, LoadedSecond
 from pool_bench.report.plot_parts import (
@@ -39,8 +37,10 @@ from pool_bench.report.plot_run import (
     target_name,
     time_unit,
 )
-from pool_bench.report.syn_steps import syn_steps
+from pool_bench.report.server_loaded import LoadedServerSide
 from pool_bench.report.text import clean, format_percent, format_rate
+from pool_bench.server_side import ServerSecond
+from pool_bench.syn_steps import syn_steps, waited_words
 from pool_bench.units import format_duration
 
 FloatArray = npt.NDArray[np.float64]

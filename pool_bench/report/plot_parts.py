@@ -17,6 +17,7 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
@@ -175,6 +176,15 @@ class Sheet:
             self.text(MARGIN, self.top, self.fit(note, self.room, 9.5), size=9.5, colour=VERMILLION)
             self.top += 0.2
         self.top += 0.12
+
+    def stamp(self, words: str) -> None:
+        """A band of a warning colour across the top margin, which no layout uses."""
+        height = 0.26
+        self.figure.add_artist(
+            Rectangle((0, 1 - height / self.height), 1, height / self.height, color=VERMILLION, linewidth=0)
+        )
+        line = self.fit(words, self.room, 9.5, bold=True)
+        self.text(MARGIN, height / 2, line, size=9.5, bold=True, colour="white", vertical="center_baseline")
 
     def panel_title(self, left: float, top: float, words: str, detail: str = "") -> None:
         """A small heading above axes, left-aligned with them."""

@@ -28,10 +28,11 @@ from pool_bench.report.plot_parts import (
     spread,
     widen,
 )
-from pool_bench.report.summary import is_thin
+from pool_bench.report.server_plot import server_height, server_panels
 from pool_bench.report.text import format_percent, format_rate
 from pool_bench.stats import Histogram
 from pool_bench.units import format_duration
+from pool_bench.verdict import is_thin
 
 _BARS: Final = 64
 _LEFT: Final = MARGIN + 0.5
@@ -57,6 +58,7 @@ def draw_run(result: LoadedResult, run: LoadedRun) -> Sheet:
     notes = run_notes(result, run)
     histogram_height = 3.0
     height = MARGIN + 0.64 + 0.2 * len(notes) + 0.75 + histogram_height + (1.4 + lower if lower else 0.5)
+    height += server_height(run) if has_timeline else 0.0
     sheet = Sheet(10.0, height)
     sheet.header("Connection latency: ", target_name(result), _setting(result, run), notes)
     histogram_panel(sheet, run, histogram_height)
@@ -68,6 +70,10 @@ def draw_run(result: LoadedResult, run: LoadedRun) -> Sheet:
             timeline_left = _LEFT + width + 1.35
         if has_timeline:
             _timeline_panel(sheet, run.timeline, timeline_left, sheet.top, lower)
+            if server_height(run):
+                unit = time_unit(run.timeline[-1].t)
+                sheet.top += lower + 0.2
+                server_panels(sheet, run, unit, sheet.top, left=_LEFT, timeline_left=timeline_left)
     return sheet
 
 
@@ -80,6 +86,8 @@ def run_notes(result: LoadedResult, run: LoadedRun) -> list[str]:
         troubles.append(f"{run.failed:,} failed ({share}): {kinds}")
     if run.unfinished:
         troubles.append(f"{run.unfinished:,} unfinished")
+    if run.open_loop is not None and run.open_loop.dropped:
+        troubles.append(f"{run.open_loop.dropped:,} of {run.open_loop.offered:,} due were dropped")
     if run.interrupted or (result.interrupted and run is result.runs[-1]):
         troubles.append("interrupted")
     if troubles:
@@ -102,7 +110,7 @@ def _setting(result: LoadedResult, run: LoadedRun) -> str:
         result.name,
         f"{format_rate(run.throughput)} conn/s",
         f"{run.ok:,} ok",
-        f"{run.concurrency:,} workers",
+        f"{run.concurrency:,} workers" if run.open_loop is None else f"{run.open_loop.offered:,} due",
         f"driver {run.driver}",
         format_duration(run.duration_s),
         f"{result.started_at:%Y-%m-%d %H:%M} UTC",
@@ -157,18 +165,34 @@ def histogram_panel(sheet: Sheet, run: LoadedRun, height: float, *, name: str = 
         sheet.top = top + height + 0.95
         return
     marks = marks_of(summary, histogram.count)
+    if run.ok and run.open_loop is not None:
+        title, detail = (
+            "Response time",
+            "of every success, from when it was due; orange line: service time, from when it began",
+        )
     thin = any(mark.name.endswith("~") for mark in marks)
     if thin:
         detail += "; ~ fewer than 10 operations beyond it"
     sheet.panel_title(_LEFT, top - 0.5, title, detail)
-    _bars(axes, histogram, extent, colour)
+    service = run.open_loop.service_histogram if run.ok and run.open_loop is not None else None
+    if service is not None:
+        extent = extent_ms(histogram, service) or extent
+    _bars(axes, histogram, extent, colour, outline=service)
     low, high = widen(min(extent[0], marks[0].value), max(extent[1], marks[-1].value))
     latency_axis(axes, "x", low, high, at_most=14)
     _draw_marks(sheet, axes, marks, _LEFT, top, width)
     sheet.top = top + height + 0.95
 
 
-def _bars(axes: Axes, histogram: Histogram, extent: tuple[float, float], colour: str) -> None:
+def _bars(
+    axes: Axes,
+    histogram: Histogram,
+    extent: tuple[float, float],
+    colour: str,
+    *,
+    outline: Histogram | None = None,
+) -> None:
+    """Bars of `histogram`, and `outline` as a line over them."""
     # Few operations in many bars are noise: the number of bars grows as Rice's rule says, times two.
     edges = choose_edges(*extent, at_most=min(max(int(4 * histogram.count ** (1 / 3)), _BARS // 2), _BARS))
     counts = counts_between(histogram, edges)
@@ -184,7 +208,12 @@ def _bars(axes: Axes, histogram: Histogram, extent: tuple[float, float], colour:
         edgecolor="white",
         linewidth=0.5,
     )
-    axes.set_ylim(0, float(counts.max()) * 1.06)
+    highest = float(counts.max())
+    if outline is not None:
+        others = counts_between(outline, edges)
+        highest = max(highest, float(others.max()))
+        axes.stairs(others, edges, color=ORANGE, linewidth=1.3)
+    axes.set_ylim(0, highest * 1.06)
     count_axis(axes, ticks=5, whole=True)
     axes.set_ylabel("operations", fontsize=8.5)
 
@@ -210,13 +239,15 @@ def _draw_marks(
 def phases_of(run: LoadedRun) -> list[tuple[str, LoadedSummary, float]]:
     """Name, latencies and share of the mean of each phase that was seen, in their order of happening."""
     order = [str(phase) for phase in Phase]
+    # Phases begin with the operation, not when it was due.
+    whole = run.latency_ms if run.open_loop is None else run.open_loop.service_ms
     found = []
     for name, summary in run.phases_ms.items():
         histogram = run.phase_histograms.get(name)
-        if summary.mean is None or summary.p50 is None or not run.latency_ms.mean:
+        if summary.mean is None or summary.p50 is None or not whole.mean:
             continue
         weight = histogram.count / run.ok if histogram is not None and run.ok else 1.0
-        found.append((name, summary, summary.mean * weight / run.latency_ms.mean))
+        found.append((name, summary, summary.mean * weight / whole.mean))
     return sorted(found, key=lambda item: order.index(item[0]) if item[0] in order else len(order))
 
 
@@ -267,6 +298,7 @@ class Stretch:
     failed: float
     p50: tuple[float, float, float]
     p99: tuple[float, float, float]
+    offered: float | None = None
 
 
 def stretches(timeline: Sequence[LoadedSecond]) -> list[Stretch]:
@@ -296,6 +328,9 @@ def stretches(timeline: Sequence[LoadedSecond]) -> list[Stretch]:
                 failed=sum(second.failed for second in counted) / length,
                 p50=_low_middle_high([second.p50 for second in part]),
                 p99=_low_middle_high([second.p99 for second in part]),
+                offered=None
+                if part[0].offered is None
+                else sum(second.offered or 0 for second in counted) / length,
             )
         )
     return found
@@ -319,15 +354,19 @@ def _timeline_panel(
 
     rate = sheet.axes(left, top, width, half)
     ok, both = [point.ok for point in points], [point.ok + point.failed for point in points]
+    due = [point.offered for point in points if point.offered is not None]
     failing = any(point.failed for point in points)
     if failing:
         rate.stairs(both, edges, baseline=ok, fill=True, color=VERMILLION, linewidth=0)
     rate.stairs(ok, edges, fill=True, color=BLUE, alpha=0.25, linewidth=0)
     rate.stairs(ok, edges, baseline=None, color=BLUE, linewidth=1.3)
-    rate.set_ylim(0, (max(both) or 1.0) * 1.12)
+    if due:
+        rate.stairs(due, edges, baseline=None, color=INK, linewidth=1.1, linestyle=(0, (3, 2)))
+    rate.set_ylim(0, (max(*both, *due, 0.0) or 1.0) * 1.12)
     count_axis(rate, ticks=3)
     sheet.panel_title(left, top - 0.08, "Over time", "ended per second")
-    entries = [("ok", BLUE)] if known else []
+    entries = [("due", INK)] if due else []
+    entries += [("ok", BLUE)] if known else []
     legend(sheet, left + width, top - 0.08, [*entries, ("failed", VERMILLION)] if failing else entries)
     lowest = rate
     if known:

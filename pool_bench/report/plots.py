@@ -8,14 +8,18 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from pool_bench.errors import UsageError
 from pool_bench.report.files import write_atomically
-from pool_bench.report.loaded import LoadedResult
+from pool_bench.report.loaded import LoadedResult, LoadedRun, LoadedSearch
+from pool_bench.report.rounds import by_setting
+from pool_bench.report.verdict_words import suspects_words
 
 if TYPE_CHECKING:
+    from pool_bench.report.compare import Comparison
     from pool_bench.report.plot_parts import Sheet
 
 Format = Literal["png", "svg"]
@@ -42,7 +46,7 @@ def plot_run(result: LoadedResult, *, run: int = 0, file_format: Format = "png")
 
         return draw_run(result, result.runs[run])
 
-    return _render(draw, file_format)
+    return _render(draw, file_format, [result.runs[run]])
 
 
 def plot_sweep(result: LoadedResult, *, file_format: Format = "png") -> bytes:
@@ -53,7 +57,20 @@ def plot_sweep(result: LoadedResult, *, file_format: Format = "png") -> bytes:
 
         return draw_sweep(result)
 
-    return _render(draw, file_format)
+    return _render(draw, file_format, result.runs)
+
+
+def plot_search(result: LoadedResult, search: LoadedSearch, *, file_format: Format = "png") -> bytes:
+    """A search for the maximum: what was achieved and the latency, against what was offered."""
+
+    def draw() -> "Sheet":
+        from pool_bench.report.plot_search import draw_search
+
+        return draw_search(result, search)
+
+    # Trials that missed the objective were to find out what is too much.
+    passed = [step.run for step in search.steps if step.passed]
+    return _render(draw, file_format, [result.runs[passed[-1]]] if passed else result.runs)
 
 
 def plot_compare(results: Sequence[LoadedResult], *, file_format: Format = "png") -> bytes:
@@ -64,7 +81,7 @@ def plot_compare(results: Sequence[LoadedResult], *, file_format: Format = "png"
 
         return draw_compare(results)
 
-    return _render(draw, file_format)
+    return _render(draw, file_format, [run for result in results for run in result.runs])
 
 
 def plot_hold(results: Sequence[LoadedResult], *, file_format: Format = "png") -> bytes:
@@ -84,7 +101,7 @@ def plot_hold(results: Sequence[LoadedResult], *, file_format: Format = "png") -
             return draw_hold_compare(holds)
         return draw_hold(holds[0].result, holds[0].run, holds[0].hold)
 
-    return _render(draw, file_format)
+    return _render(draw, file_format, [hold.run for hold in holds])
 
 
 def plot_pools(results: Sequence[LoadedResult], *, file_format: Format = "png") -> bytes:
@@ -110,7 +127,7 @@ def plot_pools(results: Sequence[LoadedResult], *, file_format: Format = "png") 
             return draw_sizes(sweeps[0])
         return draw_pools(results)
 
-    return _render(draw, file_format)
+    return _render(draw, file_format, [run for result in results for run in result.runs])
 
 
 def plot(results: Sequence[LoadedResult], *, file_format: Format = "png") -> bytes:
@@ -126,13 +143,25 @@ def plot(results: Sequence[LoadedResult], *, file_format: Format = "png") -> byt
         raise UsageError("no result file to plot")
     if any(run.checkout is not None for result in results for run in result.runs):
         return plot_pools(results, file_format=file_format)
+    results = [part for result in results for part in by_setting(result)]
     if any(run.hold is not None for result in results for run in result.runs):
         return plot_hold(results, file_format=file_format)
+    if len(results) == 1 and results[0].find_max is not None and results[0].find_max.steps:
+        return plot_search(results[0], results[0].find_max, file_format=file_format)
     if len(results) > 1:
-        return plot_compare(results, file_format=file_format)
+        return plot_compare([answer_of(result) for result in results], file_format=file_format)
     if len(results[0].runs) > 1:
         return plot_sweep(results[0], file_format=file_format)
     return plot_run(results[0], file_format=file_format)
+
+
+def answer_of(result: LoadedResult) -> LoadedResult:
+    """Of a search for the maximum only the run that confirmed it, else its last; anything else as it is."""
+    search = result.find_max
+    if search is None or not search.steps:
+        return result
+    passed = [step.run for step in search.steps if step.passed and step.rate == search.rate]
+    return replace(result, runs=(result.runs[(passed or [-1])[-1]],), find_max=None)
 
 
 def save_plot(path: Path, results: Sequence[LoadedResult]) -> None:
@@ -144,7 +173,40 @@ def save_plot(path: Path, results: Sequence[LoadedResult]) -> None:
     write_atomically(path, plot(results, file_format=plot_format(path)))
 
 
-def _render(draw: "Callable[[], Sheet]", file_format: Format) -> bytes:
+def save_differences(path: Path, comparisons: "Sequence[Comparison]") -> None:
+    """Draw the changes of `comparisons` with their intervals and write the picture to `path`.
+
+    Raises:
+        UsageError: wrong suffix, nothing to draw, or the path cannot be written.
+    """
+    if not any(comparison.pairs for comparison in comparisons):
+        raise UsageError("there is no setting in common to draw")
+
+    def draw() -> "Sheet":
+        from pool_bench.report.plot_differences import draw_differences
+
+        return draw_differences(comparisons)
+
+    both = [result for comparison in comparisons for result in (comparison.base, comparison.new)]
+    # A base that is compared with several is there once.
+    runs = [run for result in {id(result): result for result in both}.values() for run in result.runs]
+    write_atomically(path, _render(draw, plot_format(path), runs))
+
+
+def stamp_words(runs: Sequence[LoadedRun]) -> str:
+    """What is stamped on a picture of `runs`: why which of them are suspect; "" where none is."""
+    names = [run.label for run in runs]
+    if len(set(names)) < len(names):
+        names = [f"run {number}" for number in range(1, len(names) + 1)]
+    judged = [
+        (name, [] if run.verdict is None else [reason.code for reason in run.verdict.reasons])
+        for name, run in zip(names, runs, strict=True)
+    ]
+    return suspects_words(judged)
+
+
+def _render(draw: "Callable[[], Sheet]", file_format: Format, runs: Sequence[LoadedRun]) -> bytes:
+    """Draw a sheet and stamp it: a picture is passed on without the summary that qualifies it."""
     # Without a writable home matplotlib logs that it made a temporary directory, and on its first
     # use that it builds a font cache: neither is about the benchmark.
     logger = logging.getLogger("matplotlib")
@@ -158,7 +220,11 @@ def _render(draw: "Callable[[], Sheet]", file_format: Format) -> bytes:
             warnings.filterwarnings("ignore", message="Glyph .* missing")
             target = io.BytesIO()
             metadata = {"Date": None} if file_format == "svg" else None
-            draw().figure.savefig(target, format=file_format, metadata=metadata)
+            sheet = draw()
+            words = stamp_words(runs)
+            if words:
+                sheet.stamp(words)
+            sheet.figure.savefig(target, format=file_format, metadata=metadata)
             return target.getvalue()
     finally:
         logger.setLevel(level)

@@ -151,12 +151,13 @@ def _recovery(groups: Sequence[Group]) -> list[list[str]]:
         known = [one.recovery for one in group.checkouts if one.recovery is not None]
         if not known:
             continue
+        moments = [each.after_up_s(each.all_s) for each in known]
         rows.append(
             [
                 group.pool,
                 _moment(Spread.of(each.away_s for each in known)),
                 _moment(Spread.of(each.after_up_s(each.first_s) for each in known)),
-                _moment(Spread.of(each.after_up_s(each.all_s) for each in known)),
+                "not all" if None in moments else _moment(Spread.of(moments)),
                 _fewest(known),
                 f"{median(each.failed for each in known):,.0f}",
                 f"{median(each.opened for each in known):,.0f}",

@@ -4,16 +4,19 @@ Rates are medians over the rounds with the extremes beside them; two pools whose
 called different. Percentiles are those of all rounds' operations together.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from pool_bench.report.pool_groups import Contest, Group, Spread
+from pool_bench.report.pool_loaded import LoadedCheckout
 from pool_bench.report.pool_shapes import shape_lines
 from pool_bench.report.pool_words import sentences
-from pool_bench.report.summary import FEWEST_BEYOND, WIDTH, is_thin
+from pool_bench.report.summary import WIDTH
 from pool_bench.report.text import Paint, clean, ellipsize, format_percent, format_rate, table
 from pool_bench.units import format_duration, format_ms
+from pool_bench.verdict import FEWEST_BEYOND, is_thin
 
 _LEGEND: Final = (
     "op/s: median of the rounds, min..max the extremes; wait: from asking for a connection to having it; "
@@ -145,7 +148,8 @@ def _behaviour(contest: Contest, paint: Paint) -> list[str]:
                 _median(group.spread(lambda run, _: run.client.rss_mb), "{:,.0f}"),
                 _median(group.spread(lambda _, one: one.opened), "{:,.0f}"),
                 f"{max(one.size_peak for one in group.checkouts):,}",
-                format_percent(group.overtaken_share),
+                # Where nobody waits for anybody there is no order to keep.
+                "-" if group.pool == "naive" else format_percent(group.overtaken_share),
                 f"{sum(one.fairness.starved for one in group.checkouts):,}",
                 # Where clients come and go, the same for all is not what is fair.
                 "-" if contest.scenario in _COMING_AND_GOING else _jain(group),
@@ -248,6 +252,14 @@ def _in_ms(value: float) -> str:
     return f"{format_ms(value)} ms"
 
 
+def _all_back_s(one: LoadedCheckout) -> float | None:
+    """When all clients were back; infinite where some never were."""
+    if one.recovery is None:
+        return None
+    moment_s = one.recovery.after_up_s(one.recovery.all_s)
+    return math.inf if moment_s is None else moment_s
+
+
 _THROUGHPUT: Final = _Measure(
     "Most operations", lambda group: group.throughput, lambda rate: f"{format_rate(rate)}/s", True
 )
@@ -258,9 +270,7 @@ _MEASURES: Final = {
     "spike": _Measure("Lowest p99 of waits", lambda group: group.phase_percentile("checkout", 99), _in_ms),
     "reconnect": _Measure(
         "All clients back soonest",
-        lambda group: group.spread(
-            lambda _, one: None if one.recovery is None else one.recovery.after_up_s(one.recovery.all_s)
-        ),
-        lambda seconds: format_duration(seconds) or "at once",
+        lambda group: group.spread(lambda _, one: _all_back_s(one)),
+        lambda seconds: "not all" if seconds == math.inf else format_duration(seconds) or "at once",
     ),
 }

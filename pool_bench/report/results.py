@@ -14,7 +14,7 @@ from typing import Final
 
 from pool_bench.errors import UsageError
 from pool_bench.report.files import check_writable, write_atomically
-from pool_bench.report.hold_results import hold_to_json, server_side_to_json
+from pool_bench.report.hold_results import hold_numbers, hold_to_json
 from pool_bench.report.json_parts import (
     JsonObject,
     JsonValue,
@@ -25,8 +25,13 @@ from pool_bench.report.json_parts import (
 )
 from pool_bench.report.loaded import SCHEMA, LoadedResult, load_result, parse_result
 from pool_bench.report.pool_results import checkout_to_json, setting_to_json, sizing_to_json
-from pool_bench.runs import RunResult, Session
+from pool_bench.report.search_results import search_to_json
+from pool_bench.report.server_limit import limit_of
+from pool_bench.report.server_results import server_side_to_json
+from pool_bench.report.verdict_json import calibration_to_json, own_to_json, verdict_to_json
+from pool_bench.runs import Judged, RunResult, Session
 from pool_bench.stats import BenchStats, Interval, errors_by_name
+from pool_bench.verdict import judge
 
 __all__ = [
     "SCHEMA",
@@ -36,6 +41,8 @@ __all__ = [
     "dumps",
     "from_session",
     "load_result",
+    "run_numbers",
+    "run_to_json",
     "session_to_json",
     "write_json",
 ]
@@ -56,14 +63,18 @@ def session_to_json(session: Session) -> JsonObject:
         "target": session.targets[0] if session.targets else "",
         "targets": list(session.targets),
         "server": dict(session.server),
+        "thresholds": [_judged(one) for one in session.thresholds],
         "host": _host(session.runs),
         "config": {
             key: finite(value) if isinstance(value, float) else value for key, value in session.config.items()
         },
-        "runs": [_run(run) for run in session.runs],
+        "runs": [run_to_json(run) for run in session.runs],
+        **({} if session.find_max is None else {"find_max": search_to_json(session.find_max)}),
     }
     if session.sizing is not None:
         content["sizing"] = sizing_to_json(session.sizing)
+    if session.calibration is not None:
+        content["calibration"] = calibration_to_json(session.calibration)
     return content
 
 
@@ -93,13 +104,14 @@ def write_json(path: Path, content: Mapping[str, JsonValue]) -> None:
     write_atomically(path, dumps(content))
 
 
-def default_path(output_dir: Path, session: Session, *, levels: Sequence[int] = ()) -> Path:
+def default_path(output_dir: Path, session: Session, *, levels: Sequence[int] = (), span: str = "") -> Path:
     """Where a session's file goes, such as `results/pg-connection-bench_20261121T023000Z_NAME_c50.json`.
 
-    Never a path with a file at it, nor one whose picture (`.png`, `.svg`) is there already.
+    Never a path with a file at it, nor one whose picture (`.png`, `.svg`) is there already. `span` stands
+    instead of the levels of concurrency.
     """
     levels = levels or [run.concurrency for run in session.runs]
-    span = f"c{min(levels)}-{max(levels)}" if len(levels) > 1 else f"c{levels[0]}" if levels else ""
+    span = span or (f"c{min(levels)}-{max(levels)}" if len(levels) > 1 else f"c{levels[0]}" if levels else "")
     name = re.sub(r"[^\w.-]+", "-", session.name).strip("-.")[:60]
     when = _utc(session.started_at).strftime("%Y%m%dT%H%M%SZ")
     stem = "_".join(part for part in (session.tool, when, name, span) if part)
@@ -110,14 +122,40 @@ def default_path(output_dir: Path, session: Session, *, levels: Sequence[int] = 
     raise UsageError(f"{output_dir} is full of files named {stem}-N.json")
 
 
-def _run(run: RunResult) -> JsonObject:
+def run_to_json(run: RunResult) -> JsonObject:
+    """One entry of `runs`."""
+    content = run_numbers(run)
+    content["phase_histograms"] = {
+        str(phase): histogram_to_json(histogram) for phase, histogram in sorted(run.total.phases.items())
+    }
+    content["histogram"] = histogram_to_json(run.total.latency)
+    content["failure_histogram"] = histogram_to_json(run.total.failure_latency)
+    if run.rate is not None:
+        content |= _open_loop_histograms(run.total)
+    content["timeline"] = [
+        _interval(interval, open_loop=run.rate is not None) for interval in run.total.intervals
+    ]
+    if run.hold is not None:
+        content["hold"] = hold_to_json(run.hold, connections=run.concurrency)
+    if len(run.per_target) > 1:
+        content["targets"] = [
+            _target(run, name, stats) for name, stats in zip(run.targets, run.per_target, strict=True)
+        ]
+    return content
+
+
+def run_numbers(run: RunResult) -> JsonObject:
+    """An entry of `runs` without histograms and timelines: cheap enough for every second of a run."""
     total = run.total
     content: JsonObject = {
         "label": run.label,
         "concurrency": run.concurrency,
-        "rate": None,
+        "rate": rounded(run.rate),
         "processes": run.client.processes,
         "driver": run.driver,
+        "target": ", ".join(run.targets),
+        "round": run.round,
+        "setting": run.setting,
         "warmup_s": rounded(run.warmup_s),
         "duration_s": rounded(run.duration_s),
         "interrupted": run.interrupted,
@@ -134,30 +172,55 @@ def _run(run: RunResult) -> JsonObject:
             str(phase): histogram.summary_ms() for phase, histogram in sorted(total.phases.items())
         },
         "warmup": {"ok": run.warmup.ok, "failed": run.warmup.failed},
-        "histogram": histogram_to_json(total.latency),
-        "phase_histograms": {
-            str(phase): histogram_to_json(histogram) for phase, histogram in sorted(total.phases.items())
-        },
-        "failure_histogram": histogram_to_json(total.failure_latency),
-        "timeline": [_interval(interval) for interval in total.intervals],
         "client": _client(run),
+        "verdict": verdict_to_json(judge(run)),
     }
+    if run.own is not None:
+        content["calibration"] = own_to_json(run.own)
+    if run.rate is not None:
+        content |= _open_loop(total)
     if run.hold is not None:
-        content["hold"] = hold_to_json(run.hold, connections=run.concurrency)
+        content["hold"] = hold_numbers(run.hold, connections=run.concurrency)
     if run.pool is not None and run.checkout is not None:
         content |= setting_to_json(run.pool)
         content["checkout"] = checkout_to_json(run.checkout)
     if run.server_side is not None:
-        content["server_side"] = server_side_to_json(run.server_side)
-    if len(run.per_target) > 1:
-        content["targets"] = [
-            _target(run, name, stats) for name, stats in zip(run.targets, run.per_target, strict=True)
-        ]
+        content["server_side"] = server_side_to_json(run.server_side, limit_of(run))
     return content
 
 
-def _target(run: RunResult, name: str, stats: BenchStats) -> JsonObject:
+def _judged(one: Judged) -> JsonObject:
     return {
+        "text": one.text,
+        "field": one.field,
+        "value": finite(one.value),
+        "limit": finite(one.limit),
+        "unit": one.unit,
+        "ok": one.ok,
+        "run": one.run,
+        "round": one.round,
+    }
+
+
+def _open_loop(stats: BenchStats) -> JsonObject:
+    """What an open loop adds, where `latency_ms` is the response time."""
+    return {
+        "offered": stats.offered,
+        "dropped": stats.dropped,
+        "service_ms": stats.service.summary_ms(),
+        "schedule_error_ms": stats.schedule_error.summary_ms(),
+    }
+
+
+def _open_loop_histograms(stats: BenchStats) -> JsonObject:
+    return {
+        "service_histogram": histogram_to_json(stats.service),
+        "schedule_error_histogram": histogram_to_json(stats.schedule_error),
+    }
+
+
+def _target(run: RunResult, name: str, stats: BenchStats) -> JsonObject:
+    content: JsonObject = {
         "target": name,
         "ok": stats.ok,
         "failed": stats.failed,
@@ -169,14 +232,17 @@ def _target(run: RunResult, name: str, stats: BenchStats) -> JsonObject:
         "latency_ms": stats.latency.summary_ms(),
         "histogram": histogram_to_json(stats.latency),
     }
+    if run.rate is not None:
+        content |= _open_loop(stats) | _open_loop_histograms(stats)
+    return content
 
 
-def _interval(interval: Interval) -> JsonObject:
+def _interval(interval: Interval, *, open_loop: bool) -> JsonObject:
     percentiles = (interval.p50, interval.p95, interval.p99, interval.max)
     if interval.latency is not None:
         percentiles = tuple(interval.latency.percentiles_ms((50, 95, 99, 100)))  # type: ignore[assignment]
     p50, p95, p99, top = percentiles
-    return {
+    content: JsonObject = {
         "t": rounded(interval.t),
         "seconds": rounded(interval.seconds),
         "ok": interval.ok,
@@ -189,6 +255,18 @@ def _interval(interval: Interval) -> JsonObject:
         "lag_ms": rounded(interval.lag_ms),
         "cpu_s": rounded(interval.cpu_s),
     }
+    if open_loop:
+        service_p50, service_p99 = interval.service_p50, interval.service_p99
+        if interval.service is not None:
+            service_p50, service_p99 = interval.service.percentiles_ms((50, 99))
+        content |= {
+            "offered": interval.offered,
+            "dropped": interval.dropped,
+            "service_p50": rounded(service_p50),
+            "service_p99": rounded(service_p99),
+            "late_ms": rounded(interval.late_ms),
+        }
+    return content
 
 
 def _client(run: RunResult) -> JsonObject:
@@ -200,6 +278,11 @@ def _client(run: RunResult) -> JsonObject:
         "cpu_percent": rounded(client.cpu_share * 100),
         "rss_mb": rounded(client.rss_bytes / 2**20),
         "loop_lag_ms": {"p50": rounded(p50), "p99": rounded(p99), "max": rounded(top)},
+        "gc": {
+            "pauses": client.pauses.count,
+            "total_ms": rounded(client.pauses.total_s * 1e3),
+            "max_ms": rounded(client.pauses.max_ns / 1e6),
+        },
         "event_loop": run.event_loop,
         "saturated": run.saturation is not None,
         "why": run.saturation,

@@ -21,25 +21,23 @@ from pool_bench.report.text import (
     format_rate,
     table,
 )
-from pool_bench.runs import SATURATED_CPU_SHARE, RunResult
+from pool_bench.report.verdict_words import own_lines, pauses_words, suspects_of, verdict_line
+from pool_bench.runs import RunResult
 from pool_bench.stats import PERCENTILES, BenchStats, Histogram
 from pool_bench.units import format_duration, format_ms
+from pool_bench.verdict import FEWEST_BEYOND, NoteCode, ReasonCode, Verdict, is_thin, judge
 
 WIDTH: Final = 100
-FEWEST_BEYOND: Final = 10
 _HISTOGRAM_ROWS: Final = 22
 # The percentiles, which most people read, must not wrap on a terminal of the usual width.
 _TERMINAL: Final = 80
 # What the phases leave of an operation is worth a row from here on.
 _LEAST_REST: Final = 0.02
+CLOSED_LOOP_NOTE: Final = (
+    "A closed loop: while the server stalls, its workers wait and ask nothing, so a stall shows as one slow "
+    "operation of each and not as all that users would have begun (coordinated omission). --rate shows those."
+)
 _FOOTNOTE: Final = f"~ fewer than {FEWEST_BEYOND} samples beyond it"
-
-
-def is_thin(percentile: float, count: int) -> bool:
-    """Whether a percentile of `count` samples has fewer than ten of them beyond it."""
-    # In integers: 1 - 0.9999 is not exact, and the limit itself is a likely count.
-    beyond = count * (10_000 - round(percentile * 100))
-    return 0 <= beyond < FEWEST_BEYOND * 10_000
 
 
 def run_summary(run: RunResult, *, colour: bool = False) -> str:
@@ -53,15 +51,16 @@ def run_summary(run: RunResult, *, colour: bool = False) -> str:
         Lines of at most 100 columns, without a line break at the end.
     """
     paint = Paint(colour=colour)
+    verdict = judge(run)
     sections = [
-        _headline(run, paint),
-        latency_lines(run.total.latency, paint),
+        [*_headline(run, paint), verdict_line(verdict, paint)],
+        response_lines(run, paint),
         phase_lines(run.total, paint),
         target_lines(run, paint),
         failure_lines(run.total, paint),
         _histogram(run.total.latency, paint),
         _client(run, paint),
-        _notes(run, paint),
+        _notes(run, verdict, paint),
     ]
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
@@ -71,14 +70,20 @@ def _headline(run: RunResult, paint: Paint) -> list[str]:
     setting = " · ".join((clean(run.label), run.driver, format_duration(run.duration_s)))
     if run.interrupted:
         setting += " · interrupted"
+    begun = [f"{total.attempts:,} attempts"]
+    if run.rate is not None:
+        offered = total.offered / run.duration_s if run.duration_s else 0.0
+        begun = [f"of {format_rate(offered)}/s due", f"{total.offered:,} due"]
     counts = [
         paint(f"{format_rate(run.throughput)} conn/s", "bold", "green" if total.ok else "red"),
-        f"{total.attempts:,} attempts",
+        *begun,
         f"{total.ok:,} ok",
         paint(f"{total.failed:,} failed", *(("red",) if total.failed else ())),
         paint(f"{total.unfinished:,} unfinished", *(("yellow",) if total.unfinished else ())),
         f"success {format_percent(total.success_rate)}",
     ]
+    if run.rate is not None:
+        counts.insert(-1, paint(f"{total.dropped:,} dropped", *(("red",) if total.dropped else ())))
     lines = [paint(ellipsize(setting, WIDTH), "bold"), "  ".join(counts)]
     if run.warmup_s or run.warmup.attempts:
         warmup = f"warm-up: {run.warmup.ok:,} ok, {run.warmup.failed:,} failed"
@@ -86,6 +91,18 @@ def _headline(run: RunResult, paint: Paint) -> list[str]:
             warmup += f", {run.warmup.unfinished:,} unfinished"
         lines.append(paint(f"{warmup}, not counted", "dim"))
     return lines
+
+
+def response_lines(run: RunResult, paint: Paint) -> list[str]:
+    """Latency; in an open loop the response times and the service times under each other."""
+    if run.rate is None or not run.total.latency.count:
+        return latency_lines(run.total.latency, paint)
+    words = "response: from when an operation was due; service: from when it began"
+    return [
+        *latency_lines(run.total.latency, paint, title="response, ms"),
+        *latency_lines(run.total.service, paint, title="service, ms "),
+        paint(words, "dim"),
+    ]
 
 
 def latency_lines(latency: Histogram, paint: Paint, *, title: str = "latency, ms") -> list[str]:
@@ -127,12 +144,14 @@ def phase_lines(total: BenchStats, paint: Paint) -> list[str]:
     phases = [
         (phase, total.phases[phase]) for phase in Phase if phase in total.phases and total.phases[phase].count
     ]
-    if not phases or not total.latency.total_s:
+    # Phases begin with the operation, not when it was due.
+    whole_s = total.service.total_s if total.service.count else total.latency.total_s
+    if not phases or not whole_s:
         return []
     rows = [["phases, ms", "count", "p50", "p90", "p99", "max", "share of mean"]]
     for phase, histogram in phases:
         # A phase that only some operations go through weighs as much as the time spent in it.
-        share = histogram.total_s / total.latency.total_s
+        share = histogram.total_s / whole_s
         p50, p90, p99, top = histogram.percentiles_ms((50, 90, 99, 100))
         rows.append(
             [
@@ -143,7 +162,7 @@ def phase_lines(total: BenchStats, paint: Paint) -> list[str]:
                 bar(share, 16),
             ]
         )
-    rest = 1 - sum(histogram.total_s for _, histogram in phases) / total.latency.total_s
+    rest = 1 - sum(histogram.total_s for _, histogram in phases) / whole_s
     if rest >= _LEAST_REST:
         rows.append(["in between", *[""] * 5, f"{rest:.1%}", bar(rest, 16)])
     lines = table(rows, left=(0, 7))
@@ -226,19 +245,22 @@ def _client(run: RunResult, paint: Paint) -> list[str]:
     p50, p99, top = client.lag.percentiles_ms((50, 99, 100))
     per_op = "-" if run.cpu_us_per_op is None else f"{run.cpu_us_per_op:,.0f}"
     lag = f"loop lag p50 {format_ms(p50)}, p99 {format_ms(p99)}, max {format_ms(top)} ms"
+    loop = f" ({clean(run.event_loop)})" if run.event_loop else ""
+    late = run.total.schedule_error.percentiles_ms((50, 99, 100))
+    schedule = "  schedule error p50 {}, p99 {}, max {} ms: how late operations began that had room"
     processes = f" · {client.processes} processes" if client.processes > 1 else ""
     return [
         paint("client", "bold"),
         f"  CPU {client.cpu_share:.0%} of a core, {per_op} us per operation"
         f" · RSS {client.rss_bytes / 2**20:,.0f} MB{processes}",
-        f"  {lag}{f' ({clean(run.event_loop)})' if run.event_loop else ''}",
+        f"  {lag}{loop} · {pauses_words(client)}",
+        *([schedule.format(*map(format_ms, late))] if run.rate is not None else []),
+        *own_lines(run),
     ]
 
 
-def _notes(run: RunResult, paint: Paint) -> list[str]:
-    lines = []
-    if run.saturation is not None:
-        lines += [paint(line, "yellow") for line in wrap(saturation_note(run), "  ")]
+def _notes(run: RunResult, verdict: Verdict, paint: Paint) -> list[str]:
+    lines = verdict_lines(verdict, paint)
     if run.total.unfinished:
         note = (
             f"{run.total.unfinished:,} operations were still open when the grace period ended. "
@@ -246,34 +268,31 @@ def _notes(run: RunResult, paint: Paint) -> list[str]:
             "figures above: the highest percentiles are too low by them."
         )
         lines += [paint(line, "yellow") for line in wrap(note, "  ")]
+    codes = {one.code for one in (*verdict.reasons, *verdict.notes)}
+    if run.total.dropped and ReasonCode.RATE_NOT_ACHIEVED not in codes:
+        note = (
+            f"{run.total.dropped:,} operations were due and never began, because all {run.concurrency:,} "
+            "connections that are allowed were in use (--max-in-flight). Their response times are not in the "
+            "figures above: the highest percentiles are too low by them."
+        )
+        lines += [paint(line, "yellow") for line in wrap(note, "  ")]
+    if run.rate is None and NoteCode.HIDDEN_PAUSE not in codes:
+        lines += [paint(line, "dim") for line in wrap(CLOSED_LOOP_NOTE, "  ")]
     return lines
+
+
+def verdict_lines(verdict: Verdict, paint: Paint) -> list[str]:
+    """A paragraph for each reason to doubt a run and each note, with what helps."""
+    return [
+        paint(line, "yellow")
+        for one in (*verdict.reasons, *verdict.notes)
+        for line in wrap(one.paragraph, "  ")
+    ]
 
 
 def saturation_note(run: RunResult) -> str:
     """What it means that the client was the bottleneck, and what to do; "" where it was not."""
-    if run.saturation is None:
-        return ""
-    busy = run.client.cpu_share > SATURATED_CPU_SHARE * run.client.processes
-    words = [f"The client was the bottleneck: {run.saturation}."]
-    if busy:
-        words.append(
-            "The rate is what this client can do, not the limit of the target, and the latency is an "
-            "upper bound: part of it was spent waiting for the client. "
-            "Another concurrency does not change that."
-        )
-    else:
-        own = "" if run.driver in ("wire", "surreal") else f"long work of {run.driver} in its event loop, "
-        words.append(
-            f"Something kept the generator waiting ({own}other processes, a stolen or throttled core), "
-            "so the latency is an upper bound: part of it was spent waiting for the client."
-        )
-    cures = []
-    cheapest = "surreal" if run.driver == "surrealdb" else "wire"
-    if run.driver not in ("wire", "surreal"):
-        cures.append(f"use --driver {cheapest}, which spends a fraction of the CPU on each connection")
-    cures.append("run the generator on another machine, or give it a core the server does not use")
-    words.append(f"What helps: {'; or '.join(cures)}.")
-    return " ".join(words)
+    return next((r.paragraph for r in judge(run).reasons if r.code == ReasonCode.CLIENT_SATURATED), "")
 
 
 def sweep_table(runs: Sequence[RunResult], *, colour: bool = False) -> str:
@@ -321,6 +340,9 @@ def sweep_table(runs: Sequence[RunResult], *, colour: bool = False) -> str:
         lines.append(paint(line, *style))
     if any(run.saturation for run in runs):
         lines.append("! the client was the bottleneck: the target may do better than this level shows")
+    suspects = suspects_of(runs)
+    if suspects:
+        lines += [paint(line, "yellow") for line in wrap(suspects, "  ")]
     if best.total.ok:
         lines.append(
             f"Highest throughput: {format_rate(best.throughput)} conn/s at concurrency {best.concurrency:,}."

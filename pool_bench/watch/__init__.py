@@ -1,1 +1,1 @@
-"""Watching a server while connections to it are held: its slots, backends, pools and memory."""
+"""Watching a server during a run: its slots, sessions, pools, set-up times, CPU and memory."""

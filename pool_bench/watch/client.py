@@ -44,36 +44,39 @@ class WatchClient:
     Args:
         target: whom to ask.
         leave: once set, every question under way or to come fails.
+
+    Attributes:
+        patience_s: how long to wait for the answer to one question once there is a connection, seconds.
+        connects: how often a connection was opened.
     """
 
     def __init__(self, target: Target, leave: threading.Event | None = None) -> None:
         self.target: Final = target
+        self.patience_s = 2.0
+        self.connects = 0
         self._leave = leave or threading.Event()
         self._connection: BoundedConnection | None = None
         self._deadline = 0.0
 
-    def ask(
-        self, sql: LiteralString, rows: "RowFactory[_Result]", *, timeout_s: float = 2.0
-    ) -> list[_Result]:
-        """Run one query.
+    def ask(self, sql: LiteralString, rows: "RowFactory[_Result]") -> list[_Result]:
+        """Run one query; takes `patience_s` at most, and two seconds more for each address to connect to.
 
         Args:
             sql: a query without parameters.
             rows: what to make of each row.
-            timeout_s: seconds to wait for the answer once there is a connection; opening one may take two
-                seconds more for each address of the target.
 
         Raises:
             ConnectError: there was no answer; the connection is closed. The message holds no secret.
         """
         from pool_bench.watch.bounded import TimeUpError
 
-        phase = Phase.CONNECT
+        phase, timeout_s = Phase.CONNECT, self.patience_s
         try:
             if self._leave.is_set():
                 raise TimeUpError
             if self._connection is None:
                 self._connection = self._connect()
+                self.connects += 1
             phase = Phase.QUERY
             self._deadline = time.monotonic() + timeout_s
             with self._connection.cursor(row_factory=rows) as cursor:

@@ -44,6 +44,26 @@ def show_pools(console: WatchClient) -> dict[str, int]:
     return totals | {"maxwait_us": longest_us}
 
 
+def show_totals(console: WatchClient) -> dict[str, int]:
+    """What PgBouncer has counted since its start, over all databases; times in microseconds.
+
+    Versions before 1.23 do not count `server_assignment_count`.
+
+    Raises:
+        ConnectError: there was no answer.
+    """
+    from psycopg.rows import dict_row
+
+    totals: dict[str, int] = {}
+    for row in console.ask("SHOW STATS_TOTALS", dict_row):
+        if row["database"] == _DATABASE:
+            continue
+        for name, value in row.items():
+            if name != "database":
+                totals[name] = totals.get(name, 0) + int(value)
+    return totals
+
+
 def show_lists(console: WatchClient) -> dict[str, int]:
     """How many of each thing PgBouncer has; our own connection is not among `used_clients`.
 

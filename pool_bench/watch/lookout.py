@@ -2,26 +2,34 @@
 
 The console is always looked at first: behind a pooler, the connection for the server is closed after every
 look, so that it neither keeps a server connection from others nor counts as a client at the next look.
+There the wait for the server's answers is short, too: where the pool is exhausted, they do not come.
 """
 
+import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from pool_bench.errors import ConnectError, FailureKind
-from pool_bench.holds import ServerSecond, ServerSide
+from pool_bench.server_side import CpuUse, ServerSecond, ServerSide
 from pool_bench.targets import Host, Target
 from pool_bench.watch.backends import UnseenError, count_states, find_postmaster, list_backends
 from pool_bench.watch.client import CLOSE_WAIT_S, WatchClient
-from pool_bench.watch.console import console_target, find_pooler, show_lists, show_pools
+from pool_bench.watch.console import console_target, find_pooler, show_lists, show_pools, show_totals
+from pool_bench.watch.counters import Since, count_sessions
+from pool_bench.watch.cpu import CpuMeter
 from pool_bench.watch.memory import measure_pooler, measure_postgres, process_of
+from pool_bench.watch.setup_log import SetupLog
 from pool_bench.watch.slots import Slots, ask_slots
 
 if TYPE_CHECKING:
     import psutil
 
-When = Literal["before", "peak", "after"]
+When = Literal["before", "during", "peak", "after"]
 _Answer = TypeVar("_Answer")
 
+_POOLED_PATIENCE_S: Final = 0.5
 _LOCAL_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 # What time may mend. Anything else at the very first try (a wrong password, a console for others only) would
 # be the same a second later, and be a line in the server's log each time.
@@ -85,6 +93,8 @@ class Lookout:
         admin: PgBouncer's console, if there is one; any database of it.
         local_pid: the postmaster, where it was started by us; None has it found on this machine.
         connect: makes the way to a target.
+        setup_log: the server's log, where it is one that `SetupLog` can read.
+        find_console: where the target turns out to be a pooler, try whether it has a console for us.
 
     Attributes:
         side: what was seen so far.
@@ -96,12 +106,25 @@ class Lookout:
         admin: Target | None,
         local_pid: int | None,
         connect: Callable[[Target], WatchClient],
+        *,
+        setup_log: Path | None = None,
+        find_console: bool = False,
     ) -> None:
-        self.side: Final = ServerSide()
+        self.side: Final = ServerSide(cores=os.cpu_count())
+        self._connect = connect
+        self._find_console = find_console and admin is None
         self._local_pid = local_pid
+        self._meter = CpuMeter()
+        self._setup_log = None if setup_log is None else SetupLog(setup_log)
+        self._sessions, self._totals = Since(), Since()
+        # Connections of our own at the first look at the counters.
+        self._own_before: int | None = None
         # Not their numbers, which may come to stand for other processes.
         self._postmaster: psutil.Process | None = None
         self._poolers: list[psutil.Process] = []
+        # Why they are not to be seen; then they are not looked for again.
+        self._server_hidden: str | None = None
+        self._pooler_hidden: str | None = None
         self._slots: Slots | None = None
         self._server: _Source | None = None
         self._console: _Source | None = None
@@ -128,30 +151,62 @@ class Lookout:
             t: seconds since the watching began.
             when: the memory sample to take as well, if any.
         """
-        pools = lists = states = used = None
+        pools = lists = totals = states = used = sessions = None
         if (console := self._console) is not None:
-            pools, lists = console.ask(show_pools, t), console.ask(show_lists, t)
-            if when is not None and lists is not None:
-                self._measure_pooler(console, when, lists.get("used_clients", 0))
+            pools, lists, totals = _look_at_pools(console, t)
         if (server := self._server) is not None:
             if self._slots is None:
                 self._take_slots(server, t)
             if self._slots is not None:
                 states = server.ask(count_states, t)
-                if states is not None and self._slots.may_see_all:
-                    used = sum(states.values())
+                if states is not None:
+                    used = sum(states.values()) if self._slots.may_see_all else None
+                    sessions = server.ask(count_sessions, t)
                 if when is not None:
                     self._measure_server(server, when, t)
-            if self._is_pooled:
-                server.client.close(wait_s=CLOSE_WAIT_S)
+        if console is None and self._console is not None and server is not None:
+            # Found just now. It would count ourselves among its clients.
+            server.client.close(wait_s=CLOSE_WAIT_S)
+            pools, lists, totals = _look_at_pools(self._console, t)
+        seen = not (states is None and pools is None and lists is None)
+        cpu = self._use_cpu(t) if seen else None
+        if when is not None and lists is not None:
+            self._measure_pooler(when, lists.get("used_clients", 0))
+        if server is not None and self._is_pooled:
+            server.client.close(wait_s=CLOSE_WAIT_S)
         if when == "before":
             self._backends_before = None if states is None else sum(states.values())
             self._clients_before = None if lists is None else lists.get("used_clients")
             self.side.in_use_before = used
+            if self._setup_log is not None:
+                self._setup_log.skip()
         elif when == "after":
             self.side.in_use_after = used
-        if states is not None or pools is not None or lists is not None:
-            self.side.seconds.append(ServerSecond(round(t, 3), states or {}, used, pools or {}, lists or {}))
+        if seen:
+            self.side.seconds.append(
+                ServerSecond(
+                    t=round(t, 3),
+                    states=states or {},
+                    used=used,
+                    pools=pools or {},
+                    lists=lists or {},
+                    sessions={} if sessions is None else self._since_before(sessions),
+                    totals={} if totals is None else self._totals.update(totals),
+                    cpu=cpu,
+                    setup=None if self._setup_log is None else self._setup_log.read(),
+                )
+            )
+
+    def begin(self, origin_s: float, wall_s: float) -> None:
+        """Say when the run's own clock is, or was, at 0.
+
+        Args:
+            origin_s: seconds since the watching began.
+            wall_s: seconds since 1970.
+        """
+        self.side.origin_s = round(origin_s, 3)
+        if self._setup_log is not None:
+            self._setup_log.begin(wall_s)
 
     def forget_before(self) -> None:
         """Leave out the look before the run: it came too late to show only what was there before."""
@@ -174,6 +229,12 @@ class Lookout:
 
     def finish(self) -> None:
         """Close the connections and say what could not be seen."""
+        if self._setup_log is not None:
+            self.side.setup = self._setup_log.finish()
+            if self.side.setup.missed:
+                self.note("the server's log grew too fast to be read: some set-up times are missing")
+        if self._sessions.was_reset or self._totals.was_reset:
+            self.note("the counters were reset during the run: what they had counted just before is missing")
         for source in (self._server, self._console):
             if source is not None:
                 source.client.close(wait_s=CLOSE_WAIT_S)
@@ -193,7 +254,11 @@ class Lookout:
         self.side.superuser_reserved = slots.superuser_reserved
         self.side.reserved = slots.reserved
         if slots.pooled:
+            self.side.pooled = True
             self.note("through a pooler: backends and slots are those of the server behind it")
+            server.client.patience_s = _POOLED_PATIENCE_S
+            if self._find_console:
+                self._try_console(server.client.target, t)
         if not slots.may_see_all:
             user = server.client.target.user
             self.note(
@@ -201,42 +266,120 @@ class Lookout:
                 "roles are counted, and the slots in use are not known"
             )
 
+    def _try_console(self, target: Target, t: float) -> None:
+        """Watch the console of the pooler at `target` as its own user, if that is let in."""
+        console = console_target(target)
+        source = _Source(f"PgBouncer's console at {console}", self._connect(console))
+        if source.ask(show_pools, t) is None:
+            source.client.close()
+            self.note(f"the pooler has no console for user {target.user}: --pgbouncer-admin names one")
+        else:
+            self._console = source
+
+    def _since_before(self, sessions: dict[str, int]) -> dict[str, int]:
+        """How far the counters have come, without the sessions of our own since the first look."""
+        come = self._sessions.update(sessions)
+        assert self._server is not None  # noqa: S101 - it has answered
+        # A pooler's sessions are its own, whoever they served.
+        if "sessions" in come and not self._is_pooled:
+            own = self._server.client.connects
+            self._own_before = own if self._own_before is None else self._own_before
+            come["sessions"] = max(come["sessions"] - (own - self._own_before), 0)
+        return come
+
     def _measure_server(self, server: _Source, when: When, t: float) -> None:
         backends = server.ask(list_backends, t)
         if backends is None:
             self.note(f"memory of the server was not measured {_at(when)}: it did not answer")
             return
         try:
-            if self._postmaster is None or not self._postmaster.is_running():
-                self._postmaster = self._find_postmaster(server, t)
-            if self._postmaster is not None:
-                self.side.memory[when] = measure_postgres(self._postmaster.pid, backends)
+            postmaster = self._find_postmaster(t)
+            if postmaster is not None:
+                self.side.memory[when] = measure_postgres(postmaster.pid, backends)
         except UnseenError as error:
             self.note(f"memory of the server was not measured: {error}")
 
-    def _find_postmaster(self, server: _Source, t: float) -> "psutil.Process | None":
-        if self._local_pid is not None:
-            # After a restart it is another one, which has to be found.
-            pid, self._local_pid = self._local_pid, None
-            started_by_us = process_of(pid)
-            if started_by_us is not None:
-                return started_by_us
-        found = server.ask(find_postmaster, t)
-        return None if found is None else process_of(found)
+    def _find_postmaster(self, t: float) -> "psutil.Process | None":
+        """The postmaster; after a restart it is another one, which has to be found.
 
-    def _measure_pooler(self, console: _Source, when: When, clients: int) -> None:
+        Raises:
+            UnseenError: it is not to be seen.
+        """
+        if self._server_hidden is not None:
+            raise UnseenError(self._server_hidden)
+        if self._postmaster is not None and self._postmaster.is_running():
+            return self._postmaster
+        if self._local_pid is not None:
+            pid, self._local_pid = self._local_pid, None
+            self._postmaster = process_of(pid)
+            if self._postmaster is not None:
+                return self._postmaster
+        if self._server is None:
+            return None
         try:
-            if not self._poolers or not all(process.is_running() for process in self._poolers):
-                found = [process_of(pid) for pid in find_pooler(console.client)]
-                self._poolers = [process for process in found if process is not None]
-            pids = [process.pid for process in self._poolers]
+            found = self._server.ask(find_postmaster, t)
+        except UnseenError as error:
+            self._server_hidden = str(error)
+            raise
+        self._postmaster = None if found is None else process_of(found)
+        return self._postmaster
+
+    def _find_poolers(self) -> "list[psutil.Process]":
+        """PgBouncer's processes; after a restart they are others, which have to be found.
+
+        Raises:
+            UnseenError: they are not to be seen.
+        """
+        if self._pooler_hidden is not None:
+            raise UnseenError(self._pooler_hidden)
+        if self._poolers and all(process.is_running() for process in self._poolers):
+            return self._poolers
+        # Either way leads to it.
+        source = self._console or (self._server if self._is_pooled else None)
+        if source is None or source.client.socket_fd is None:
+            return []
+        try:
+            found = [process_of(pid) for pid in find_pooler(source.client)]
+        except UnseenError as error:
+            self._pooler_hidden = str(error)
+            raise
+        self._poolers = [process for process in found if process is not None]
+        return self._poolers
+
+    def _measure_pooler(self, when: When, clients: int) -> None:
+        try:
+            pids = [process.pid for process in self._find_poolers()]
             self.side.pooler_memory[when] = measure_pooler(pids, clients)
         except UnseenError as error:
             self.note(f"memory of PgBouncer was not measured: {error}")
 
+    def _use_cpu(self, t: float) -> CpuUse | None:
+        postmaster, poolers = None, []
+        with suppress(UnseenError):
+            postmaster = self._find_postmaster(t)
+        with suppress(UnseenError):
+            poolers = self._find_poolers()
+        try:
+            return self._meter.look(postmaster, poolers)
+        except UnseenError as error:
+            self.note(f"CPU of the server was not measured: {error}")
+            return None
+
+
+def _look_at_pools(
+    console: _Source, t: float
+) -> tuple[dict[str, int] | None, dict[str, int] | None, dict[str, int] | None]:
+    """What its pools are at, its lists, and its totals."""
+    return console.ask(show_pools, t), console.ask(show_lists, t), console.ask(show_totals, t)
+
 
 def _at(when: When) -> str:
-    return {"before": "before the run", "peak": "at the peak", "after": "after the run"}[when]
+    return {
+        "before": "before the run",
+        "during": "during the run",
+        "peak": "at the peak",
+        "after": "after the run",
+    }[when]
 
 
 def _is_same_server(one: Target, other: Target) -> bool:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pool_bench.holds import PoolerMemory, ServerMemory
+from pool_bench.server_side import PoolerMemory, ServerMemory
 from pool_bench.watch.backends import Backend, UnseenError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def measure_postgres(postmaster: int, backends: Sequence[Backend]) -> ServerMemo
     Raises:
         UnseenError: the processes may not be read, or have ended.
     """
-    children = _children(postmaster)
+    children = set(children_of(postmaster))
     present = [backend for backend in backends if backend.pid in children and not backend.is_ours]
     idle = [backend.pid for backend in present if backend.is_idle]
     busy = [backend.pid for backend in present if not backend.is_idle]
@@ -140,8 +140,8 @@ def _sample(pids: Sequence[int], deadline: float) -> _Sample:
     return _Sample(present, read, total)
 
 
-def _children(pid: int) -> set[int]:
-    """The process numbers of a process's children.
+def children_of(pid: int) -> list[int]:
+    """The process numbers of a process's children, those first that began first.
 
     Raises:
         UnseenError: there is no such process.
@@ -150,10 +150,10 @@ def _children(pid: int) -> set[int]:
 
     try:
         # One file; the way without it looks at every process of the machine.
-        return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_bytes().split()}
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_bytes().split()]
     except OSError:
         pass
     try:
-        return {child.pid for child in psutil.Process(pid).children()}
+        return [child.pid for child in psutil.Process(pid).children()]
     except psutil.Error as error:
         raise UnseenError("the server has ended") from error

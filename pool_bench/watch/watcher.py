@@ -1,4 +1,4 @@
-"""A thread of the parent process that looks at the server once a second while connections are held.
+"""A thread of the parent process that looks at the server once a second while a run is under way.
 
 It owns its connections, and everything that can be slow happens in it; the caller only leaves word ("the peak
 is now", "stop") and waits, with a limit, where the order matters: nothing of the run may be open before the
@@ -12,13 +12,14 @@ import queue
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final, Self
 
-from pool_bench.holds import ServerSide
+from pool_bench.server_side import ServerSide
 from pool_bench.targets import Target, redact
 from pool_bench.watch.client import WatchClient
-from pool_bench.watch.lookout import Lookout
+from pool_bench.watch.lookout import Lookout, When
 
 # How long `start` and `stop` block at most, seconds.
 START_WAIT_S: Final = 6.0
@@ -30,8 +31,24 @@ _GONE_WAIT_S: Final = 5.0
 _GONE_POLL_S: Final = 0.1
 
 
-# Left for the thread: "take the peak's sample, and set this", or None, "stop".
-_Word = threading.Event | None
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """Left for the thread: take this memory sample, then set `taken`."""
+
+    when: When
+    taken: threading.Event
+
+
+@dataclass(frozen=True, slots=True)
+class _Began:
+    """Left for the thread: the run's clock is at 0 then, seconds of the monotonic clock and since 1970."""
+
+    at: float
+    wall: float
+
+
+# None: stop.
+_Word = _Sample | _Began | None
 
 
 class ServerWatcher:
@@ -44,6 +61,8 @@ class ServerWatcher:
         admin: PgBouncer's console, if there is one to ask; any database of it.
         local_pid: the postmaster, where it was started by us; None has it found on this machine.
         interval_s: seconds from look to look.
+        setup_log: the server's log, where it is one that `setup_log.py` can read.
+        find_console: where the target turns out to be a pooler, try whether it has a console for us.
     """
 
     def __init__(
@@ -52,10 +71,20 @@ class ServerWatcher:
         admin: Target | None = None,
         local_pid: int | None = None,
         interval_s: float = 1.0,
+        *,
+        setup_log: Path | None = None,
+        find_console: bool = False,
     ) -> None:
         self._interval_s = interval_s
         self._leave = threading.Event()
-        self._lookout = Lookout(targets, admin, local_pid, lambda target: WatchClient(target, self._leave))
+        self._lookout = Lookout(
+            targets,
+            admin,
+            local_pid,
+            lambda target: WatchClient(target, self._leave),
+            setup_log=setup_log,
+            find_console=find_console,
+        )
         self._words: queue.SimpleQueue[_Word] = queue.SimpleQueue()
         self._before_taken = threading.Event()
         self._too_late = False
@@ -93,10 +122,21 @@ class ServerWatcher:
             wait_s: how long to block at most until it has been taken, about a second as a rule. Without
                 waiting, connections that are closed soon may be missing from it.
         """
+        self._take("peak", wait_s)
+
+    def during(self, *, wait_s: float = 0.0) -> None:
+        """Have a memory sample taken: the run is at its work now. `wait_s` as in `peak`."""
+        self._take("during", wait_s)
+
+    def _take(self, when: When, wait_s: float) -> None:
         taken = threading.Event()
-        self._words.put(taken)
+        self._words.put(_Sample(when, taken))
         if wait_s > 0:
             taken.wait(wait_s)
+
+    def tell_clock(self, elapsed_s: float) -> None:
+        """Say what the run's own clock shows now, seconds; below 0 during a warm-up."""
+        self._words.put(_Began(time.monotonic() - elapsed_s, time.time() - elapsed_s))
 
     def stop(self) -> ServerSide:
         """Look once more when the run's connections have gone, or after 5 s, and end; blocks 12 s at most.
@@ -152,8 +192,11 @@ class ServerWatcher:
                 continue
             if word is None:
                 return
-            self._lookout.look(time.monotonic() - origin, "peak")
-            word.set()
+            if isinstance(word, _Began):
+                self._lookout.begin(word.at - origin, word.wall)
+            else:
+                self._lookout.look(time.monotonic() - origin, word.when)
+                word.taken.set()
 
     def _look_after(self, origin: float) -> None:
         deadline = time.monotonic() + _GONE_WAIT_S

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 COMMAND = (sys.executable, "-m", "pg_connection_bench")
+LOAD_COMMAND = (sys.executable, "-m", "pg_connection_load")
 
 
 @dataclass(frozen=True, slots=True)

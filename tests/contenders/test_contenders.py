@@ -6,7 +6,14 @@ import importlib.util
 import psycopg
 import pytest
 
-from pool_bench.contenders import CONTENDER_NAMES, ContenderConfig, ContenderName, ResetMode, make
+from pool_bench.contenders import (
+    CONTENDER_NAMES,
+    ContenderConfig,
+    ContenderName,
+    ResetMode,
+    is_installed,
+    make,
+)
 from pool_bench.contenders.base import Contender, Opens
 from pool_bench.errors import FailureKind, Phase, UsageError
 from pool_bench.servers.postgres import EmbeddedPostgres
@@ -170,6 +177,7 @@ def test_a_contender_whose_package_is_missing_says_how_to_install_it(monkeypatch
     target = parse_target("postgresql://127.0.0.1/db", env={}, default_user="u")
     with pytest.raises(UsageError, match=r"psycopg-pool.*pool-bench\[contenders\]"):
         make("psycopg", ContenderConfig(target=target, size=1))
+    assert [name for name in CONTENDER_NAMES if is_installed(name)] == ["reference", "asyncpg", "naive"]
     assert importlib.util.find_spec("asyncpg") is not None
     assert make("asyncpg", ContenderConfig(target=target, size=1)).name == "asyncpg"
 

@@ -113,6 +113,7 @@ def check_sums(spec: PoolSpec, outcome: Outcome) -> None:
     # Granted from the moment of measuring on, those of the warm-up's last operations included.
     assert total.ok <= fairness.granted <= total.attempts + spec.clients
     assert fairness.grants.sum() == fairness.granted
+    assert fairness.starved <= total.failed
     assert len(fairness.grants) == spec.clients
     assert checkout.opening_peak >= 1
     if spec.pool != "naive":

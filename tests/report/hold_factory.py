@@ -5,17 +5,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pool_bench.errors import FailureKind, Phase
-from pool_bench.holds import (
-    HoldInterval,
-    HoldStats,
-    PoolerMemory,
-    ServerMemory,
-    ServerSecond,
-    ServerSide,
-)
+from pool_bench.holds import HoldInterval, HoldStats
 from pool_bench.report.loaded import LoadedResult
 from pool_bench.report.results import from_session
 from pool_bench.runs import RunResult, Session, Snapshot, Stage
+from pool_bench.server_side import PoolerMemory, ServerMemory, ServerSecond, ServerSide
 from pool_bench.stats import BenchStats, ClientUsage, FailureKey, Interval
 from tests.report.factory import (
     TARGET,

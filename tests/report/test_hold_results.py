@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pool_bench.errors import UsageError
-from pool_bench.holds import Ages, HoldStats, ServerSide
+from pool_bench.holds import Ages, HoldStats
 from pool_bench.report.hold_results import lifetimes_s
 from pool_bench.report.loaded import load_result, parse_result
 from pool_bench.report.results import dumps, from_session, session_to_json, write_json
 from pool_bench.runs import RunResult
+from pool_bench.server_side import ServerSide
 from pool_bench.stats import Histogram, errors_by_name
 from tests.report.factory import run_of, session_of, stats_of
 from tests.report.hold_factory import Plan, held_run, hold_session, many, normal, restarted, watched

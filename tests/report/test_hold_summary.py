@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pool_bench.errors import FailureKind, Phase
-from pool_bench.holds import HoldStats, ServerMemory, ServerSecond, ServerSide, SurvivalPoint
+from pool_bench.holds import HoldStats, SurvivalPoint
 from pool_bench.report.hold_server import format_bytes
 from pool_bench.report.hold_summary import hold_summary, survival_rows, verdict
 from pool_bench.report.summary import WIDTH
 from pool_bench.runs import RunResult
+from pool_bench.server_side import ServerMemory, ServerSecond, ServerSide
 from pool_bench.stats import FailureKey
 from tests.report.factory import REFUSED, TOO_MANY, lognormal_ms, stats_of
 from tests.report.hold_factory import (

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 
 from pool_bench.errors import UsageError
-from pool_bench.holds import ServerSecond, ServerSide
 from pool_bench.report.loaded import LoadedResult
 from pool_bench.report.plot_hold import draw_hold, held_curve
 from pool_bench.report.plot_hold_compare import draw_hold_compare, only_holds
 from pool_bench.report.plot_parts import Sheet, style
 from pool_bench.report.plots import plot, plot_hold
 from pool_bench.report.results import from_session
+from pool_bench.server_side import ServerSecond, ServerSide
 from tests.report.factory import TOO_MANY, lognormal_ms, run_of, session_of, stats_of
 from tests.report.hold_factory import (
     FDS,

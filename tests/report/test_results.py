@@ -49,7 +49,15 @@ def test_the_file_has_every_name_other_tools_rely_on(tmp_path: Path) -> None:
     assert content["schema"] == "pool-bench/1"
     assert content["started_at"] == "2026-11-21T02:30:00.000Z"
     assert set(content["host"]) == {"cpus", "platform", "python", "event_loop", "versions"}
-    assert {"pool-bench", "asyncpg", "psycopg", "uvloop", "numpy"} == set(content["host"]["versions"])
+    assert {
+        "pool-bench",
+        "asyncpg",
+        "psycopg",
+        "psycopg-pool",
+        "sqlalchemy",
+        "uvloop",
+        "numpy",
+    } == set(content["host"]["versions"])
     run = content["runs"][0]
     names = (
         "label concurrency rate processes driver warmup_s duration_s ok failed unfinished errors throughput"

@@ -5,9 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pool_bench.errors import Phase
-from pool_bench.report.summary import WIDTH, is_thin, run_summary, saturation_note, sweep_table
+from pool_bench.report.summary import WIDTH, run_summary, saturation_note, sweep_table
 from pool_bench.runs import RunResult
 from pool_bench.stats import BenchStats
+from pool_bench.verdict import is_thin
 from tests.report.factory import (
     PHASE_SHARES,
     REFUSED,

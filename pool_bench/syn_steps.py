@@ -6,6 +6,7 @@ doubles it: a connect takes 1, 3, 7, 15 or 31 s longer than it should. Linux fro
 first retransmissions every second (`net.ipv4.tcp_syn_linear_timeouts`, 4): 1, 2, 3, 4, 5, 7, 11, 19 s.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,3 +55,14 @@ def syn_steps(histogram: Histogram) -> list[SynStep]:
         if within >= _FEWEST and stands_out:
             found.append(SynStep(delay_s, within))
     return found
+
+
+def waited_words(steps: Sequence[SynStep]) -> str:
+    """`80 connects waited 1 s, 20 waited 3 s`."""
+    first, *others = steps
+    return ", ".join(
+        [
+            f"{first.count:,} connects waited {first.delay_s} s",
+            *(f"{step.count:,} waited {step.delay_s} s" for step in others),
+        ]
+    )

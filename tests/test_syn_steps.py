@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pool_bench.report.syn_steps import DELAYS_S, SynStep, syn_steps
 from pool_bench.stats import Histogram
+from pool_bench.syn_steps import DELAYS_S, SynStep, syn_steps
 from tests.report.factory import histogram_of_ms, lognormal_ms
 
 

@@ -1,0 +1,78 @@
+"""The command `calibrate`: what this client costs by itself on this machine."""
+
+from pathlib import Path
+
+import click
+
+from pool_bench.cli.params import EXIT_FAILED, EXIT_LEFT, EXIT_OK, Duration, OutputPath, guard
+
+_TOOL = "calibrate"
+
+
+@click.command()
+@click.option(
+    "--concurrency",
+    "-c",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="Workers, beside the one that shows what an operation costs without any waiting.",
+)
+@click.option(
+    "--duration", "-d", type=Duration(), default="1s", show_default=True, help="How long to measure each."
+)
+@click.option("--query", metavar="SQL", help="Run this on each connection; the answer is always the same.")
+@click.option("--json", "path", type=OutputPath(), metavar="FILE|-", help="Result file, or - for stdout.")
+@click.pass_context
+def calibrate(
+    ctx: click.Context, concurrency: int, duration: float, query: str | None, path: Path | None
+) -> None:
+    """Measure this client itself: each driver against a server that answers at once.
+
+    What it finds is the least that a run can show here: of a latency of 2.0 ms, 0.15 ms may be the client.
+    """
+    ctx.exit(guard(lambda: _calibrate(concurrency, duration, query, path)))
+
+
+def _calibrate(concurrency: int, duration_s: float, query: str | None, json_path: Path | None) -> int:
+    import sys
+    from datetime import UTC, datetime
+
+    from pool_bench.cli.limits import raise_file_limit
+    from pool_bench.cli.signals import LeaveNow, stop_on_signals
+    from pool_bench.cli.work import tell
+    from pool_bench.load import calibrate as load
+    from pool_bench.report import results
+    from pool_bench.report.calibration import calibration_table
+    from pool_bench.report.text import colour_wanted
+    from pool_bench.runs import Session
+
+    on_stdout = json_path is not None and str(json_path) == "-"
+    if json_path is not None and not on_stdout:
+        results.check_writable(json_path, option="--json")
+    raise_file_limit(concurrency, option="--concurrency")
+    session = Session(_TOOL, "", datetime.now(UTC), (), ())
+    session.config = {"concurrency": concurrency, "duration_s": duration_s, "query": query}
+    try:
+        with stop_on_signals(tell) as stop:
+            session.calibration = load.calibrate(
+                load.settings_for("wire", (concurrency,)),
+                stop,
+                seconds=duration_s,
+                query=query,
+                begin=lambda driver, level: tell(f"calibrating {driver} at concurrency {level:,}"),
+            )
+            session.interrupted = stop.requested
+    except LeaveNow:
+        return EXIT_LEFT
+    session.finished_at = datetime.now(UTC)
+    text = sys.stderr if on_stdout else sys.stdout
+    print(calibration_table(session.calibration, colour=colour_wanted(text)), file=text)
+    content = results.session_to_json(session)
+    if on_stdout:
+        sys.stdout.write(results.dumps(content).decode("utf-8"))
+    elif json_path is not None:
+        results.write_json(json_path, content)
+        tell(f"wrote {json_path}")
+    return EXIT_OK if session.calibration.floors else EXIT_FAILED

@@ -1,0 +1,105 @@
+"""Watching the server of a run that opens and closes connections: whether, what, and from when to when."""
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pool_bench.cli.sites import AnyServer
+from pool_bench.cli.work import Work
+from pool_bench.errors import PoolBenchError, UsageError
+from pool_bench.load.runner import Run
+from pool_bench.runs import Snapshot, Stage
+from pool_bench.servers.postgres import EmbeddedPostgres
+from pool_bench.targets import Target
+from pool_bench.watch.watcher import ServerWatcher
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """What to watch during every run.
+
+    Attributes:
+        targets: the targets; the server of the first one is watched.
+        admin: PgBouncer's console, where the user named one.
+        postmaster: the embedded server's process, None where it is another's.
+        setup_log: the embedded server's log.
+    """
+
+    targets: tuple[Target, ...]
+    admin: Target | None = None
+    postmaster: int | None = None
+    setup_log: Path | None = None
+
+    def watcher(self) -> ServerWatcher:
+        """The watcher of one run."""
+        return ServerWatcher(
+            self.targets, self.admin, self.postmaster, setup_log=self.setup_log, find_console=True
+        )
+
+
+def is_wanted(watch: bool | None, admin: Target | None, targets: Sequence[Target]) -> bool:
+    """Whether to watch; `targets` is empty for the embedded server.
+
+    Args:
+        watch: what the user said, None where nothing. A server elsewhere is asked questions only if the user
+            wants it; one on this machine, always.
+
+    Raises:
+        UsageError: the user named a console and wants no watching.
+    """
+    if watch is False and admin is not None:
+        raise UsageError("--pgbouncer-admin and --no-watch exclude each other")
+    return watch if watch is not None else admin is not None or all(map(_is_here, targets))
+
+
+def _is_here(target: Target) -> bool:
+    for host in target.hosts:
+        name = host.address or host.name
+        # A path is a Unix socket's directory, `@` begins an abstract one.
+        if name.startswith(("/", "@")) or name == "localhost":
+            continue
+        try:
+            if not ipaddress.ip_address(name.partition("%")[0]).is_loopback:
+                return False
+        except ValueError:
+            return False
+    return True
+
+
+def watch_for(server: AnyServer | None, targets: tuple[Target, ...], admin: Target | None) -> Watching:
+    """What to watch: `server` where we started it, else what `targets` lead to."""
+    if not isinstance(server, EmbeddedPostgres):
+        return Watching(targets, admin)
+    return Watching(targets, admin, server.pid, server.kept.log)
+
+
+def follow_watched(work: Work, run: Run, watching: Watching | None) -> None:
+    """Measure and show `run`, watching the server from before it to after it.
+
+    Raises:
+        GeneratorError: the generator failed; what it had measured until then is kept.
+        UsageError: the run could not begin.
+    """
+    if watching is None:
+        work.follow(run)
+        return
+    with watching.watcher() as watcher:
+        clock_told = sampled = False
+
+        def saw(snapshot: Snapshot) -> None:
+            nonlocal clock_told, sampled
+            if not clock_told:
+                clock_told = True
+                watcher.tell_clock(snapshot.elapsed_s)
+            if not sampled and snapshot.stage is Stage.MEASURE:
+                sampled = True
+                watcher.during()
+
+        watcher.start()
+        try:
+            work.follow(run, saw)
+        except PoolBenchError:
+            run.result.server_side = watcher.stop()
+            raise
+        run.result.server_side = watcher.stop()

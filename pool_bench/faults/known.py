@@ -1,0 +1,94 @@
+"""A PostgreSQL-speaking server of known behaviour, to measure the measuring with.
+
+It runs in a process of its own (`known_process.py`), does to every connection what its `Behaviour` says, and
+records what it really did: its `Truth` is what a benchmark's figures must agree with. Without any delay it is
+the null server, whose figures are those of the client and the kernel. It trusts everybody, speaks no TLS and
+gives the same result to every query.
+"""
+
+import multiprocessing as mp
+from multiprocessing.connection import Connection
+from typing import Final, Self
+
+from pool_bench.errors import ServerStartError
+from pool_bench.faults.behaviour import Behaviour, Truth
+
+_START_S: Final = 30.0
+_ANSWER_S: Final = 10.0
+_END_S: Final = 5.0
+
+
+class KnownServer:
+    """A server of known behaviour for as long as its `with` block lasts, or else its parent.
+
+    Args:
+        behaviour: what it does.
+        host: where it listens, on a free port.
+
+    Raises:
+        ServerStartError: on entry, it does not start.
+
+    Attributes:
+        port: its TCP port; `pid` its process. Both are set on entry.
+    """
+
+    def __init__(self, behaviour: Behaviour | None = None, *, host: str = "127.0.0.1") -> None:
+        self.behaviour: Final = behaviour or Behaviour()
+        self.host: Final = host
+        self.port = 0
+        self.pid = 0
+
+    def __enter__(self) -> Self:
+        from pool_bench.faults.known_process import serve_known
+
+        context = mp.get_context("spawn")
+        ours, theirs = context.Pipe()
+        self._control: Connection[str, int | Truth] = ours
+        # A daemon, so that an exit of ours that skips the `with` block does not wait for it.
+        self._process = context.Process(
+            target=serve_known, args=(self.behaviour, theirs, self.host), name="known server", daemon=True
+        )
+        self._process.start()
+        theirs.close()
+        try:
+            port = self._receive(_START_S)
+        except BaseException:
+            self.__exit__()
+            raise
+        assert isinstance(port, int)  # noqa: S101  # what it says first
+        self.port, self.pid = port, self._process.pid or 0
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._control.close()
+        self._process.join(_END_S)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self._process.close()
+
+    def url(self, options: str = "sslmode=disable") -> str:
+        """A URL to it."""
+        return f"postgresql://known@{self.host}:{self.port}/known?{options}"
+
+    def truth(self) -> Truth:
+        """What it has done since it started; waits up to two seconds for open connections to end.
+
+        Raises:
+            ServerStartError: it is no longer there.
+        """
+        try:
+            self._control.send("truth")
+        except OSError as error:
+            raise ServerStartError("the server of known behaviour has ended") from error
+        truth = self._receive(_ANSWER_S)
+        assert isinstance(truth, Truth)  # noqa: S101  # what was asked for
+        return truth
+
+    def _receive(self, wait_s: float) -> int | Truth:
+        try:
+            if self._control.poll(wait_s):
+                return self._control.recv()
+        except (EOFError, OSError) as error:
+            raise ServerStartError("the server of known behaviour has ended") from error
+        raise ServerStartError("the server of known behaviour does not answer")

@@ -1,0 +1,309 @@
+"""Whether a run's figures can be trusted: `valid`, or `suspect` with every reason and what to do about each.
+
+A pure function from a `RunResult` to a `Verdict`. A reason says that the figures are not (only) the target's;
+a note says what the figures cannot show. Neither looks at whether the target did well.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from math import ceil
+from typing import Final
+
+from pool_bench.errors import FailureKind, Phase
+from pool_bench.runs import SATURATED_CPU_SHARE, SATURATED_LAG_P99_MS, RunResult
+from pool_bench.steadiness import hidden_pause, warmup_transient
+from pool_bench.syn_steps import syn_steps, waited_words
+from pool_bench.units import format_duration, format_ms
+
+FEWEST_BEYOND: Final = 10
+# The highest percentile that tables, live lines and curves show for every run.
+_SHOWN_PERCENTILE: Final = 99.0
+# A schedule error below a millisecond is what a timer costs; above it, it must not be seen in the result.
+_SLIGHT_SLIP_MS: Final = 1.0
+_SLIP_SHARE: Final = 0.1
+_DROPPED_SHARE: Final = 0.01
+
+
+class ReasonCode(StrEnum):
+    """Why a run is suspect. The values are those of `verdict.reasons` in the result file."""
+
+    CLIENT_SATURATED = "client_saturated"
+    CLIENT_FDS = "client_fds"
+    CLIENT_PORTS = "client_ports"
+    SCHEDULE_SLIPPED = "schedule_slipped"
+    RATE_NOT_ACHIEVED = "rate_not_achieved"
+    FULL_ACCEPT_QUEUE = "full_accept_queue"
+    WARMUP_NOT_OVER = "warmup_not_over"
+    FEW_SAMPLES = "few_samples"
+
+
+class NoteCode(StrEnum):
+    """What figures that may well be right do not show. The values are those of `verdict.notes`."""
+
+    HIDDEN_PAUSE = "hidden_pause"
+
+
+_SHORT: Final = {
+    "client_saturated": "client was the bottleneck",
+    "client_fds": "client out of file descriptors",
+    "client_ports": "client out of local ports",
+    "schedule_slipped": "schedule slipped",
+    "rate_not_achieved": "offered rate not achieved",
+    "full_accept_queue": "accept queue full",
+    "warmup_not_over": "warm-up not over",
+    "few_samples": "too few samples",
+}
+
+
+def short_words(code: str) -> str:
+    """A reason in two or three words, for tables and stamps; one this version does not know by its name."""
+    return _SHORT.get(code) or code.replace("_", " ")
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One thing a reader must know.
+
+    Attributes:
+        code: names it for programs.
+        text: what was seen and what it means, sentences.
+        remedy: what helps, without a full stop.
+    """
+
+    code: str
+    text: str
+    remedy: str
+
+    @property
+    def paragraph(self) -> str:
+        """Text and remedy."""
+        return f"{self.text} What helps: {self.remedy}."
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What to think of a run: suspect for every one of `reasons`; `notes` do not make it so."""
+
+    reasons: tuple[Reason, ...] = ()
+    notes: tuple[Reason, ...] = ()
+
+    @property
+    def valid(self) -> bool:
+        """Whether nothing speaks against the figures."""
+        return not self.reasons
+
+    @property
+    def words(self) -> str:
+        """`valid`, or `suspect: warm-up not over; too few samples`."""
+        return verdict_words([reason.code for reason in self.reasons])
+
+
+def verdict_words(codes: Sequence[str]) -> str:
+    """`valid`, or `suspect: warm-up not over; too few samples`."""
+    return f"suspect: {'; '.join(map(short_words, codes))}" if codes else "valid"
+
+
+def is_thin(percentile: float, count: int) -> bool:
+    """Whether a percentile of `count` samples has fewer than ten of them beyond it."""
+    # In integers: 1 - 0.9999 is not exact, and the limit itself is a likely count.
+    beyond = count * (10_000 - round(percentile * 100))
+    return 0 <= beyond < FEWEST_BEYOND * 10_000
+
+
+def judge(run: RunResult) -> Verdict:
+    """The verdict on a finished run."""
+    reasons = (
+        _saturated(run),
+        _out_of_descriptors(run),
+        _out_of_ports(run),
+        _schedule_slipped(run),
+        _rate_not_achieved(run),
+        _full_accept_queue(run),
+        _warming_up(run),
+        _few_samples(run),
+    )
+    return Verdict(
+        tuple(reason for reason in reasons if reason is not None),
+        tuple(note for note in (_pause_note(run),) if note is not None),
+    )
+
+
+def _saturated(run: RunResult) -> Reason | None:
+    why = " and ".join(run.client_limits)
+    if not why:
+        return None
+    where = "While opening: " if run.hold is not None else ""
+    words = [f"{where}The client was the bottleneck: {why}."]
+    if run.client.cpu_share > SATURATED_CPU_SHARE * run.client.processes:
+        words.append(
+            "The rate is what this client can do, not the limit of the target, and the latency is an "
+            "upper bound: part of it was spent waiting for the client. "
+            "Another concurrency does not change that."
+        )
+    else:
+        own = "" if run.driver in ("wire", "surreal") else f"long work of {run.driver} in its event loop, "
+        others = "the embedded server on the same cores" if run.embedded else "other processes"
+        words.append(
+            f"Something kept the generator waiting ({own}{others}, a stolen or throttled core), "
+            "so the latency is an upper bound: part of it was spent waiting for the client."
+        )
+    cures = []
+    if run.driver not in ("wire", "surreal") and run.pool is None:
+        cheapest = "surreal" if run.driver == "surrealdb" else "wire"
+        cures.append(f"use --driver {cheapest}, which spends a fraction of the CPU on each connection")
+    if run.embedded:
+        cures.append(
+            "measure a server on another machine (--url), since the embedded one shares this machine's cores "
+            "with the client; or a lower concurrency; or a machine with more cores"
+        )
+    else:
+        cures.append("run the generator on another machine, or give it a core the server does not use")
+    return Reason(ReasonCode.CLIENT_SATURATED, " ".join(words), "; or ".join(cures))
+
+
+def _failures(run: RunResult, kind: FailureKind) -> int:
+    found = [run.total] if run.hold is None else [run.total, run.hold.reconnects]
+    return sum(stats.errors.get(kind, 0) for stats in found)
+
+
+def _out_of_descriptors(run: RunResult) -> Reason | None:
+    count = _failures(run, FailureKind.CLIENT_FDS)
+    if not count:
+        return None
+    option = "--concurrency" if run.hold is None else "--connections"
+    return Reason(
+        ReasonCode.CLIENT_FDS,
+        f"{count:,} operations failed because this process ran out of file descriptors, one for each "
+        "connection. They are failures of the generator, not of the target.",
+        f"a higher hard limit (ulimit -Hn, LimitNOFILE= of a systemd unit, fs.file-max), or a lower {option}",
+    )
+
+
+def _out_of_ports(run: RunResult) -> Reason | None:
+    count = _failures(run, FailureKind.CLIENT_PORTS)
+    if not count:
+        return None
+    if run.hold is None:
+        why = "each connection needs one, and one that this side closes first keeps it for 60 s (TIME_WAIT)"
+        cure = "fewer connections a second"
+        if run.driver == "psycopg":
+            cure = "--driver wire, which lets the server close first; fewer connections a second"
+    else:
+        why = "a held connection has one of its own"
+        cure = "connect from several local addresses (--source-ip, repeated)"
+    return Reason(
+        ReasonCode.CLIENT_PORTS,
+        f"{count:,} operations failed because this machine ran out of local ports for the server's address "
+        f"and port: {why}. They are failures of the generator, not of the target.",
+        f"{cure}; widen net.ipv4.ip_local_port_range"
+        + ("; set net.ipv4.tcp_tw_reuse = 1" if run.hold is None else ""),
+    )
+
+
+def _schedule_slipped(run: RunResult) -> Reason | None:
+    if run.rate is None:
+        return None
+    late_ms, response_ms = run.total.schedule_error.percentile_ms(99), run.total.latency.percentile_ms(99)
+    if late_ms is None or late_ms <= _SLIGHT_SLIP_MS:
+        return None
+    if late_ms <= SATURATED_LAG_P99_MS and late_ms <= _SLIP_SHARE * (response_ms or 0.0):
+        return None
+    return Reason(
+        ReasonCode.SCHEDULE_SLIPPED,
+        f"The schedule slipped: the client began operations {format_ms(late_ms)} ms late (p99), "
+        "although it had room for them. Response times contain that, so they are an upper bound.",
+        "a lower --rate; --driver wire; or a machine, or a core, that the generator has to itself",
+    )
+
+
+def _rate_not_achieved(run: RunResult) -> Reason | None:
+    total = run.total
+    if run.rate is None or not total.offered or total.dropped <= _DROPPED_SHARE * total.offered:
+        return None
+    share = total.dropped / total.offered
+    return Reason(
+        ReasonCode.RATE_NOT_ACHIEVED,
+        f"The offered rate was not achieved: {total.dropped:,} of {total.offered:,} operations that were due "
+        f"({share:.1%}) were given up before they were begun, as {run.concurrency:,} were in flight already. "
+        "They are missing from the response times, which are too low by them.",
+        "a lower --rate, with which the target keeps up; or a higher --max-in-flight, to see the queue grow",
+    )
+
+
+def _full_accept_queue(run: RunResult) -> Reason | None:
+    tcp = run.total.phases.get(Phase.TCP)
+    steps = syn_steps(run.total.latency if tcp is None else tcp)
+    if not steps:
+        return None
+    if tcp is None:
+        where, how_sure = (
+            "",
+            f"; {run.driver} does not show the phase tcp by itself, which makes this likely only",
+        )
+    else:
+        where, how_sure = " in the phase tcp", ""
+    options = "--concurrency or --rate" if run.hold is None else "--open-concurrency or --rate"
+    return Reason(
+        ReasonCode.FULL_ACCEPT_QUEUE,
+        f"{waited_words(steps)}{where}: TCP sent their connection request again, after 1 s and then ever "
+        "later (RFC 6298). The server's accept queue was full and dropped the first one, so connections were "
+        f"opened faster than the server accepted them{how_sure}.",
+        f"a lower {options}; on the server a larger listen backlog (PgBouncer: listen_backlog) and "
+        "net.core.somaxconn",
+    )
+
+
+def _warming_up(run: RunResult) -> Reason | None:
+    if run.hold is not None:
+        return None
+    found = warmup_transient(run.total.intervals)
+    if found is None:
+        return None
+    longer = format_duration(float(ceil(run.warmup_s + found.seconds)))
+    return Reason(
+        ReasonCode.WARMUP_NOT_OVER,
+        f"The warm-up was not over: in the first {format_duration(round(found.seconds, 1))} of measuring the "
+        f"median latency was {format_ms(found.from_ms)} ms, then {format_ms(found.to_ms)} ms. Both are mixed "
+        "in the figures.",
+        f"--warmup {longer} or longer",
+    )
+
+
+def _few_samples(run: RunResult) -> Reason | None:
+    count = run.total.latency.count
+    if not count:
+        return Reason(
+            ReasonCode.FEW_SAMPLES,
+            "No operation succeeded: there is no latency, and no rate but that of failing.",
+            "find out why operations fail, the failures above say how",
+        )
+    # Who holds connections asks how many, not how long the slowest hundredth took to open.
+    if run.hold is not None or not is_thin(_SHOWN_PERCENTILE, count):
+        return None
+    needed = ceil(FEWEST_BEYOND / (1 - _SHOWN_PERCENTILE / 100))
+    beyond = count - ceil(count * _SHOWN_PERCENTILE / 100)
+    longer = ""
+    if run.throughput:
+        longer = f", here --duration {format_duration(float(ceil(needed / run.throughput * 1.1)))}"
+    return Reason(
+        ReasonCode.FEW_SAMPLES,
+        f"p99 rests on {count:,} operations, {beyond:,} of them beyond it: the next run would have another.",
+        f"{needed:,} operations or more{longer}; or look at lower percentiles only",
+    )
+
+
+def _pause_note(run: RunResult) -> Reason | None:
+    if run.hold is not None or run.rate is not None:
+        return None
+    pause = hidden_pause(run)
+    if pause is None:
+        return None
+    length = format_duration(round(pause.seconds, 2))
+    return Reason(
+        NoteCode.HIDDEN_PAUSE,
+        f"The target answered nothing for about {length}. In this closed loop only {pause.shown:,} "
+        "operations show it, because workers that wait begin nothing: at the rate of the rest of the run "
+        f"about {pause.due:,} would have been due meanwhile. The percentiles hide such pauses.",
+        "look at max and at the timeline; load that does not wait for answers (--rate) shows what users feel",
+    )

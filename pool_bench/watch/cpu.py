@@ -1,0 +1,135 @@
+"""How many cores processes of this machine use, from Linux's `/proc`.
+
+A backend that lives for two milliseconds is never seen by a look a second. But the postmaster waits for its
+children, and the kernel adds what each had used to its `cutime` and `cstime`: with those, and with what the
+living ones have used so far, nothing is lost. See proc(5), `/proc/pid/stat`.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pool_bench.server_side import CpuUse
+from pool_bench.watch.backends import UnseenError
+from pool_bench.watch.memory import children_of
+
+if TYPE_CHECKING:
+    import psutil
+
+# Of many backends those that have been there longest: a set that stays the same from look to look. What a
+# backend beyond them uses is counted once it has ended.
+_MOST_CHILDREN: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """CPU seconds used so far, by whom; `at` is when, seconds of the monotonic clock."""
+
+    at: float
+    machine: float
+    server: tuple[int, float, float] | None
+    poolers: dict[int, float]
+
+
+class CpuMeter:
+    """Says how many cores are in use, from look to look. Used by one thread."""
+
+    def __init__(self) -> None:
+        self._last: _Reading | None = None
+
+    def look(self, postmaster: "psutil.Process | None", poolers: "Sequence[psutil.Process]") -> CpuUse | None:
+        """Cores in use since the last call; None at the first one.
+
+        Args:
+            postmaster: PostgreSQL's, where it is on this machine.
+            poolers: PgBouncer's processes on this machine.
+
+        Raises:
+            UnseenError: this system does not tell what ended processes have used.
+        """
+        reading = _Reading(
+            at=time.monotonic(),
+            machine=_machine_s(),
+            server=None if postmaster is None else _server_s(postmaster.pid),
+            poolers={process.pid: used for process in poolers if (used := _pooler_s(process)) is not None},
+        )
+        last, self._last = self._last, reading
+        if last is None:
+            return None
+        wall_s = reading.at - last.at
+        if wall_s <= 0:
+            return None
+        server = postmasters = None
+        # After a restart it is another process, which has used next to nothing.
+        if reading.server is not None and last.server is not None and reading.server[0] == last.server[0]:
+            server = max(reading.server[2] - last.server[2], 0) / wall_s
+            postmasters = max(reading.server[1] - last.server[1], 0) / wall_s
+        each = [
+            max(used - last.poolers[pid], 0) / wall_s
+            for pid, used in reading.poolers.items()
+            if pid in last.poolers
+        ]
+        return CpuUse(
+            machine=max(reading.machine - last.machine, 0) / wall_s,
+            server=server,
+            postmaster=postmasters,
+            pooler=sum(each) if each else None,
+            pooler_busiest=max(each, default=None),
+        )
+
+
+def _machine_s() -> float:
+    import psutil
+
+    times = psutil.cpu_times()
+    idle = times.idle + getattr(times, "iowait", 0.0)
+    # The kernel counts guests as users, too.
+    guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
+    return float(sum(times) - idle - guests)
+
+
+def _server_s(pid: int) -> tuple[int, float, float] | None:
+    """A postmaster's number, what it has used itself, and with all its children; None where it has ended."""
+    if not Path("/proc/self/stat").exists():
+        raise UnseenError("only Linux tells what processes that have ended had used")
+    # It first: a child that ends meanwhile is left out now and counted at the next look, never twice.
+    times = _stat_s(pid)
+    if times is None:
+        return None
+    own, ended = times
+    alive = 0.0
+    try:
+        children = children_of(pid)
+    except UnseenError:
+        return None
+    for child in children[:_MOST_CHILDREN]:
+        used = _stat_s(child)
+        if used is not None:
+            alive += used[0]
+    return pid, own, own + ended + alive
+
+
+def _stat_s(pid: int) -> tuple[float, float] | None:
+    """What a process has used itself, and its ended children, seconds; None where it has ended."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    # A process may be called anything, so its name ends at the last bracket.
+    fields = text[text.rindex(b")") + 2 :].split()
+    user, system, ended_user, ended_system = (int(field) for field in fields[11:15])
+    ticks = os.sysconf("SC_CLK_TCK")
+    return (user + system) / ticks, (ended_user + ended_system) / ticks
+
+
+def _pooler_s(process: "psutil.Process") -> float | None:
+    import psutil
+
+    try:
+        times = process.cpu_times()
+    except psutil.Error:
+        return None
+    return float(times.user + times.system)

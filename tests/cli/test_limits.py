@@ -1,0 +1,105 @@
+"""What this machine allows: local ports, against what a run would need."""
+
+from pathlib import Path
+
+import pytest
+
+from pool_bench.cli import limits
+from pool_bench.cli.limits import time_wait_note, time_wait_s
+from pool_bench.drivers.base import DriverName
+from pool_bench.targets import Target, parse_target
+
+LOCAL = "postgresql://u@127.0.0.1:6432/d"
+REMOTE = "postgresql://u@192.0.2.7:6432/d"
+SOCKET = "postgresql://u@/d?host=/var/run/postgresql"
+
+
+def target(url: str) -> Target:
+    return parse_target(url, env={}, default_user="nobody")
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The kernel's settings, for a test to change: 10,000 ports, no reuse."""
+    monkeypatch.setattr(limits, "_SETTINGS", tmp_path)
+    (tmp_path / "ip_local_port_range").write_text("40000\t49999\n")
+    (tmp_path / "tcp_tw_reuse").write_text("0\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("reuse", "driver", "url", "seconds"),
+    [
+        ("0", "psycopg", LOCAL, 60.0),
+        ("0", "psycopg", REMOTE, 60.0),
+        ("1", "psycopg", REMOTE, 1.0),
+        ("2", "psycopg", LOCAL, 1.0),
+        ("2", "psycopg", "postgresql://u@localhost/d", 1.0),
+        ("2", "psycopg", REMOTE, 60.0),
+        ("0", "wire", REMOTE, 0.0),
+        ("0", "asyncpg", REMOTE, 0.0),
+    ],
+)
+@pytest.mark.usefixtures("settings")
+def test_time_wait_is_ours_where_we_close_first_and_reuse_is_respected(
+    settings: Path, reuse: str, driver: DriverName, url: str, seconds: float
+) -> None:
+    (settings / "tcp_tw_reuse").write_text(f"{reuse}\n")
+    assert time_wait_s(target(url), driver) == seconds
+
+
+def note(url: str = REMOTE, driver: DriverName = "psycopg", **changes: float | None) -> str | None:
+    given = {"concurrency": 10, "rate": None, "seconds": 0.0} | changes
+    return time_wait_note((target(url),), driver, **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("settings")
+def test_l2_a_rate_that_uses_up_the_ports_in_a_minute_is_seen_before_the_start() -> None:
+    assert note(rate=150.0) is None
+    told = note(rate=200.0)
+    assert told is not None
+    for words in (
+        "200/s",
+        "12,010 local ports",
+        "10,000",
+        "60 s (TIME_WAIT)",
+        "tcp_tw_reuse",
+        "--driver wire",
+    ):
+        assert words in told
+
+
+@pytest.mark.usefixtures("settings")
+def test_a_run_shorter_than_a_minute_leaves_fewer_ports_behind() -> None:
+    assert note(rate=200.0, seconds=30.0) is None
+    assert note(rate=200.0, seconds=55.0) is not None
+
+
+@pytest.mark.usefixtures("settings")
+def test_a_server_that_closes_first_and_a_unix_socket_need_no_port_for_it() -> None:
+    assert note(rate=5000.0, driver="wire") is None
+    assert note(SOCKET, rate=5000.0) is None
+
+
+@pytest.mark.usefixtures("settings")
+def test_a_closed_loop_is_held_to_what_it_has_in_flight() -> None:
+    assert note(concurrency=10_000) is None
+    told = note(concurrency=10_001, driver="wire")
+    assert told is not None
+    assert "10,001 connections in flight" in told
+
+
+@pytest.mark.usefixtures("settings")
+def test_several_servers_have_the_ports_each_and_two_names_of_one_share_them() -> None:
+    other = target("postgresql://u@192.0.2.8:6432/d")
+    same = target("postgresql://v@192.0.2.7:6432/other")
+    common = {"driver": "psycopg", "concurrency": 10, "rate": 200.0, "seconds": 0.0}
+    assert time_wait_note((target(REMOTE), other), **common) is None  # type: ignore[arg-type]
+    assert time_wait_note((target(REMOTE), same), **common) is not None  # type: ignore[arg-type]
+
+
+def test_a_system_that_says_nothing_of_its_ports_is_not_warned_about(
+    settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "_SETTINGS", settings / "nowhere")
+    assert note(rate=100_000.0) is None

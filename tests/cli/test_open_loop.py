@@ -1,0 +1,171 @@
+"""Open-loop options of the console script: what they do, and how they refuse."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from pool_bench.servers.pgbouncer import PgBouncer
+from tests.cli.tool import Started, load, only, run_tool
+from tests.load.known import Behaviour, KnownServer
+
+QUICK = ("--warmup", "0.2s", "--output-dir", ".")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--rate", "5/s", "--concurrency", "3"), "--concurrency"),
+        (("--rate", "5/s", "--concurrency-min", "3", "--concurrency-max", "4"), "--concurrency"),
+        (("--rate", "5/s", "--ramp", "1/s..5/s"), "--rate and --ramp"),
+        (("--ramp", "1/s..5/s", "--steps", "1,2"), "--ramp and --steps"),
+        (("--rate", "0/s"), "--rate"),
+        (("--rate", "-5/s"), "--rate"),
+        (("--rate", "nan"), "--rate"),
+        (("--rate", "2000000/s"), "2,000,000/s"),
+        (("--ramp", "5/s"), "--ramp"),
+        (("--ramp", "5/s..x"), "--ramp"),
+        (("--ramp", "1/s..5/s", "--duration", "0"), "--duration"),
+        (("--steps", "5/s,,6/s"), "--steps"),
+        (("--steps", "5/s,6/s", "--duration", "0"), "--duration"),
+        (("--spike", "5/s@1s+1s"), "--rate"),
+        (("--steps", "1,2", "--spike", "5/s@1s+1s"), "--spike needs --rate"),
+        (("--rate", "1/s", "--spike", "5/s@1s"), "--spike"),
+        (("--rate", "1/s", "--spike", "5/s@1s+0s"), "--spike"),
+        (("--rate", "1/s", "--spike", "5/s@9s+2s"), "--spike"),
+        (("--arrivals", "poisson"), "--arrivals"),
+        (("--max-in-flight", "5"), "--max-in-flight"),
+        (("--rate", "5/s", "--max-in-flight", "0"), "--max-in-flight"),
+        (("--rate", "5/s", "--max-in-flight", "999999999"), "--max-in-flight"),
+        (("--find-max",), "--slo"),
+        (("--slo", "p99<1ms"), "--find-max"),
+        (("--max-rate", "5/s"), "--find-max"),
+        (("--find-max", "--slo", "p98<1ms"), "p98"),
+        (("--find-max", "--slo", "p99<1"), "unit"),
+        (("--find-max", "--slo", "p99<1ms", "--ramp", "1..2"), "--ramp"),
+        (("--find-max", "--slo", "p99<1ms", "--rate", "9/s", "--max-rate", "5/s"), "--max-rate"),
+        (("--find-max", "--slo", "p99<1ms", "--concurrency", "5"), "--concurrency"),
+    ],
+)
+def test_what_cannot_be_is_one_line_that_names_the_option(arguments: tuple[str, ...], named: str) -> None:
+    outcome = run_tool("--url", "postgresql://u@127.0.0.1:1/d", "--no-save", *arguments)
+    assert outcome.code == 2
+    assert len(outcome.error_lines) == 1, outcome.stderr
+    assert outcome.stderr.startswith("error: ")
+    assert named in outcome.stderr
+    assert outcome.stdout == ""
+
+
+def test_a_rate_offers_exactly_what_is_due(pgbouncer: PgBouncer, tmp_path: Path) -> None:
+    outcome = run_tool("-u", pgbouncer.url, "--rate", "50/s", "-d", "1s", *QUICK, cwd=tmp_path)
+    assert outcome.code == 0, outcome.stderr
+    assert "of 50/s due" in outcome.stdout
+    assert "response, ms" in outcome.stdout
+    path = only(tmp_path, "*_r50.json")
+    assert path.with_suffix(".png").exists()
+    result = load(path)
+    run = result["runs"][0]
+    assert run["rate"] == 50
+    assert run["offered"] == run["ok"] == sum(second["offered"] for second in run["timeline"]) == 50
+    assert (run["failed"], run["unfinished"], run["dropped"]) == (0, 0, 0)
+    assert result["config"]["arrivals"] == "constant"
+    assert result["config"]["max_in_flight"] == 1000
+    assert "concurrency" not in result["config"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "due", "label"),
+    [
+        (("--ramp", "10/s..90/s"), 50, "ramp10-90"),
+        (("--steps", "20/s,60/s"), 40, "steps20-60"),
+        (("--rate", "20/s", "--spike", "120/s@0.5s+0.5s"), 70, "r20-spike120"),
+    ],
+)
+def test_shapes_offer_what_is_under_their_curve(
+    arguments: tuple[str, ...], due: int, label: str, tmp_path: Path
+) -> None:
+    with KnownServer(Behaviour()) as server:
+        outcome = run_tool("-u", server.url, *arguments, "-d", "1s", "-q", *QUICK, cwd=tmp_path)
+    assert outcome.code == 0, outcome.stderr
+    run = load(only(tmp_path, f"*_{label}.json"))["runs"][0]
+    # The warm-up's last gap may end in the measured time.
+    assert abs(run["offered"] - due) <= 1
+    assert run["rate"] == due
+
+
+def test_the_seed_of_random_arrivals_is_in_the_file_and_repeats_them(tmp_path: Path) -> None:
+    offered = []
+    seed: tuple[str, ...] = ()
+    with KnownServer(Behaviour()) as server:
+        for name in ("one", "two"):
+            command = ("-u", server.url, "--rate", "200/s", "--arrivals", "poisson", "-d", "1s", "-q", *QUICK)
+            outcome = run_tool(*command, "--json", f"{name}.json", *seed, cwd=tmp_path)
+            assert outcome.code == 0, outcome.stderr
+            result = load(tmp_path / f"{name}.json")
+            offered.append(result["runs"][0]["offered"])
+            seed = ("--seed", str(result["config"]["seed"]))
+    assert offered[0] == offered[1]
+
+
+def test_a_target_that_always_fails_gets_all_that_was_due_and_exit_code_1(tmp_path: Path) -> None:
+    command = ("-u", "postgresql://u@127.0.0.1:1/d", "--rate", "50/s", "-d", "1s", "-q", *QUICK)
+    outcome = run_tool(*command, "--json", "r.json", cwd=tmp_path)
+    assert outcome.code == 1
+    run = load(tmp_path / "r.json")["runs"][0]
+    assert run["failed"] == run["offered"] == 50
+    assert run["latency_ms"]["p50"] is None
+
+
+def test_a_closed_loop_carries_its_note(tmp_path: Path) -> None:
+    with KnownServer(Behaviour()) as server:
+        outcome = run_tool("-u", server.url, "-c", "2", "-d", "0.5s", *QUICK, cwd=tmp_path)
+    assert "coordinated omission" in " ".join(outcome.stdout.split())
+
+
+def test_a_stop_ends_the_schedule_and_keeps_what_there_is(tmp_path: Path) -> None:
+    with KnownServer(Behaviour()) as server:
+        started = Started(tmp_path, "-u", server.url, "--rate", "50/s", "-d", "0", "--json", "r.json", *QUICK)
+        started.wait_for(r"2\.0s\s+measure")
+        started.signal(signal.SIGINT)
+        outcome = started.finish()
+    assert outcome.code == 0, outcome.stderr
+    run = load(tmp_path / "r.json")["runs"][0]
+    assert run["interrupted"]
+    assert run["offered"] == run["ok"] + run["failed"] + run["unfinished"] + run["dropped"] >= 90
+
+
+def test_the_maximum_of_a_server_of_known_capacity_is_found(tmp_path: Path) -> None:
+    # One at a time and 16 ms each: 62.5 a second, and a queue that grows without an end above that.
+    with KnownServer(Behaviour(one_at_a_time_s=0.016)) as server:
+        command = ("-u", server.url, "--find-max", "--slo", "p90<300ms", "--rate", "55/s")
+        times = ("--max-rate", "70/s", "-d", "1s", "--grace", "1s", "--wait-between-runs", "0s")
+        outcome = run_tool(*command, *times, *QUICK, cwd=tmp_path)
+    assert outcome.code == 0, outcome.stdout + outcome.stderr
+    path = only(tmp_path, "*_max.json")
+    assert path.with_suffix(".png").exists()
+    found = load(path)["find_max"]
+    assert found["confirmed"]
+    # Above the capacity the queue takes its time to reach the objective.
+    assert 55 <= found["rate"] <= 62.5 * 1.2
+    assert found["limit"] in ("server", "client")
+    assert found["steps"][-1]["kind"] == "confirm"
+    assert len(load(path)["runs"]) == len(found["steps"])
+    assert "Maximum: " in outcome.stdout
+
+
+def test_a_search_that_meets_no_limit_says_so(tmp_path: Path) -> None:
+    with KnownServer(Behaviour()) as server:
+        command = ("-u", server.url, "--find-max", "--slo", "p50<10s", "--rate", "50/s", "--max-rate", "50/s")
+        outcome = run_tool(*command, "-d", "1s", "--wait-between-runs", "0s", "-q", *QUICK, cwd=tmp_path)
+    assert outcome.code == 0, outcome.stderr
+    assert load(only(tmp_path, "*_max.json"))["find_max"]["limit"] == "max_rate"
+    assert "No limit was found" in outcome.stdout
+
+
+def test_a_search_in_which_nothing_is_met_fails(tmp_path: Path) -> None:
+    command = ("-u", "postgresql://u@127.0.0.1:1/d", "--find-max", "--slo", "p50<10s", "--rate", "50/s")
+    outcome = run_tool(*command, "-d", "1s", *QUICK, cwd=tmp_path)
+    assert outcome.code == 1
+    assert load(only(tmp_path, "*_max.json"))["find_max"]["rate"] is None
+    assert "No rate was confirmed" in outcome.stdout
+    assert "at 50/s no operation succeeded" in outcome.stdout

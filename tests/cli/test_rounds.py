@@ -1,0 +1,98 @@
+import pytest
+
+from pool_bench.cli.rounds import Variant, plan, read_variants
+from pool_bench.errors import UsageError
+from pool_bench.load.spec import ConnectSpec
+from pool_bench.targets import Target, parse_target
+
+
+def read_url(url: str) -> Target:
+    return parse_target(url, env={}, default_user="app", default_host="localhost")
+
+
+TARGET = read_url("postgresql://app@db:5432/app")
+BASE = ConnectSpec(targets=(TARGET,))
+
+
+def variants(*texts: str) -> tuple[Variant, ...]:
+    return read_variants(texts, read_url)
+
+
+def test_a_setting_is_the_base_with_the_options_it_names() -> None:
+    (variant,) = variants("driver=asyncpg, concurrency=20,query=SELECT 1, 2,resolve=once,scram-cache=no")
+    spec = variant.apply(BASE)
+    assert (spec.driver, spec.concurrency, spec.query) == ("asyncpg", 20, "SELECT 1, 2")
+    assert spec.resolve_once
+    assert not spec.scram_cache
+    assert spec.targets == BASE.targets
+    assert variant.name == "driver=asyncpg,concurrency=20,query=SELECT 1, 2,resolve=once,scram-cache=no"
+
+
+def test_commas_of_urls_and_queries_separate_nothing() -> None:
+    (variant,) = variants("url=postgresql://u@h1:1,h2:2/db,query=SELECT a, b FROM t WHERE query > 1")
+    spec = variant.apply(BASE)
+    assert len(spec.postgres_targets[0].hosts) == 2
+    assert spec.query == "SELECT a, b FROM t WHERE query > 1"
+
+
+def test_an_empty_query_is_none() -> None:
+    (variant,) = variants("query=")
+    assert variant.apply(ConnectSpec(targets=(TARGET,), query="SELECT 1")).query is None
+
+
+def test_the_password_of_a_url_is_in_no_name() -> None:
+    (variant,) = variants("url=postgresql://u:s3cr3t@h/db")
+    assert "s3cr3t" not in variant.name
+    assert variant.apply(BASE).targets[0].password == "s3cr3t"
+
+
+@pytest.mark.parametrize(
+    ("texts", "named"),
+    [
+        (("",), "no setting"),
+        (("asyncpg",), "no setting"),
+        (("duration=5s",), "no setting"),
+        (("driver",), "no setting"),
+        (("driver=odbc",), "driver=odbc"),
+        (("concurrency=0",), "concurrency=0"),
+        (("concurrency=many",), "concurrency=many"),
+        (("resolve=never",), "resolve=never"),
+        (("scram-cache=perhaps",), "scram-cache=perhaps"),
+        (("driver=wire,driver=asyncpg",), "driver is there twice"),
+        (("driver=wire", "driver=wire"), "driver=wire is there twice"),
+        (("url=mysql://h/db",), "mysql://h/db"),
+        (("url=postgresql://u:s3cr3t@h:99999/db",), "port"),
+        (("postgresql://u:s3cr3t@h/db",), "postgresql://u:***@h/db"),
+    ],
+)
+def test_bad_syntax_is_one_line_that_names_the_option(texts: tuple[str, ...], named: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        variants(*texts)
+    message = str(caught.value)
+    assert message.startswith("--interleave: ")
+    assert named in message
+    assert "\n" not in message
+    assert "s3cr3t" not in message
+
+
+def test_the_order_is_reversed_from_round_to_round() -> None:
+    steps = plan(BASE, (10,), variants("driver=asyncpg", "driver=psycopg"), 3)
+    drivers = [step.spec.driver for step in steps]
+    assert drivers == [
+        *("wire", "asyncpg", "psycopg"),
+        *("psycopg", "asyncpg", "wire"),
+        *("wire", "asyncpg", "psycopg"),
+    ]
+    assert [step.round for step in steps] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert {step.label for step in steps} == {"c10", "c10 driver=asyncpg", "c10 driver=psycopg"}
+
+
+def test_each_level_of_a_sweep_has_all_its_rounds_before_the_next() -> None:
+    steps = plan(BASE, (1, 2), variants("query=SELECT 1"), 2)
+    assert [step.spec.concurrency for step in steps] == [1] * 4 + [2] * 4
+    assert [step.setting for step in steps[:4]] == ["", "query=SELECT 1", "query=SELECT 1", ""]
+
+
+def test_one_round_of_one_setting_is_a_run_like_any_other() -> None:
+    (step,) = plan(BASE, (10,), (), 1)
+    assert (step.label, step.setting, step.round) == ("c10", "", None)

@@ -1,0 +1,226 @@
+"""pg-connection-bench watches the server of its runs, and says what it saw."""
+
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from pool_bench.cli.watching import is_wanted
+from pool_bench.errors import UsageError
+from pool_bench.report.loaded import load_result
+from pool_bench.servers.pgbouncer import PgBouncer, PgBouncerConfig
+from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
+from tests.cli.tool import Outcome, load, run_tool
+from tests.fix_servers import StartPgBouncer, StartPostgres
+from tests.watch.held import await_true, clients, target
+
+COUNTS = ("ok", "failed", "unfinished")
+
+
+@pytest.fixture(scope="module")
+def server(start_postgres: StartPostgres) -> EmbeddedPostgres:
+    """A PostgreSQL of these tests' own: its counters must be exact."""
+    server = start_postgres(PostgresConfig(settings={"autovacuum": "off"}))
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE plain LOGIN")
+    return server
+
+
+def measured(tmp_path: Path, *arguments: str) -> tuple[Outcome, list[dict[str, Any]]]:
+    """What the command said, and its runs."""
+    path = tmp_path / "result.json"
+    outcome = run_tool("--quiet", "--no-save", "--json", str(path), *arguments)
+    assert outcome.code == 0, outcome.stderr
+    # What was written is what can be read.
+    load_result(path)
+    runs: list[dict[str, Any]] = load(path)["runs"]
+    return outcome, runs
+
+
+def begun(run: dict[str, Any]) -> int:
+    """Connections that the client began, the warm-up's included."""
+    count: int = sum(run[name] for name in COUNTS) + sum(run["warmup"].values())
+    return count
+
+
+def test_the_server_counts_as_many_sessions_as_the_client_began_in_each_run(
+    server: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    await_true(lambda: not clients(server))
+    levels = ("--concurrency-min", "1", "--concurrency-max", "4", "--wait-between-runs", "0")
+    outcome, runs = measured(tmp_path, "-u", server.url, *levels, "-d", "2s", "--warmup", "500ms")
+    assert len(runs) == 3
+    for run in runs:
+        side = run["server_side"]
+        assert side["sessions"] == {"sessions": begun(run), "abandoned": 0, "fatal": 0, "killed": 0}
+        assert (side["in_use_before"], side["in_use_after"]) == (0, 0)
+        assert side["notes"] == []
+        assert {"before", "during", "after"} == side["memory"].keys()
+        # The warm-up lies between the beginning of the watching and that of the run's clock.
+        assert 0.5 <= side["origin_s"] <= side["timeline"][-1]["t"] - 2
+        # This server does not log set-ups.
+        assert side["setup"] is None
+        looks = [look["cpu"] for look in side["timeline"] if look["cpu"]]
+        assert looks
+        assert all(0 <= cpu["postmaster"] <= cpu["server"] for cpu in looks)
+        assert max(cpu["server"] for cpu in looks) > 0
+        assert f"  {side['limit']['words']}"[:60] in outcome.stdout
+
+
+def test_the_embedded_server_tells_its_own_time_for_each_connection(tmp_path: Path) -> None:
+    outcome, (run,) = measured(tmp_path, "-c", "4", "-d", "3s", "--warmup", "0")
+    side = run["server_side"]
+    setup = side["setup"]
+    assert setup["seen"] == side["sessions"]["sessions"] == begun(run) == run["ok"]
+    assert setup["missed_bytes"] == 0
+    assert sum(look["setup"]["count"] for look in side["timeline"]) == run["ok"]
+    # A few may have been ready before word came that the run had begun.
+    count = load_result(tmp_path / "result.json").runs[0].server_side
+    assert count is not None
+    assert count.setup is not None
+    assert run["ok"] - 50 <= count.setup.histograms["total"].count <= run["ok"]
+    # It is a part of what the client waited for.
+    for name in ("p50", "p99", "max"):
+        assert 0 < setup["latency_ms"]["total"][name] <= run["latency_ms"][name]
+    assert setup["latency_ms"]["fork"]["mean"] < setup["latency_ms"]["total"]["mean"]
+    assert "accepted to ready" in outcome.stdout
+
+
+def test_what_was_ready_in_the_warm_up_is_not_in_the_server_s_times(tmp_path: Path) -> None:
+    _, (run,) = measured(tmp_path, "-c", "2", "-d", "1s", "--warmup", "2s")
+    result = load_result(tmp_path / "result.json").runs[0]
+    side = result.server_side
+    assert side is not None
+    assert side.setup is not None
+    assert side.setup.seen == begun(run)
+    warm = run["warmup"]["ok"]
+    assert warm > 50
+    # Those that were under way then count on one side only.
+    assert side.setup.histograms["total"].count == pytest.approx(run["ok"], abs=20)
+
+
+def test_without_watching_nobody_asks_and_nothing_is_logged(server: EmbeddedPostgres, tmp_path: Path) -> None:
+    outcome, (run,) = measured(
+        tmp_path, "-u", server.url, "-c", "2", "-d", "1s", "--warmup", "0", "--no-watch"
+    )
+    assert "server_side" not in run
+    assert "server\n" not in outcome.stdout
+    assert load(tmp_path / "result.json")["config"]["watch"] is False
+
+
+def test_clients_that_wait_for_a_full_pool_are_seen_through_its_own_console(
+    server: EmbeddedPostgres, start_pgbouncer: StartPgBouncer, tmp_path: Path
+) -> None:
+    bouncer = start_pgbouncer(PgBouncerConfig(backend_port=server.port, default_pool_size=2))
+    query = ("--query", "SELECT pg_sleep(0.02)")
+    outcome, (run,) = measured(tmp_path, "-u", bouncer.url, "-c", "12", "-d", "3s", "--warmup", "0", *query)
+    side = run["server_side"]
+    # Before the run there is nobody, not even the watcher.
+    assert side["timeline"][0]["lists"]["used_clients"] == 0
+    looks = [look["pools"] for look in side["timeline"][1:-1]]
+    assert len(looks) >= 2
+    # The watcher itself waits at times, but not when it looks.
+    assert max(pools["cl_waiting"] for pools in looks) == 10
+    assert all(pools["cl_waiting"] + pools["cl_active"] <= 12 for pools in looks)
+    assert max(pools["maxwait_us"] for pools in looks) > 0
+    assert side["pooler_totals"]["query_count"] >= run["ok"]
+    assert side["pooler_totals"]["wait_time"] > 0
+    assert side["pooler_memory"].keys() == {"before", "during", "after"}
+    assert any((look["cpu"] or {}).get("pooler") is not None for look in side["timeline"])
+    assert side["limit"]["what"] in {"pool", "machine"}
+    assert "longest wait for a server connection in PgBouncer" in outcome.stdout
+
+
+def no_console(server: EmbeddedPostgres, start_pgbouncer: StartPgBouncer) -> PgBouncer:
+    """A PgBouncer whose console is for somebody else."""
+    config = PgBouncerConfig(backend_port=server.port, settings={"admin_users": "somebody"})
+    return start_pgbouncer(config)
+
+
+def test_a_console_that_is_for_others_is_a_note_and_its_process_is_seen_nevertheless(
+    server: EmbeddedPostgres, start_pgbouncer: StartPgBouncer, tmp_path: Path
+) -> None:
+    bouncer = no_console(server, start_pgbouncer)
+    _, (run,) = measured(tmp_path, "-u", bouncer.url, "-c", "2", "-d", "2s", "--warmup", "0")
+    side = run["server_side"]
+    assert "the pooler has no console for user postgres: --pgbouncer-admin names one" in side["notes"]
+    assert all(not look["pools"] for look in side["timeline"])
+    assert any((look["cpu"] or {}).get("pooler") is not None for look in side["timeline"])
+    # One question is answered no, once.
+    assert bouncer.log().count("closing because: not allowed") == 1
+
+
+def test_a_console_that_is_named_is_asked(
+    server: EmbeddedPostgres, start_pgbouncer: StartPgBouncer, tmp_path: Path
+) -> None:
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute("DO $$ BEGIN CREATE ROLE somebody LOGIN; EXCEPTION WHEN OTHERS THEN END $$")
+    config = PgBouncerConfig(
+        backend_port=server.port,
+        users={"postgres": "", "somebody": ""},
+        settings={"admin_users": "somebody"},
+    )
+    bouncer = start_pgbouncer(config)
+    admin = bouncer.url.replace("postgres@", "somebody@")
+    arguments = ("-u", bouncer.url, "--pgbouncer-admin", admin, "-c", "2", "-d", "1s", "--warmup", "0")
+    _, (run,) = measured(tmp_path, *arguments)
+    assert any(look["pools"].get("cl_active") is not None for look in run["server_side"]["timeline"])
+
+
+def test_a_user_without_rights_is_told_what_it_cannot_see(server: EmbeddedPostgres, tmp_path: Path) -> None:
+    url = server.url.replace("postgres@", "plain@", 1)
+    _, (run,) = measured(tmp_path, "-u", url, "-c", "2", "-d", "1s", "--warmup", "0")
+    side = run["server_side"]
+    assert side["sessions"]["sessions"] == begun(run)
+    assert [note for note in side["notes"] if note.startswith("user plain may not see everybody's sessions")]
+
+
+def test_a_server_that_is_not_there_is_watched_in_vain_and_the_run_is_as_ever(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    url = "postgresql://nobody@127.0.0.1:1/none?sslmode=disable"
+    outcome = run_tool(
+        "-q", "--no-save", "--json", str(path), "-u", url, "-c", "2", "-d", "1s", "--warmup", "0"
+    )
+    assert outcome.code == 1
+    (run,) = load(path)["runs"]
+    assert run["errors"].keys() == {"refused"}
+    assert run["server_side"]["limit"]["words"] == "not known: no operation succeeded"
+    assert len(run["server_side"]["notes"]) == 1
+
+
+def test_a_console_without_watching_is_bad_usage() -> None:
+    outcome = run_tool("--pgbouncer-admin", "postgresql://a@127.0.0.1:1/pgbouncer", "--no-watch")
+    assert outcome.code == 2
+    assert outcome.error_lines == ["error: --pgbouncer-admin and --no-watch exclude each other"]
+
+
+HERE = [
+    "postgresql://u@localhost/db",
+    "postgresql://u@127.0.0.9/db",
+    "postgresql://u@[::1]/db",
+    "postgresql://u@/db?host=/var/run/postgresql",
+]
+ELSEWHERE = [
+    "postgresql://u@db.example.com/db",
+    "postgresql://u@10.0.0.1/db",
+    "postgresql://u@localhost,db.example.com/db",
+    "postgresql://u@localhost/db?hostaddr=10.0.0.1",
+]
+
+
+@pytest.mark.parametrize(
+    ("urls", "expected"),
+    [([], True), (HERE, True), *(([url], False) for url in ELSEWHERE), ([HERE[0], ELSEWHERE[0]], False)],
+)
+def test_servers_on_this_machine_are_watched_unless_the_user_says_something_else(
+    urls: list[str], expected: bool
+) -> None:
+    targets = [target(url) for url in urls]
+    assert is_wanted(None, None, targets) is expected
+    assert is_wanted(True, None, targets) is True
+    assert is_wanted(False, None, targets) is False
+    # Who names a console wants it asked.
+    assert is_wanted(None, target(HERE[0]), targets) is True
+    with pytest.raises(UsageError, match="--no-watch"):
+        is_wanted(False, target(HERE[0]), targets)

@@ -1,0 +1,85 @@
+"""The alarm: it rings once, not before its time, and leaves nothing behind."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from time import perf_counter_ns
+
+import pytest
+import uvloop
+
+from pool_bench.load.alarm import Alarm, LoopAlarm, TimerFdAlarm, make_alarm
+from tests.load.running import nothing_left
+
+MakeAlarm = Callable[[asyncio.AbstractEventLoop, Callable[[], None]], Alarm]
+every_alarm = pytest.mark.parametrize("make", [TimerFdAlarm, LoopAlarm, make_alarm])
+every_loop = pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+
+
+def _rings(
+    make: MakeAlarm,
+    factory: Callable[[], asyncio.AbstractEventLoop],
+    act: Callable[[Alarm], None],
+    *,
+    wait_s: float,
+) -> list[int]:
+    """When it rang, nanoseconds after the beginning."""
+    rang: list[int] = []
+
+    async def main() -> None:
+        began_ns = perf_counter_ns()
+        alarm = make(asyncio.get_running_loop(), lambda: rang.append(perf_counter_ns() - began_ns))
+        try:
+            act(alarm)
+            await asyncio.sleep(wait_s)
+        finally:
+            alarm.close()
+            alarm.close()
+
+    with nothing_left(), asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main())
+    return rang
+
+
+@every_alarm
+@every_loop
+def test_it_rings_once_and_not_early(
+    make: MakeAlarm, factory: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    rang = _rings(make, factory, lambda alarm: alarm.set(perf_counter_ns() + 30_000_000), wait_s=0.15)
+    assert len(rang) == 1
+    # libuv counts whole milliseconds from the last turn of its loop.
+    assert rang[0] >= (30_000_000 if make is TimerFdAlarm else 28_000_000)
+
+
+@every_alarm
+@every_loop
+def test_the_past_is_now(make: MakeAlarm, factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    assert len(_rings(make, factory, lambda alarm: alarm.set(perf_counter_ns() - 5), wait_s=0.1)) == 1
+    assert len(_rings(make, factory, lambda alarm: alarm.set(0), wait_s=0.1)) == 1
+
+
+@every_alarm
+@every_loop
+def test_only_the_last_setting_counts(
+    make: MakeAlarm, factory: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    def act(alarm: Alarm) -> None:
+        alarm.set(perf_counter_ns())
+        alarm.set(perf_counter_ns() + 3_600_000_000_000)
+
+    assert _rings(make, factory, act, wait_s=0.05) == []
+
+
+@every_alarm
+@every_loop
+def test_a_ring_that_the_kernel_has_reported_is_forgotten_when_it_is_set_anew(
+    make: MakeAlarm, factory: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    def act(alarm: Alarm) -> None:
+        alarm.set(perf_counter_ns() + 1_000_000)
+        # Due while nobody looks; set anew before anybody does.
+        time.sleep(0.01)
+        alarm.set(perf_counter_ns() + 3_600_000_000_000)
+
+    assert _rings(make, factory, act, wait_s=0.05) == []

@@ -1,0 +1,297 @@
+"""Failure modes of who holds what: P21 to P23, P25 to P27. See `rig` for the measures."""
+
+import asyncio
+import logging
+import os
+import threading
+from contextlib import nullcontext
+
+import pytest
+
+from pool_bench.drivers.asyncpg import AsyncpgConnection
+from pool_bench.errors import ConnectError
+from pool_bench.faults import PASS
+from pool_bench.pool import EventKind, PoolClosedError, PoolError, PoolEvent
+from tests.pool.rig import HOLE, SIZE, Pool, Rig, bounded, pid_of, usable
+
+
+@pytest.mark.parametrize("raw", [False, True], ids=["through the pool's protocol", "behind its back"])
+@pytest.mark.parametrize(
+    ("leave", "look", "clean"),
+    [
+        ("SET work_mem = '123MB'", "SHOW work_mem", "4MB"),
+        ("SET search_path = nowhere", "SHOW search_path", '"$user", public'),
+        ("SELECT pg_advisory_lock(21)", "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'", 0),
+        (
+            "BEGIN; SELECT pg_current_xact_id()",
+            "SELECT pg_current_xact_id_if_assigned() IS NULL",
+            True,
+        ),
+        ("BEGIN; SELECT 1/0", "SELECT 1", 1),
+        ("LISTEN p21", "SELECT count(*) FROM pg_listening_channels()", 0),
+        ("CREATE TEMP TABLE p21 (id int); BEGIN; SET LOCAL work_mem = '99MB'", "SHOW work_mem", "4MB"),
+    ],
+)
+async def test_p21_the_next_borrower_finds_nothing_of_the_last(
+    rig: Rig, leave: str, look: str, clean: object, raw: bool
+) -> None:
+    pool = await rig.opened(max_size=1)
+    async with pool.acquire(timeout=1.0) as connection:
+        fails = pytest.raises(Exception, match="division by zero") if "1/0" in leave else nullcontext()
+        with fails:
+            await (connection.raw.execute(leave) if raw else connection.execute(leave))
+    async with pool.acquire(timeout=1.0) as connection:
+        assert await connection.raw.fetchval(look) == clean
+
+
+async def test_p21_what_the_session_sql_sets_is_there_for_every_borrower(rig: Rig) -> None:
+    pool = await rig.opened(max_size=1, session_sql="SET work_mem = '7MB'")
+    for _ in range(3):
+        async with pool.acquire(timeout=1.0) as connection:
+            assert await connection.raw.fetchval("SHOW work_mem") == "7MB"
+            await connection.execute("SET work_mem = '123MB'")
+
+
+@pytest.mark.parametrize("state", ["holding", "querying", "querying in a hole"])
+async def test_p22_closing_is_bounded_and_leaves_nobody_waiting_and_nothing_behind(
+    rig: Rig, state: str
+) -> None:
+    pool = await rig.full()
+    over, held = asyncio.Event(), asyncio.Barrier(SIZE + 1)
+
+    async def hold() -> None:
+        async with pool.acquire(timeout=5.0) as connection:
+            await held.wait()
+            if state == "holding":
+                await over.wait()
+            else:
+                # A backend that sleeps does not look at its client.
+                await connection.execute("SELECT pg_sleep(1.5)")
+
+    async def wait() -> float:
+        with pytest.raises(PoolClosedError):
+            await pool.acquire(timeout=30.0)
+        return asyncio.get_running_loop().time()
+
+    holders = [asyncio.create_task(hold()) for _ in range(SIZE)]
+    await held.wait()
+    waiters = [asyncio.create_task(wait()) for _ in range(2)]
+    await asyncio.sleep(0.02)
+    assert pool.get_stats().waiters == 2
+    if state == "querying in a hole":
+        rig.proxy.set(HOLE)
+    closed_at = asyncio.get_running_loop().time()
+    with bounded(0.5):
+        await pool.close(timeout=0.5)
+    for waiter in waiters:
+        assert await waiter - closed_at < 0.25
+    with pytest.raises(PoolClosedError):
+        await pool.acquire(timeout=1.0)
+    rig.proxy.set(PASS)
+    await rig.assert_backends(0)
+    over.set()
+    async with asyncio.timeout(5):
+        await asyncio.gather(*holders, return_exceptions=True)
+    await pool.close()
+
+
+async def test_p22_holders_that_finish_in_time_are_waited_for(rig: Rig) -> None:
+    pool = await rig.full()
+    finished: list[int] = []
+
+    async def hold(number: int) -> None:
+        async with pool.acquire(timeout=5.0) as connection:
+            await connection.execute("SELECT pg_sleep(0.1)")
+            finished.append(number)
+
+    holders = [asyncio.create_task(hold(number)) for number in range(SIZE)]
+    await asyncio.sleep(0.03)
+    await pool.close(timeout=3.0)
+    assert sorted(finished) == list(range(SIZE))
+    await asyncio.gather(*holders)
+    await rig.assert_backends(0)
+
+
+async def test_p23_a_connection_released_twice_is_not_given_to_two(rig: Rig) -> None:
+    pool = await rig.full()
+    connection = await pool.acquire(timeout=1.0)
+    await pool.release(connection)
+    with pytest.raises(PoolError):
+        await pool.release(connection)
+    await _assert_all_different(pool)
+
+    # Nor where it has been lent to another task meanwhile, whose lease it must not end.
+    lent, over = asyncio.Event(), asyncio.Event()
+
+    async def borrow() -> None:
+        async with pool.acquire(timeout=1.0) as borrowed:
+            assert borrowed is connection
+            lent.set()
+            await over.wait()
+
+    connection, *others = [await pool.acquire(timeout=1.0) for _ in range(SIZE)]
+    await pool.release(connection)
+    borrower = asyncio.create_task(borrow())
+    async with asyncio.timeout(1.0):
+        await lent.wait()
+    with pytest.raises(PoolError):
+        await pool.release(connection)
+    assert pool.get_stats().in_use == SIZE
+    over.set()
+    await borrower
+    for other in others:
+        await pool.release(other)
+    await rig.assert_usable(pool)
+
+
+async def test_p23_repeated_releases_of_a_used_connection_end_one_lease(rig: Rig) -> None:
+    pool = await rig.full()
+    connection = await pool.acquire(timeout=1.0)
+    await connection.execute("SELECT 1")
+    await pool.release(connection)
+    for _ in range(4):
+        # It is being reset now.
+        with pytest.raises(PoolError):
+            await pool.release(connection)
+    await _assert_all_different(pool)
+    await rig.assert_usable(pool)
+
+
+async def test_p23_a_connection_that_is_not_the_pools_is_not_taken(rig: Rig) -> None:
+    pool, other = await rig.full(), await rig.opened(max_size=1)
+    with pytest.raises(PoolError):
+        async with other.acquire(timeout=1.0) as stranger:
+            await pool.release(stranger)
+    assert await usable(pool) == SIZE
+
+
+async def _assert_all_different(pool: Pool) -> None:
+    held = [await pool.acquire(timeout=1.0) for _ in range(SIZE)]
+    assert len({await pid_of(each) for each in held}) == SIZE
+    for each in held:
+        await pool.release(each)
+
+
+async def test_p25_two_tasks_on_one_connection_hear_of_it_and_the_connection_lives(rig: Rig) -> None:
+    pool = await rig.full()
+    async with pool.acquire(timeout=1.0) as connection:
+        pid = await pid_of(connection)
+        results = await asyncio.gather(
+            *(_fetch(connection, number) for number in range(2)), return_exceptions=True
+        )
+        for number, result in enumerate(results):
+            assert result == number or "another operation" in str(result)
+        assert any(result == number for number, result in enumerate(results))
+        assert await pid_of(connection) == pid
+    await rig.assert_usable(pool)
+    assert pid in await rig.backends()
+
+
+async def _fetch(connection: AsyncpgConnection, number: int) -> int:
+    answer: int = await connection.raw.fetchval("SELECT $1::int FROM pg_sleep(0.02)", number)
+    return answer
+
+
+async def test_p26_another_event_loop_is_told_at_once(rig: Rig) -> None:
+    pool = await rig.full()
+    errors: list[BaseException] = []
+
+    def elsewhere() -> None:
+        async def use() -> None:
+            await pool.acquire(timeout=5.0)
+
+        try:
+            asyncio.run(use())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=elsewhere)
+    with bounded(0.5):
+        thread.start()
+        await asyncio.to_thread(thread.join)
+    assert isinstance(errors[0], PoolError)
+    assert "loop" in str(errors[0])
+    await rig.assert_usable(pool)
+
+
+async def test_p26_a_forked_child_is_told_at_once_and_the_parent_works_on(rig: Rig) -> None:
+    pool = await rig.full()
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        answer = "no error"
+        try:
+
+            async def use() -> None:
+                await pool.acquire(timeout=5.0)
+
+            asyncio.new_event_loop().run_until_complete(use())
+        except BaseException as error:
+            answer = f"{type(error).__mro__}: {error}"
+        finally:
+            os.write(writing, answer.encode())
+            os._exit(0)
+    os.close(writing)
+    with bounded(1.0):
+        answer = (await asyncio.to_thread(os.read, reading, 65536)).decode()
+        await asyncio.to_thread(os.waitpid, child, 0)
+    os.close(reading)
+    assert "PoolError" in answer, answer
+    assert "fork" in answer, answer
+    await rig.assert_usable(pool)
+
+
+@pytest.mark.parametrize("stack", [True, False], ids=["with a stack", "without"])
+async def test_p27_a_lease_held_too_long_is_reported_once_with_its_holders_stack(
+    rig: Rig, stack: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    events: list[PoolEvent] = []
+    reported = asyncio.Event()
+
+    async def listen(event: PoolEvent) -> None:
+        if event.kind is EventKind.LEAK_DETECTED:
+            events.append(event)
+            reported.set()
+
+    caplog.set_level(logging.WARNING)
+    pool = await rig.full(leak_threshold=0.3, leak_stack=stack)
+    unsubscribe = pool.subscribe(listen)
+
+    async def the_one_that_forgets() -> AsyncpgConnection:
+        return await pool.acquire(timeout=1.0)
+
+    async def one_that_does_not() -> None:
+        for _ in range(20):
+            async with pool.acquire(timeout=1.0) as connection:
+                await connection.execute("SELECT pg_sleep(0.04)")
+
+    async with asyncio.TaskGroup() as group:
+        forgotten = group.create_task(the_one_that_forgets())
+        group.create_task(one_that_does_not())
+    async with asyncio.timeout(2):
+        await reported.wait()
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(events) == len(warnings) == pool.get_stats().leaks == 1
+    assert ("the_one_that_forgets" in warnings[0].getMessage()) is stack
+    assert "one_that_does_not" not in warnings[0].getMessage()
+    await pool.release(forgotten.result())
+    unsubscribe()
+    await rig.assert_usable(pool)
+
+
+async def test_p27_a_lease_within_its_time_is_not_reported(rig: Rig) -> None:
+    pool = await rig.full(leak_threshold=1.0)
+    async with pool.acquire(timeout=1.0) as connection:
+        await connection.execute("SELECT pg_sleep(0.4)")
+    await asyncio.sleep(0.1)
+    assert pool.get_stats().leaks == 0
+
+
+async def test_p27_a_killed_connection_is_no_leak(rig: Rig) -> None:
+    pool = await rig.full(leak_threshold=0.2)
+    async with pool.acquire(timeout=1.0) as connection:
+        await rig.kill(await pid_of(connection))
+        with pytest.raises(ConnectError):
+            await connection.execute("SELECT 1")
+    await asyncio.sleep(0.4)
+    assert pool.get_stats().leaks == 0

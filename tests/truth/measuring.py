@@ -1,0 +1,107 @@
+"""Measures a server of known behaviour, and compares what was reported with what the server says it did.
+
+Client and server count every operation of a run, from its first to its last, so both histograms are of the
+very same operations. They may differ by 1 %, by one bucket, and by what the client costs itself, which is
+measured first (`floor`). On a machine that others use, too, a measurement and its floor are repeated, four
+times at most, and only where the client's lag and the server's both show that something held them up.
+"""
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+
+from pool_bench.errors import Phase
+from pool_bench.faults.behaviour import Behaviour, Truth
+from pool_bench.faults.known import KnownServer
+from pool_bench.histogram import Histogram, bucket_lower_us, bucket_upper_us
+from pool_bench.load.runner import Run, StopSwitch
+from pool_bench.load.spec import ConnectSpec
+from pool_bench.runs import RunResult
+from pool_bench.targets import parse_target
+
+PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0)
+_ATTEMPTS = 4
+_DISTURBED_MS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One run and the truth about it."""
+
+    run: RunResult
+    truth: Truth
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether something held up both client and server."""
+        lags = (self.run.client.lag, self.truth.lag)
+        return all(lag.count and lag.max_ns / 1e6 > _DISTURBED_MS for lag in lags)
+
+
+def measure(behaviour: Behaviour, **settings: object) -> Measured:
+    """Run the bench against a server of this behaviour; without a warm-up, so that every operation counts."""
+    with KnownServer(behaviour) as server, closing(StopSwitch()) as stop:
+        given: dict[str, object] = {
+            "targets": (parse_target(server.url(), env={}, default_user="nobody"),),
+            "warmup_s": 0.0,
+            "grace_s": 10.0,
+            "seed": 1,
+        }
+        run = Run(ConnectSpec(**(given | settings)), "truth", stop)  # type: ignore[arg-type]  # checked by ConnectSpec
+        for _ in run.snapshots():
+            continue
+        return Measured(run.result, server.truth())
+
+
+def floor_of(**settings: object) -> Histogram:
+    """What the client, the kernel and a server that answers at once take together."""
+    measured = measure(Behaviour(), **{**settings, "duration_s": 1.0})
+    assert measured.run.total.ok == measured.truth.served > 100
+    return measured.run.total.latency
+
+
+def until_undisturbed(
+    check: Callable[[Measured, Histogram], None], behaviour: Behaviour, floor: Histogram, **settings: object
+) -> None:
+    """Measure and `check` against the floor; both once more where client and server were both disturbed."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        measured = measure(behaviour, **settings)
+        try:
+            check(measured, floor)
+        except AssertionError:
+            if attempt == _ATTEMPTS or not measured.disturbed:
+                raise
+            floor = floor_of(**settings)
+        else:
+            return
+
+
+def assert_agrees(reported: Histogram, truth: Histogram, floor: Histogram) -> None:
+    """Percentiles as reported are the true ones, but for 1 %, a bucket and the client's own cost."""
+    assert reported.count == truth.count
+    for name, mine, true, own in zip(
+        PERCENTILES,
+        reported.percentiles_ms(PERCENTILES),
+        truth.percentiles_ms(PERCENTILES),
+        floor.percentiles_ms(PERCENTILES),
+        strict=True,
+    ):
+        assert mine is not None
+        assert true is not None
+        assert own is not None
+        bucket_ms = _bucket_ms(truth, true)
+        slack_ms = max(true * 0.01, bucket_ms)
+        assert true - slack_ms <= mine <= true + slack_ms + own, f"p{name:g}: {mine} ms, in truth {true} ms"
+
+
+def _bucket_ms(histogram: Histogram, value_ms: float) -> float:
+    """Width of the bucket that holds `value_ms`."""
+    indices, _ = histogram.nonzero()
+    index = next(i for i in indices if bucket_upper_us(indices[indices == i])[0] >= value_ms * 1e3 - 1)
+    at = indices[indices == index]
+    return float(bucket_upper_us(at)[0] - bucket_lower_us(at)[0] + 1) / 1e3
+
+
+def phase(run: RunResult, name: Phase) -> Histogram:
+    """One phase of a run."""
+    return run.total.phases[name]

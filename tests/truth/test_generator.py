@@ -1,0 +1,155 @@
+"""What goes wrong in the generator is the generator's, and makes the run suspect."""
+
+import asyncio
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pool_bench.errors import Phase
+from pool_bench.faults.behaviour import Behaviour, Fixed, Stall
+from pool_bench.faults.known import KnownServer
+from pool_bench.load.spec import ConnectSpec
+from pool_bench.runs import RunResult, Stage
+from pool_bench.stats import BenchStats, ClientUsage
+from pool_bench.verdict import judge
+from tests.cli.tool import COMMAND, environment
+from tests.load.running import Outcome, run, target
+from tests.truth.measuring import measure
+
+_UNSHARE = shutil.which("unshare")
+
+
+def in_own_network() -> bool:
+    """Whether a network namespace can be made here."""
+    if _UNSHARE is None or shutil.which("ip") is None:
+        return False
+    return subprocess.run([_UNSHARE, "-n", "true"], capture_output=True, check=False).returncode == 0
+
+
+def limited(*prefix: str, **limits: object) -> dict[str, Any]:
+    done = subprocess.run(
+        [*prefix, sys.executable, "-m", "tests.truth.limited", json.dumps(limits)],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.skipif(not in_own_network(), reason="needs a network namespace: run as root, with iproute2")
+@pytest.mark.parametrize("driver", ["wire", "asyncpg", "psycopg"])
+def test_l2_too_few_local_ports_are_the_generators_fault(driver: str) -> None:
+    assert _UNSHARE is not None
+    found = limited(_UNSHARE, "-n", ports=50, driver=driver, concurrency=80, duration_s=0.5)
+    assert set(found["errors"]) == {"client_ports"}
+    assert found["failed"] == found["errors"]["client_ports"] > 0
+    assert found["ok"] == found["served"] > 0
+    assert "client_ports" in found["reasons"]
+    assert "80 connections in flight need as many local ports" in found["note"]
+
+
+@pytest.mark.parametrize("driver", ["wire", "asyncpg", "psycopg"])
+def test_l3_too_few_file_descriptors_are_the_generators_fault(driver: str) -> None:
+    found = limited(files=64, driver=driver, concurrency=100, duration_s=0.5)
+    assert set(found["errors"]) == {"client_fds"}
+    assert found["ok"] == found["served"] > 0
+    assert "client_fds" in found["reasons"]
+
+
+def test_l3_more_connections_than_file_descriptors_are_refused_before_the_start() -> None:
+    def low() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+    done = subprocess.run(
+        [*COMMAND, "-c", "200", "--no-save", "-u", "postgresql://u@127.0.0.1:1/d"],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        preexec_fn=low,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "--concurrency 200" in line
+    assert "hard limit is 64" in line
+
+
+def overflows() -> int:
+    """Connections this machine's listeners have dropped because their accept queue was full."""
+    lines = [line.split() for line in Path("/proc/net/netstat").read_text().splitlines()]
+    names, values = (line for line in lines if line[0] == "TcpExt:")
+    return int(dict(zip(names, values, strict=True))["ListenOverflows"])
+
+
+def test_l4_a_full_accept_queue_is_named_by_its_steps_of_whole_seconds() -> None:
+    before = overflows()
+    behaviour = Behaviour(backlog=10, stall=Stall(at_s=0.0, for_s=0.5))
+    measured = measure(behaviour, concurrency=30, duration_s=0.2)
+    assert measured.run.total.unfinished == 0
+    assert overflows() > before
+    assert measured.run.total.phases[Phase.TCP].max_ns > 990e6
+    (reason,) = [r for r in judge(measured.run).reasons if r.code == "full_accept_queue"]
+    assert "connects waited 1 s" in reason.text
+    assert "listen backlog" in reason.remedy
+
+
+def result_of(outcome: Outcome, spec: ConnectSpec) -> RunResult:
+    """The result that the runner would make of it."""
+    client = ClientUsage()
+    for snapshot in outcome.snapshots:
+        if snapshot.stage is Stage.MEASURE:
+            client.merge(snapshot.client)
+    total: BenchStats = outcome.total
+    total.seal_intervals()
+    names = tuple(map(str, spec.targets))
+    return RunResult(
+        "here", spec.concurrency, spec.driver, names, duration_s=spec.duration_s, total=total, client=client
+    )
+
+
+def test_l5_a_generator_without_cpu_to_spare_makes_the_run_suspect() -> None:
+    async def burn(stop: asyncio.Event) -> None:
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            until = time.process_time() + 0.03
+            while time.process_time() < until:
+                continue
+            await asyncio.sleep(0)
+
+    with KnownServer(Behaviour(auth=Fixed(0.005))) as server:
+        spec = ConnectSpec(targets=(target(server.url()),), concurrency=4, warmup_s=0.1, duration_s=1.2)
+        result = result_of(run(spec, during=burn), spec)
+    codes = [reason.code for reason in judge(result).reasons]
+    assert "client_saturated" in codes
+    assert result.saturation is not None
+    assert "ms late" in result.saturation
+
+
+def test_l6_a_loop_that_was_held_up_shows_in_its_second_and_in_the_verdict() -> None:
+    async def hold_up(stop: asyncio.Event) -> None:
+        await asyncio.sleep(1.3)
+        time.sleep(0.2)  # noqa: ASYNC251  # what this is about
+
+    with KnownServer(Behaviour(auth=Fixed(0.01))) as server:
+        spec = ConnectSpec(
+            targets=(target(server.url()),), concurrency=4, warmup_s=0.0, duration_s=2.0, tick_s=0.5
+        )
+        result = result_of(run(spec, during=hold_up), spec)
+    late = [interval for interval in result.total.intervals if interval.lag_ms >= 185]
+    assert len(late) == 1
+    assert late[0].t >= 1.3
+    # A tenth of the time the loop was late: not one of two hundred timers.
+    assert result.client.lag.percentile_ms(95) > 50  # type: ignore[operator]
+    assert "client_saturated" in [reason.code for reason in judge(result).reasons]

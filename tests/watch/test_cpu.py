@@ -1,0 +1,135 @@
+"""CPU of processes, those included that nobody saw alive."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from pool_bench.servers.postgres import EmbeddedPostgres
+from pool_bench.watch import cpu
+from pool_bench.watch.cpu import CpuMeter
+
+# Children that burn a tenth of a second each and are gone; the parent itself waits.
+PARENT = """
+import os, sys, time
+def burn(seconds):
+    while time.process_time() < seconds: pass
+sys.stdin.readline()
+for _ in range(5):
+    pid = os.fork()
+    if not pid:
+        burn(0.1)
+        os._exit(0)
+    os.waitpid(pid, 0)
+print("done", flush=True)
+sys.stdin.readline()
+"""
+TICK_S = 0.02
+
+
+def test_what_children_used_that_came_and_went_between_two_looks_is_counted() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        process, meter = psutil.Process(parent.pid), CpuMeter()
+        begin = time.monotonic()
+        assert meter.look(process, []) is None
+        parent.stdin.write("go\n")
+        parent.stdin.flush()
+        assert parent.stdout.readline() == "done\n"
+        use = meter.look(process, [process])
+        wall_s = time.monotonic() - begin
+        parent.stdin.close()
+    assert use is not None
+    assert use.server is not None
+    assert use.postmaster is not None
+    assert use.machine is not None
+    assert use.server * wall_s >= 0.5 - TICK_S
+    assert use.postmaster < use.server
+    # The machine counts in ticks of its own.
+    assert use.server <= use.machine * 1.1 + TICK_S / wall_s
+    # A pooler that was not there at the look before has no figure yet.
+    assert (use.pooler, use.pooler_busiest) == (None, None)
+
+
+def test_of_several_processes_of_a_pooler_the_sum_and_the_busiest_are_told() -> None:
+    burn = "import time\nwhile True: pass"
+    with (
+        subprocess.Popen([sys.executable, "-c", burn]) as busy,
+        subprocess.Popen(["sleep", "60"]) as idle,
+    ):
+        try:
+            poolers, meter = [psutil.Process(busy.pid), psutil.Process(idle.pid)], CpuMeter()
+            meter.look(None, poolers)
+            used = psutil.Process(busy.pid).cpu_times().user
+            while psutil.Process(busy.pid).cpu_times().user < used + 0.2:
+                busy.poll()
+            use = meter.look(None, poolers)
+        finally:
+            busy.kill()
+            idle.kill()
+    assert use is not None
+    assert use.server is None
+    assert use.pooler is not None
+    assert use.pooler_busiest == use.pooler > 0
+
+
+def test_a_restarted_server_has_no_figure_until_its_second_look() -> None:
+    with subprocess.Popen(["sleep", "60"]) as first, subprocess.Popen(["sleep", "60"]) as second:
+        try:
+            meter = CpuMeter()
+            meter.look(psutil.Process(first.pid), [])
+            restarted = meter.look(psutil.Process(second.pid), [])
+            settled = meter.look(psutil.Process(second.pid), [])
+        finally:
+            first.kill()
+            second.kill()
+    assert restarted is not None
+    assert restarted.server is None
+    assert settled is not None
+    assert settled.server == 0
+
+
+def test_a_server_that_has_ended_has_no_figure() -> None:
+    ended = subprocess.Popen(["sleep", "60"])
+    process, meter = psutil.Process(ended.pid), CpuMeter()
+    meter.look(process, [])
+    ended.kill()
+    ended.wait()
+    use = meter.look(process, [])
+    assert use is not None
+    assert use.server is None
+
+
+def test_a_name_with_brackets_and_spaces_is_no_trouble(tmp_path: Path) -> None:
+    program = tmp_path / "a) S (1 2"
+    program.symlink_to("/bin/sleep")
+    with subprocess.Popen([str(program), "60"]) as process:
+        try:
+            assert cpu._stat_s(process.pid) == pytest.approx((0, 0), abs=TICK_S)
+        finally:
+            process.kill()
+
+
+def test_the_backends_of_a_real_server_are_counted_when_they_have_gone(server: EmbeddedPostgres) -> None:
+    meter, postmaster = CpuMeter(), psutil.Process(server.pid)
+    meter.look(postmaster, [])
+    begin = time.monotonic()
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        # Half a second of work, of which no look sees the process.
+        connection.execute(
+            "DO $$ DECLARE t timestamptz := clock_timestamp(); n bigint := 0; BEGIN "
+            "WHILE clock_timestamp() < t + interval '0.5 s' LOOP n := n + 1; END LOOP; END $$"
+        )
+    psutil.wait_procs([child for child in postmaster.children() if "idle" in child.name()], timeout=1)
+    use = meter.look(postmaster, [])
+    wall_s = time.monotonic() - begin
+    assert use is not None
+    assert use.server is not None
+    assert use.server * wall_s > 0.1
