@@ -343,3 +343,26 @@ def test_a_connect_that_is_cancelled_anywhere_leaves_no_socket(
 
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(cancel_everywhere())
+
+
+async def test_a_watched_connection_tells_at_once_and_once_that_its_server_has_ended_it(
+    start_surreal: StartSurreal,
+) -> None:
+    server = start_surreal(SurrealConfig(password="watch pencil"))
+    target = surreal_target(server.url, user=server.user, password=server.password, environ={})
+    driver = _driver(target)
+    watched, closed_by_us = await driver.connect(), await driver.connect()
+    told: asyncio.Queue[ConnectError] = asyncio.Queue()
+    watched.watch(told.put_nowait)
+    closed_by_us.watch(told.put_nowait)
+    await closed_by_us.close()
+    await asyncio.to_thread(server.restart)
+    async with asyncio.timeout(10):
+        error = await told.get()
+    assert error.phase is Phase.HOLD
+    assert error.kind in (FailureKind.SERVER_SHUTDOWN, FailureKind.CLOSED)
+    late: asyncio.Queue[ConnectError] = asyncio.Queue()
+    watched.watch(late.put_nowait)
+    async with asyncio.timeout(10):
+        await late.get()
+    assert told.empty()
