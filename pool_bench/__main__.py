@@ -9,18 +9,28 @@ import click
 from pool_bench import __version__
 from pool_bench.cli.calibrate import calibrate
 from pool_bench.cli.compare import compare
-from pool_bench.cli.options import CONTEXT_SETTINGS, Output, name_option, output_options, plot
+from pool_bench.cli.open_loop import MAX_IN_FLIGHT, RateOptions
+from pool_bench.cli.options import (
+    CONTEXT_SETTINGS,
+    Output,
+    name_option,
+    output_options,
+    plot,
+    require_valid_option,
+)
 from pool_bench.cli.params import Duration, guard, run_cli
-from pool_bench.cli.pool_options import Names, Sizes, timing_options, url_option
+from pool_bench.cli.pool_options import Names, Sizes, pool_rate_options, timing_options, url_option
+from pool_bench.cli.thresholds import Checks, threshold_options
 from pool_bench.contenders.base import CONTENDER_NAMES, RESET_MODES, ContenderName, ResetMode
-from pool_bench.load.pool_spec import SCENARIO_NAMES, ScenarioName
+from pool_bench.load.pool_spec import OPEN_SCENARIOS, SCENARIO_NAMES, ScenarioName
 
 TOOL = "pool-bench"
 
 
 @click.group(
     context_settings=CONTEXT_SETTINGS,
-    epilog="Exit codes: 0 fine, 1 a run had no success, 2 bad usage, 130 left by a second Ctrl-C.",
+    epilog="Exit codes: 0 fine, 1 a run had no success, a threshold failed, or a run is suspect with "
+    "--require-valid, 2 bad usage, 130 left by a second Ctrl-C.",
 )
 @click.version_option(__version__, prog_name=TOOL)
 def cli() -> None:
@@ -95,8 +105,11 @@ def cli() -> None:
     show_default=True,
     help="How long the server stays away in reconnect, beside its stopping and starting.",
 )
+@pool_rate_options
 @timing_options("5s", 5)
 @name_option("-n")
+@threshold_options
+@require_valid_option
 @output_options
 @click.pass_context
 def run(
@@ -115,7 +128,10 @@ def run(
     warmup: float,
     grace: float,
     rounds: int,
+    rates: RateOptions,
     name: str,
+    checks: Checks,
+    require_valid: bool,
     output: Output,
 ) -> None:
     """Measure pools under the same loads, in turn, each time in a fresh process.
@@ -123,6 +139,14 @@ def run(
     Every pool gets as many connections, and otherwise keeps its own defaults; the summary says what each
     does on checkout and on return. Rates are medians over the rounds, with the extremes beside them.
     """
+    arrivals = rates.profile(duration)
+    if arrivals is not None:
+        scenarios = _open_scenarios(ctx, scenarios)
+        if "naive" in pools:
+            raise click.UsageError(
+                "--rate and --pool naive exclude each other: pg-connection-bench --rate opens connections at a rate"
+            )
+        clients = rates.max_in_flight or MAX_IN_FLIGHT
 
     def measure() -> int:
         from pool_bench.cli.title import hide_secrets
@@ -133,6 +157,7 @@ def run(
         from pool_bench.cli.pool_run import PoolBenchmark, measure_pools
         from pool_bench.contenders import check_installed, is_installed
         from pool_bench.load.pool_spec import PoolSpec
+        from pool_bench.load.spec import OpenLoop
 
         chosen = pools
         if ctx.get_parameter_source("pools") is click.core.ParameterSource.DEFAULT:
@@ -159,7 +184,14 @@ def run(
                     warmup_s=warmup,
                     duration_s=duration,
                     grace_s=grace,
+                    seed=rates.seed_or_new,
+                    open_loop=None
+                    if arrivals is None
+                    else OpenLoop(profile=arrivals, spacing=rates.spacing or "constant"),
                 ),
+                span="" if arrivals is None else rates.label,
+                checks=checks,
+                require_valid=require_valid,
                 query=query,
                 hold_s=hold,
                 rounds=rounds,
@@ -169,6 +201,27 @@ def run(
         )
 
     ctx.exit(guard(measure))
+
+
+def _open_scenarios(ctx: click.Context, scenarios: tuple[ScenarioName, ...]) -> tuple[ScenarioName, ...]:
+    """The scenarios of an open loop: those named, or those of the default that can be.
+
+    Raises:
+        click.UsageError: one that was named brings clients of its own, or so does `--clients`.
+    """
+    default = click.core.ParameterSource.DEFAULT
+    if ctx.get_parameter_source("clients") is not default:
+        raise click.UsageError(
+            "--rate and --clients exclude each other: operations come when they are due, "
+            "at most --max-in-flight at once"
+        )
+    fit = tuple(name for name in scenarios if name in OPEN_SCENARIOS)
+    if len(fit) < len(scenarios) and ctx.get_parameter_source("scenarios") is not default:
+        other = next(name for name in scenarios if name not in OPEN_SCENARIOS)
+        raise click.UsageError(
+            f"--rate goes with --scenario {', '.join(OPEN_SCENARIOS)}: {other} says itself when clients come"
+        )
+    return fit
 
 
 @cli.command()

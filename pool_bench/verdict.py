@@ -23,6 +23,8 @@ _SHOWN_PERCENTILE: Final = 99.0
 _SLIGHT_SLIP_MS: Final = 1.0
 _SLIP_SHARE: Final = 0.1
 _DROPPED_SHARE: Final = 0.01
+# Loads on pools whose latency changes, or which stand still, because that is what they are for.
+_CHANGING: Final = ("burst", "ramp", "spike", "reconnect")
 
 
 class ReasonCode(StrEnum):
@@ -155,11 +157,15 @@ def _saturated(run: RunResult) -> Reason | None:
     if run.embedded:
         cures.append(
             "measure a server on another machine (--url), since the embedded one shares this machine's cores "
-            "with the client; or a lower concurrency; or a machine with more cores"
+            f"with the client; or {'fewer clients' if run.pool is not None else 'a lower concurrency'}; or a machine with more cores"
         )
     else:
         cures.append("run the generator on another machine, or give it a core the server does not use")
     return Reason(ReasonCode.CLIENT_SATURATED, " ".join(words), "; or ".join(cures))
+
+
+def _is_changing(run: RunResult) -> bool:
+    return run.pool is not None and run.pool.scenario in _CHANGING
 
 
 def _failures(run: RunResult, kind: FailureKind) -> int:
@@ -172,6 +178,8 @@ def _out_of_descriptors(run: RunResult) -> Reason | None:
     if not count:
         return None
     option = "--concurrency" if run.hold is None else "--connections"
+    if run.pool is not None:
+        option = "--size"
     return Reason(
         ReasonCode.CLIENT_FDS,
         f"{count:,} operations failed because this process ran out of file descriptors, one for each "
@@ -213,7 +221,8 @@ def _schedule_slipped(run: RunResult) -> Reason | None:
         ReasonCode.SCHEDULE_SLIPPED,
         f"The schedule slipped: the client began operations {format_ms(late_ms)} ms late (p99), "
         "although it had room for them. Response times contain that, so they are an upper bound.",
-        "a lower --rate; --driver wire; or a machine, or a core, that the generator has to itself",
+        f"a lower --rate; {'' if run.pool is not None else '--driver wire; '}or a machine, or a core, that the "
+        "generator has to itself",
     )
 
 
@@ -227,11 +236,14 @@ def _rate_not_achieved(run: RunResult) -> Reason | None:
         f"The offered rate was not achieved: {total.dropped:,} of {total.offered:,} operations that were due "
         f"({share:.1%}) were given up before they were begun, as {run.concurrency:,} were in flight already. "
         "They are missing from the response times, which are too low by them.",
-        "a lower --rate, with which the target keeps up; or a higher --max-in-flight, to see the queue grow",
+        f"a lower --rate, with which the target keeps up; {'' if run.pool is None else 'a larger --size; '}"
+        "or a higher --max-in-flight, to see the queue grow",
     )
 
 
 def _full_accept_queue(run: RunResult) -> Reason | None:
+    if run.pool is not None:
+        return None  # whoever waits for a second waits for a connection, not for TCP
     tcp = run.total.phases.get(Phase.TCP)
     steps = syn_steps(run.total.latency if tcp is None else tcp)
     if not steps:
@@ -255,7 +267,7 @@ def _full_accept_queue(run: RunResult) -> Reason | None:
 
 
 def _warming_up(run: RunResult) -> Reason | None:
-    if run.hold is not None:
+    if run.hold is not None or _is_changing(run):
         return None
     found = warmup_transient(run.total.intervals)
     if found is None:
@@ -294,7 +306,7 @@ def _few_samples(run: RunResult) -> Reason | None:
 
 
 def _pause_note(run: RunResult) -> Reason | None:
-    if run.hold is not None or run.rate is not None:
+    if run.hold is not None or run.rate is not None or _is_changing(run):
         return None
     pause = hidden_pause(run)
     if pause is None:

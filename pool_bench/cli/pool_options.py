@@ -1,11 +1,14 @@
 """Option types and options that the commands of `pool-bench` share."""
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, Generic, TypeVar
 
 import click
 
-from pool_bench.cli.params import Duration
+from pool_bench.cli.open_loop import MAX_IN_FLIGHT, RateOptions
+from pool_bench.cli.params import Duration, Rate
+from pool_bench.load.arrivals import SPACINGS, Spacing
 
 _Name = TypeVar("_Name", bound=str)
 _Command = TypeVar("_Command", bound=Callable[..., object])
@@ -131,3 +134,60 @@ def timing_options(duration: str, rounds: int) -> Callable[[_Command], _Command]
         return command
 
     return add
+
+
+def pool_rate_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of open-loop load on pools; `command` gets them as one `RateOptions`, named `rates`.
+
+    Rates that change are scenarios here (`ramp`, `spike`).
+    """
+
+    @click.option(
+        "--rate",
+        type=Rate(),
+        metavar="R",
+        help="Open loop, in place of --clients, for churn, query and sustained: so many operations become due "
+        "each second (500/s), whether or not earlier ones have ended; response time counts from when one "
+        "was due.",
+    )
+    @click.option(
+        "--arrivals",
+        "spacing",
+        type=click.Choice(SPACINGS),
+        help="How arrivals are spread: evenly, or as independent users come. [default: constant]",
+    )
+    @click.option("--seed", type=int, metavar="N", help="Makes random arrivals and jitter repeatable.")
+    @click.option(
+        "--max-in-flight",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Open loop: operations at most. What is due beyond waits, and is dropped where it cannot begin "
+        f"within --timeout or before the end. [default: {MAX_IN_FLIGHT:,}]",
+    )
+    @wraps(command)
+    def with_rates(
+        *args: object,
+        rate: float | None,
+        spacing: Spacing | None,
+        seed: int | None,
+        max_in_flight: int | None,
+        **kwargs: object,
+    ) -> None:
+        for name, value in (("--arrivals", spacing), ("--max-in-flight", max_in_flight)):
+            if value is not None and rate is None:
+                raise click.UsageError(f"{name} needs --rate: a closed loop has no arrivals")
+        rates = RateOptions(
+            rate=rate,
+            ramp=None,
+            steps=None,
+            spike=None,
+            spacing=spacing,
+            seed=seed,
+            max_in_flight=max_in_flight,
+            slo=None,
+            find_max=False,
+            max_rate=None,
+        )
+        command(*args, rates=rates, **kwargs)
+
+    return with_rates

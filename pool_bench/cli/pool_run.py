@@ -13,6 +13,7 @@ from pool_bench.cli.options import Output
 from pool_bench.cli.params import EXIT_FAILED, EXIT_LEFT
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
 from pool_bench.cli.sites import AnyPlace, AnyServer, ask_any, config_of, serve_any, targets_of_any
+from pool_bench.cli.thresholds import NO_CHECKS, Checks
 from pool_bench.cli.title import shown_arguments
 from pool_bench.cli.work import Work, tell
 from pool_bench.contenders.base import ContenderName
@@ -56,6 +57,9 @@ class PoolBenchmark:
         stress: how many clients the scenario `stress` has, one load for each.
         outage_s: how long a restarted server stays away.
         output: where results go.
+        span: names the load of an open loop in file names, "" in a closed one.
+        checks: what must hold of the results.
+        require_valid: whether a suspect run makes the exit code 1.
     """
 
     tool: str
@@ -70,6 +74,9 @@ class PoolBenchmark:
     outage_s: float
     output: Output
     stress: tuple[int, ...] = STRESS_CLIENTS
+    span: str = ""
+    checks: Checks = NO_CHECKS
+    require_valid: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +127,8 @@ def measure_pools(benchmark: PoolBenchmark) -> int:
     """Measure every pool under every load, show it, and write the files.
 
     Returns:
-        The exit code: 0, 1 where a run had no success, 130 where the user left.
+        The exit code: 0, 1 where a run had no success, a threshold failed or a run is suspect and must not
+        be, 130 where the user left.
 
     Raises:
         UsageError: a setting turned out to be impossible.
@@ -129,6 +137,7 @@ def measure_pools(benchmark: PoolBenchmark) -> int:
     """
     output = benchmark.output
     output.check()
+    thresholds = benchmark.checks.read(pool=True)
     everything = bouts(benchmark)
     if "reconnect" in benchmark.scenarios and not benchmark.place.is_embedded:
         raise UsageError(
@@ -159,7 +168,18 @@ def measure_pools(benchmark: PoolBenchmark) -> int:
             )
             stack.callback(view.close)
             levels = tuple(sorted({bout.spec.clients for bout in everything}))
-            work = Work(output, stop, view, text, session, levels)
+            work = Work(
+                output,
+                stop,
+                view,
+                text,
+                session,
+                levels,
+                benchmark.span,
+                checks=benchmark.checks,
+                thresholds=thresholds,
+                require_valid=benchmark.require_valid,
+            )
             everything = [replace(bout, spec=replace(bout.spec, targets=targets)) for bout in everything]
             try:
                 _measure_all(work, benchmark, everything, server)
@@ -188,7 +208,7 @@ def _session(benchmark: PoolBenchmark, spec: PoolSpec) -> Session:
             **config_of(benchmark.place, spec.targets[0]),
             "pools": list(benchmark.pools),
             "scenarios": list(benchmark.scenarios),
-            "clients": spec.clients,
+            **_arrivals(spec),
             "size": spec.size,
             "rounds": benchmark.rounds,
             "reset": spec.reset,
@@ -201,6 +221,18 @@ def _session(benchmark: PoolBenchmark, spec: PoolSpec) -> Session:
             "grace_s": spec.grace_s,
         },
     )
+
+
+def _arrivals(spec: PoolSpec) -> dict[str, str | int | float | None]:
+    """What says how clients come, in the settings."""
+    if spec.open_loop is None:
+        return {"clients": spec.clients, "seed": spec.seed}
+    return {
+        "rate": spec.open_loop.profile.first,
+        "arrivals": spec.open_loop.spacing,
+        "seed": spec.seed,
+        "max_in_flight": spec.clients,
+    }
 
 
 def _measure_all(
@@ -249,7 +281,9 @@ def follow_pool(
         UsageError: the run could not begin.
         ServerStartError: the server did not come back.
     """
-    load = f"{spec.scenario} {spec.clients:,}" if spec.scenario == "stress" else spec.scenario
+    load = f"{spec.scenario} {spec.clients:,}" if spec.scenario == "stress" else str(spec.scenario)
+    if spec.open_loop is not None:
+        load = f"{load} {spec.open_loop.profile.first:g}/s"
     repeat = f", round {spec.round} of {rounds}" if rounds > 1 else ""
     spec = replace(spec, interval_s=max(_INTERVAL_S, spec.duration_s / _MOST_INTERVALS))
     restarts = spec.scenario == "reconnect" and outage is not None

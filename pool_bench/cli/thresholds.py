@@ -28,11 +28,12 @@ class Checks:
     abort_on_fail: bool = False
     summary: Path | None = None
 
-    def read(self, *, hold: bool = False) -> "tuple[Threshold, ...]":
+    def read(self, *, hold: bool = False, pool: bool = False) -> "tuple[Threshold, ...]":
         """The thresholds, checked against the fields that results of this tool have.
 
         Args:
             hold: of a tool that holds connections.
+            pool: of one that puts pools under load.
 
         Raises:
             UsageError: a threshold is malformed or of no known field, or the summary cannot be written.
@@ -42,7 +43,7 @@ class Checks:
 
         if self.summary is not None:
             check_writable(self.summary, option="--summary")
-        return read_thresholds(self.texts, known_fields(hold=hold)) if self.texts else ()
+        return read_thresholds(self.texts, known_fields(hold=hold, pool=pool)) if self.texts else ()
 
 
 NO_CHECKS: Final = Checks()

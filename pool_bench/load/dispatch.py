@@ -16,6 +16,7 @@ from typing import Final
 
 from pool_bench.load.alarm import Alarm, make_alarm
 from pool_bench.load.arrivals import Arrivals
+from pool_bench.load.pool_spec import PoolSpec
 from pool_bench.load.spec import ConnectSpec, OpenLoop
 from pool_bench.load.workload import Ledger
 from pool_bench.stats import Recorder
@@ -43,7 +44,9 @@ class Dispatcher:
         in_flight: operations begun and not ended.
     """
 
-    def __init__(self, spec: ConnectSpec, open_loop: OpenLoop, ledger: Ledger, begin: Begin) -> None:
+    def __init__(
+        self, spec: ConnectSpec | PoolSpec, open_loop: OpenLoop, ledger: Ledger, begin: Begin
+    ) -> None:
         self._arrivals = Arrivals(open_loop.profile.after(spec.warmup_s), open_loop.spacing, spec.seed)
         self._targets = len(spec.targets)
         self._most = spec.concurrency

@@ -11,6 +11,7 @@ import random
 from array import array
 from collections import deque
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Final, Generic
 
@@ -32,12 +33,26 @@ _LULL_S: Final = 0.1
 _FAILURES_KEPT: Final = 10_000
 
 
+@dataclass(frozen=True, slots=True)
+class Due:
+    """An operation of an open loop.
+
+    Attributes:
+        due_ns, begun_ns: when it was due and when it was begun, perf_counter_ns.
+        recorder: who records it.
+    """
+
+    due_ns: int
+    begun_ns: int
+    recorder: Recorder
+
+
 class PoolLoad(Generic[L]):
     """The clients of one run.
 
     Attributes:
         at_work: clients that are to be at work now.
-        in_flight: operations under way; `resting` clients that rest after a failure.
+        resting: clients that rest after a failure.
         recovery: what is becoming of a restart, None before one.
     """
 
@@ -46,7 +61,7 @@ class PoolLoad(Generic[L]):
         self._contender = contender
         self._steps = profile(spec)
         self._rng = random.Random(spec.seed)
-        self.ledger = Ledger((PHASES,))
+        self.ledger = Ledger((PHASES,), responses=spec.open_loop is not None)
         self._arrivals = Arrivals(spec.clients)
         self._counting = False
         self._stopping = False
@@ -58,12 +73,21 @@ class PoolLoad(Generic[L]):
         self._pending: set[int] = set()
         self._began_ns = 0
         self.at_work = 0
-        self.in_flight = 0
         self.resting = 0
         self.recovery: Recovery | None = None
         self._opened_before = 0
         # A restart is heard of a little late; what had failed by then belongs to it too.
         self._failures_ns: deque[int] = deque(maxlen=_FAILURES_KEPT)
+
+    @property
+    def in_flight(self) -> int:
+        """Operations under way."""
+        return len(self._under_way)
+
+    @property
+    def waiting(self) -> int | None:
+        """Operations that are due and have not begun; None in a closed loop."""
+        return None
 
     # Stages
 
@@ -112,7 +136,6 @@ class PoolLoad(Generic[L]):
             for task in self._tasks:
                 task.cancel()
             results = await asyncio.gather(*self._tasks, return_exceptions=True)
-            self.in_flight = 0
         for result in results:
             if isinstance(result, Exception):
                 raise result
@@ -198,19 +221,19 @@ class PoolLoad(Generic[L]):
     async def _attempt(self, number: int) -> None:
         await self._operate(number)
 
-    async def _operate(self, number: int) -> bool:
-        """One operation; records it and tells whether it succeeded."""
+    async def _operate(self, number: int, due: Due | None = None) -> bool:
+        """One operation, in an open loop the one `due`; records it and tells whether it succeeded."""
         spec = self._spec
-        recorder = self.ledger.current[0]
+        recorder = self.ledger.current[0] if due is None else due.recorder
         self._under_way[number] = recorder
-        self.in_flight += 1
         phase = Phase.CHECKOUT
         queried_ns = held_ns = -1
         began_ns = perf_counter_ns()
         try:
             async with self._contender.lease() as leased:
                 granted_ns = perf_counter_ns()
-                if self._counting:
+                # The warm-up of an open loop is over by its schedule, not when that was seen.
+                if self._counting if due is None else recorder is self.ledger.measured[0]:
                     self._arrivals.granted.extend((began_ns, granted_ns, number))
                 last_ns = granted_ns
                 if spec.query is not None:
@@ -226,23 +249,29 @@ class PoolLoad(Generic[L]):
                 phase = Phase.RETURN
             ended_ns = perf_counter_ns()
         except Exception as error:
-            self._fail(number, recorder, self._contender.as_error(error, phase), began_ns)
+            since_ns = began_ns if due is None else due.due_ns
+            self._fail(number, recorder, self._contender.as_error(error, phase), began_ns, since_ns)
             return False
         finally:
-            self.in_flight -= 1
             given_up = self._under_way.pop(number, None) is None
         if given_up:
             return True
-        recorder.ok((ended_ns - began_ns, granted_ns - began_ns, queried_ns, held_ns, ended_ns - last_ns))
+        steps = (granted_ns - began_ns, queried_ns, held_ns, ended_ns - last_ns)
+        if due is None:
+            recorder.ok((ended_ns - began_ns, *steps))
+        else:
+            recorder.ok((ended_ns - due.due_ns, ended_ns - due.begun_ns, *steps))
         if self._pending:
             self._recovered(number, ended_ns)
         return True
 
-    def _fail(self, number: int, recorder: Recorder, error: ConnectError, began_ns: int) -> None:
+    def _fail(
+        self, number: int, recorder: Recorder, error: ConnectError, began_ns: int, since_ns: int
+    ) -> None:
         if number not in self._under_way:
             return
         ended_ns = perf_counter_ns()
-        recorder.failed(error, ended_ns - began_ns)
+        recorder.failed(error, ended_ns - since_ns)
         measured = recorder is self.ledger.measured[0]
         if measured and error.kind is FailureKind.TIMEOUT and error.phase is Phase.CHECKOUT:
             self._arrivals.timed_out(began_ns, ended_ns)

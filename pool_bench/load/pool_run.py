@@ -19,7 +19,7 @@ from pool_bench.checkouts import CheckoutInterval, CheckoutStats
 from pool_bench.contenders import ContenderConfig, make
 from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.load.generator import Send, make_resident_bytes
-from pool_bench.load.pool_load import PoolLoad
+from pool_bench.load.pool_open import make_load
 from pool_bench.load.pool_spec import PoolSpec
 from pool_bench.load.probes import LagProbe
 from pool_bench.runs import Snapshot, Stage
@@ -55,7 +55,7 @@ class _PoolGenerator:
         self._contender = make(spec.pool, config)
         self._extra.version = self._contender.version
         self._extra.manner = self._contender.manner
-        self._load = PoolLoad(spec, self._contender)
+        self._load = make_load(spec, self._contender)
         notes.hear = self._load.note
         self._stage = Stage.WARMUP
         self._opened = self._open_failed = 0
@@ -113,15 +113,18 @@ class _PoolGenerator:
     async def _measure(self) -> None:
         spec, load = self._spec, self._load
         self._stage = Stage.MEASURE
-        self._reset_clock(perf_counter_ns())
         load.measure()
         if not spec.warmup_s:
             await load.start()
+        # An open loop's schedule knows better when that was to be.
+        self._reset_clock(load.ledger.measured_from_ns or perf_counter_ns())
         await self._pass_time(spec.duration_s)
         # A restart is not over with the time, but when all are back, or cannot be expected any more.
         deadline = time.monotonic() + spec.grace_s
         while load.recovering and time.monotonic() < deadline and not self._stop.is_set():
             await self._pass_time(spec.interval_s)
+        # Before the last look: what is dropped is part of what was measured.
+        load.stop()
         self._snapshot()
 
     def _reset_clock(self, began_ns: int) -> None:
@@ -160,7 +163,9 @@ class _PoolGenerator:
         usage = ClientUsage(cpu_s=cpu_s - self._last_cpu_s, wall_s=seconds, rss_bytes=self._resident_bytes())
         usage.lag.record(np.array(self._probe.take(), dtype=np.int64))
         self._last_ns, self._last_cpu_s = now_ns, cpu_s
-        (stats,) = self._load.ledger.take_measured()
+        # What an open loop measures already, because the warm-up's end was seen late, can wait.
+        warming = self._stage is Stage.WARMUP
+        (stats,) = (BenchStats(),) if warming else self._load.ledger.take_measured()
         fairness, waits = self._load.take_arrivals()
         opens, size = self._contender.opens, self._contender.size
         opened, self._opened = opens.opened - self._opened, opens.opened
@@ -184,6 +189,10 @@ class _PoolGenerator:
                     lag_ms=usage.lag.max_ns / 1e6,
                     cpu_s=usage.cpu_s,
                     latency=stats.latency,
+                    offered=stats.offered,
+                    dropped=stats.dropped,
+                    late_ms=stats.schedule_error.max_ns / 1e6,
+                    service=stats.service if self._load.ledger.responses else None,
                 )
             )
             extra.intervals.append(CheckoutInterval(t, self._load.at_work, size, opened, waits))
@@ -208,6 +217,7 @@ class _PoolGenerator:
                 warmup=self._load.ledger.take_warmup(),
                 in_flight=self._load.in_flight,
                 backing_off=self._load.resting,
+                waiting=self._load.waiting,
                 client=usage,
                 final=final,
                 checkout=extra,

@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Final, Literal
 
 from pool_bench.contenders.base import ContenderName, ResetMode
+from pool_bench.load.spec import OpenLoop
 from pool_bench.targets_surreal import AnyTarget
 
 ScenarioName = Literal[
@@ -39,6 +40,9 @@ MEANINGS: Final[dict[ScenarioName, str]] = {
     "size": "every client asks again at once: how throughput depends on the size of the pool",
 }
 
+# Those whose clients ask again and again, which may as well ask when they are due.
+OPEN_SCENARIOS: Final[tuple[ScenarioName, ...]] = ("churn", "query", "sustained")
+
 STRESS_CLIENTS: Final = (1_000, 10_000)
 _RAMP_STEPS: Final = 10
 _SPIKE_BASE: Final = 0.1
@@ -52,9 +56,10 @@ class PoolSpec:
         targets: the one target.
         pool: the contender's name.
         scenario: the shape of the load.
-        clients: tasks that ask for connections, at most at once.
+        clients: tasks that ask for connections, at most at once; in an open loop, those in flight at most.
+        open_loop: when operations are due, None where clients ask again by themselves; of `OPEN_SCENARIOS`.
         size: connections the pool may have.
-        timeout_s: bound on one acquire, seconds.
+        timeout_s: bound on one acquire, seconds; in an open loop also on waiting to begin.
         reset: what happens to connections on their return.
         query: what each operation runs, None for nothing.
         hold_s: how long an operation keeps its connection after the query, seconds.
@@ -64,7 +69,7 @@ class PoolSpec:
         grace_s: how long operations under way at the end may take to finish, seconds.
         interval_s: the length of one entry of the timeline, seconds.
         tick_s: seconds between snapshots.
-        seed: makes the jitter repeatable.
+        seed: makes the jitter and random arrivals repeatable.
     """
 
     targets: tuple[AnyTarget, ...]
@@ -83,6 +88,7 @@ class PoolSpec:
     interval_s: float = 0.25
     tick_s: float = 1.0
     seed: int | None = None
+    open_loop: OpenLoop | None = None
 
     @property
     def concurrency(self) -> int:
@@ -93,6 +99,11 @@ class PoolSpec:
     def driver(self) -> str:
         """`pool`, as other runs call it."""
         return self.pool
+
+    @property
+    def connect_timeout_s(self) -> float:
+        """`timeout_s`, as other runs call it, seconds."""
+        return self.timeout_s
 
 
 @dataclass(frozen=True, slots=True)

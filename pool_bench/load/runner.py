@@ -111,7 +111,7 @@ class Run:
             driver=spec.driver,
             targets=tuple(str(target) for target in spec.targets),
             hold=HoldStats() if isinstance(spec, HoldSpec) else None,
-            rate=_mean_rate(spec) if isinstance(spec, ConnectSpec) else None,
+            rate=None if isinstance(spec, HoldSpec) else _mean_rate(spec),
             pool=_pool_setting(spec) if isinstance(spec, PoolSpec) else None,
             checkout=CheckoutStats() if isinstance(spec, PoolSpec) else None,
         )
@@ -239,7 +239,7 @@ def _pool_setting(spec: PoolSpec) -> PoolSetting:
     )
 
 
-def _mean_rate(spec: ConnectSpec) -> float | None:
+def _mean_rate(spec: ConnectSpec | PoolSpec) -> float | None:
     """Operations that are to be due a second, None in a closed loop."""
     if spec.open_loop is None:
         return None

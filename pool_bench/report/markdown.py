@@ -86,7 +86,7 @@ def _headline(session: Session) -> str:
     best = max(session.runs, key=lambda run: run.throughput)
     p50, p99 = best.total.latency.percentiles_ms((50, 99))
     words = (
-        f"**{escape(f'{format_rate(best.throughput)} connections/s')}** at {escape(name_of(best))}"
+        f"**{escape(f'{format_rate(best.throughput)} {_counted(best)}/s')}** at {escape(name_of(best))}"
         f" ({escape(best.driver)}), p50 {escape(format_ms(p50))} ms, p99 {escape(format_ms(p99))} ms, "
         f"success {escape(format_percent(best.total.success_rate))}"
     )
@@ -95,8 +95,14 @@ def _headline(session: Session) -> str:
     return f"{words}{'. **Interrupted.**' if session.interrupted else ''}"
 
 
+def _counted(run: RunResult) -> str:
+    return "connections" if run.pool is None else "operations"
+
+
 def _runs(runs: Sequence[RunResult]) -> str:
     heads = ("run", "driver", "workers", "measured", "conn/s", "ok", "failed", "unfinished", "client CPU")
+    if runs[0].pool is not None:
+        heads = ("run", "pool", "clients", "measured", "op/s", "ok", "failed", "unfinished", "client CPU")
     rows = [
         (
             name_of(run),

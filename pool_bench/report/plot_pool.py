@@ -75,7 +75,7 @@ def _bands(results: Sequence[LoadedResult]) -> list[tuple[Contest, list[Entry]]]
     names: list[str] = []
     for result in results:
         for contest in contests(result.runs):
-            key = f"{contest.scenario} {contest.clients}"
+            key = f"{contest.label} {contest.clients}"
             _, groups = loads.setdefault(key, (contest, []))
             for group in contest.groups:
                 label = group.pool if len(results) == 1 else f"{group.pool}, {result.title}"
@@ -127,7 +127,7 @@ def _notes(bands: Sequence[tuple[Contest, list[Entry]]]) -> list[str]:
 def _band(sheet: Sheet, contest: Contest, entries: Sequence[Entry]) -> None:
     """One load: heading, bars, waits, and its course."""
     setting = entries[0].group.checkouts[0].setting
-    words = f"{setting.clients:,} clients · {setting.query if setting.query is not None else 'no query'}"
+    words = f"{contest.who} · {setting.query if setting.query is not None else 'no query'}"
     if setting.hold_s:
         words += f" · hold {format_duration(setting.hold_s)}"
     sheet.text(MARGIN, sheet.top, contest.label, size=11, bold=True)

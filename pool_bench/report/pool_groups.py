@@ -107,16 +107,33 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """All pools under one load, in the order in which they were named."""
+    """All pools under one load, in the order in which they were named.
+
+    Attributes:
+        scenario: as on the command line.
+        clients: tasks that asked for connections; in an open loop, those in flight at most.
+        groups: the pools.
+        rate: operations due a second, None in a closed loop.
+    """
 
     scenario: str
     clients: int
     groups: tuple[Group, ...]
+    rate: float | None = None
 
     @property
     def label(self) -> str:
-        """The scenario, and how many clients where that is part of it."""
+        """The scenario, and how many clients or operations a second where that is part of it."""
+        if self.rate is not None:
+            return f"{self.scenario} {self.rate:g}/s"
         return f"{self.scenario} {self.clients:,}" if self.scenario == "stress" else self.scenario
+
+    @property
+    def who(self) -> str:
+        """Who asked for connections, in words."""
+        if self.rate is not None:
+            return f"{self.rate:g}/s due, {self.clients:,} in flight at most"
+        return f"{self.clients:,} clients"
 
     @property
     def best(self) -> Group | None:
@@ -127,11 +144,11 @@ class Contest:
 
 def contests(runs: Sequence[LoadedRun]) -> list[Contest]:
     """Runs of pools sorted into contests; other runs are left out."""
-    loads: dict[tuple[str, int], dict[str, list[tuple[LoadedRun, LoadedCheckout]]]] = {}
+    loads: dict[tuple[str, int, float | None], dict[str, list[tuple[LoadedRun, LoadedCheckout]]]] = {}
     for run in runs:
         if run.checkout is not None:
             setting = run.checkout.setting
-            pools = loads.setdefault((setting.scenario, setting.clients), {})
+            pools = loads.setdefault((setting.scenario, setting.clients, run.rate), {})
             pools.setdefault(setting.name, []).append((run, run.checkout))
     # The first round goes in the order in which the pools were named.
     return [
@@ -142,8 +159,9 @@ def contests(runs: Sequence[LoadedRun]) -> list[Contest]:
                 Group(tuple(run for run, _ in rounds), tuple(one for _, one in rounds))
                 for rounds in pools.values()
             ),
+            rate,
         )
-        for (scenario, clients), pools in loads.items()
+        for (scenario, clients, rate), pools in loads.items()
     ]
 
 

@@ -15,6 +15,7 @@ from pool_bench.report.pool_shapes import shape_lines
 from pool_bench.report.pool_words import sentences
 from pool_bench.report.summary import WIDTH
 from pool_bench.report.text import Paint, clean, ellipsize, format_percent, format_rate, table
+from pool_bench.stats import Histogram
 from pool_bench.units import format_duration, format_ms
 from pool_bench.verdict import FEWEST_BEYOND, is_thin
 
@@ -50,6 +51,7 @@ def contest_summary(contest: Contest, meaning: str, *, colour: bool = False) -> 
     sections = [
         _headline(contest, meaning, paint),
         _figures(contest, paint),
+        _open_loop(contest, paint),
         shape_lines(contest, paint),
         _behaviour(contest, paint),
         _failures(contest, paint),
@@ -85,7 +87,7 @@ def _headline(contest: Contest, meaning: str, paint: Paint) -> list[str]:
     setting = contest.groups[0].checkouts[0].setting
     rounds = max(len(group.runs) for group in contest.groups)
     parts = [
-        f"{setting.clients:,} clients",
+        contest.who,
         f"size {setting.size:,}",
         ellipsize(clean(setting.query), 40) if setting.query is not None else "no query",
     ]
@@ -132,6 +134,41 @@ def _figures(contest: Contest, paint: Paint) -> list[str]:
     if thin:
         lines.append(paint(_FOOTNOTE, "dim"))
     return lines
+
+
+def _open_loop(contest: Contest, paint: Paint) -> list[str]:
+    """What became of the operations that were due, all rounds together."""
+    if contest.rate is None:
+        return []
+    rows = [["pool", "due", "ok", "failed", "unfinished", "dropped", "service p50", "p99 ms", "late p99 ms"]]
+    for group in contest.groups:
+        parts = [run.open_loop for run in group.runs if run.open_loop is not None]
+        service, late = Histogram(), Histogram()
+        for part in parts:
+            service.merge(part.service)
+            late.merge(part.schedule_error)
+        rows.append(
+            [
+                group.pool,
+                f"{sum(part.offered for part in parts):,}",
+                f"{group.ok:,}",
+                f"{group.failed:,}",
+                f"{group.unfinished:,}",
+                f"{sum(part.dropped for part in parts):,}",
+                *map(format_ms, service.percentiles_ms((50, 99))),
+                format_ms(late.percentile_ms(99)),
+            ]
+        )
+    drawn = table(rows, gap=1)
+    words = (
+        "op is the response time, from when an operation was due; service, and wait, from when it was begun; "
+        "late: how long this client took to begin one for which there was room."
+    )
+    return [
+        paint(drawn[0], "bold"),
+        *drawn[1:],
+        *(paint(one, "dim") for one in sentences(f"  {words}", "  ")),
+    ]
 
 
 def _behaviour(contest: Contest, paint: Paint) -> list[str]:

@@ -185,14 +185,17 @@ def _full_name(name: str, known: Mapping[str, Unit]) -> str:
     return f"{_SHORT_PARTS[first]}.{rest}" if first in _SHORT_PARTS and rest else plain
 
 
-def known_fields(*, hold: bool = False) -> dict[str, Unit]:
+def known_fields(*, hold: bool = False, pool: bool = False) -> dict[str, Unit]:
     """All fields of an entry of `runs` that can be compared, and their units.
 
     Args:
         hold: of a tool that holds connections; else of one that measures in a closed or an open loop.
+        pool: of a tool that puts pools under load.
     """
+    from pool_bench.checkouts import CheckoutStats
     from pool_bench.holds import HoldStats
     from pool_bench.report.results import run_numbers
+    from pool_bench.runs import PoolSetting
     from pool_bench.server_side import PoolerMemory, ServerMemory, ServerSide
     from pool_bench.stats import BenchStats, Histogram
 
@@ -210,8 +213,18 @@ def known_fields(*, hold: bool = False) -> dict[str, Unit]:
         hold=HoldStats() if hold else None,
         server_side=side,
         rate=None if hold else 0.0,
+        checkout=CheckoutStats() if pool else None,
+        pool=PoolSetting(
+            name="", scenario="", clients=0, size=0, reset="", query="", hold_s=0, timeout_s=0, round=1
+        )
+        if pool
+        else None,
     )
-    fields = {path: _unit_of(path, value) for path, value in _leaves(run_numbers(run), "")}
+    fields = {
+        path: _unit_of(path, value)
+        for path, value in _leaves(run_numbers(run), "")
+        if "_histogram" not in path
+    }
     for kind in FailureKind:
         fields[f"errors.{kind}"] = Unit.COUNT
         if hold:
