@@ -13,7 +13,6 @@ import psutil
 import pytest
 
 from pool_bench.cli.title import shown_arguments
-from pool_bench.errors import Phase
 from pool_bench.servers.surreal import EmbeddedSurreal, SurrealConfig
 from tests.cli.tool import Outcome, Started, all_gone, load, only, run_tool
 from tests.fix_servers import StartSurreal, TlsSurreal
@@ -293,7 +292,7 @@ def test_a_rate_offers_exactly_what_is_due_and_phases_are_shares_of_service_time
     assert run["service_ms"]["mean"] <= run["latency_ms"]["mean"]
     assert "of 50/s due" in outcome.stdout
     table = outcome.stdout.split("phases, ms")[1].split("\n\n")[0]
-    assert re.findall(r"^(\w+) +50 ", table, flags=re.MULTILINE) == sorted(phases, key=list(Phase).index)
+    assert set(re.findall(r"^(\w+) +50 ", table, flags=re.MULTILINE)) == phases
     shares = [float(share) for share in re.findall(r"([\d.]+)%", table)]
     assert sum(shares) == pytest.approx(100, abs=2.5)
 
