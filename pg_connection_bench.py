@@ -11,9 +11,7 @@ import click
 
 from pool_bench import __version__
 from pool_bench.cli.calibrate import calibrate
-from pool_bench.cli.levels import levels_of
-from pool_bench.cli.limits import room_for_files
-from pool_bench.cli.open_loop import MAX_IN_FLIGHT, RateOptions, rate_options
+from pool_bench.cli.open_loop import RateOptions, loop_of, rate_options
 from pool_bench.cli.options import (
     CONTEXT_SETTINGS,
     Output,
@@ -155,19 +153,12 @@ def cli(
     """
     if ctx.invoked_subcommand is not None:
         return
-    profile = rates.profile(duration)
-    if profile is None:
-        levels = levels_of(concurrency, concurrency_min, concurrency_max)
-    elif any(value is not None for value in (concurrency, concurrency_min, concurrency_max)):
-        raise click.UsageError(
-            "--concurrency excludes --rate, --ramp, --steps and --find-max: the loop is either closed or open"
-        )
-    else:
-        levels = (rates.max_in_flight or room_for_files(MAX_IN_FLIGHT),)
-
+    loop = loop_of(rates, duration, concurrency, concurrency_min, concurrency_max)
     if rates.slo is not None and (rounds > 1 or interleave):
         raise click.UsageError("--find-max and --rounds or --interleave exclude each other")
-    if profile is not None and any(text.lower().lstrip().startswith("concurrency") for text in interleave):
+    if loop.profile is not None and any(
+        text.lower().lstrip().startswith("concurrency") for text in interleave
+    ):
         raise click.UsageError("--interleave: concurrency means nothing in an open loop")
 
     def run() -> int:
@@ -175,15 +166,11 @@ def cli(
 
         # Before the imports below, which take their time.
         hide_secrets()
-        from pool_bench.cli.find_max import FindMax
         from pool_bench.cli.locate import find_console, find_targets, read_url
         from pool_bench.cli.measure import Benchmark, measure
         from pool_bench.cli.rounds import read_variants
-        from pool_bench.load.spec import ConnectSpec, OpenLoop
+        from pool_bench.load.spec import ConnectSpec
 
-        open_loop = (
-            None if profile is None else OpenLoop(profile=profile, spacing=rates.spacing or "constant")
-        )
         place = find_targets(urls, application_name=TOOL)
         return measure(
             Benchmark(
@@ -193,7 +180,7 @@ def cli(
                 spec=ConnectSpec(
                     targets=place.targets,
                     driver=driver,
-                    open_loop=open_loop,
+                    open_loop=loop.open_loop,
                     warmup_s=warmup,
                     duration_s=duration,
                     grace_s=grace,
@@ -203,17 +190,9 @@ def cli(
                     resolve_once=resolve == "once",
                     seed=rates.seed_or_new,
                 ),
-                label=rates.label if open_loop is not None else "",
-                find_max=None
-                if rates.slo is None
-                else FindMax(
-                    objectives=rates.slo,
-                    first=rates.first_rate,
-                    highest=rates.highest_rate,
-                    spacing=rates.spacing or "constant",
-                    pause_s=wait_between_runs,
-                ),
-                levels=levels,
+                label=loop.label,
+                find_max=loop.find_max(wait_between_runs),
+                levels=loop.levels,
                 pause_s=wait_between_runs,
                 output=output,
                 checks=checks,

@@ -12,7 +12,8 @@ import click
 
 from pool_bench import __version__
 from pool_bench.cli.hold_options import active_option, batch_options, check_batches, reconnect_option
-from pool_bench.cli.levels import concurrency_options, levels_of, measuring_options
+from pool_bench.cli.levels import concurrency_options, measuring_options
+from pool_bench.cli.open_loop import RateOptions, loop_of, rate_options
 from pool_bench.cli.options import (
     CONTEXT_SETTINGS,
     Output,
@@ -20,10 +21,12 @@ from pool_bench.cli.options import (
     name_option,
     output_options,
     plot,
+    require_valid_option,
 )
 from pool_bench.cli.params import Duration, OutputPath, guard, run_cli
 from pool_bench.cli.pool_options import Names, Sizes, timing_options
 from pool_bench.cli.surreal_options import DefaultGroup, server_options
+from pool_bench.cli.thresholds import Checks, threshold_options
 from pool_bench.contenders.base import RESET_MODES, SURREAL_CONTENDER_NAMES, ContenderName, ResetMode
 from pool_bench.load.pool_spec import ScenarioName
 
@@ -37,7 +40,8 @@ _SCENARIOS: tuple[ScenarioName, ...] = ("query", "burst", "sustained", "churn", 
 @click.group(
     cls=DefaultGroup,
     context_settings=CONTEXT_SETTINGS,
-    epilog="Exit codes: 0 fine, 1 a run had no success, 2 bad usage, 130 left by a second Ctrl-C.",
+    epilog="Exit codes: 0 fine, 1 a run had no success, a threshold failed, or a run is suspect with "
+    "--require-valid, 2 bad usage, 130 left by a second Ctrl-C.",
 )
 @click.version_option(__version__, prog_name=TOOL)
 def cli() -> None:
@@ -54,6 +58,7 @@ def cli() -> None:
 @cli.command()
 @server_options
 @concurrency_options
+@rate_options
 @measuring_options
 @click.option(
     "--driver",
@@ -66,6 +71,8 @@ def cli() -> None:
 @click.option("--query", metavar="SURQL", help="Run this on each connection once it is ready.")
 @connect_timeout_option("Bound on one operation, from the first packet to the close.")
 @name_option("-n")
+@threshold_options
+@require_valid_option
 @output_options
 @click.pass_context
 def connect(
@@ -74,6 +81,7 @@ def connect(
     concurrency: int | None,
     concurrency_min: int | None,
     concurrency_max: int | None,
+    rates: RateOptions,
     duration: float,
     warmup: float,
     grace: float,
@@ -82,16 +90,19 @@ def connect(
     connect_timeout: float,
     name: str,
     wait_between_runs: float,
+    checks: Checks,
+    require_valid: bool,
     output: Output,
 ) -> None:
-    """Open a connection, sign in, select, query if asked to, close; again and again with N workers.
+    """Open a connection, sign in, select, query if asked to, close; with N workers, or at a rate.
 
     \b
     surreal-bench connect --concurrency 20 --query "RETURN 1"
-    surreal-bench connect --auth token
+    surreal-bench connect --auth token --rate 200/s
+    surreal-bench connect --find-max --slo "p99<50ms,errors<0.1%"
     surreal-bench connect --concurrency-min 1 --concurrency-max 32 --url http://db:8000
     """
-    levels = levels_of(concurrency, concurrency_min, concurrency_max)
+    loop = loop_of(rates, duration, concurrency, concurrency_min, concurrency_max)
 
     def run() -> int:
         from pool_bench.cli.title import hide_secrets
@@ -112,16 +123,22 @@ def connect(
                 spec=ConnectSpec(
                     targets=place.targets,
                     driver=driver,
+                    open_loop=loop.open_loop,
                     auth=place.server.auth,
                     warmup_s=warmup,
                     duration_s=duration,
                     grace_s=grace,
                     connect_timeout_s=connect_timeout,
                     query=query,
+                    seed=rates.seed_or_new,
                 ),
-                levels=levels,
+                label=loop.label,
+                find_max=loop.find_max(wait_between_runs),
+                levels=loop.levels,
                 pause_s=wait_between_runs,
                 output=output,
+                checks=checks,
+                require_valid=require_valid,
             )
         )
 
@@ -166,6 +183,8 @@ def connect(
 @reconnect_option
 @connect_timeout_option("Bound on one connect, and on one keep-alive.")
 @name_option()
+@threshold_options
+@require_valid_option
 @output_options
 @click.pass_context
 def load(
@@ -183,6 +202,8 @@ def load(
     reconnect: bool,
     connect_timeout: float,
     name: str,
+    checks: Checks,
+    require_valid: bool,
     output: Output,
 ) -> None:
     """Open N connections, hold them idle, keep them alive, notice at once which are dropped, and let go.
@@ -228,6 +249,8 @@ def load(
                 reserve=False,
                 admin=None,
                 output=output,
+                checks=checks,
+                require_valid=require_valid,
             )
         )
 

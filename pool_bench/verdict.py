@@ -25,6 +25,8 @@ _SLIP_SHARE: Final = 0.1
 _DROPPED_SHARE: Final = 0.01
 # Loads on pools whose latency changes, or which stand still, because that is what they are for.
 _CHANGING: Final = ("burst", "ramp", "spike", "reconnect")
+# This tool's own drivers, for PostgreSQL and for SurrealDB.
+_CHEAPEST: Final = ("wire", "surreal")
 
 
 class ReasonCode(StrEnum):
@@ -131,6 +133,11 @@ def judge(run: RunResult) -> Verdict:
     )
 
 
+def _cheapest_beside(driver: str) -> str:
+    """The driver that does what `driver` does for the least CPU time."""
+    return "surreal" if driver == "surrealdb" else "wire"
+
+
 def _saturated(run: RunResult) -> Reason | None:
     why = " and ".join(run.client_limits)
     if not why:
@@ -144,15 +151,15 @@ def _saturated(run: RunResult) -> Reason | None:
             "Another concurrency does not change that."
         )
     else:
-        own = "" if run.driver in ("wire", "surreal") else f"long work of {run.driver} in its event loop, "
+        own = "" if run.driver in _CHEAPEST else f"long work of {run.driver} in its event loop, "
         others = "the embedded server on the same cores" if run.embedded else "other processes"
         words.append(
             f"Something kept the generator waiting ({own}{others}, a stolen or throttled core), "
             "so the latency is an upper bound: part of it was spent waiting for the client."
         )
     cures = []
-    if run.driver not in ("wire", "surreal") and run.pool is None:
-        cheapest = "surreal" if run.driver == "surrealdb" else "wire"
+    if run.driver not in _CHEAPEST and run.pool is None:
+        cheapest = _cheapest_beside(run.driver)
         cures.append(f"use --driver {cheapest}, which spends a fraction of the CPU on each connection")
     if run.embedded:
         cures.append(
@@ -217,12 +224,12 @@ def _schedule_slipped(run: RunResult) -> Reason | None:
         return None
     if late_ms <= SATURATED_LAG_P99_MS and late_ms <= _SLIP_SHARE * (response_ms or 0.0):
         return None
+    cheaper = "" if run.driver in _CHEAPEST else f" --driver {_cheapest_beside(run.driver)};"
     return Reason(
         ReasonCode.SCHEDULE_SLIPPED,
         f"The schedule slipped: the client began operations {format_ms(late_ms)} ms late (p99), "
         "although it had room for them. Response times contain that, so they are an upper bound.",
-        f"a lower --rate; {'' if run.pool is not None else '--driver wire; '}or a machine, or a core, that the "
-        "generator has to itself",
+        f"a lower --rate;{cheaper} or a machine, or a core, that the generator has to itself",
     )
 
 

@@ -1,5 +1,6 @@
 """Verdicts: every reason is found, says what to do, and none is made up."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -115,6 +116,18 @@ def test_a_run_without_a_flaw_is_valid(run: RunResult) -> None:
     assert judge(run) == Verdict()
     assert judge(run).valid
     assert judge(run).words == "valid"
+
+
+@pytest.mark.parametrize(
+    ("driver", "advice"), [("asyncpg", "wire"), ("surrealdb", "surreal"), ("wire", None), ("surreal", None)]
+)
+@pytest.mark.parametrize("flaw", [open_loop(30.0), good(client=client_of(cpu_share=0.97))])
+def test_a_cheaper_driver_is_advised_only_where_there_is_one_for_that_server(
+    flaw: RunResult, driver: str, advice: str | None
+) -> None:
+    (reason,) = judge(replace(flaw, driver=driver)).reasons
+    advised = re.findall(r"--driver (\w+)", reason.remedy)
+    assert advised == ([] if advice is None else [advice])
 
 
 def test_every_reason_is_given_at_once() -> None:

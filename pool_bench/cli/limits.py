@@ -10,6 +10,7 @@ from typing import Final
 
 from pool_bench.drivers.base import DriverName
 from pool_bench.errors import UsageError
+from pool_bench.targets import Target
 from pool_bench.targets_surreal import AnyTarget, SurrealTarget
 
 _SETTINGS: Final = Path("/proc/sys/net/ipv4")
@@ -17,7 +18,8 @@ _SETTINGS: Final = Path("/proc/sys/net/ipv4")
 # for a new connection once the timestamps differ, after a second (net.ipv4.tcp_tw_reuse).
 _TIME_WAIT_S: Final = 60.0
 _REUSE_S: Final = 1.0
-# Who closes first keeps the port. libpq does not wait for the server's end; the others do.
+# Who closes first keeps the port. libpq does not wait for the server's end; the others do. The end of a
+# WebSocket is the server's (RFC 6455, section 7.1.1), that of HTTP the client's, which has no other goodbye.
 _CLOSE_FIRST: Final = ("psycopg",)
 
 # Pipes, the event loop, the executor's lookups, logs, and what libraries open for themselves.
@@ -98,7 +100,8 @@ def local_ports_note(
 
 def time_wait_s(target: AnyTarget, driver: DriverName) -> float:
     """How long a closed connection to `target` keeps its local port from a new one, seconds."""
-    if driver not in _CLOSE_FIRST:
+    closes_first = driver in _CLOSE_FIRST if isinstance(target, Target) else not target.is_websocket
+    if not closes_first:
         return 0.0
     try:
         reuse = (_SETTINGS / "tcp_tw_reuse").read_text().strip()
@@ -156,11 +159,13 @@ def time_wait_note(
             f"{concurrency:,} connections in flight need as many local ports for each server, but there are "
             f"{ports:,}: lower the concurrency, or widen net.ipv4.ip_local_port_range"
         )
+    way_out = "--driver wire, which lets the server close first"
+    if any(isinstance(target, SurrealTarget) for target in targets):
+        way_out = "a ws:// or wss:// URL, with which the server closes first"
     return (
         f"at {rate:,.0f}/s {driver} needs {most:,} local ports, because each closed connection keeps its own "
         f"for {longest_s:g} s (TIME_WAIT), but there are {ports:,}: lower the rate, set "
-        "net.ipv4.tcp_tw_reuse = 1, widen net.ipv4.ip_local_port_range, or use --driver wire, which lets the "
-        "server close first"
+        f"net.ipv4.tcp_tw_reuse = 1, widen net.ipv4.ip_local_port_range, or use {way_out}"
     )
 
 

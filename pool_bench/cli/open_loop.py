@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from pool_bench.cli.levels import levels_of
+from pool_bench.cli.limits import room_for_files
 from pool_bench.cli.params import Rate
 from pool_bench.cli.rates import RateRamp, RateSpike, RateSteps, SloParam, Spike
 from pool_bench.load.arrivals import SPACINGS, Profile, Spacing, constant, ramp, spike, steps
 
 if TYPE_CHECKING:
+    from pool_bench.cli.find_max import FindMax
+    from pool_bench.load.spec import OpenLoop
     from pool_bench.objectives import Objectives
 
 MAX_IN_FLIGHT: Final = 1_000
@@ -144,6 +148,68 @@ class RateOptions:
         if self.steps is not None:
             return f"steps{'-'.join(f'{rate:g}' for rate in self.steps)}"[:40]
         return f"r{self.rate:g}" + (f"-spike{self.spike.rate:g}" if self.spike is not None else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """How operations begin: closed, by so many workers, or open, when the schedule says so.
+
+    Attributes:
+        profile: the rate over time, None in a closed loop.
+        levels: the concurrency of each run; in an open loop one, the connections at most.
+        rates: what the user said about rates.
+    """
+
+    profile: Profile | None
+    levels: tuple[int, ...]
+    rates: RateOptions
+
+    @property
+    def label(self) -> str:
+        """Names the run of an open loop; "" in a closed one."""
+        return "" if self.profile is None else self.rates.label
+
+    @property
+    def open_loop(self) -> "OpenLoop | None":
+        """The schedule of every run, None in a closed loop."""
+        from pool_bench.load.spec import OpenLoop
+
+        if self.profile is None:
+            return None
+        return OpenLoop(profile=self.profile, spacing=self.rates.spacing or "constant")
+
+    def find_max(self, pause_s: float) -> "FindMax | None":
+        """The search that was asked for, with `pause_s` seconds between its trials; None for none."""
+        from pool_bench.cli.find_max import FindMax
+
+        rates = self.rates
+        if rates.slo is None:
+            return None
+        return FindMax(
+            objectives=rates.slo,
+            first=rates.first_rate,
+            highest=rates.highest_rate,
+            spacing=rates.spacing or "constant",
+            pause_s=pause_s,
+        )
+
+
+def loop_of(
+    rates: RateOptions, duration_s: float, concurrency: int | None, low: int | None, high: int | None
+) -> Loop:
+    """The loop that the options of rates and those of concurrency, as `levels_of` takes them, ask for.
+
+    Raises:
+        click.UsageError: the options contradict each other.
+    """
+    profile = rates.profile(duration_s)
+    if profile is None:
+        return Loop(None, levels_of(concurrency, low, high), rates)
+    if any(value is not None for value in (concurrency, low, high)):
+        raise click.UsageError(
+            "--concurrency excludes --rate, --ramp, --steps and --find-max: the loop is either closed or open"
+        )
+    return Loop(profile, (rates.max_in_flight or room_for_files(MAX_IN_FLIGHT),), rates)
 
 
 def rate_options(command: Callable[..., None]) -> Callable[..., None]:

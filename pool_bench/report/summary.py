@@ -167,7 +167,9 @@ def phase_lines(total: BenchStats, paint: Paint) -> list[str]:
         rows.append(["in between", *[""] * 5, f"{rest:.1%}", bar(rest, 16)])
     lines = table(rows, left=(0, 7))
     if rest >= _LEAST_REST:
-        lines.append(paint("in between: a step was due, and this client had others to serve first", "dim"))
+        lines.append(
+            paint("in between: this client's own work, and steps that were due while it served others", "dim")
+        )
     lines[0] = paint(lines[0], "bold")
     return lines
 

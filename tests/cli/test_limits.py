@@ -8,6 +8,7 @@ from pool_bench.cli import limits
 from pool_bench.cli.limits import time_wait_note, time_wait_s
 from pool_bench.drivers.base import DriverName
 from pool_bench.targets import Target, parse_target
+from pool_bench.targets_surreal import surreal_target
 
 LOCAL = "postgresql://u@127.0.0.1:6432/d"
 REMOTE = "postgresql://u@192.0.2.7:6432/d"
@@ -79,6 +80,19 @@ def test_a_run_shorter_than_a_minute_leaves_fewer_ports_behind() -> None:
 def test_a_server_that_closes_first_and_a_unix_socket_need_no_port_for_it() -> None:
     assert note(rate=5000.0, driver="wire") is None
     assert note(SOCKET, rate=5000.0) is None
+
+
+@pytest.mark.usefixtures("settings")
+def test_over_http_this_side_closes_first_and_over_a_websocket_surrealdb_does() -> None:
+    web, http = (surreal_target(f"{scheme}://192.0.2.7:8000", environ={}) for scheme in ("ws", "http"))
+    assert time_wait_s(web, "surreal") == 0
+    assert time_wait_s(http, "surreal") == 60
+    assert time_wait_note((web,), "surreal", concurrency=10, rate=200.0, seconds=0.0) is None
+    told = time_wait_note((http,), "surreal", concurrency=10, rate=200.0, seconds=0.0)
+    assert told is not None
+    assert "12,010 local ports" in told
+    assert "ws://" in told
+    assert "wire" not in told
 
 
 @pytest.mark.usefixtures("settings")

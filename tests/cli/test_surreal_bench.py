@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -67,6 +68,23 @@ def test_help_answers_without_importing_what_only_a_run_needs() -> None:
             ("--url", "wss://h", "--user", "u", "--pass", SECRET, "--ca-file", "/nowhere/ca.pem"),
             "/nowhere/ca.pem",
         ),
+        (("--rate", "5/s", "--concurrency", "3"), "--concurrency excludes --rate"),
+        (("--rate", "0/s"), "--rate"),
+        (("--rate", "5/s", "--ramp", "1/s..5/s"), "--rate and --ramp"),
+        (("--ramp", "1/s..5/s", "--duration", "0"), "--duration"),
+        (("--spike", "5/s@1s+1s"), "--spike needs --rate"),
+        (("--arrivals", "poisson"), "--arrivals needs --rate"),
+        (("--max-in-flight", "5"), "--max-in-flight needs --rate"),
+        (("--rate", "5/s", "--max-in-flight", "999999999"), "--max-in-flight"),
+        (("--find-max",), "--find-max needs --slo"),
+        (("--slo", "p99<1ms"), "--slo needs --find-max"),
+        (("--find-max", "--slo", "p99<1ms", "--steps", "1,2"), "--find-max and --steps"),
+        (("--threshold", "p99"), "--threshold"),
+        (("--threshold", "speed>1"), "speed"),
+        (("--abort-on-fail",), "--abort-on-fail needs a --threshold"),
+        (("--summary", "/dev/null/s.md"), "--summary"),
+        (("load", "--threshold", "speed>1"), "speed"),
+        (("load", "--abort-on-fail"), "--abort-on-fail needs a --threshold"),
         (("load", "--connections", "0"), "--connections"),
         (("load", "--rate", "5/s", "--batch-size", "5"), "--batch-size"),
         (("load", "--driver", "surrealdb"), "--driver"),
@@ -239,6 +257,106 @@ def test_the_official_client_can_be_measured_too(surreal: EmbeddedSurreal) -> No
     assert outcome.code == 0, outcome.stderr
     (run,) = json.loads(outcome.stdout)["runs"]
     assert set(run["phases_ms"]) == {"connect", "close"}
+
+
+@pytest.mark.parametrize(
+    ("url", "phases"),
+    [
+        ("ws://127.0.0.1:{}", {"tcp", "upgrade", "signin", "use", "query", "close"}),
+        ("http://127.0.0.1:{}", {"tcp", "signin", "use", "query", "close"}),
+    ],
+)
+def test_a_rate_offers_exactly_what_is_due_and_phases_are_shares_of_service_time(
+    tmp_path: Path, surreal: EmbeddedSurreal, url: str, phases: set[str]
+) -> None:
+    make_place(surreal, "cli")
+    outcome = run_it(
+        *("connect", "--auth", "token", "--rate", "50/s", "--query", "RETURN 1"),
+        *("--namespace", "cli", "--database", "cli", "-d", "1s", "--warmup", "0.2s", "--output-dir", "."),
+        cwd=tmp_path,
+        env=reach(surreal) | {"SURREAL_URL": url.format(surreal.port)},
+    )
+    assert outcome.code == 0, outcome.stderr
+    path = only(tmp_path, "*_r50.json")
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    result = load(path)
+    assert (result["config"]["shape"], result["config"]["max_in_flight"]) == ("r50", 1000)
+    assert "concurrency" not in result["config"]
+    (run,) = result["runs"]
+    assert run["rate"] == run["offered"] == 50
+    assert run["offered"] == sum(run[outcome] for outcome in ("ok", "failed", "unfinished", "dropped"))
+    assert run["ok"] == 50
+    assert set(run["phases_ms"]) == phases
+    # Everyone went through every phase, one after another.
+    assert sum(phase["mean"] for phase in run["phases_ms"].values()) <= run["service_ms"]["mean"]
+    assert run["service_ms"]["mean"] <= run["latency_ms"]["mean"]
+    assert "of 50/s due" in outcome.stdout
+    table = outcome.stdout.split("phases, ms")[1].split("\n\n")[0]
+    assert set(re.findall(r"^(\w+) +50 ", table, flags=re.MULTILINE)) == phases
+    shares = [float(share) for share in re.findall(r"([\d.]+)%", table)]
+    assert sum(shares) == pytest.approx(100, abs=2.5)
+
+
+def test_what_is_due_and_has_no_room_is_dropped_and_told(tmp_path: Path, surreal: EmbeddedSurreal) -> None:
+    # One at a time, each of which the server hashes a password for: nothing keeps up with that.
+    outcome = run_it(
+        *("--rate", "1000/s", "--max-in-flight", "1", "--connect-timeout", "0.5s", "-d", "1s"),
+        *("--warmup", "0", "-q", "--no-save", "--json", "r.json", "--require-valid"),
+        cwd=tmp_path,
+        env=reach(surreal),
+    )
+    assert outcome.code == 1, outcome.stderr
+    (run,) = load(tmp_path / "r.json")["runs"]
+    assert run["ok"] > 0
+    assert run["dropped"] > run["offered"] / 2
+    assert run["offered"] == run["ok"] + run["failed"] + run["unfinished"] + run["dropped"] == 1000
+    assert "rate_not_achieved" in [reason["code"] for reason in run["verdict"]["reasons"]]
+    # Waiting for room is response time, and no service time.
+    assert run["latency_ms"]["p50"] > run["service_ms"]["p50"]
+
+
+def test_the_official_client_is_measured_at_a_rate_too(tmp_path: Path, surreal: EmbeddedSurreal) -> None:
+    command = ("--driver", "surrealdb", "--rate", "5/s", "-d", "1s", "--warmup", "0", "-q", "--no-save")
+    outcome = run_it(*command, "--json", "r.json", cwd=tmp_path, env=reach(surreal))
+    assert outcome.code == 0, outcome.stderr
+    (run,) = load(tmp_path / "r.json")["runs"]
+    assert run["offered"] == run["ok"] == 5
+    assert set(run["phases_ms"]) == {"connect", "close"}
+
+
+def test_the_maximum_is_searched_for(tmp_path: Path, surreal: EmbeddedSurreal) -> None:
+    outcome = run_it(
+        *("--auth", "token", "--find-max", "--slo", "p50<10s", "--rate", "20/s", "--max-rate", "20/s"),
+        *("-d", "1s", "--warmup", "0", "--wait-between-runs", "0s", "-q", "--output-dir", "."),
+        cwd=tmp_path,
+        env=reach(surreal),
+    )
+    assert outcome.code == 0, outcome.stderr
+    found = load(only(tmp_path, "*_max.json"))["find_max"]
+    assert (found["rate"], found["confirmed"], found["limit"]) == (20, True, "max_rate")
+    assert "No limit was found" in outcome.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "met", "missed"),
+    [
+        (("--auth", "none", "--rate", "20/s", "-d", "1s"), "phases.tcp.p99<9s", "errors.refused>0"),
+        (("--auth", "none", "-c", "1", "-d", "500ms"), "errors==0", "throughput<0.001"),
+        (("load", "--auth", "none", "-n", "3", "-d", "500ms"), "held==3", "held>3"),
+    ],
+)
+def test_a_threshold_that_fails_is_exit_code_1_and_in_table_file_and_summary(
+    tmp_path: Path, surreal: EmbeddedSurreal, command: tuple[str, ...], met: str, missed: str
+) -> None:
+    common = ("--no-save", "-q", "--json", "r.json", "--summary", "s.md", "--threshold", met)
+    for more, code in ((), 0), (("--threshold", missed), 1):
+        outcome = run_it(*command, *common, *more, cwd=tmp_path, env=reach(surreal))
+        assert outcome.code == code, outcome.stderr
+        judged = load(tmp_path / "r.json")["thresholds"]
+        assert [(one["text"], one["ok"]) for one in judged] == [(met, True), (missed, False)][: code + 1]
+        assert "surreal-bench" in (tmp_path / "s.md").read_text()
+    assert re.search(rf"{re.escape(missed)} .*FAILED", outcome.stdout)
+    assert "1 of 2 failed" in (tmp_path / "s.md").read_text()
 
 
 def test_connections_are_held_kept_alive_and_closed(tmp_path: Path, surreal: EmbeddedSurreal) -> None:

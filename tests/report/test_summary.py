@@ -112,7 +112,7 @@ def test_what_the_phases_leave_of_an_operation_is_a_row_of_its_own() -> None:
     text = run_summary(run_of(stats))
     section = text.split("phases, ms")[1].split("\n\n")[0]
     assert re.search(r"^in between +3\d\.\d%", section, flags=re.MULTILINE)
-    assert "this client had others to serve first" in section
+    assert "this client's own work" in section
     shares = [float(share) for share in re.findall(r"([\d.]+)%", section)]
     assert sum(shares) == pytest.approx(100, abs=0.2)
 
