@@ -157,7 +157,8 @@ def _saturated(run: RunResult) -> Reason | None:
     if run.embedded:
         cures.append(
             "measure a server on another machine (--url), since the embedded one shares this machine's cores "
-            f"with the client; or {'fewer clients' if run.pool is not None else 'a lower concurrency'}; or a machine with more cores"
+            f"with the client; or {'fewer clients' if run.pool is not None else 'a lower concurrency'}; "
+            "or a machine with more cores"
         )
     else:
         cures.append("run the generator on another machine, or give it a core the server does not use")
@@ -221,8 +222,8 @@ def _schedule_slipped(run: RunResult) -> Reason | None:
         ReasonCode.SCHEDULE_SLIPPED,
         f"The schedule slipped: the client began operations {format_ms(late_ms)} ms late (p99), "
         "although it had room for them. Response times contain that, so they are an upper bound.",
-        f"a lower --rate; {'' if run.pool is not None else '--driver wire; '}or a machine, or a core, that the "
-        "generator has to itself",
+        f"a lower --rate; {'' if run.pool is not None else '--driver wire; '}or a machine, or a core, that "
+        "the generator has to itself",
     )
 
 
