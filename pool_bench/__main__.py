@@ -144,7 +144,7 @@ def run(
         scenarios = _open_scenarios(ctx, scenarios)
         if "naive" in pools:
             raise click.UsageError(
-                "--rate and --pool naive exclude each other: pg-connection-bench --rate opens connections at a rate"
+                "--rate and --pool naive exclude each other: see pg-connection-bench --rate"
             )
         clients = rates.max_in_flight or MAX_IN_FLIGHT
 

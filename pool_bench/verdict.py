@@ -164,7 +164,8 @@ def _saturated(run: RunResult) -> Reason | None:
     if run.embedded:
         cures.append(
             "measure a server on another machine (--url), since the embedded one shares this machine's cores "
-            f"with the client; or {'fewer clients' if run.pool is not None else 'a lower concurrency'}; or a machine with more cores"
+            f"with the client; or {'fewer clients' if run.pool is not None else 'a lower concurrency'}; "
+            "or a machine with more cores"
         )
     else:
         cures.append("run the generator on another machine, or give it a core the server does not use")
@@ -224,7 +225,8 @@ def _schedule_slipped(run: RunResult) -> Reason | None:
         return None
     if late_ms <= SATURATED_LAG_P99_MS and late_ms <= _SLIP_SHARE * (response_ms or 0.0):
         return None
-    cheaper = "" if run.driver in _CHEAPEST else f" --driver {_cheapest_beside(run.driver)};"
+    has_cheaper = run.driver not in _CHEAPEST and run.pool is None
+    cheaper = f" --driver {_cheapest_beside(run.driver)};" if has_cheaper else ""
     return Reason(
         ReasonCode.SCHEDULE_SLIPPED,
         f"The schedule slipped: the client began operations {format_ms(late_ms)} ms late (p99), "

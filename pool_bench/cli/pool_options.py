@@ -146,8 +146,8 @@ def pool_rate_options(command: Callable[..., None]) -> Callable[..., None]:
         "--rate",
         type=Rate(),
         metavar="R",
-        help="Open loop, in place of --clients, for churn, query and sustained: so many operations become due "
-        "each second (500/s), whether or not earlier ones have ended; response time counts from when one "
+        help="Open loop, in place of --clients, for churn, query and sustained: so many operations become "
+        "due each second (500/s), whether or not earlier ones have ended; response time counts from when one "
         "was due.",
     )
     @click.option(

@@ -143,10 +143,9 @@ def _open_loop(contest: Contest, paint: Paint) -> list[str]:
     rows = [["pool", "due", "ok", "failed", "unfinished", "dropped", "service p50", "p99 ms", "late p99 ms"]]
     for group in contest.groups:
         parts = [run.open_loop for run in group.runs if run.open_loop is not None]
-        service, late = Histogram(), Histogram()
+        service = Histogram()
         for part in parts:
-            service.merge(part.service)
-            late.merge(part.schedule_error)
+            service.merge(part.service_histogram)
         rows.append(
             [
                 group.pool,
@@ -156,13 +155,13 @@ def _open_loop(contest: Contest, paint: Paint) -> list[str]:
                 f"{group.unfinished:,}",
                 f"{sum(part.dropped for part in parts):,}",
                 *map(format_ms, service.percentiles_ms((50, 99))),
-                format_ms(late.percentile_ms(99)),
+                format_ms(max((part.schedule_error_ms.p99 or 0.0 for part in parts), default=None)),
             ]
         )
     drawn = table(rows, gap=1)
     words = (
         "op is the response time, from when an operation was due; service, and wait, from when it was begun; "
-        "late: how long this client took to begin one for which there was room."
+        "late: how long this client took to begin one for which there was room, in the worst round."
     )
     return [
         paint(drawn[0], "bold"),

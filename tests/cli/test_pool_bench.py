@@ -78,6 +78,21 @@ def test_help_answers_without_importing_what_only_a_run_needs(command: tuple[str
         (("run", "--plot", "picture.gif"), "--plot"),
         (("run", "--json", "FILE/result.json"), "--json"),
         (("run", "--bogus"), "--bogus"),
+        (("run", "--rate", "fast"), "--rate"),
+        (("run", "--rate", "0"), "--rate"),
+        (("run", "--rate", "2000000/s"), "2,000,000/s"),
+        (("run", "--rate", "10/s", "--clients", "5"), "--clients"),
+        (("run", "--rate", "10/s", "--scenario", "query,burst"), "burst"),
+        (("run", "--rate", "10/s", "--pool", "naive"), "naive"),
+        (("run", "--rate", "10/s", "--arrivals", "random"), "--arrivals"),
+        (("run", "--arrivals", "poisson"), "--rate"),
+        (("run", "--max-in-flight", "5"), "--rate"),
+        (("run", "--max-in-flight", "0", "--rate", "5"), "--max-in-flight"),
+        (("run", "--threshold", "p99"), "--threshold"),
+        (("run", "--threshold", "checkout.bogus<1"), "checkout.bogus"),
+        (("run", "--threshold", "checkout.bursts_histogram.count<1"), "bursts_histogram"),
+        (("run", "--abort-on-fail"), "--abort-on-fail"),
+        (("run", "--summary", "FILE/summary.md"), "--summary"),
         (("size", "--sizes", "1..x"), "--sizes"),
         (("size", "--sizes", "0..8"), "--sizes"),
         (("size", "--sizes", "8..2"), "--sizes"),
@@ -111,6 +126,51 @@ def test_bad_input_is_one_line_and_exit_code_2_and_opens_nothing(
     assert outcome.stdout == ""
     assert SECRET not in outcome.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["FILE"]
+
+
+def test_operations_come_at_a_rate_and_every_one_that_was_due_is_accounted_for(
+    tmp_path: Path, embedded: EmbeddedPostgres
+) -> None:
+    arguments = (
+        *("run", "--url", embedded.url, "--pool", "reference,asyncpg", "--scenario", "query,sustained"),
+        *("--rate", "100/s", "--max-in-flight", "9", "--rounds", "1", "--size", "3"),
+        *("--duration", "500ms", "--warmup", "100ms"),
+        *("--threshold", "failed==0", "--threshold", "phases.checkout.p99<60s", "--summary", "ci.md"),
+        *("--threshold", "checkout.opened==3"),
+    )
+    outcome = tool(*arguments, cwd=tmp_path)
+    assert outcome.code == 0, outcome.stderr
+    path = only(tmp_path / "results", "*.json")
+    assert path.stem.endswith("_r100")
+    result = load(path)
+    assert (result["config"]["rate"], result["config"]["max_in_flight"]) == (100, 9)
+    assert len(result["runs"]) == 4
+    for run in result["runs"]:
+        assert run["rate"] == 100
+        assert run["offered"] == 50
+        assert run["offered"] == run["ok"] + run["failed"] + run["unfinished"] + run["dropped"]
+        assert run["latency_ms"]["max"] >= run["service_ms"]["max"]
+        assert sum(second["offered"] for second in run["timeline"]) == 50
+    assert len(result["thresholds"]) == 12
+    assert all(one["ok"] for one in result["thresholds"])
+    assert "sustained 100/s" in outcome.stdout
+    assert "100/s due, 9 in flight at most" in outcome.stdout
+    assert "operations/s" in (tmp_path / "ci.md").read_text()
+    assert only(tmp_path / "results", "*.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_threshold_that_fails_and_a_run_that_is_suspect_make_the_exit_code_1(
+    tmp_path: Path, embedded: EmbeddedPostgres
+) -> None:
+    base = ("run", "--url", embedded.url, "--pool", "reference", "--scenario", "query", "--rounds", "1")
+    slow = ("--rate", "20/s", "--duration", "500ms", "--warmup", "0", "--size", "3")
+    failed = tool(*base, *slow, "--threshold", "ok>1000", cwd=tmp_path)
+    assert failed.code == 1, failed.stderr
+    assert "FAILED" in failed.stdout
+    # Ten operations are too few for a p99.
+    suspect = tool(*base, *slow, "--require-valid", cwd=tmp_path)
+    assert suspect.code == 1, suspect.stderr
+    assert "too few samples" in suspect.stderr
 
 
 def test_pools_are_measured_side_by_side_round_by_round_in_changing_order(
