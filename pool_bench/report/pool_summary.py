@@ -248,7 +248,8 @@ def _timed_out(contest: Contest) -> list[str]:
 
 def verdict(contest: Contest) -> str:
     """Who did best, and by how much: only what the rounds allow to be said."""
-    measure = _MEASURES.get(contest.scenario, _THROUGHPUT)
+    # At a given rate all do as many operations, as long as they can.
+    measure = _RESPONSE if contest.rate is not None else _MEASURES.get(contest.scenario, _THROUGHPUT)
     figures = [(group, measure.figure(group)) for group in contest.groups if group.ok]
     known = [(group, spread) for group, spread in figures if spread is not None]
     if not figures:
@@ -298,6 +299,11 @@ def _all_back_s(one: LoadedCheckout) -> float | None:
 
 _THROUGHPUT: Final = _Measure(
     "Most operations", lambda group: group.throughput, lambda rate: f"{format_rate(rate)}/s", True
+)
+_RESPONSE: Final = _Measure(
+    "Lowest p99 of response times",
+    lambda group: group.spread(lambda run, _: run.histogram.percentile_ms(99)),
+    _in_ms,
 )
 _MEASURES: Final = {
     "burst": _Measure(

@@ -155,6 +155,8 @@ def test_operations_come_at_a_rate_and_every_one_that_was_due_is_accounted_for(
     assert all(one["ok"] for one in result["thresholds"])
     assert "sustained 100/s" in outcome.stdout
     assert "100/s due, 9 in flight at most" in outcome.stdout
+    assert "Lowest p99 of response times" in outcome.stdout
+    assert "Most operations" not in outcome.stdout
     assert "operations/s" in (tmp_path / "ci.md").read_text()
     assert only(tmp_path / "results", "*.png").read_bytes().startswith(b"\x89PNG")
 
