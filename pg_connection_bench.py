@@ -11,6 +11,7 @@ import click
 
 from pool_bench import __version__
 from pool_bench.cli.calibrate import calibrate
+from pool_bench.cli.levels import concurrency_options, measuring_options
 from pool_bench.cli.open_loop import RateOptions, loop_of, rate_options
 from pool_bench.cli.options import (
     CONTEXT_SETTINGS,
@@ -26,7 +27,7 @@ from pool_bench.cli.options import (
     shortest_timeout,
     url_option,
 )
-from pool_bench.cli.params import Duration, guard, run_cli
+from pool_bench.cli.params import guard, run_cli
 from pool_bench.cli.rounds import rounds_options
 from pool_bench.cli.thresholds import Checks, threshold_options
 from pool_bench.drivers.base import DriverName
@@ -42,37 +43,9 @@ TOOL = "pg-connection-bench"
     "130 left by a second Ctrl-C.",
 )
 @url_option
-@click.option("--concurrency", "-c", type=click.IntRange(min=1), metavar="N", help="Workers. [default: 10]")
-@click.option(
-    "--concurrency-min",
-    type=click.IntRange(min=1),
-    metavar="A",
-    help="Sweep: begin with A workers and double up to --concurrency-max.",
-)
-@click.option("--concurrency-max", type=click.IntRange(min=1), metavar="B", help="Sweep: end with B workers.")
+@concurrency_options
 @rate_options
-@click.option(
-    "--duration",
-    "-d",
-    type=Duration(zero=True),
-    default="10s",
-    show_default=True,
-    help="How long to measure each setting; 0 until Ctrl-C.",
-)
-@click.option(
-    "--warmup",
-    type=Duration(zero=True),
-    default="1s",
-    show_default=True,
-    help="Operations begun in this time before measuring do not count.",
-)
-@click.option(
-    "--grace",
-    type=Duration(zero=True),
-    default="5s",
-    show_default=True,
-    help="How long operations under way at the end may take to finish; what is left is `unfinished`.",
-)
+@measuring_options
 @driver_option
 @click.option("--query", metavar="SQL", help="Run this on each connection once it is ready.")
 @connect_timeout_option("Bound on one operation, from the first packet to the close.")
@@ -85,13 +58,6 @@ TOOL = "pg-connection-bench"
     help="Look host names up for each connection, or once before the run. [wire]",
 )
 @name_option("-n")
-@click.option(
-    "--wait-between-runs",
-    type=Duration(zero=True),
-    default="2s",
-    show_default=True,
-    help="Pause between the runs of a session, or the trials of --find-max.",
-)
 @rounds_options
 @threshold_options
 @click.option(

@@ -60,7 +60,7 @@ def measuring_options(command: Callable[..., None]) -> Callable[..., None]:
         type=Duration(zero=True),
         default="2s",
         show_default=True,
-        help="Pause between the levels of a sweep, or the trials of --find-max.",
+        help="Pause between the runs of a session, or the trials of --find-max.",
     )
     @wraps(command)
     def with_times(*args: object, **kwargs: object) -> None:
