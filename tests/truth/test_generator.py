@@ -23,6 +23,8 @@ from tests.cli.tool import COMMAND, environment
 from tests.load.running import Outcome, run, target
 from tests.truth.measuring import measure
 
+pytestmark = pytest.mark.quiet
+
 _UNSHARE = shutil.which("unshare")
 
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 
 import numpy as np
+import pytest
 
 from pool_bench.faults.behaviour import Behaviour, Fixed, LogNormal, Stall
 from pool_bench.faults.known import KnownServer
@@ -14,6 +15,8 @@ from pool_bench.verdict import judge
 from tests.load.running import run, target
 from tests.truth.measuring import Measured, assert_agrees, floor_of, measure, until_undisturbed
 from tests.truth.test_generator import result_of
+
+pytestmark = pytest.mark.quiet
 
 
 def at(rate: float) -> OpenLoop:

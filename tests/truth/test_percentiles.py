@@ -9,6 +9,8 @@ from pool_bench.histogram import Histogram
 from pool_bench.verdict import judge
 from tests.truth.measuring import Measured, assert_agrees, floor_of, measure, phase, until_undisturbed
 
+pytestmark = pytest.mark.quiet
+
 CONCURRENCY = 5
 SETTINGS = {"concurrency": CONCURRENCY, "duration_s": 1.5}
 
