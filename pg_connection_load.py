@@ -7,7 +7,14 @@ functions that need them, so that `--help` answers at once.
 import click
 
 from pool_bench import __version__
-from pool_bench.cli.hold_options import active_option, batch_options, check_batches, reconnect_option
+from pool_bench.cli.hold_options import (
+    active_option,
+    batch_options,
+    check_batches,
+    connections_option,
+    holding_time_option,
+    reconnect_option,
+)
 from pool_bench.cli.options import (
     CONTEXT_SETTINGS,
     Output,
@@ -36,23 +43,8 @@ TOOL = "pg-connection-load"
     "--require-valid, 2 bad usage, 130 left by a second Ctrl-C.",
 )
 @url_option
-@click.option(
-    "--connections",
-    "-n",
-    type=click.IntRange(min=1),
-    default=10,
-    show_default=True,
-    metavar="N",
-    help="How many to hold, over all URLs together.",
-)
-@click.option(
-    "--duration",
-    "-d",
-    type=Duration(zero=True),
-    default="60s",
-    show_default=True,
-    help="How long to hold them once they are open; 0 until Ctrl-C.",
-)
+@connections_option
+@holding_time_option
 @batch_options
 @click.option(
     "--keepalive",

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from pool_bench import __version__
-from pool_bench.cli.hold_options import active_option, batch_options, check_batches, reconnect_option
+from pool_bench.cli.hold_options import (
+    active_option,
+    batch_options,
+    check_batches,
+    connections_option,
+    holding_time_option,
+    reconnect_option,
+)
 from pool_bench.cli.levels import concurrency_options, measuring_options
 from pool_bench.cli.open_loop import RateOptions, loop_of, rate_options
 from pool_bench.cli.options import (
@@ -147,23 +154,8 @@ def connect(
 
 @cli.command()
 @server_options
-@click.option(
-    "--connections",
-    "-n",
-    type=click.IntRange(min=1),
-    default=10,
-    show_default=True,
-    metavar="N",
-    help="How many to hold, over all URLs together.",
-)
-@click.option(
-    "--duration",
-    "-d",
-    type=Duration(zero=True),
-    default="60s",
-    show_default=True,
-    help="How long to hold them once they are open; 0 until Ctrl-C.",
-)
+@connections_option
+@holding_time_option
 @batch_options
 @click.option(
     "--keepalive",

@@ -61,6 +61,25 @@ def _given(ctx: click.Context, name: str) -> bool:
     return ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
 
 
+connections_option = click.option(
+    "--connections",
+    "-n",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="How many to hold, over all URLs together.",
+)
+
+holding_time_option = click.option(
+    "--duration",
+    "-d",
+    type=Duration(zero=True),
+    default="60s",
+    show_default=True,
+    help="How long to hold them once they are open; 0 until Ctrl-C.",
+)
+
 active_option = click.option(
     "--active",
     type=Share(),

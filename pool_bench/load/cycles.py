@@ -7,6 +7,7 @@ as soon as all sockets that were ready with it have been served. The open loop i
 
 import asyncio
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -59,7 +60,7 @@ class Slot:
         self.timer: asyncio.TimerHandle | None = None
 
 
-class DialLoad:
+class DialLoad(ABC):
     """Dials under way in slots, moved on as their sockets become ready. Which begin when, subclasses say."""
 
     def __init__(self, spec: ConnectSpec, plans: tuple[WirePlan, ...], ledger: Ledger) -> None:
@@ -85,13 +86,13 @@ class DialLoad:
         self.backing_off = 0
         self.waiting = 0
 
+    @abstractmethod
     def _begin_due(self) -> None:
         """Begin the dials that are to be begun now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _done(self, slot: Slot, dial: Dial) -> None:
         """Record a dial that has ended, and free its slot."""
-        raise NotImplementedError
 
     async def start(self) -> None:
         """Begin the first dials."""

@@ -10,6 +10,7 @@ import inspect
 import logging
 import queue
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -113,16 +114,16 @@ class EventBus:
                 task.cancel()
 
 
-class _Listener:
+class _Listener(ABC):
     """One subscriber and its queue."""
 
+    @abstractmethod
     def put(self, event: PoolEvent) -> bool:
         """Queue `event`; False where the queue is full."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stop(self) -> None:
         """End after what is queued."""
-        raise NotImplementedError
 
 
 class _ThreadListener(_Listener):
