@@ -16,6 +16,7 @@ from pool_bench.cli.open_loop import RateOptions, loop_of, rate_options
 from pool_bench.cli.options import (
     CONTEXT_SETTINGS,
     Output,
+    calibrate_option,
     connect_timeout_option,
     driver_option,
     name_option,
@@ -23,12 +24,14 @@ from pool_bench.cli.options import (
     pgbouncer_admin_option,
     plot,
     require_valid_option,
+    resolve_option,
     scram_cache_option,
     shortest_timeout,
     url_option,
+    watch_option,
 )
 from pool_bench.cli.params import guard, run_cli
-from pool_bench.cli.rounds import rounds_options
+from pool_bench.cli.rounds import check_rounds, rounds_options
 from pool_bench.cli.thresholds import Checks, threshold_options
 from pool_bench.drivers.base import DriverName
 
@@ -50,30 +53,15 @@ TOOL = "pg-connection-bench"
 @click.option("--query", metavar="SQL", help="Run this on each connection once it is ready.")
 @connect_timeout_option("Bound on one operation, from the first packet to the close.")
 @scram_cache_option
-@click.option(
-    "--resolve",
-    type=click.Choice(["each", "once"]),
-    default="each",
-    show_default=True,
-    help="Look host names up for each connection, or once before the run. [wire]",
-)
+@resolve_option
 @name_option("-n")
-@rounds_options
+@rounds_options()
 @threshold_options
-@click.option(
-    "--watch/--no-watch",
-    default=None,
-    help="Watch the server once a second over a connection of its own: sessions, counters, PgBouncer's "
-    "pools, and on this machine CPU and memory. [default: watch servers on this machine]",
+@watch_option(
+    "over a connection of its own sessions, counters, PgBouncer's pools, and on this machine CPU and memory"
 )
 @pgbouncer_admin_option
-@click.option(
-    "--calibrate",
-    "calibrate_first",
-    is_flag=True,
-    help="First measure what this client costs by itself on this machine, about 1.5 s for each driver and "
-    "concurrency.",
-)
+@calibrate_option
 @require_valid_option
 @output_options
 @click.version_option(__version__, prog_name=TOOL)
@@ -120,12 +108,7 @@ def cli(
     if ctx.invoked_subcommand is not None:
         return
     loop = loop_of(rates, duration, concurrency, concurrency_min, concurrency_max)
-    if rates.slo is not None and (rounds > 1 or interleave):
-        raise click.UsageError("--find-max and --rounds or --interleave exclude each other")
-    if loop.profile is not None and any(
-        text.lower().lstrip().startswith("concurrency") for text in interleave
-    ):
-        raise click.UsageError("--interleave: concurrency means nothing in an open loop")
+    check_rounds(rounds, interleave, find_max=rates.find_max, is_open=loop.profile is not None)
 
     def run() -> int:
         from pool_bench.cli.title import hide_secrets

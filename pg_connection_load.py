@@ -27,6 +27,7 @@ from pool_bench.cli.options import (
     require_valid_option,
     scram_cache_option,
     shortest_timeout,
+    source_option,
     url_option,
 )
 from pool_bench.cli.params import Duration, guard, run_cli
@@ -60,14 +61,7 @@ TOOL = "pg-connection-load"
 @active_option
 @reconnect_option
 @driver_option
-@click.option(
-    "--source-ip",
-    "source_ips",
-    multiple=True,
-    metavar="IP",
-    help="Connect from this address of this machine; repeat it to spread connections over several, "
-    "each of which has local ports of its own. [wire]",
-)
+@source_option
 @click.option(
     "--reserve/--no-reserve",
     default=True,

@@ -16,7 +16,7 @@ class ServerMemory:
     Attributes:
         processes: how many there were.
         total_bytes: PSS of all of them.
-        backends: client backends among them.
+        backends: client backends among them; connections where one process serves all of them.
         idle_backend_bytes: mean PSS of the idle ones, None where there was none.
         sampled: how many processes were looked at; the total is scaled up where not all.
     """
@@ -51,6 +51,7 @@ class CpuUse:
         machine: all processes of the machine together, what the hypervisor took included.
         server: the postmaster and its processes, those that have ended included.
         postmaster: the postmaster alone, which forks one backend after another.
+        server_thread: the busiest thread of a server that is one process.
         pooler: PgBouncer's processes together.
         pooler_busiest: the busiest one of them; each has one thread.
     """
@@ -58,6 +59,7 @@ class CpuUse:
     machine: float | None = None
     server: float | None = None
     postmaster: float | None = None
+    server_thread: float | None = None
     pooler: float | None = None
     pooler_busiest: float | None = None
 
@@ -97,7 +99,8 @@ class ServerSecond:
 
     Attributes:
         t: seconds since the watching began.
-        states: client backends by state, as `pg_stat_activity` names it.
+        states: client backends by state, as `pg_stat_activity` names it; connections where one process serves
+            all of them: `open`, and `closing` where only the client has ended.
         used: slots of `max_connections` in use, None where it is no PostgreSQL.
         pools: figures of PgBouncer's pools by name (`cl_active`, `sv_idle`, ...), added up.
         lists: PgBouncer's `SHOW LISTS`.
@@ -136,6 +139,7 @@ class ServerSide:
         origin_s: when the run's own clock was at 0, seconds since the watching began; None where not told.
         setup: the server's own time for setting connections up, None where it does not log it.
         pooled: there is a pooler between the watcher and the server.
+        one_process: the server is one process, so that what is counted are connections, not backends.
     """
 
     max_connections: int | None = None
@@ -151,6 +155,7 @@ class ServerSide:
     origin_s: float | None = None
     setup: SetupTimes | None = None
     pooled: bool = False
+    one_process: bool = False
 
     @property
     def sessions(self) -> dict[str, int]:

@@ -15,6 +15,7 @@ from pool_bench.cli.signals import LeaveNow, stop_on_signals
 from pool_bench.cli.sites import AnyPlace, ask_any, config_of, serve_any, targets_of_any
 from pool_bench.cli.thresholds import NO_CHECKS, Checks
 from pool_bench.cli.title import shown_arguments
+from pool_bench.cli.watching import watch_for
 from pool_bench.cli.work import Work, tell
 from pool_bench.drivers.sources import check_sources
 from pool_bench.errors import PoolBenchError
@@ -26,7 +27,7 @@ from pool_bench.report.text import colour_wanted
 from pool_bench.runs import Session, Snapshot, Stage
 from pool_bench.targets import Host, Target
 from pool_bench.watch.slots import guard_note, look_at_slots, room
-from pool_bench.watch.watcher import ServerWatcher
+from pool_bench.watch.watcher import Watcher
 
 _LOOK_TIMEOUT_S: Final = 5.0
 
@@ -90,17 +91,17 @@ def hold(holding: Holding) -> int:
             )
             shares = share_out(asked, len(targets))
             # Only these have slots, and say how it is with them.
-            watched = [target for target in targets if isinstance(target, Target)]
-            if holding.reserve and product and watched and not stop.requested:
-                shares = guard(watched, shares, min(timeout_s, _LOOK_TIMEOUT_S))
+            slotted = [target for target in targets if isinstance(target, Target)]
+            if holding.reserve and product and slotted and not stop.requested:
+                shares = guard(slotted, shares, min(timeout_s, _LOOK_TIMEOUT_S))
             spec = replace(holding.spec, targets=targets, connections=shares)
             note = local_ports_note(targets, shares, spec.source_ips)
             if note is not None:
                 tell(note)
             session = _session(holding, spec)
             session.server = product
-            postmaster = None if server is None else server.pid
-            watcher = stack.enter_context(ServerWatcher(watched, holding.admin, postmaster))
+            watching = replace(watch_for(server, targets, holding.admin), setup_log=None, find_console=False)
+            watcher = stack.enter_context(watching.watcher())
             view = make_hold_view(
                 text,
                 stream_is_terminal=text.isatty(),
@@ -136,7 +137,7 @@ def hold(holding: Holding) -> int:
         return EXIT_LEFT
 
 
-def _hold(work: Work, spec: HoldSpec, watcher: ServerWatcher) -> None:
+def _hold(work: Work, spec: HoldSpec, watcher: Watcher) -> None:
     (asked,) = work.levels
     run = Run(spec, f"n{asked}", work.stop)
     stage = Stage.OPEN

@@ -9,7 +9,6 @@ from typing import Final
 
 from pool_bench.cli.find_max import FindMax, find_maximum
 from pool_bench.cli.limits import raise_file_limit, time_wait_note
-from pool_bench.cli.locate import Place
 from pool_bench.cli.options import Output
 from pool_bench.cli.params import EXIT_LEFT
 from pool_bench.cli.rounds import Step, Variant, plan
@@ -20,7 +19,7 @@ from pool_bench.cli.title import shown_arguments
 from pool_bench.cli.watching import Watching, follow_watched, is_wanted, watch_for
 from pool_bench.cli.work import Work, tell
 from pool_bench.errors import PoolBenchError, UsageError
-from pool_bench.load.calibrate import calibrate, settings_for
+from pool_bench.load.calibrate import Protocol, calibrate, settings_for
 from pool_bench.load.runner import Run
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.report.calibration import calibration_table
@@ -33,6 +32,7 @@ from pool_bench.report.text import colour_wanted
 from pool_bench.report.views import make_view
 from pool_bench.runs import RunResult, Session
 from pool_bench.targets import Target
+from pool_bench.targets_surreal import SurrealTarget
 from pool_bench.units import format_duration
 
 _SILENT_PAUSE_S: Final = 2.0
@@ -94,8 +94,7 @@ def measure(benchmark: Benchmark) -> int:
     """
     output, levels = benchmark.output, benchmark.levels
     output.check()
-    place = benchmark.place
-    watched = isinstance(place, Place) and is_wanted(benchmark.watch, benchmark.admin, place.targets)
+    watched = is_wanted(benchmark.watch, benchmark.admin, benchmark.place.targets)
     is_open = benchmark.spec.open_loop is not None
     thresholds = benchmark.checks.read()
     most = max(step.spec.concurrency for step in _plan(benchmark, benchmark.spec))
@@ -117,7 +116,7 @@ def measure(benchmark: Benchmark) -> int:
             if note is not None:
                 tell(note)
             session = _session(benchmark, spec, steps, watched=watched)
-            watching = watch_for(server, spec.postgres_targets, benchmark.admin) if watched else None
+            watching = watch_for(server, targets, benchmark.admin) if watched else None
             timeout_s = benchmark.spec.connect_timeout_s
             session.server = ask_any(
                 benchmark.place, targets[0], stop, timeout_s=timeout_s, embedded=server is not None
@@ -220,14 +219,21 @@ def _calibrate(work: Work, spec: ConnectSpec) -> None:
     """Measure what this client costs by itself, unless the user stops it."""
     levels = work.levels if spec.open_loop is None else (min(*work.levels, _OPEN_LOOP_LEVEL),)
     calibration = calibrate(
-        settings_for(spec.driver, levels),
+        settings_for(spec.driver, levels, auth=spec.auth),
         work.stop,
         seconds=_CALIBRATION_S,
         query=spec.query,
+        auth=spec.auth,
+        protocol=_protocol(spec),
         begin=lambda driver, level: work.view.message(f"calibrating {driver} at concurrency {level:,}"),
     )
     work.session.calibration = calibration
     work.print(calibration_table(calibration, colour=colour_wanted(work.text)))
+
+
+def _protocol(spec: ConnectSpec) -> Protocol:
+    target = spec.targets[0]
+    return "http" if isinstance(target, SurrealTarget) and not target.is_websocket else "ws"
 
 
 def _measure_all(work: Work, benchmark: Benchmark, steps: Sequence[Step], watching: Watching | None) -> None:

@@ -113,6 +113,41 @@ pgbouncer_admin_option = click.option(
 )
 
 
+def watch_option(what: str) -> Callable[[_Function], _Function]:
+    """`--watch/--no-watch`, which watches `what`."""
+    return click.option(
+        "--watch/--no-watch",
+        default=None,
+        help=f"Watch the server once a second: {what}. [default: watch servers on this machine]",
+    )
+
+
+calibrate_option = click.option(
+    "--calibrate",
+    "calibrate_first",
+    is_flag=True,
+    help="First measure what this client costs by itself on this machine, about 1.5 s for each driver and "
+    "concurrency.",
+)
+
+resolve_option = click.option(
+    "--resolve",
+    type=click.Choice(["each", "once"]),
+    default="each",
+    show_default=True,
+    help="Look host names up for each connection, or once before the run. [wire, surreal]",
+)
+
+source_option = click.option(
+    "--source-ip",
+    "source_ips",
+    multiple=True,
+    metavar="IP",
+    help="Connect from this address of this machine; repeat it to spread connections over several, "
+    "each of which has local ports of its own. [wire, surreal]",
+)
+
+
 plot_format_option = click.option(
     "--plot-format",
     type=click.Choice(["png", "svg"]),

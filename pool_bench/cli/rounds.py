@@ -5,26 +5,57 @@ cancels out between the settings.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 
-from pool_bench.drivers.base import DRIVER_NAMES, DriverName
+from pool_bench.drivers.base import DRIVER_NAMES, SURREAL_DRIVER_NAMES, DriverName
 from pool_bench.errors import UsageError
+from pool_bench.targets_surreal import AUTH_MODES, AuthMode
 
 if TYPE_CHECKING:
     from pool_bench.load.spec import ConnectSpec
-    from pool_bench.targets import Target
+    from pool_bench.targets_surreal import AnyTarget
+
+_Name = TypeVar("_Name", bound=str)
 
 OPTION: Final = "--interleave"
-KEYS: Final = ("driver", "url", "query", "concurrency", "scram-cache", "resolve")
-_KEY: Final = re.compile(rf"({'|'.join(KEYS)})\s*=", re.IGNORECASE)
-# A comma only separates where a key follows: queries and URLs have commas of their own.
-_SEPARATOR: Final = re.compile(rf",(?=\s*{_KEY.pattern})", re.IGNORECASE)
 _SWITCH: Final = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What can differ between the settings that `--interleave` measures in turn.
+
+    Attributes:
+        drivers: the drivers that a setting may name.
+        keys: the options that it may name.
+        examples: settings, for the help.
+    """
+
+    drivers: tuple[DriverName, ...]
+    keys: tuple[str, ...]
+    examples: str
+
+    @property
+    def key(self) -> str:
+        """A regular expression for the beginning of a pair."""
+        return rf"({'|'.join(self.keys)})\s*="
+
+
+POSTGRES: Final = Settings(
+    drivers=DRIVER_NAMES,
+    keys=("driver", "url", "query", "concurrency", "scram-cache", "resolve"),
+    examples='"driver=asyncpg" or "query=SELECT 1,concurrency=20"',
+)
+SURREAL: Final = Settings(
+    drivers=SURREAL_DRIVER_NAMES,
+    keys=("driver", "url", "query", "concurrency", "auth", "resolve"),
+    examples='"auth=token" or "driver=surrealdb,concurrency=20"',
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,37 +87,60 @@ class Step:
     round: int | None
 
 
-def rounds_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add `--rounds` and `--interleave`; `command` gets `rounds` and `interleave`, texts."""
-    command = click.option(
-        "--interleave",
-        multiple=True,
-        metavar="CONFIG",
-        help="Measure another setting in turn with this one, and compare: options that differ, as "
-        "key=value pairs with commas between, of driver, url, query, concurrency, scram-cache (yes, no) and "
-        'resolve: "driver=asyncpg" or "query=SELECT 1,concurrency=20". Repeatable; the order is reversed '
-        "from round to round.",
-    )(command)
-    return click.option(
-        "--rounds",
-        type=click.IntRange(min=1),
-        default=1,
-        show_default=True,
-        metavar="N",
-        help="Measure each setting so many times; from 3 on, comparisons know the noise between runs.",
-    )(command)
+def rounds_options(settings: Settings = POSTGRES) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add `--rounds` and `--interleave`; the command gets `rounds` and `interleave`, texts."""
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        keys = ", ".join(settings.keys[:-1])
+        command = click.option(
+            "--interleave",
+            multiple=True,
+            metavar="CONFIG",
+            help="Measure another setting in turn with this one, and compare: options that differ, as "
+            f"key=value pairs with commas between, of {keys} and {settings.keys[-1]}: "
+            f"{settings.examples}. Repeatable; the order is reversed from round to round.",
+        )(command)
+        return click.option(
+            "--rounds",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            metavar="N",
+            help="Measure each setting so many times; from 3 on, comparisons know the noise between runs.",
+        )(command)
+
+    return add
 
 
-def read_variants(texts: Sequence[str], read_url: "Callable[[str], Target]") -> tuple[Variant, ...]:
+def check_rounds(rounds: int, interleave: Sequence[str], *, find_max: bool, is_open: bool) -> None:
+    """Make sure that `rounds_options` go together with what the loop is.
+
+    Args:
+        find_max: whether a maximum is searched for.
+        is_open: whether operations come at a rate.
+
+    Raises:
+        UsageError: Click's own; they do not.
+    """
+    if find_max and (rounds > 1 or interleave):
+        raise click.UsageError("--find-max and --rounds or --interleave exclude each other")
+    if is_open and any(text.lower().lstrip().startswith("concurrency") for text in interleave):
+        raise click.UsageError("--interleave: concurrency means nothing in an open loop")
+
+
+def read_variants(
+    texts: Sequence[str], read_url: "Callable[[str], AnyTarget]", settings: Settings = POSTGRES
+) -> tuple[Variant, ...]:
     """Read the settings of `--interleave`.
 
     Args:
         read_url: parses a URL and completes it from the environment.
+        settings: what they may say.
 
     Raises:
         UsageError: one is malformed, or given twice.
     """
-    variants = tuple(_read(text, read_url) for text in texts)
+    variants = tuple(_read(text, read_url, settings) for text in texts)
     names = [variant.name for variant in variants]
     for name in names:
         if names.count(name) > 1:
@@ -94,27 +148,29 @@ def read_variants(texts: Sequence[str], read_url: "Callable[[str], Target]") -> 
     return variants
 
 
-def _read(text: str, read_url: "Callable[[str], Target]") -> Variant:
+def _read(text: str, read_url: "Callable[[str], AnyTarget]", settings: Settings) -> Variant:
     names, changes, seen = [], [], set()
-    for part in _parts(text):
-        match = _KEY.match(part)
+    for part in _parts(text, settings):
+        match = re.match(settings.key, part, re.IGNORECASE)
         if match is None:
             raise UsageError(
-                f"{OPTION}: {_shown(part)!r} is no setting (write key=value, of {', '.join(KEYS)}, "
+                f"{OPTION}: {_shown(part)!r} is no setting (write key=value, of {', '.join(settings.keys)}, "
                 "with commas between)"
             )
         key, value = match[1].lower(), part[match.end() :].strip()
         if key in seen:
             raise UsageError(f"{OPTION}: {key} is there twice in one setting")
         seen.add(key)
-        name, change = _change(key, value, read_url)
+        name, change = _change(key, value, read_url, settings)
         names.append(f"{key}={name}")
         changes.append(change)
     return Variant(",".join(names), tuple(changes))
 
 
-def _parts(text: str) -> list[str]:
-    starts = [0, *(match.start() + 1 for match in _SEPARATOR.finditer(text)), len(text) + 1]
+def _parts(text: str, settings: Settings) -> list[str]:
+    # A comma only separates where a key follows: queries and URLs have commas of their own.
+    separators = re.finditer(rf",(?=\s*{settings.key})", text, re.IGNORECASE)
+    starts = [0, *(match.start() + 1 for match in separators), len(text) + 1]
     return [text[start : end - 1].strip() for start, end in pairwise(starts)]
 
 
@@ -125,14 +181,14 @@ def _shown(text: str) -> str:
 
 
 def _change(
-    key: str, value: str, read_url: "Callable[[str], Target]"
+    key: str, value: str, read_url: "Callable[[str], AnyTarget]", settings: Settings
 ) -> "tuple[str, Callable[[ConnectSpec], ConnectSpec]]":
     if key == "driver":
-        drivers: dict[str, DriverName] = {name: name for name in DRIVER_NAMES}
-        driver = drivers.get(value)
-        if driver is None:
-            raise UsageError(f"{OPTION}: driver={value} is not one of {', '.join(drivers)}")
+        driver = _one_of(settings.drivers, key, value)
         return value, lambda spec: replace(spec, driver=driver)
+    if key == "auth":
+        auth: AuthMode = _one_of(AUTH_MODES, key, value)
+        return value, lambda spec: replace(spec, auth=auth)
     if key == "url":
         try:
             target = read_url(value)
@@ -153,6 +209,13 @@ def _change(
     if switch is None:
         raise UsageError(f"{OPTION}: scram-cache={value} is neither yes nor no")
     return value.lower(), lambda spec: replace(spec, scram_cache=switch)
+
+
+def _one_of(names: Iterable[_Name], key: str, value: str) -> _Name:
+    known = {str(name): name for name in names}
+    if value not in known:
+        raise UsageError(f"{OPTION}: {key}={value} is not one of {', '.join(known)}")
+    return known[value]
 
 
 def plan(

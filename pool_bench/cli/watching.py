@@ -12,7 +12,9 @@ from pool_bench.load.runner import Run
 from pool_bench.runs import Snapshot, Stage
 from pool_bench.servers.postgres import EmbeddedPostgres
 from pool_bench.targets import Target
-from pool_bench.watch.watcher import ServerWatcher
+from pool_bench.targets_surreal import AnyTarget, SurrealTarget
+from pool_bench.watch.listener import is_here
+from pool_bench.watch.watcher import ServerWatcher, SurrealWatcher, Watcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,25 +22,34 @@ class Watching:
     """What to watch during every run.
 
     Attributes:
-        targets: the targets; the server of the first one is watched.
+        targets: the targets, all of one sort; the server of the first one is watched.
         admin: PgBouncer's console, where the user named one.
-        postmaster: the embedded server's process, None where it is another's.
-        setup_log: the embedded server's log.
+        pid: the embedded server's process, PostgreSQL's postmaster; None where it is another's.
+        setup_log: the embedded PostgreSQL's log.
+        find_console: where the target turns out to be a pooler, try whether it has a console for us.
     """
 
-    targets: tuple[Target, ...]
+    targets: tuple[AnyTarget, ...]
     admin: Target | None = None
-    postmaster: int | None = None
+    pid: int | None = None
     setup_log: Path | None = None
+    find_console: bool = True
 
-    def watcher(self) -> ServerWatcher:
+    def watcher(self) -> Watcher:
         """The watcher of one run."""
+        surreal = [target for target in self.targets if isinstance(target, SurrealTarget)]
+        if surreal:
+            return SurrealWatcher(surreal, self.pid)
         return ServerWatcher(
-            self.targets, self.admin, self.postmaster, setup_log=self.setup_log, find_console=True
+            [target for target in self.targets if isinstance(target, Target)],
+            self.admin,
+            self.pid,
+            setup_log=self.setup_log,
+            find_console=self.find_console,
         )
 
 
-def is_wanted(watch: bool | None, admin: Target | None, targets: Sequence[Target]) -> bool:
+def is_wanted(watch: bool | None, admin: Target | None, targets: Sequence[AnyTarget]) -> bool:
     """Whether to watch; `targets` is empty for the embedded server.
 
     Args:
@@ -53,7 +64,9 @@ def is_wanted(watch: bool | None, admin: Target | None, targets: Sequence[Target
     return watch if watch is not None else admin is not None or all(map(_is_here, targets))
 
 
-def _is_here(target: Target) -> bool:
+def _is_here(target: AnyTarget) -> bool:
+    if isinstance(target, SurrealTarget):
+        return is_here(target)
     for host in target.hosts:
         name = host.address or host.name
         # A path is a Unix socket's directory, `@` begins an abstract one.
@@ -67,11 +80,14 @@ def _is_here(target: Target) -> bool:
     return True
 
 
-def watch_for(server: AnyServer | None, targets: tuple[Target, ...], admin: Target | None) -> Watching:
+def watch_for(
+    server: AnyServer | None, targets: tuple[AnyTarget, ...], admin: Target | None = None
+) -> Watching:
     """What to watch: `server` where we started it, else what `targets` lead to."""
-    if not isinstance(server, EmbeddedPostgres):
+    if server is None:
         return Watching(targets, admin)
-    return Watching(targets, admin, server.pid, server.kept.log)
+    log = server.kept.log if isinstance(server, EmbeddedPostgres) else None
+    return Watching(targets, admin, server.pid, log)
 
 
 def follow_watched(work: Work, run: Run, watching: Watching | None) -> None:

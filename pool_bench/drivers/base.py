@@ -13,6 +13,8 @@ from pool_bench.errors import ConnectError, Phase
 DriverName = Literal["wire", "asyncpg", "psycopg", "surreal", "surrealdb"]
 # Those that speak to PostgreSQL.
 DRIVER_NAMES: tuple[DriverName, ...] = ("wire", "asyncpg", "psycopg")
+# Those that speak to SurrealDB.
+SURREAL_DRIVER_NAMES: tuple[DriverName, ...] = ("surreal", "surrealdb")
 
 # What drivers show that hide the steps of a connect.
 COARSE_PHASES = (Phase.CONNECT, Phase.QUERY, Phase.CLOSE)

@@ -1,24 +1,27 @@
-"""A PostgreSQL-speaking server of known behaviour, to measure the measuring with.
+"""Servers of known behaviour that speak PostgreSQL's protocol or SurrealDB's, to measure the measuring with.
 
-It runs in a process of its own (`known_process.py`), does to every connection what its `Behaviour` says, and
+One runs in a process of its own (`known_process.py`), does to every connection what its `Behaviour` says, and
 records what it really did: its `Truth` is what a benchmark's figures must agree with. Without any delay it is
 the null server, whose figures are those of the client and the kernel. It trusts everybody, speaks no TLS and
 gives the same result to every query.
 """
 
 import multiprocessing as mp
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 from pool_bench.errors import ServerStartError
 from pool_bench.faults.behaviour import Behaviour, Truth
+from pool_bench.targets_surreal import SurrealTarget, surreal_target
 
 _START_S: Final = 30.0
 _ANSWER_S: Final = 10.0
 _END_S: Final = 5.0
 
 
-class KnownServer:
+class _Known(ABC):
     """A server of known behaviour for as long as its `with` block lasts, or else its parent.
 
     Args:
@@ -39,14 +42,12 @@ class KnownServer:
         self.pid = 0
 
     def __enter__(self) -> Self:
-        from pool_bench.faults.known_process import serve_known
-
         context = mp.get_context("spawn")
         ours, theirs = context.Pipe()
         self._control: Connection[str, int | Truth] = ours
         # A daemon, so that an exit of ours that skips the `with` block does not wait for it.
         self._process = context.Process(
-            target=serve_known, args=(self.behaviour, theirs, self.host), name="known server", daemon=True
+            target=self._program(), args=(self.behaviour, theirs, self.host), name="known server", daemon=True
         )
         self._process.start()
         theirs.close()
@@ -67,9 +68,9 @@ class KnownServer:
             self._process.join()
         self._process.close()
 
-    def url(self, options: str = "sslmode=disable") -> str:
-        """A URL to it."""
-        return f"postgresql://known@{self.host}:{self.port}/known?{options}"
+    @abstractmethod
+    def _program(self) -> "Callable[[Behaviour, Connection[int | Truth, str], str], None]":
+        """What its process does; imported only now, for it needs numpy."""
 
     def truth(self) -> Truth:
         """What it has done since it started; waits up to two seconds for open connections to end.
@@ -92,3 +93,39 @@ class KnownServer:
         except (EOFError, OSError) as error:
             raise ServerStartError("the server of known behaviour has ended") from error
         raise ServerStartError("the server of known behaviour does not answer")
+
+
+class KnownServer(_Known):
+    """One that speaks PostgreSQL's protocol."""
+
+    def url(self, options: str = "sslmode=disable") -> str:
+        """A URL to it."""
+        return f"postgresql://known@{self.host}:{self.port}/known?{options}"
+
+    def _program(self) -> "Callable[[Behaviour, Connection[int | Truth, str], str], None]":
+        from pool_bench.faults.known_postgres import serve_known
+
+        return serve_known
+
+
+class KnownSurreal(_Known):
+    """One that speaks SurrealDB's, over WebSockets and HTTP, and believes every password.
+
+    Of its `Behaviour`, `auth` is the sign-in's, `ready` the selection's, `query` that of every other request.
+    """
+
+    def target(self, scheme: Literal["ws", "http"] = "ws", *, anonymous: bool = False) -> SurrealTarget:
+        """It as a target, with a user to sign in as unless `anonymous`."""
+        return surreal_target(
+            f"{scheme}://{self.host}:{self.port}",
+            user=None if anonymous else "known",
+            password=None if anonymous else "known",
+            namespace="known",
+            database="known",
+            environ={},
+        )
+
+    def _program(self) -> "Callable[[Behaviour, Connection[int | Truth, str], str], None]":
+        from pool_bench.faults.known_surreal import serve_known_surreal
+
+        return serve_known_surreal

@@ -1,4 +1,4 @@
-"""The process of a server of known behaviour: one epoll loop over plain sockets.
+"""The process of a server of known behaviour: one epoll loop over plain sockets, for every protocol.
 
 Delays are precise to the kernel's timer slack, 50 us: epoll_wait counts in whole milliseconds, but select(2)
 in microseconds, and an epoll descriptor can be waited for like any other. Arrivals are stamped as epoll
@@ -15,6 +15,7 @@ import select
 import socket
 import struct
 import time
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable
 from itertools import count
@@ -36,42 +37,6 @@ _ACCEPTS_PER_TURN: Final = 64
 _RECEIVE_BYTES: Final = 16_384
 _SETTLE_NS: Final = 2_000_000_000
 _RESET: Final = struct.pack("ii", 1, 0)
-
-_SSL_REQUEST: Final = 80877103
-_GSS_REQUEST: Final = 80877104
-
-
-def _message(kind: bytes, body: bytes = b"") -> bytes:
-    return kind + struct.pack("!i", len(body) + 4) + body
-
-
-def _parameters(**values: str) -> bytes:
-    return b"".join(_message(b"S", f"{name}\0{value}\0".encode()) for name, value in values.items())
-
-
-_AUTH_OK: Final = _message(b"R", struct.pack("!i", 0))
-_READY: Final = _message(b"Z", b"I")
-# What asyncpg and libpq want to know before they call a connection ready.
-_WELCOME: Final = (
-    _parameters(
-        server_version="17.0",
-        server_encoding="UTF8",
-        client_encoding="UTF8",
-        standard_conforming_strings="on",
-        integer_datetimes="on",
-        TimeZone="UTC",
-    )
-    + _message(b"K", struct.pack("!ii", 4711, 42))
-    + _READY
-)
-_COLUMN: Final = b"?column?\0" + struct.pack("!ihihih", 0, 0, 23, 4, -1, 0)
-_RESULT: Final = (
-    _message(b"T", struct.pack("!h", 1) + _COLUMN)
-    + _message(b"D", struct.pack("!hi", 1, 1) + b"1")
-    + _message(b"C", b"SELECT 1\0")
-    + _READY
-)
-_FULL: Final = _message(b"E", b"SFATAL\0VFATAL\0C53300\0Msorry, too many clients already\0\0")
 
 
 class _Column:
@@ -95,10 +60,17 @@ class _Column:
         return self.histogram
 
 
-class _Peer:
-    """One connection; `since_ns` is when what it waits for an answer to arrived."""
+class Peer:
+    """One connection.
 
-    __slots__ = ("accepted_ns", "counted", "fd", "greeted", "number", "received", "since_ns", "sock")
+    Attributes:
+        since_ns: when what it waits for an answer to arrived.
+        greeted: whether the protocol has begun; answered: whether a request was answered.
+    """
+
+    __slots__ = (
+        *("accepted_ns", "answered", "counted", "fd", "greeted", "number", "received", "since_ns", "sock"),
+    )
 
     def __init__(self, sock: socket.socket, number: int, now_ns: int) -> None:
         self.sock = sock
@@ -106,15 +78,33 @@ class _Peer:
         self.number = number
         self.accepted_ns = self.since_ns = now_ns
         self.received = b""
-        self.greeted = False
+        self.greeted = self.answered = False
         self.counted = True
 
 
-_Action = Callable[[_Peer, int], None]
+_Action = Callable[[Peer, int], None]
 
 
-class _Server:
-    def __init__(self, behaviour: Behaviour, listener: socket.socket, control: Control) -> None:
+class KnownLoop(ABC):
+    """Accepts, delays, stalls, refuses, resets and records; what is said, a protocol's own class knows.
+
+    Args:
+        behaviour: what to do.
+        listener: where connections come in.
+        control: whoever wants to know what was done.
+        phases: the steps that are recorded.
+        refusal: what is said to those for whom there is no room.
+    """
+
+    def __init__(
+        self,
+        behaviour: Behaviour,
+        listener: socket.socket,
+        control: Control,
+        *,
+        phases: tuple[Phase, ...],
+        refusal: bytes,
+    ) -> None:
         self._behaviour = behaviour
         self._listener = listener
         self._listening_fd = listener.fileno()
@@ -123,9 +113,9 @@ class _Server:
         self._epoll = select.epoll()
         self._epoll.register(listener.fileno(), select.EPOLLIN)
         self._epoll.register(control.fileno(), select.EPOLLIN)
-        self._peers: dict[int, _Peer] = {}
+        self._peers: dict[int, Peer] = {}
         # Due time, a number that breaks ties, what to do, and for whom.
-        self._timers: list[tuple[int, int, _Action, _Peer]] = []
+        self._timers: list[tuple[int, int, _Action, Peer]] = []
         self._ties = count()
         self._probe_ns = perf_counter_ns() + _PROBE_NS
         self._stall_from_ns: int | None = None
@@ -135,9 +125,8 @@ class _Server:
         self._truth = Truth()
         self._began_ns = perf_counter_ns()
         self._began_cpu_s = time.process_time()
-        self._columns = {
-            phase: _Column() for phase in (Phase.TCP, Phase.AUTH, Phase.READY, Phase.QUERY, Phase.CLOSE)
-        }
+        self._refusal = refusal
+        self._columns = {phase: _Column() for phase in (Phase.TCP, *phases)}
         self._total, self._late, self._lag = _Column(), _Column(), _Column()
 
     def serve(self) -> None:
@@ -198,7 +187,7 @@ class _Server:
                 self._late.add(now_ns - due_ns)
                 action(peer, now_ns)
 
-    def _after(self, delay: Delay | None, action: _Action, peer: _Peer, now_ns: int) -> None:
+    def _after(self, delay: Delay | None, action: _Action, peer: Peer, now_ns: int) -> None:
         if delay is None:
             action(peer, now_ns)
         else:
@@ -224,7 +213,7 @@ class _Server:
                 self._columns[Phase.TCP].add(now_ns - self._took_ns)
             self._took_ns = now_ns
             self._epoll.unregister(self._listening_fd)
-            listening = _Peer(self._listener, -1, now_ns)
+            listening = Peer(self._listener, -1, now_ns)
             self._after(
                 pause, lambda *_: self._epoll.register(self._listening_fd, select.EPOLLIN), listening, now_ns
             )
@@ -236,7 +225,7 @@ class _Server:
         truth, stall = self._truth, self._behaviour.stall
         if stall is not None and truth.accepted == 0:
             self._stall_from_ns = now_ns + round(stall.at_s * 1e9)
-        peer = _Peer(sock, truth.accepted, now_ns)
+        peer = Peer(sock, truth.accepted, now_ns)
         truth.accepted += 1
         self._open += 1
         most = self._behaviour.max_connections
@@ -247,7 +236,7 @@ class _Server:
         self._peers[peer.fd] = peer
         self._epoll.register(peer.fd, select.EPOLLIN)
 
-    def _read(self, peer: _Peer, now_ns: int) -> None:
+    def _read(self, peer: Peer, now_ns: int) -> None:
         try:
             data = peer.sock.recv(_RECEIVE_BYTES)
         except BlockingIOError:
@@ -255,86 +244,52 @@ class _Server:
         except OSError:
             data = b""
         if not data:
-            self._truth.abandoned += 1
+            self._left(peer, now_ns)
             self._drop(peer)
             return
         peer.received += data
         while peer.fd >= 0 and peer.received and self._next(peer, now_ns):
             continue
 
-    def _next(self, peer: _Peer, now_ns: int) -> bool:
+    @abstractmethod
+    def _next(self, peer: Peer, now_ns: int) -> bool:
         """Answer the next message, if it has arrived as a whole."""
-        received = peer.received
-        head = 1 if peer.greeted else 0
-        if len(received) < head + 4:
-            return False
-        end = head + int.from_bytes(received[head : head + 4], "big")
-        if len(received) < max(end, head + 8 if not peer.greeted else 0):
-            return False
-        peer.received = received[end:]
-        peer.since_ns = now_ns
-        if not peer.greeted:
-            self._greet(peer, int.from_bytes(received[4:8], "big"), now_ns)
-        elif received[:1] == b"Q":
-            self._after(self._behaviour.query, self._answer, peer, now_ns)
-        elif received[:1] == b"X":
-            self._after(self._behaviour.close, self._close, peer, now_ns)
-        else:
-            self._truth.abandoned += 1
-            self._drop(peer)
-        return True
 
-    def _greet(self, peer: _Peer, code: int, now_ns: int) -> None:
-        if code in (_SSL_REQUEST, _GSS_REQUEST):
-            self._send(peer, b"N")
-            return
-        peer.greeted = True
-        behaviour, truth = self._behaviour, self._truth
-        share = behaviour.reset_share
+    def _left(self, peer: Peer, now_ns: int) -> None:
+        """Note that a client has ended its connection."""
+        self._truth.abandoned += 1
+
+    def _admits(self, peer: Peer) -> bool:
+        """Let the first message of a connection in; False where it was refused or reset instead."""
+        share = self._behaviour.reset_share
         if not peer.counted:
-            truth.refused += 1
-            self._send(peer, _FULL)
-            self._drop(peer)
+            self._truth.refused += 1
+            self._send(peer, self._refusal)
         elif int((peer.number + 1) * share) > int(peer.number * share):
-            truth.resets += 1
+            self._truth.resets += 1
             peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            self._drop(peer)
         else:
-            cold = peer.number < behaviour.cold
-            self._after(behaviour.cold_auth if cold else behaviour.auth, self._authenticate, peer, now_ns)
+            return True
+        self._drop(peer)
+        return False
 
-    def _authenticate(self, peer: _Peer, now_ns: int) -> None:
-        self._columns[Phase.AUTH].add(now_ns - peer.since_ns)
-        if self._behaviour.ready is None:
-            self._columns[Phase.READY].add(0)
-            self._send(peer, _AUTH_OK + _WELCOME)
-            return
-        peer.since_ns = now_ns
-        self._send(peer, _AUTH_OK)
-        self._after(self._behaviour.ready, self._make_ready, peer, now_ns)
+    def _auth_delay(self, peer: Peer) -> Delay | None:
+        cold = peer.number < self._behaviour.cold
+        return self._behaviour.cold_auth if cold else self._behaviour.auth
 
-    def _make_ready(self, peer: _Peer, now_ns: int) -> None:
-        self._columns[Phase.READY].add(now_ns - peer.since_ns)
-        self._send(peer, _WELCOME)
-
-    def _answer(self, peer: _Peer, now_ns: int) -> None:
-        self._truth.queries += 1
-        self._columns[Phase.QUERY].add(now_ns - peer.since_ns)
-        self._send(peer, _RESULT)
-
-    def _close(self, peer: _Peer, now_ns: int) -> None:
+    def _serve_out(self, peer: Peer, now_ns: int) -> None:
+        """Note that a connection has come to its end as it should."""
         self._columns[Phase.CLOSE].add(now_ns - peer.since_ns)
         self._total.add(now_ns - peer.accepted_ns)
         self._truth.served += 1
-        self._drop(peer)
 
-    def _send(self, peer: _Peer, data: bytes) -> None:
+    def _send(self, peer: Peer, data: bytes) -> None:
         try:
             peer.sock.send(data)
         except OSError:
             return  # the client has gone, which reading will show
 
-    def _drop(self, peer: _Peer) -> None:
+    def _drop(self, peer: Peer) -> None:
         self._epoll.unregister(peer.fd)
         del self._peers[peer.fd]
         peer.fd = -1
@@ -364,7 +319,12 @@ class _Server:
         self._control.send(truth)
 
 
-def serve_known(behaviour: Behaviour, control: Control, host: str) -> None:
+def serve(
+    make: Callable[[Behaviour, socket.socket, Control], KnownLoop],
+    behaviour: Behaviour,
+    control: Control,
+    host: str,
+) -> None:
     """Listen on a free port of `host`, say which, and serve until `control` is closed at the other end."""
     # A Ctrl-C on the terminal reaches every process in its group; the parent decides what it means.
     import signal
@@ -373,6 +333,6 @@ def serve_known(behaviour: Behaviour, control: Control, host: str) -> None:
     with socket.create_server((host, 0), backlog=behaviour.backlog) as listener:
         listener.setblocking(False)
         control.send(listener.getsockname()[1])
-        _Server(behaviour, listener, control).serve()
+        make(behaviour, listener, control).serve()
     # What is still open ends with the process.
     os._exit(0)

@@ -1,25 +1,34 @@
 """Measures what this client costs by itself: runs against a server that answers at once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
 
 from pool_bench.calibration import Calibration, Floor
-from pool_bench.drivers.base import DRIVER_NAMES, DriverName
-from pool_bench.faults.known import KnownServer
+from pool_bench.drivers.base import DRIVER_NAMES, SURREAL_DRIVER_NAMES, DriverName
+from pool_bench.faults.known import KnownServer, KnownSurreal
 from pool_bench.load.runner import Run, StopSwitch
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.targets import parse_target
+from pool_bench.targets_surreal import AnyTarget, AuthMode
 
 _WARMUP_S = 0.3
 _GRACE_S = 2.0
 
+Protocol = Literal["ws", "http"]
 
-def settings_for(driver: DriverName, levels: Sequence[int]) -> tuple[tuple[DriverName, int], ...]:
+
+def settings_for(
+    driver: DriverName, levels: Sequence[int], *, auth: AuthMode = "signin"
+) -> tuple[tuple[DriverName, int], ...]:
     """What to calibrate for runs of `driver` at `levels`: each driver alone and at the highest level, this
-    driver at every level.
+    driver at every level. All of them speak to the same sort of server, and can sign in as `auth` says.
     """
-    wanted = {(name, level) for name in DRIVER_NAMES for level in (1, max(levels))}
-    wanted |= {(driver, level) for level in levels}
     order = list(DRIVER_NAMES)
+    if driver in SURREAL_DRIVER_NAMES:
+        order = [name for name in SURREAL_DRIVER_NAMES if auth == "signin" or name == "surreal"]
+    wanted = {(name, level) for name in order for level in (1, max(levels))}
+    wanted |= {(driver, level) for level in levels}
     return tuple(sorted(wanted, key=lambda one: (order.index(one[0]), one[1])))
 
 
@@ -29,24 +38,28 @@ def calibrate(
     *,
     seconds: float,
     query: str | None = None,
+    auth: AuthMode = "signin",
+    protocol: Protocol = "ws",
     begin: Callable[[DriverName, int], None] = lambda driver, concurrency: None,
 ) -> Calibration:
     """Measure the floor of each of `settings`, driver and concurrency.
 
     Args:
-        settings: what to measure, in this order.
+        settings: what to measure, in this order; drivers of one sort of server.
         stop: ends it early; what was measured by then is returned.
         seconds: how long to measure each.
         query: run on each connection, as in the runs to come; None for none.
+        auth: how drivers of SurrealDB sign in.
+        protocol: what they speak.
         begin: told what is measured next.
 
     Raises:
         ServerStartError: the null server does not start.
         GeneratorError: a generator process failed.
     """
+    is_surreal = settings[0][0] in SURREAL_DRIVER_NAMES
     floors = []
-    with KnownServer() as server:
-        target = parse_target(server.url(), env={}, default_user="known")
+    with _null_server(protocol if is_surreal else None, auth) as (server, target):
         for driver, concurrency in settings:
             begin(driver, concurrency)
             before = server.truth()
@@ -58,6 +71,7 @@ def calibrate(
                 duration_s=seconds,
                 grace_s=_GRACE_S,
                 query=query,
+                auth=auth,
             )
             run = Run(spec, f"{driver} c{concurrency}", stop)
             for _ in run.snapshots():
@@ -80,6 +94,21 @@ def calibrate(
                 )
             )
     steps = "connect, query, close" if query else "connect, close"
-    return Calibration(
-        operation=f"{steps} over TCP on this machine, trust, no TLS", seconds=seconds, floors=tuple(floors)
-    )
+    way = "TCP on this machine, trust, no TLS"
+    if is_surreal:
+        carrier = "a WebSocket" if protocol == "ws" else "HTTP"
+        way = f"{carrier} on this machine, auth {auth} with no hashing, no TLS"
+    return Calibration(operation=f"{steps} over {way}", seconds=seconds, floors=tuple(floors))
+
+
+@contextmanager
+def _null_server(
+    protocol: Protocol | None, auth: AuthMode
+) -> Iterator[tuple[KnownServer | KnownSurreal, AnyTarget]]:
+    """A server that answers at once, and itself as a target; PostgreSQL's where `protocol` is None."""
+    if protocol is None:
+        with KnownServer() as postgres:
+            yield postgres, parse_target(postgres.url(), env={}, default_user="known")
+    else:
+        with KnownSurreal() as surreal:
+            yield surreal, surreal.target(protocol, anonymous=auth == "none")

@@ -92,7 +92,7 @@ def _busiest(side: ServerSide) -> list[str]:
         return []
     lines = []
     for title, counts in (
-        ("backends at peak", look.states),
+        (f"{_served(side)}s at peak", look.states),
         ("PgBouncer pools at peak", pool_counts(look)),
         ("PgBouncer lists at peak", look.lists),
     ):
@@ -112,11 +112,15 @@ def _busiest(side: ServerSide) -> list[str]:
 def _memory(side: ServerSide) -> list[str]:
     if not side.memory:
         return []
-    rows = [["  memory (PSS)", "processes", "total", "backends", "each idle backend"]]
+    rows = [["  memory (PSS)", "processes", "total", f"{_served(side)}s"]]
+    if not side.one_process:
+        rows[0].append("each idle backend")
     for when in _in_order(side.memory):
         memory = side.memory[when]
-        each = "-" if memory.idle_backend_bytes is None else format_bytes(memory.idle_backend_bytes)
-        cells = (f"{memory.processes:,}", format_bytes(memory.total_bytes), f"{memory.backends:,}", each)
+        cells = [f"{memory.processes:,}", format_bytes(memory.total_bytes), f"{memory.backends:,}"]
+        if not side.one_process:
+            each = memory.idle_backend_bytes
+            cells.append("-" if each is None else format_bytes(each))
         rows.append([f"    {ellipsize(clean(when), 30)}", *cells])
     lines = table(rows)
     if any(_is_sample(memory) for memory in side.memory.values()):
@@ -124,8 +128,13 @@ def _memory(side: ServerSide) -> list[str]:
         lines.append(f"    totals are scaled up from {at_most:,} processes looked at")
     cost = side.backend_cost_bytes
     if cost is not None:
-        lines.append(f"  each further backend cost the server {format_bytes(cost)}")
+        lines.append(f"  each further {_served(side)} cost the server {format_bytes(cost)}")
     return lines
+
+
+def _served(side: ServerSide) -> str:
+    """What is counted at the server, where one is."""
+    return "connection" if side.one_process else "backend"
 
 
 def _pooler_memory(side: ServerSide) -> list[str]:

@@ -318,9 +318,8 @@ def _survival_panel(sheet: Sheet, hold: LoadedHold, left: float, top: float, hei
 def _server_panels(side: LoadedServerSide) -> list[_Panel]:
     panels = []
     if any(look.states for look in side.timeline):
-        panels.append(
-            _server_panel(side, "Server backends", _by_state, side.backend_cost_bytes, side.max_connections)
-        )
+        title = "Server connections" if side.one_process else "Server backends"
+        panels.append(_server_panel(side, title, _by_state, side.backend_cost_bytes, side.max_connections))
     if any(pool_counts(look) for look in side.timeline):
         panels.append(_server_panel(side, "PgBouncer", pool_counts, side.pooler_client_bytes, None))
     return panels

@@ -1,8 +1,9 @@
 """What kept a run from being faster: one line, by a rule that looks at nothing but figures.
 
-First what is full: the client's thread, the pooler's thread, the postmaster's, the server's cores, its slots,
-the cores of the machine. Then who queued while nothing was full, or nothing of the run's own. Only where all
-of them were seen and none was busy does it say so; where a part was not seen, it is not acquitted.
+First what is full: the client's thread, the pooler's thread, the postmaster's, the server's cores, the
+busiest thread of a server that is one process, the server's slots, the cores of the machine. Then who queued
+while nothing was full, or nothing of the run's own. Only where all of them were seen and none was busy does
+it say so; where a part was not seen, it is not acquitted.
 """
 
 from collections.abc import Sequence
@@ -46,7 +47,7 @@ class Facts:
         cores: of this machine.
         client: the generators together; `processes` of them.
         late: how the client was late although its thread was not full, in words.
-        machine, server, postmaster, pooler, pooler_busiest: as in `CpuUse`.
+        machine, server, postmaster, server_thread, pooler, pooler_busiest: as in `CpuUse`.
         pooled: there is a pooler between us and the server.
         waiting: at what share of the looks PgBouncer had clients waiting; `most_waiting` of them at once.
         refused: share of the attempts for which the server had no slot; it has `max_connections`.
@@ -62,6 +63,7 @@ class Facts:
     machine: float | None = None
     server: float | None = None
     postmaster: float | None = None
+    server_thread: float | None = None
     pooler: float | None = None
     pooler_busiest: float | None = None
     pooled: bool = False
@@ -93,6 +95,12 @@ def judge(facts: Facts) -> Limit:
             "server",
             f"limit: the server (its processes used {facts.server:.1f} of {_cores(facts)}"
             f"{_others(facts, 'server')})",
+        )
+    if facts.server_thread is not None and facts.server_thread >= _FULL_THREAD:
+        return Limit(
+            "server",
+            f"limit: the server (one core full: its busiest thread used {facts.server_thread:.0%}"
+            f"{_others(facts, 'thread')})",
         )
     if facts.refused >= _REFUSED:
         slots = "" if facts.max_connections is None else f": max_connections {facts.max_connections:,}"
@@ -188,6 +196,7 @@ def limit_of(run: RunResult) -> Limit | None:
             machine=cpu.machine,
             server=cpu.server,
             postmaster=cpu.postmaster,
+            server_thread=cpu.server_thread,
             pooler=cpu.pooler,
             pooler_busiest=cpu.pooler_busiest,
             pooled=side.pooled,
@@ -218,6 +227,7 @@ def mean_cpu(side: ServerSide, duration_s: float) -> tuple[CpuUse, float]:
         machine=mean([(length, cpu.machine) for length, cpu in parts]),
         server=mean([(length, cpu.server) for length, cpu in parts]),
         postmaster=mean([(length, cpu.postmaster) for length, cpu in parts]),
+        server_thread=mean([(length, cpu.server_thread) for length, cpu in parts]),
         pooler=mean([(length, cpu.pooler) for length, cpu in parts]),
         pooler_busiest=mean([(length, cpu.pooler_busiest) for length, cpu in parts]),
     )

@@ -42,6 +42,7 @@ def _cpu(side: ServerSide, duration_s: float) -> list[str]:
     parts = []
     if use.server is not None:
         alone = "" if use.postmaster is None else f" (postmaster {use.postmaster:.2f})"
+        alone = alone if use.server_thread is None else f" (busiest thread {use.server_thread:.2f})"
         parts.append(f"server {use.server:.2f}{alone}")
     if use.pooler is not None:
         parts.append(f"PgBouncer {use.pooler:.2f}")

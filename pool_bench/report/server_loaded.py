@@ -45,6 +45,7 @@ class LoadedServerSide:
     pooler_totals: Mapping[str, int] = field(default_factory=dict)
     setup: LoadedSetup | None = None
     limit: str | None = None
+    one_process: bool = False
 
 
 def read_server_side(fields: Fields) -> LoadedServerSide:
@@ -74,6 +75,7 @@ def read_server_side(fields: Fields) -> LoadedServerSide:
         pooler_totals=_optional_counts(fields, "pooler_totals"),
         setup=_setup(fields.fields("setup")) if fields.has("setup") else None,
         limit=fields.fields("limit").text("words") if fields.has("limit") else None,
+        one_process=fields.has("one_process") and fields.flag("one_process"),
     )
 
 
@@ -113,6 +115,7 @@ def _cpu(fields: Fields) -> CpuUse:
         machine=_optional_number(fields, "machine"),
         server=_optional_number(fields, "server"),
         postmaster=_optional_number(fields, "postmaster"),
+        server_thread=_optional_number(fields, "server_thread"),
         pooler=_optional_number(fields, "pooler"),
         pooler_busiest=_optional_number(fields, "pooler_busiest"),
     )

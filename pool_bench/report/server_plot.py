@@ -44,6 +44,10 @@ _DIRECT: Final[tuple[_Line, ...]] = (
     ("backends", BLUE, lambda look: sum(look.states.values())),
     ("starting", ORANGE, lambda look: look.states.get("starting", 0)),
 )
+_ONE_PROCESS: Final[tuple[_Line, ...]] = (
+    ("connections", BLUE, lambda look: sum(look.states.values())),
+    ("closing", ORANGE, lambda look: look.states.get("closing", 0)),
+)
 
 
 def server_height(run: LoadedRun) -> float:
@@ -84,7 +88,7 @@ def server_panels(
     below = top + _HALF + _GAP
     counts = sheet.axes(timeline_left, below, width, _HALF)
     pooled = any("cl_waiting" in look.pools for look in side.timeline)
-    lines = _POOLED if pooled else _DIRECT
+    lines = _POOLED if pooled else _ONE_PROCESS if side.one_process else _DIRECT
     times = [(look.t - begin) / unit[0] for look in side.timeline]
     highest = 1
     for _, colour, figure in lines:

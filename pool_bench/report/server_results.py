@@ -32,6 +32,7 @@ def server_side_to_json(side: ServerSide, limit: Limit | None = None) -> JsonObj
         "pooler_client_bytes": side.pooler_client_bytes,
         "notes": list(side.notes),
         "cores": side.cores,
+        "one_process": side.one_process,
         "origin_s": side.origin_s,
         "sessions": dict(side.sessions),
         "pooler_totals": dict(side.totals),
@@ -59,6 +60,7 @@ def _cpu(cpu: CpuUse) -> JsonObject:
         "machine": rounded(cpu.machine),
         "server": rounded(cpu.server),
         "postmaster": rounded(cpu.postmaster),
+        "server_thread": rounded(cpu.server_thread),
         "pooler": rounded(cpu.pooler),
         "pooler_busiest": rounded(cpu.pooler_busiest),
     }

@@ -19,6 +19,8 @@ from pool_bench.watch.memory import children_of
 if TYPE_CHECKING:
     import psutil
 
+# Of many threads, those that have been there longest.
+_MOST_THREADS: Final = 256
 # Of many backends those that have been there longest: a set that stays the same from look to look. What a
 # backend beyond them uses is counted once it has ended.
 _MOST_CHILDREN: Final = 256
@@ -81,6 +83,36 @@ class CpuMeter:
         )
 
 
+class ThreadMeter:
+    """Says how busy the busiest thread of a process is, from look to look. Used by one thread."""
+
+    def __init__(self) -> None:
+        self._last: tuple[float, dict[tuple[int, int], float]] | None = None
+
+    def look(self, pid: int | None) -> float | None:
+        """Cores that the busiest thread of `pid` has used since the last call, 0 to 1; None if unknown."""
+        at = time.monotonic()
+        used = {} if pid is None else {(pid, thread): _thread_s(pid, thread) for thread in _threads_of(pid)}
+        reading = at, {name: seconds for name, seconds in used.items() if seconds is not None}
+        last, self._last = self._last, reading
+        if last is None or at <= last[0]:
+            return None
+        each = [seconds - last[1][name] for name, seconds in reading[1].items() if name in last[1]]
+        return max(each) / (at - last[0]) if each else None
+
+
+def _threads_of(pid: int) -> list[int]:
+    try:
+        return sorted(int(task.name) for task in Path(f"/proc/{pid}/task").iterdir())[:_MOST_THREADS]
+    except OSError:
+        return []
+
+
+def _thread_s(pid: int, thread: int) -> float | None:
+    times = _read_stat(Path(f"/proc/{pid}/task/{thread}/stat"))
+    return None if times is None else times[0]
+
+
 def _machine_s() -> float:
     import psutil
 
@@ -114,8 +146,12 @@ def _server_s(pid: int) -> tuple[int, float, float] | None:
 
 def _stat_s(pid: int) -> tuple[float, float] | None:
     """What a process has used itself, and its ended children, seconds; None where it has ended."""
+    return _read_stat(Path(f"/proc/{pid}/stat"))
+
+
+def _read_stat(file: Path) -> tuple[float, float] | None:
     try:
-        text = Path(f"/proc/{pid}/stat").read_bytes()
+        text = file.read_bytes()
     except OSError:
         return None
     # A process may be called anything, so its name ends at the last bracket.

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from pool_bench.errors import ConnectError, FailureKind
 from pool_bench.server_side import CpuUse, ServerSecond, ServerSide
@@ -19,6 +19,7 @@ from pool_bench.watch.client import CLOSE_WAIT_S, WatchClient
 from pool_bench.watch.console import console_target, find_pooler, show_lists, show_pools, show_totals
 from pool_bench.watch.counters import Since, count_sessions
 from pool_bench.watch.cpu import CpuMeter
+from pool_bench.watch.looking import When
 from pool_bench.watch.memory import measure_pooler, measure_postgres, process_of
 from pool_bench.watch.setup_log import SetupLog
 from pool_bench.watch.slots import Slots, ask_slots
@@ -26,7 +27,6 @@ from pool_bench.watch.slots import Slots, ask_slots
 if TYPE_CHECKING:
     import psutil
 
-When = Literal["before", "during", "peak", "after"]
 _Answer = TypeVar("_Answer")
 
 _POOLED_PATIENCE_S: Final = 0.5

@@ -18,8 +18,11 @@ from typing import Final, Self
 
 from pool_bench.server_side import ServerSide
 from pool_bench.targets import Target, redact
+from pool_bench.targets_surreal import SurrealTarget
 from pool_bench.watch.client import WatchClient
-from pool_bench.watch.lookout import Lookout, When
+from pool_bench.watch.looking import Looking, When
+from pool_bench.watch.lookout import Lookout
+from pool_bench.watch.surreal_lookout import SurrealLookout
 
 # How long `start` and `stop` block at most, seconds.
 START_WAIT_S: Final = 6.0
@@ -51,40 +54,21 @@ class _Began:
 _Word = _Sample | _Began | None
 
 
-class ServerWatcher:
+class Watcher:
     """Watches the server of a run from before its first connection to after its last.
 
     A context manager: leaving it without `stop` ends the watching at once, with no last look.
 
     Args:
-        targets: the targets of the run; the server of the first one is watched. May be empty.
-        admin: PgBouncer's console, if there is one to ask; any database of it.
-        local_pid: the postmaster, where it was started by us; None has it found on this machine.
+        lookout: looks at the server.
+        leave: once set, what `lookout` is waiting for is to fail.
         interval_s: seconds from look to look.
-        setup_log: the server's log, where it is one that `setup_log.py` can read.
-        find_console: where the target turns out to be a pooler, try whether it has a console for us.
     """
 
-    def __init__(
-        self,
-        targets: Sequence[Target],
-        admin: Target | None = None,
-        local_pid: int | None = None,
-        interval_s: float = 1.0,
-        *,
-        setup_log: Path | None = None,
-        find_console: bool = False,
-    ) -> None:
+    def __init__(self, lookout: Looking, leave: threading.Event, interval_s: float = 1.0) -> None:
         self._interval_s = interval_s
-        self._leave = threading.Event()
-        self._lookout = Lookout(
-            targets,
-            admin,
-            local_pid,
-            lambda target: WatchClient(target, self._leave),
-            setup_log=setup_log,
-            find_console=find_console,
-        )
+        self._leave = leave
+        self._lookout = lookout
         self._words: queue.SimpleQueue[_Word] = queue.SimpleQueue()
         self._before_taken = threading.Event()
         self._too_late = False
@@ -208,3 +192,52 @@ class ServerWatcher:
                 break
             self._leave.wait(_GONE_POLL_S)
         self._lookout.look(time.monotonic() - origin, "after")
+
+
+class ServerWatcher(Watcher):
+    """Watches a PostgreSQL.
+
+    Args:
+        targets: the targets of the run; the server of the first one is watched. May be empty.
+        admin: PgBouncer's console, if there is one to ask; any database of it.
+        local_pid: the postmaster, where it was started by us; None has it found on this machine.
+        interval_s: seconds from look to look.
+        setup_log: the server's log, where it is one that `setup_log.py` can read.
+        find_console: where the target turns out to be a pooler, try whether it has a console for us.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        admin: Target | None = None,
+        local_pid: int | None = None,
+        interval_s: float = 1.0,
+        *,
+        setup_log: Path | None = None,
+        find_console: bool = False,
+    ) -> None:
+        leave = threading.Event()
+        lookout = Lookout(
+            targets,
+            admin,
+            local_pid,
+            lambda target: WatchClient(target, leave),
+            setup_log=setup_log,
+            find_console=find_console,
+        )
+        super().__init__(lookout, leave, interval_s)
+
+
+class SurrealWatcher(Watcher):
+    """Watches a SurrealDB.
+
+    Args:
+        targets: the targets of the run; the server of the first one is watched.
+        local_pid: its process, where it was started by us; None has it found on this machine.
+        interval_s: seconds from look to look.
+    """
+
+    def __init__(
+        self, targets: Sequence[SurrealTarget], local_pid: int | None = None, interval_s: float = 1.0
+    ) -> None:
+        super().__init__(SurrealLookout(targets, local_pid), threading.Event(), interval_s)
