@@ -13,11 +13,13 @@ from pool_bench.cli.hold_options import (
     check_batches,
     connections_option,
     holding_time_option,
+    keepalive_options,
     reconnect_option,
 )
 from pool_bench.cli.options import (
     CONTEXT_SETTINGS,
     Output,
+    check_source_driver,
     connect_timeout_option,
     driver_option,
     name_option,
@@ -30,7 +32,7 @@ from pool_bench.cli.options import (
     source_option,
     url_option,
 )
-from pool_bench.cli.params import Duration, guard, run_cli
+from pool_bench.cli.params import guard, run_cli
 from pool_bench.cli.thresholds import Checks, threshold_options
 from pool_bench.drivers.base import DriverName
 
@@ -47,17 +49,7 @@ TOOL = "pg-connection-load"
 @connections_option
 @holding_time_option
 @batch_options
-@click.option(
-    "--keepalive",
-    "-k",
-    type=Duration(zero=True),
-    default="30s",
-    show_default=True,
-    help="Run the keep-alive query on each connection once in this time, evenly spread; 0 for never.",
-)
-@click.option(
-    "--keepalive-query", metavar="SQL", default="SELECT 1", show_default=True, help="The keep-alive query."
-)
+@keepalive_options("SQL", query="SELECT 1", help_text="The keep-alive query.")
 @active_option
 @reconnect_option
 @driver_option
@@ -112,8 +104,7 @@ def cli(
     if ctx.invoked_subcommand is not None:
         return
     check_batches(ctx, rate)
-    if source_ips and driver != "wire":
-        raise click.UsageError(f"--source-ip needs --driver wire: {driver} cannot choose its address")
+    check_source_driver(source_ips, driver, "wire")
     if not keepalive_query.strip():
         raise click.UsageError("--keepalive-query must not be empty")
 

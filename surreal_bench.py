@@ -5,7 +5,6 @@ functions that need them, so that `--help` answers at once.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -17,6 +16,7 @@ from pool_bench.cli.hold_options import (
     check_batches,
     connections_option,
     holding_time_option,
+    keepalive_options,
     reconnect_option,
 )
 from pool_bench.cli.levels import concurrency_options, measuring_options
@@ -24,24 +24,32 @@ from pool_bench.cli.open_loop import RateOptions, loop_of, rate_options
 from pool_bench.cli.options import (
     CONTEXT_SETTINGS,
     Output,
+    calibrate_option,
+    check_source_driver,
     connect_timeout_option,
     name_option,
     output_options,
     plot,
     require_valid_option,
+    resolve_option,
+    source_option,
+    watch_option,
 )
-from pool_bench.cli.params import Duration, OutputPath, guard, run_cli
-from pool_bench.cli.pool_options import Names, Sizes, timing_options
-from pool_bench.cli.surreal_options import DefaultGroup, server_options
+from pool_bench.cli.params import guard, run_cli
+from pool_bench.cli.pool_options import timing_options
+from pool_bench.cli.rounds import SURREAL, check_rounds, rounds_options
+from pool_bench.cli.surreal_calibrate import calibrate
+from pool_bench.cli.surreal_options import DefaultGroup, server_options, surreal_driver_option
+from pool_bench.cli.surreal_pool_options import PoolOptions, pool_options
+from pool_bench.cli.surreal_serve_options import serve_options
 from pool_bench.cli.thresholds import Checks, threshold_options
-from pool_bench.contenders.base import RESET_MODES, SURREAL_CONTENDER_NAMES, ContenderName, ResetMode
-from pool_bench.load.pool_spec import ScenarioName
+from pool_bench.drivers.base import DriverName
 
 if TYPE_CHECKING:
     from pool_bench.cli.surreal_place import Server
+    from pool_bench.cli.surreal_serve import Served
 
 TOOL = "surreal-bench"
-_SCENARIOS: tuple[ScenarioName, ...] = ("query", "burst", "sustained", "churn", "stress")
 
 
 @click.group(
@@ -67,18 +75,15 @@ def cli() -> None:
 @concurrency_options
 @rate_options
 @measuring_options
-@click.option(
-    "--driver",
-    type=click.Choice(["surreal", "surrealdb"]),
-    default="surreal",
-    show_default=True,
-    help="How connections are opened: surreal (this tool's own, sees every phase), or what an application "
-    "using the official client surrealdb pays.",
-)
+@surreal_driver_option
 @click.option("--query", metavar="SURQL", help="Run this on each connection once it is ready.")
 @connect_timeout_option("Bound on one operation, from the first packet to the close.")
+@resolve_option
 @name_option("-n")
+@rounds_options(SURREAL)
 @threshold_options
+@watch_option("CPU, memory and connections of its process on this machine; the server is asked nothing")
+@calibrate_option
 @require_valid_option
 @output_options
 @click.pass_context
@@ -92,12 +97,17 @@ def connect(
     duration: float,
     warmup: float,
     grace: float,
-    driver: Literal["surreal", "surrealdb"],
+    driver: DriverName,
     query: str | None,
     connect_timeout: float,
+    resolve: Literal["each", "once"],
     name: str,
     wait_between_runs: float,
+    rounds: int,
+    interleave: tuple[str, ...],
     checks: Checks,
+    watch: bool | None,
+    calibrate_first: bool,
     require_valid: bool,
     output: Output,
 ) -> None:
@@ -106,10 +116,12 @@ def connect(
     \b
     surreal-bench connect --concurrency 20 --query "RETURN 1"
     surreal-bench connect --auth token --rate 200/s
+    surreal-bench connect --rounds 3 --interleave driver=surrealdb --interleave auth=token
     surreal-bench connect --find-max --slo "p99<50ms,errors<0.1%"
     surreal-bench connect --concurrency-min 1 --concurrency-max 32 --url http://db:8000
     """
     loop = loop_of(rates, duration, concurrency, concurrency_min, concurrency_max)
+    check_rounds(rounds, interleave, find_max=rates.find_max, is_open=loop.profile is not None)
 
     def run() -> int:
         from pool_bench.cli.title import hide_secrets
@@ -122,30 +134,36 @@ def connect(
 
         place = find_surreal(make_server())
         place.check_driver(driver)
+        spec = ConnectSpec(
+            targets=place.targets,
+            driver=driver,
+            open_loop=loop.open_loop,
+            auth=place.server.auth,
+            warmup_s=warmup,
+            duration_s=duration,
+            grace_s=grace,
+            connect_timeout_s=connect_timeout,
+            query=query,
+            resolve_once=resolve == "once",
+            seed=rates.seed_or_new,
+        )
         return measure(
             Benchmark(
                 tool=TOOL,
                 name=name,
                 place=place,
-                spec=ConnectSpec(
-                    targets=place.targets,
-                    driver=driver,
-                    open_loop=loop.open_loop,
-                    auth=place.server.auth,
-                    warmup_s=warmup,
-                    duration_s=duration,
-                    grace_s=grace,
-                    connect_timeout_s=connect_timeout,
-                    query=query,
-                    seed=rates.seed_or_new,
-                ),
+                spec=spec,
                 label=loop.label,
                 find_max=loop.find_max(wait_between_runs),
                 levels=loop.levels,
                 pause_s=wait_between_runs,
                 output=output,
                 checks=checks,
+                variants=place.read_variants(interleave, spec),
+                rounds=rounds,
+                watch=watch,
                 require_valid=require_valid,
+                calibrate=calibrate_first,
             )
         )
 
@@ -157,22 +175,15 @@ def connect(
 @connections_option
 @holding_time_option
 @batch_options
-@click.option(
-    "--keepalive",
-    "-k",
-    type=Duration(zero=True),
-    default="30s",
-    show_default=True,
-    help="Ask each connection something once in this time, evenly spread; 0 for never.",
-)
-@click.option(
-    "--keepalive-query",
-    metavar="SURQL",
-    default="",
-    help="What to ask. [default: the RPC method ping, which runs no query]",
+@keepalive_options(
+    "SURQL",
+    query="",
+    help_text="The keep-alive query. [default: none is run but the RPC method ping, or version by surrealdb]",
 )
 @active_option
 @reconnect_option
+@surreal_driver_option
+@source_option
 @connect_timeout_option("Bound on one connect, and on one keep-alive.")
 @name_option()
 @threshold_options
@@ -192,6 +203,8 @@ def load(
     keepalive_query: str,
     active: float,
     reconnect: bool,
+    driver: DriverName,
+    source_ips: tuple[str, ...],
     connect_timeout: float,
     name: str,
     checks: Checks,
@@ -203,8 +216,10 @@ def load(
     
     surreal-bench load --connections 1000 --auth token
     surreal-bench load --url ws://db:8000 -n 5000 --rate 200/s --duration 10m --reconnect
+    surreal-bench load --connections 200 --driver surrealdb
     """
     check_batches(ctx, rate)
+    check_source_driver(source_ips, driver, "surreal")
 
     def run() -> int:
         from pool_bench.cli.title import hide_secrets
@@ -213,9 +228,12 @@ def load(
         hide_secrets()
         from pool_bench.cli.hold import Holding, hold
         from pool_bench.cli.surreal_place import find_surreal
+        from pool_bench.drivers.sources import check_sources
         from pool_bench.load.spec import HoldSpec
 
         place = find_surreal(make_server())
+        place.check_driver(driver, holding=True)
+        check_sources(source_ips, place.targets)
         return hold(
             Holding(
                 tool=TOOL,
@@ -225,7 +243,7 @@ def load(
                 spec=HoldSpec(
                     targets=place.targets,
                     connections=(),
-                    driver="surreal",
+                    driver=driver,
                     auth=place.server.auth,
                     duration_s=duration,
                     batch_size=batch_size,
@@ -237,6 +255,7 @@ def load(
                     active=active,
                     reconnect=reconnect,
                     connect_timeout_s=connect_timeout,
+                    source_ips=source_ips,
                 ),
                 reserve=False,
                 admin=None,
@@ -251,66 +270,7 @@ def load(
 
 @cli.command()
 @server_options
-@click.option(
-    "--pool",
-    "-p",
-    "pools",
-    type=Names(SURREAL_CONTENDER_NAMES, left_out=("purreal",)),
-    default="reference,shared,naive",
-    show_default=True,
-    help="reference: this package's pool; shared: one connection for all clients; naive: a connection, with "
-    "sign-in, for each query; purreal: that package's pool, where it is installed.",
-)
-@click.option(
-    "--scenario",
-    "-s",
-    "scenarios",
-    type=Names(_SCENARIOS),
-    default="query,burst,sustained,churn",
-    show_default=True,
-    help=f"The loads, of {', '.join(_SCENARIOS)}; or all.",
-)
-@click.option(
-    "--clients",
-    "-c",
-    type=click.IntRange(min=1),
-    default=100,
-    show_default=True,
-    help="Tasks that ask for connections.",
-)
-@click.option(
-    "--stress",
-    "stress_clients",
-    type=Sizes(),
-    default="1000",
-    show_default=True,
-    metavar="N,...",
-    help="How many clients the scenario stress has.",
-)
-@click.option(
-    "--size",
-    type=click.IntRange(min=1),
-    default=10,
-    show_default=True,
-    help="Connections of each pool, no more and no fewer.",
-)
-@click.option(
-    "--hold",
-    type=Duration(zero=True),
-    default=None,
-    metavar="DURATION",
-    help="How long an operation keeps its connection after the query. [default: 1ms in sustained, else 0]",
-)
-@click.option(
-    "--query", metavar="SURQL", default="RETURN 1", show_default=True, help="What each operation runs."
-)
-@click.option(
-    "--reset",
-    type=click.Choice(RESET_MODES),
-    default="own",
-    show_default=True,
-    help="never: the reference pool restores nothing on return.",
-)
+@pool_options
 @timing_options("5s", 1)
 @name_option("-n")
 @output_options
@@ -318,14 +278,7 @@ def load(
 def pool(
     ctx: click.Context,
     make_server: "Callable[[], Server]",
-    pools: tuple[ContenderName, ...],
-    scenarios: tuple[ScenarioName, ...],
-    clients: int,
-    stress_clients: tuple[int, ...],
-    size: int,
-    hold: float | None,
-    query: str,
-    reset: ResetMode,
+    asked: PoolOptions,
     timeout: float,
     duration: float,
     warmup: float,
@@ -353,7 +306,7 @@ def pool(
         from pool_bench.contenders import check_installed
         from pool_bench.load.pool_spec import PoolSpec
 
-        for one in pools:
+        for one in asked.pools:
             check_installed(one)
         place = find_surreal(make_server())
         place.check_pool()
@@ -362,26 +315,26 @@ def pool(
                 tool=TOOL,
                 name=name,
                 place=place,
-                pools=pools,
-                scenarios=scenarios,
+                pools=asked.pools,
+                scenarios=asked.scenarios,
                 spec=PoolSpec(
                     targets=place.targets,
-                    pool=pools[0],
-                    scenario=scenarios[0],
-                    clients=clients,
-                    size=size,
+                    pool=asked.pools[0],
+                    scenario=asked.scenarios[0],
+                    clients=asked.clients,
+                    size=asked.size,
                     timeout_s=timeout,
-                    reset=reset,
+                    reset=asked.reset,
                     warmup_s=warmup,
                     duration_s=duration,
                     grace_s=grace,
                 ),
-                query=query,
-                hold_s=hold,
+                query=asked.query,
+                hold_s=asked.hold_s,
                 rounds=rounds,
                 outage_s=0.0,
                 output=output,
-                stress=stress_clients,
+                stress=asked.stress,
             )
         )
 
@@ -411,38 +364,9 @@ def check(ctx: click.Context, make_server: "Callable[[], Server]") -> None:
 
 
 @cli.command()
-@click.option(
-    "--bind", default="127.0.0.1:8000", show_default=True, metavar="ADDRESS:PORT", help="Where to listen."
-)
-@click.option("--user", default="root", show_default=True, metavar="NAME", help="The root user to make.")
-@click.option(
-    "--pass",
-    "password",
-    metavar="PASSWORD",
-    help="Its password; better from SURREAL_PASS: others may read a command line. [default: root]",
-)
-@click.option(
-    "--path",
-    type=OutputPath(),
-    metavar="DIRECTORY",
-    help="A SurrealKV store to keep the data in. [default: in memory, gone afterwards]",
-)
-@click.option("--certificate", type=OutputPath(), metavar="FILE", help="PEM file, for wss:// and https://.")
-@click.option("--key", type=OutputPath(), metavar="FILE", help="PEM file of its key.")
-@click.option("--namespace", default="bench", show_default=True, metavar="NAME", help="Namespace to make.")
-@click.option("--database", default="bench", show_default=True, metavar="NAME", help="Database to make.")
+@serve_options
 @click.pass_context
-def serve(
-    ctx: click.Context,
-    bind: str,
-    user: str,
-    password: str | None,
-    path: Path | None,
-    certificate: Path | None,
-    key: Path | None,
-    namespace: str,
-    database: str,
-) -> None:
+def serve(ctx: click.Context, make_served: "Callable[[], Served]") -> None:
     """Serve the embedded SurrealDB engine over WebSocket and HTTP until Ctrl-C; for local use.
 
     
@@ -453,25 +377,15 @@ def serve(
         from pool_bench.cli.title import hide_secrets
 
         hide_secrets()
-        from pool_bench.cli.surreal_serve import Served, serve_forever
+        from pool_bench.cli.surreal_serve import serve_forever
 
-        return serve_forever(
-            Served(
-                bind=bind,
-                user=user,
-                password=password,
-                path=path,
-                certificate=certificate,
-                key=key,
-                namespace=namespace,
-                database=database,
-            )
-        )
+        return serve_forever(make_served())
 
     ctx.exit(guard(run))
 
 
 cli.add_command(plot)
+cli.add_command(calibrate)
 
 
 def main() -> None:

@@ -84,7 +84,7 @@ def hold(holding: Holding) -> int:
             targets = targets_of_any(holding.place, server, tool=holding.tool)
             if server is not None and holding.spec.source_ips:
                 # Named targets were checked before anything was started.
-                check_sources(holding.spec.source_ips, [t for t in targets if isinstance(t, Target)])
+                check_sources(holding.spec.source_ips, targets)
             timeout_s = holding.spec.connect_timeout_s
             product = ask_any(
                 holding.place, targets[0], stop, timeout_s=timeout_s, embedded=server is not None

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from functools import wraps
+from typing import TypeVar
 
 import click
 
 from pool_bench.cli.params import Duration, Rate, Share
+
+_Function = TypeVar("_Function", bound=Callable[..., object])
 
 
 def batch_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -79,6 +82,36 @@ holding_time_option = click.option(
     show_default=True,
     help="How long to hold them once they are open; 0 until Ctrl-C.",
 )
+
+
+def keepalive_options(language: str, *, query: str, help_text: str) -> Callable[[_Function], _Function]:
+    """`--keepalive` and `--keepalive-query`.
+
+    Args:
+        language: what the query is in.
+        query: the default one.
+        help_text: what `--keepalive-query` says.
+    """
+
+    def add(command: _Function) -> _Function:
+        command = click.option(
+            "--keepalive-query",
+            metavar=language,
+            default=query,
+            show_default=bool(query),
+            help=help_text,
+        )(command)
+        return click.option(
+            "--keepalive",
+            "-k",
+            type=Duration(zero=True),
+            default="30s",
+            show_default=True,
+            help="Run the keep-alive query on each connection once in this time, evenly spread; 0 for never.",
+        )(command)
+
+    return add
+
 
 active_option = click.option(
     "--active",

@@ -1,7 +1,7 @@
 """Options that several commands have, with the same names, defaults and words."""
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TextIO, TypeVar
 import click
 
 from pool_bench.cli.params import Duration, OutputPath, guard
-from pool_bench.drivers.base import DRIVER_NAMES
+from pool_bench.drivers.base import DRIVER_NAMES, DriverName
 
 if TYPE_CHECKING:
     from pool_bench.targets import Target
@@ -146,6 +146,16 @@ source_option = click.option(
     help="Connect from this address of this machine; repeat it to spread connections over several, "
     "each of which has local ports of its own. [wire, surreal]",
 )
+
+
+def check_source_driver(source_ips: Sequence[str], driver: DriverName, able: DriverName) -> None:
+    """Make sure that `driver` can choose its address, as only `able` can.
+
+    Raises:
+        UsageError: Click's own; it cannot.
+    """
+    if source_ips and driver != able:
+        raise click.UsageError(f"--source-ip needs --driver {able}: {driver} cannot choose its address")
 
 
 plot_format_option = click.option(

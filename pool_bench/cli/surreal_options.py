@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pool_bench.drivers.base import SURREAL_DRIVER_NAMES
 from pool_bench.targets_surreal import AUTH_LEVELS, AUTH_MODES, AuthLevel, AuthMode
 
 if TYPE_CHECKING:
@@ -28,6 +29,25 @@ class DefaultGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order in which they were made."""
         return list(self.commands)
+
+
+auth_option = click.option(
+    "--auth",
+    type=click.Choice(AUTH_MODES),
+    default="signin",
+    show_default=True,
+    help="signin: user and password on each connection, whose hashing the server pays for; token: sign "
+    "in once, then send the token; none: stay anonymous.",
+)
+
+surreal_driver_option = click.option(
+    "--driver",
+    type=click.Choice(SURREAL_DRIVER_NAMES),
+    default="surreal",
+    show_default=True,
+    help="How connections are opened: surreal (this tool's own, cheapest, sees every phase), or what an "
+    "application using the official client surrealdb pays.",
+)
 
 
 def server_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -62,14 +82,7 @@ def server_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option(
         "--verify/--no-verify", default=True, show_default=True, help="Check the server's certificate."
     )
-    @click.option(
-        "--auth",
-        type=click.Choice(AUTH_MODES),
-        default="signin",
-        show_default=True,
-        help="signin: user and password on each connection, whose hashing the server pays for; token: sign "
-        "in once, then send the token; none: stay anonymous.",
-    )
+    @auth_option
     @wraps(command)
     def with_server(
         *args: object,

@@ -3,15 +3,19 @@
 import contextlib
 import os
 import secrets
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Final
 
+from pool_bench.cli.rounds import OPTION, SURREAL, Variant, read_variants
 from pool_bench.cli.work import tell
 from pool_bench.drivers.base import DriverName
+from pool_bench.drivers.surreal_held import check_holdable
 from pool_bench.drivers.surreal_look import Look, look_at
 from pool_bench.errors import ConnectError, FailureKind, PoolBenchError, UsageError
 from pool_bench.load.runner import StopSwitch
+from pool_bench.load.spec import ConnectSpec
 from pool_bench.servers.surreal import EmbeddedSurreal, SurrealConfig
 from pool_bench.targets_surreal import URL_VARIABLE, AuthLevel, AuthMode, SurrealTarget, surreal_target
 
@@ -61,14 +65,36 @@ class SurrealPlace:
         """True where no server was named."""
         return not self.targets
 
-    def check_driver(self, driver: DriverName) -> None:
+    def check_driver(self, driver: DriverName, *, holding: bool = False) -> None:
         """Make sure that `driver` does what the options say.
+
+        Args:
+            holding: whether it is to hold connections.
 
         Raises:
             UsageError: it does not.
         """
-        if driver == "surrealdb" and self.server.auth != "signin":
+        if driver != "surrealdb":
+            return
+        if self.server.auth != "signin":
             raise UsageError(f"--auth {self.server.auth} needs --driver surreal")
+        for target in self.targets if holding else ():
+            check_holdable(target)
+
+    def read_variants(self, texts: Sequence[str], spec: ConnectSpec) -> tuple[Variant, ...]:
+        """The settings that `--interleave` measures in turn with `spec`.
+
+        Raises:
+            UsageError: one is malformed, or cannot be.
+        """
+        variants = read_variants(texts, lambda url: read_url(self.server, url), SURREAL)
+        for variant in variants:
+            changed = variant.apply(spec)
+            if changed.driver == "surrealdb" and changed.auth != "signin":
+                raise UsageError(f"{OPTION} {variant.name}: auth {changed.auth} needs driver surreal")
+            for target in changed.surreal_targets if changed.auth != "none" else ():
+                target.credentials()
+        return variants
 
     def check_pool(self) -> None:
         """Make sure that pools can be put under load there.
@@ -98,24 +124,30 @@ def find_surreal(server: Server) -> SurrealPlace:
                 raise UsageError("--database needs --namespace")
             return SurrealPlace(targets=(), origin="embedded", server=server)
         urls, origin = (None,), URL_VARIABLE
-    targets = tuple(
-        surreal_target(
-            url,
-            namespace=server.namespace,
-            database=server.database,
-            user=server.user,
-            password=server.password,
-            level=server.level,
-            ca_file=server.ca_file,
-            verify=server.verify,
-            environ=os.environ,
-        )
-        for url in urls
-    )
+    targets = tuple(read_url(server, url) for url in urls)
     for target in targets:
         if server.auth != "none":
             target.credentials()
     return SurrealPlace(targets=targets, origin=origin, server=server)
+
+
+def read_url(server: Server, url: str | None) -> SurrealTarget:
+    """A URL with what the options and the environment add to it; None takes the environment's.
+
+    Raises:
+        UsageError: it is malformed.
+    """
+    return surreal_target(
+        url,
+        namespace=server.namespace,
+        database=server.database,
+        user=server.user,
+        password=server.password,
+        level=server.level,
+        ca_file=server.ca_file,
+        verify=server.verify,
+        environ=os.environ,
+    )
 
 
 def serve_surreal(place: SurrealPlace) -> "AbstractContextManager[EmbeddedSurreal | None]":

@@ -10,7 +10,7 @@ from itertools import cycle
 from typing import Final
 
 from pool_bench.errors import UsageError
-from pool_bench.targets import Target
+from pool_bench.targets_surreal import AnyTarget, SurrealTarget
 
 # Linux: bind the address alone and choose the port when connecting, so that a port can serve again for
 # another peer. Python names the option from 3.12 on.
@@ -50,7 +50,7 @@ class Sources:
         sock.bind((next(addresses), 0))
 
 
-def check_sources(addresses: Sequence[str], targets: Iterable[Target]) -> None:
+def check_sources(addresses: Sequence[str], targets: Iterable[AnyTarget]) -> None:
     """Make sure that connections to `targets` can be made from `addresses`.
 
     Raises:
@@ -66,13 +66,22 @@ def check_sources(addresses: Sequence[str], targets: Iterable[Target]) -> None:
             except OSError as error:
                 reason = (error.strerror or "").lower()
                 raise UsageError(f"--source-ip {text}: not an address of this machine ({reason})") from None
-    for host in (host for target in targets for host in target.hosts) if addresses else ():
+    for target in targets if addresses else ():
+        for host, address in _addresses(target):
+            with contextlib.suppress(ValueError):  # a name: what it leads to is known only later
+                version = ipaddress.ip_address(address).version
+                if _FAMILIES[version] not in families:
+                    raise UsageError(f"--source-ip: {host} needs an IPv{version} address to connect from")
+
+
+def _addresses(target: AnyTarget) -> list[tuple[str, str]]:
+    """The hosts of a target, as they are shown, and their addresses or names."""
+    if isinstance(target, SurrealTarget):
+        return [(target.authority, target.host)]
+    for host in target.hosts:
         if host.is_unix:
             raise UsageError(f"--source-ip: {host} is a Unix socket, which has no addresses")
-        with contextlib.suppress(ValueError):  # a name: what it leads to is known only later
-            version = ipaddress.ip_address(host.address or host.name).version
-            if _FAMILIES[version] not in families:
-                raise UsageError(f"--source-ip: {host} needs an IPv{version} address to connect from")
+    return [(str(host), host.address or host.name) for host in target.hosts]
 
 
 def _family(text: str) -> socket.AddressFamily:

@@ -18,6 +18,7 @@ from time import perf_counter_ns, time
 from typing import Any, Final, cast
 
 from pool_bench.drivers.base import DriverName, ServerInfo
+from pool_bench.drivers.sources import Sources
 from pool_bench.drivers.surreal_channel import Channel, HttpChannel, WebSocketChannel
 from pool_bench.drivers.surreal_link import LinkError, SocketAddress, connect, resolve
 from pool_bench.drivers.surreal_rpc import check_statements, encode_request, result_of
@@ -29,6 +30,8 @@ _PING: Final = encode_request("ping")
 # A token is renewed when it has this little left.
 _TOKEN_RESERVE_S: Final = 60.0
 _TOKEN_LIFE_S: Final = 600.0
+
+Endpoint = tuple[socket.AddressFamily, SocketAddress]
 
 
 class SurrealConnection:
@@ -152,6 +155,8 @@ class SurrealDriver:
             token that it was given, which costs the server no password hashing; `none` stays anonymous.
         connect_timeout_s: bound on one connect, seconds, in addition to the caller's own; the error then
             names the step that took too long.
+        resolve_once: look the host's name up once for all connections.
+        sources: local addresses to connect from; None leaves the choice to the system.
 
     Raises:
         UsageError: the target has no user or password to sign in with, or its CA file is unusable.
@@ -160,7 +165,13 @@ class SurrealDriver:
     name: DriverName = "surreal"
 
     def __init__(
-        self, target: SurrealTarget, *, auth: AuthMode = "signin", connect_timeout_s: float | None = None
+        self,
+        target: SurrealTarget,
+        *,
+        auth: AuthMode = "signin",
+        connect_timeout_s: float | None = None,
+        resolve_once: bool = False,
+        sources: Sources | None = None,
     ) -> None:
         self._target = target
         self._auth = auth
@@ -168,7 +179,9 @@ class SurrealDriver:
         self._sign_in = b"" if auth == "none" else encode_request("signin", target.credentials())
         self._use = encode_request("use", target.namespace, target.database)
         self._tls = make_context(target) if target.is_secure else None
-        self._literal = _literal_endpoint(target)
+        self._endpoints = _literal_endpoints(target)
+        self._resolve_once = resolve_once
+        self._sources = sources
         self._authenticate = b""
         self._token = ""
         self._token_until_s = 0.0
@@ -178,7 +191,7 @@ class SurrealDriver:
     def phases(self) -> tuple[Phase, ...]:
         """The steps that a connection by this driver can have, in order."""
         has = {
-            Phase.RESOLVE: self._literal is None,
+            Phase.RESOLVE: self._endpoints is None and not self._resolve_once,
             Phase.TCP: True,
             Phase.TLS: self._target.is_secure,
             Phase.UPGRADE: self._target.is_websocket,
@@ -190,13 +203,19 @@ class SurrealDriver:
         return tuple(phase for phase, present in has.items() if present)
 
     async def prepare(self) -> None:
-        """Do what is done once for all connections: with `token`, sign in.
+        """Do what is done once for all connections: look up the name where that is enough, and with `token`
+        sign in.
 
         `connect` does it itself where it was not done; its caller's clock would then count it.
 
         Raises:
-            ConnectError: signing in failed.
+            ConnectError: looking up or signing in failed.
         """
+        if self._resolve_once and self._endpoints is None:
+            try:
+                self._endpoints = await resolve(self._target.host, self._target.port)
+            except LinkError as error:
+                raise ConnectError(error.kind, Phase.RESOLVE, error.message) from error
         if self._auth != "token":
             return
         async with self._token_lock:
@@ -223,7 +242,7 @@ class SurrealDriver:
         return attempt.opened
 
     async def _bounded(self, sign_in: bytes, token: str, *, use: bool) -> "_Connect":
-        attempt = _Connect(self._target, self._literal, self._tls)
+        attempt = _Connect(self._target, self._endpoints, self._tls, self._sources)
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 await attempt.run(sign_in, self._use, token, use=use)
@@ -247,12 +266,14 @@ class _Connect:
     def __init__(
         self,
         target: SurrealTarget,
-        literal: tuple[socket.AddressFamily, SocketAddress] | None,
+        endpoints: list[Endpoint] | None,
         tls: ssl.SSLContext | None,
+        sources: Sources | None,
     ) -> None:
         self._target = target
-        self._literal = literal
+        self._endpoints = endpoints
         self._tls = tls
+        self._sources = sources
         self._phases_ns: dict[Phase, int] = {}
         self.phase = Phase.RESOLVE
         self.token = ""
@@ -293,15 +314,14 @@ class _Connect:
 
     async def _open(self, channel: Channel) -> None:
         target = self._target
-        if self._literal is None:
+        endpoints = self._endpoints
+        if endpoints is None:
             began_ns = perf_counter_ns()
             endpoints = await resolve(target.host, target.port)
             self._phases_ns[Phase.RESOLVE] = perf_counter_ns() - began_ns
-        else:
-            endpoints = [self._literal]
         self.phase = Phase.TCP
         began_ns = perf_counter_ns()
-        sock = await connect(endpoints)
+        sock = await connect(endpoints, self._sources)
         self._phases_ns[Phase.TCP] = perf_counter_ns() - began_ns
         await channel.link.open(sock)
         if self._tls is not None:
@@ -364,17 +384,17 @@ def info_of(answer: str) -> ServerInfo:
     return ServerInfo("SurrealDB", version, pooled=False)
 
 
-def _literal_endpoint(target: SurrealTarget) -> tuple[socket.AddressFamily, SocketAddress] | None:
+def _literal_endpoints(target: SurrealTarget) -> list[Endpoint] | None:
     """The endpoint of a numeric address; None where a name must be looked up."""
     try:
         address = ipaddress.ip_address(target.host)
     except ValueError:
         return None
     if isinstance(address, ipaddress.IPv4Address):
-        return socket.AF_INET, (target.host, target.port)
+        return [(socket.AF_INET, (target.host, target.port))]
     if address.scope_id is not None:
         return None  # the interface name has to be looked up
-    return socket.AF_INET6, (target.host, target.port, 0, 0)
+    return [(socket.AF_INET6, (target.host, target.port, 0, 0))]
 
 
 def _access_token(result: object) -> str:

@@ -12,6 +12,7 @@ from time import perf_counter_ns
 from typing import Any, Final, Protocol, cast
 
 from pool_bench.drivers.failures import socket_failure
+from pool_bench.drivers.sources import Sources
 from pool_bench.errors import FailureKind
 
 _READ_BYTES: Final = 65536
@@ -241,8 +242,14 @@ async def resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, Sock
     return [(family, _address(address)) for family, _type, _proto, _name, address in found]
 
 
-async def connect(endpoints: list[tuple[socket.AddressFamily, SocketAddress]]) -> socket.socket:
+async def connect(
+    endpoints: list[tuple[socket.AddressFamily, SocketAddress]], sources: Sources | None = None
+) -> socket.socket:
     """Connect to the first endpoint that answers; cancelling it leaves no socket.
+
+    Args:
+        endpoints: where to, in this order.
+        sources: local addresses to connect from; None leaves the choice to the system.
 
     Raises:
         LinkError: none did.
@@ -257,6 +264,8 @@ async def connect(endpoints: list[tuple[socket.AddressFamily, SocketAddress]]) -
             continue
         try:
             sock.setblocking(False)
+            if sources is not None:
+                sources.bind(sock, family)
             await loop.sock_connect(sock, address)
         except OSError as error:
             sock.close()

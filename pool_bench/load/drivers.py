@@ -26,12 +26,24 @@ def make_drivers(spec: ConnectSpec | HoldSpec) -> tuple[Driver, ...]:
 
         return tuple(AsyncpgDriver(target) for target in spec.postgres_targets)
     if spec.driver == "surreal":
+        from pool_bench.drivers.sources import Sources
         from pool_bench.drivers.surreal import SurrealDriver
 
+        source_ips = spec.source_ips if isinstance(spec, HoldSpec) else ()
         return tuple(
-            SurrealDriver(target, auth=spec.auth, connect_timeout_s=spec.connect_timeout_s)
+            SurrealDriver(
+                target,
+                auth=spec.auth,
+                connect_timeout_s=spec.connect_timeout_s,
+                resolve_once=isinstance(spec, ConnectSpec) and spec.resolve_once,
+                sources=Sources(source_ips) if source_ips else None,
+            )
             for target in spec.surreal_targets
         )
+    if spec.driver == "surrealdb" and isinstance(spec, HoldSpec):
+        from pool_bench.drivers.surreal_held import HeldClientDriver
+
+        return tuple(HeldClientDriver(target) for target in spec.surreal_targets)
     if spec.driver == "surrealdb":
         from pool_bench.drivers.surreal_client import SurrealClientDriver
 

@@ -87,7 +87,6 @@ def test_help_answers_without_importing_what_only_a_run_needs() -> None:
         (("load", "--abort-on-fail"), "--abort-on-fail needs a --threshold"),
         (("load", "--connections", "0"), "--connections"),
         (("load", "--rate", "5/s", "--batch-size", "5"), "--batch-size"),
-        (("load", "--driver", "surrealdb"), "--driver"),
         (("pool", "--pool", "asyncpg"), "asyncpg"),
         (("pool", "--scenario", "reconnect"), "reconnect"),
         (("pool", "--auth", "token"), "--auth token"),
