@@ -18,19 +18,30 @@ from pool_bench.targets_surreal import SurrealTarget
 class HeldClientConnection(SurrealClientConnection):
     """One connection of the official client over a WebSocket."""
 
-    __slots__ = ()
+    __slots__ = ("_leaving",)
+
+    def __init__(self, opened: SurrealClientConnection) -> None:
+        super().__init__(opened.raw, opened.target, opened.credentials)
+        self._leaving = False
+
+    async def close(self) -> None:
+        """Say goodbye and wait until the server has closed, at most five seconds."""
+        self._leaving = True
+        await super().close()
+
+    def terminate(self) -> None:
+        """Close the socket at once."""
+        self._leaving = True
+        super().terminate()
 
     def watch(self, lost: Callable[[ConnectError], None]) -> None:
         """Call `lost` once, in the event loop, when the connection ends without our asking."""
         raw = self.raw
         assert isinstance(raw, TrackedWebSocket)  # noqa: S101  # the driver opens no other
-        reader, told = raw.recv_task, False
+        reader = raw.recv_task
 
         def tell(_: object = None) -> None:
-            nonlocal told
-            # Without a socket it was we who ended it.
-            if not told and raw.socket is not None:
-                told = True
+            if not self._leaving:
                 lost(_ending(raw))
 
         if reader is None or reader.done():
@@ -56,8 +67,7 @@ class HeldClientDriver(SurrealClientDriver):
         Raises:
             ConnectError: it could not be opened.
         """
-        opened = await super().connect()
-        return HeldClientConnection(opened.raw, opened.target, opened.credentials)
+        return HeldClientConnection(await super().connect())
 
 
 def check_holdable(target: SurrealTarget) -> None:
