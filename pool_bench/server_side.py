@@ -51,17 +51,17 @@ class CpuUse:
         machine: all processes of the machine together, what the hypervisor took included.
         server: the postmaster and its processes, those that have ended included.
         postmaster: the postmaster alone, which forks one backend after another.
-        server_thread: the busiest thread of a server that is one process.
         pooler: PgBouncer's processes together.
         pooler_busiest: the busiest one of them; each has one thread.
+        server_thread: the busiest thread of a server that is one process.
     """
 
     machine: float | None = None
     server: float | None = None
     postmaster: float | None = None
-    server_thread: float | None = None
     pooler: float | None = None
     pooler_busiest: float | None = None
+    server_thread: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

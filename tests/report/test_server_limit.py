@@ -10,6 +10,7 @@ from tests.report.factory import TOO_MANY, client_of, lognormal_ms, run_of, stat
 from tests.report.hold_factory import held_run, normal
 
 IDLE = Facts(ok=1000, seconds=10.0, cores=2, client=0.12, machine=0.5, server=0.3, postmaster=0.05)
+ONE_PROCESS = replace(IDLE, postmaster=None, server_thread=0.2)
 POOLED = replace(IDLE, pooled=True, pooler=0.2, pooler_busiest=0.2)
 
 
@@ -43,6 +44,16 @@ POOLED = replace(IDLE, pooled=True, pooler=0.2, pooler_busiest=0.2)
             "limit: the server (one core full: its postmaster, which forks for every connection, used 95%; "
             "the client 12%)",
         ),
+        (
+            replace(ONE_PROCESS, server=1.3, server_thread=0.94, machine=1.9),
+            "server",
+            "limit: the server (one core full: its busiest thread used 94%; the server 1.3 of 2 cores; "
+            "the client 12%)",
+        ),
+        # Its threads share the work.
+        (replace(ONE_PROCESS, server=1.7, server_thread=0.5), "server", None),
+        (replace(ONE_PROCESS, client=0.97, server_thread=0.94), "client", None),
+        (ONE_PROCESS, "neither", None),
         (
             replace(IDLE, server=1.1, client=0.5, machine=1.95),
             "machine",

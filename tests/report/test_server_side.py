@@ -9,6 +9,7 @@ from pool_bench.errors import Phase, UsageError
 from pool_bench.report.loaded import LoadedResult, LoadedRun, parse_result
 from pool_bench.report.plot_parts import style
 from pool_bench.report.plot_run import draw_run
+from pool_bench.report.plots import plot_run
 from pool_bench.report.results import dumps, from_session, session_to_json
 from pool_bench.report.server_lines import watched_summary
 from pool_bench.runs import RunResult
@@ -22,7 +23,7 @@ from pool_bench.server_side import (
     SetupTimes,
 )
 from tests.report.factory import histogram_of_ms, lognormal_ms, run_of, session_of, stats_of, typical_run
-from tests.report.test_plots import assert_legible
+from tests.report.test_plots import assert_legible, svg_text
 
 DURATION_S = 30.0
 
@@ -105,7 +106,7 @@ def test_a_file_from_before_these_figures_is_read_as_ever() -> None:
     runs = content["runs"]
     assert isinstance(runs, list)
     server = runs[0]["server_side"]
-    for name in ("cores", "origin_s", "sessions", "pooler_totals", "setup", "limit"):
+    for name in ("cores", "origin_s", "sessions", "pooler_totals", "setup", "limit", "one_process"):
         del server[name]
     for look in server["timeline"]:
         for name in ("sessions", "pooler_totals", "cpu", "setup"):
@@ -176,3 +177,45 @@ def test_the_picture_shows_the_server_and_no_text_overlaps_another(pooled: bool)
     lines = [np.asarray(line.get_xydata()) for axes in sheet.figure.axes for line in axes.get_lines()]
     (server,) = [line for line in lines if len(line) == 32 and (line[:, 1] == 1.7).all()]
     assert server[1, 0] == pytest.approx(1.5 * 1.003 - 1.004)
+
+
+def one_process() -> ServerSide:
+    """A SurrealDB, whose connections are all served by one process."""
+    looks = [
+        ServerSecond(
+            t=float(t),
+            states={"open": 12, "closing": 1} if 0 < t < 32 else {},
+            cpu=CpuUse(1.5, 1.0, server_thread=0.75) if t else None,
+        )
+        for t in range(33)
+    ]
+    sizes = {"before": (50 << 20, 0), "peak": (62 << 20, 12), "after": (61 << 20, 0)}
+    return ServerSide(
+        in_use_before=0,
+        in_use_after=0,
+        seconds=looks,
+        memory={when: ServerMemory(1, size, count, None, 1) for when, (size, count) in sizes.items()},
+        cores=2,
+        origin_s=1.0,
+        one_process=True,
+    )
+
+
+def test_what_one_process_serves_is_called_connections() -> None:
+    run = typical_run(duration_s=DURATION_S)
+    run.server_side = one_process()
+    text = watched_summary(run)
+    assert "backend" not in text
+    assert "server 1.00 (busiest thread 0.75), this machine 1.50 of 2" in text
+    assert "connections at peak: open 12, closing 1" in text
+    assert "each further connection cost the server 1 MB" in text
+    result = from_session(session_of(run))
+    back = result.runs[0].server_side
+    assert back is not None
+    assert back.one_process
+    assert back.timeline[1].cpu == CpuUse(1.5, 1.0, server_thread=0.75)
+    with style():
+        assert_legible(draw_run(result, result.runs[0]))
+    drawn = svg_text(plot_run(result, file_format="svg"))
+    assert "connections" in drawn.splitlines()
+    assert "backend" not in drawn
