@@ -19,7 +19,7 @@ LAYERS = (
     ("pgwire",),
     ("drivers",),
     ("pool",),
-    ("surreal_pool",),
+    ("surreal_pool", "spawning"),
     ("servers", "contenders", "watch", "faults"),
     ("load",),
     ("report",),

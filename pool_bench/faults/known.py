@@ -14,6 +14,7 @@ from typing import Final, Literal, Self
 
 from pool_bench.errors import ServerStartError
 from pool_bench.faults.behaviour import Behaviour, Truth
+from pool_bench.spawning import start_deaf
 from pool_bench.targets_surreal import SurrealTarget, surreal_target
 
 _START_S: Final = 30.0
@@ -49,7 +50,7 @@ class _Known(ABC):
         self._process = context.Process(
             target=self._program(), args=(self.behaviour, theirs, self.host), name="known server", daemon=True
         )
-        self._process.start()
+        start_deaf(self._process)
         theirs.close()
         try:
             port = self._receive(_START_S)

@@ -28,6 +28,7 @@ import numpy as np
 from pool_bench.errors import Phase
 from pool_bench.faults.behaviour import Behaviour, Delay, Truth
 from pool_bench.histogram import Histogram
+from pool_bench.spawning import ignore_interrupts
 
 Control: TypeAlias = "Connection[int | Truth, str]"
 
@@ -326,10 +327,7 @@ def serve(
     host: str,
 ) -> None:
     """Listen on a free port of `host`, say which, and serve until `control` is closed at the other end."""
-    # A Ctrl-C on the terminal reaches every process in its group; the parent decides what it means.
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_interrupts()
     with socket.create_server((host, 0), backlog=behaviour.backlog) as listener:
         listener.setblocking(False)
         control.send(listener.getsockname()[1])

@@ -25,6 +25,7 @@ from pool_bench.holds import HoldStats
 from pool_bench.load.pool_spec import PoolSpec
 from pool_bench.load.spec import ConnectSpec, HoldSpec
 from pool_bench.runs import PoolSetting, RunResult, Snapshot, Stage
+from pool_bench.spawning import ignore_interrupts, start_deaf
 from pool_bench.stats import BenchStats
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ class Run:
             name="generator",
             daemon=True,
         )
-        process.start()
+        start_deaf(process)
         child_snapshots.close()
         child_control.close()
         self._control = control
@@ -251,12 +252,11 @@ def _generator_process(
     spec: AnySpec, snapshots: "Connection[_Message, _Message]", control: "Connection[str, str]"
 ) -> None:
     """What runs in the child."""
+    ignore_interrupts()
     from pool_bench.load.generator import forget_pg_environment, generate, loop_factory
     from pool_bench.load.hold_run import generate_hold
     from pool_bench.load.pool_run import Notes, generate_pool
 
-    # A Ctrl-C on the terminal reaches every process in its group; the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     forget_pg_environment()
     # A parent that is busy drawing must not hold up the event loop, so a thread does the writing.
