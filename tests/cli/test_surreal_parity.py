@@ -1,0 +1,359 @@
+"""surreal-bench has what the PostgreSQL tools have: watching, rounds, calibration, drivers, addresses."""
+
+import json
+import re
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+import pg_connection_bench
+import pg_connection_load
+import surreal_bench
+from pool_bench.cli.watching import is_wanted
+from pool_bench.faults.behaviour import Behaviour, Fixed
+from pool_bench.faults.known import KnownSurreal
+from pool_bench.report.loaded import load_result
+from pool_bench.servers.surreal import EmbeddedSurreal, SurrealConfig
+from pool_bench.targets_surreal import surreal_target
+from tests.cli.test_surreal_bench import COMMAND, SECRET, make_place, reach, run_it
+from tests.cli.tool import Outcome, Started, load
+from tests.fix_servers import StartSurreal
+
+# What means nothing for a SurrealDB: it has neither SCRAM nor slots, and there is no PgBouncer before it.
+POSTGRES_ONLY = {"scram_cache", "admin_url", "reserve"}
+
+
+@pytest.fixture(scope="module")
+def server(start_surreal: StartSurreal) -> EmbeddedSurreal:
+    """A SurrealDB of these tests' own: its connections must be exact."""
+    server = start_surreal(SurrealConfig(password="parity pencil"))
+    make_place(server, "cli")
+    return server
+
+
+def measured(tmp_path: Path, *arguments: str, env: dict[str, str]) -> tuple[Outcome, list[dict[str, Any]]]:
+    """What the command said, and its runs."""
+    path = tmp_path / "result.json"
+    outcome = run_it(*arguments, "--quiet", "--no-save", "--json", str(path), env=env)
+    assert outcome.code == 0, outcome.stderr
+    # What was written is what can be read.
+    load_result(path)
+    runs: list[dict[str, Any]] = load(path)["runs"]
+    return outcome, runs
+
+
+def options_of(command: click.Command) -> dict[str, click.Option]:
+    return {param.name or "": param for param in command.params if isinstance(param, click.Option)}
+
+
+@pytest.mark.parametrize(
+    ("postgres", "surreal"),
+    [(pg_connection_bench.cli, surreal_bench.connect), (pg_connection_load.cli, surreal_bench.load)],
+    ids=["connect", "load"],
+)
+def test_every_option_of_the_postgresql_tools_is_there_alike(
+    postgres: click.Command, surreal: click.Command
+) -> None:
+    ours, theirs = options_of(surreal), options_of(postgres)
+    assert theirs.keys() - ours.keys() - {"version"} == POSTGRES_ONLY & theirs.keys()
+    for name in theirs.keys() & ours.keys() - {"urls", "driver", "keepalive_query", "query"}:
+        assert (ours[name].opts, ours[name].default) == (theirs[name].opts, theirs[name].default), name
+
+
+def test_commands_of_the_postgresql_tools_are_there() -> None:
+    assert {"plot", "calibrate"} <= surreal_bench.cli.commands.keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--rounds", "0"), "--rounds"),
+        (("--interleave", "driver=wire"), "driver=wire is not one of surreal, surrealdb"),
+        (("--interleave", "auth=maybe"), "auth=maybe is not one of signin, token, none"),
+        (("--interleave", "scram-cache=no"), "is no setting"),
+        (("--interleave", "driver=surrealdb", "--interleave", "driver=surrealdb"), "is there twice"),
+        (("--interleave", f"url=mysql://u:{SECRET}@h"), "mysql://u:***@h"),
+        (("--interleave", "url=ws://127.0.0.1:1"), "--user and --pass"),
+        (("--interleave", "driver=surrealdb,auth=token"), "auth token needs driver surreal"),
+        (("--auth", "token", "--interleave", "driver=surrealdb"), "auth token needs driver surreal"),
+        (("--find-max", "--slo", "p99<1ms", "--rounds", "2"), "--find-max and --rounds"),
+        (("--rate", "5/s", "--interleave", "concurrency=2"), "concurrency means nothing in an open loop"),
+        (("--resolve", "never"), "--resolve"),
+        (("load", "--driver", "wire"), "--driver"),
+        (("load", "--driver", "surrealdb", "--auth", "token"), "--auth token needs --driver surreal"),
+        (
+            ("load", "--driver", "surrealdb", "--url", "http://u:p@127.0.0.1:1"),
+            "the official client opens a connection for each request",
+        ),
+        (("load", "--driver", "surrealdb", "--source-ip", "127.0.0.2"), "--source-ip needs --driver surreal"),
+        (("load", "--source-ip", "192.0.2.1"), "--source-ip 192.0.2.1"),
+        (("load", "--source-ip", "::1", "--url", "ws://u:p@127.0.0.1:1"), "needs an IPv4 address"),
+        (("calibrate", "--concurrency", "0"), "--concurrency"),
+        (("calibrate", "--protocol", "wss"), "--protocol"),
+        (("calibrate", "--json", "/dev/null/all.json"), "--json"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    tmp_path: Path, arguments: tuple[str, ...], named: str
+) -> None:
+    outcome = run_it(*arguments, cwd=tmp_path)
+    assert outcome.code == 2, outcome.stderr
+    assert len(outcome.error_lines) == 1, outcome.stderr
+    assert named in outcome.stderr
+    assert outcome.stdout == ""
+    assert SECRET not in outcome.stderr
+    assert not list(tmp_path.iterdir())
+
+
+# -- watching --------------------------------------------------------------------------------------------
+
+
+def test_the_server_is_watched_in_each_run_and_the_limit_is_named(
+    server: EmbeddedSurreal, tmp_path: Path
+) -> None:
+    levels = ("--concurrency-min", "1", "--concurrency-max", "4", "--wait-between-runs", "0")
+    outcome, runs = measured(
+        tmp_path, *levels, "--auth", "token", "-d", "2s", "--warmup", "0", env=reach(server)
+    )
+    assert [run["concurrency"] for run in runs] == [1, 2, 4]
+    for run in runs:
+        side = run["server_side"]
+        assert side["one_process"]
+        assert side["notes"] == []
+        assert (side["in_use_before"], side["in_use_after"]) == (0, 0)
+        assert side["memory"].keys() == {"before", "during", "after"}
+        # A connection that is closing may still be counted when the next one of its worker is open.
+        assert max(sum(look["states"].values()) for look in side["timeline"]) <= 2 * run["concurrency"]
+        looks = [look["cpu"] for look in side["timeline"] if look["cpu"]]
+        assert looks
+        assert all(cpu["postmaster"] is None for cpu in looks)
+        assert max(cpu["server"] for cpu in looks) > 0
+        assert max(cpu["server_thread"] for cpu in looks) > 0
+        assert f"  {side['limit']['words']}"[:60] in outcome.stdout
+    assert "(busiest thread " in outcome.stdout
+
+
+def test_the_embedded_engine_is_watched_as_well_and_others_only_if_wanted(tmp_path: Path) -> None:
+    _, (run,) = measured(tmp_path, "--auth", "none", "-c", "2", "-d", "1s", "--warmup", "0", env={})
+    side = run["server_side"]
+    assert side["notes"] == []
+    assert (side["in_use_before"], side["in_use_after"]) == (0, 0)
+    assert all(one["processes"] == 1 for one in side["memory"].values())
+    here = [surreal_target(f"{url}:8000", environ={}) for url in ("ws://localhost", "http://[::1]")]
+    elsewhere = surreal_target("wss://db.example", environ={})
+    assert is_wanted(None, None, here)
+    assert not is_wanted(None, None, [*here, elsewhere])
+    assert is_wanted(True, None, [elsewhere])
+    assert not is_wanted(False, None, here)
+
+
+def test_without_watching_nobody_looks(server: EmbeddedSurreal, tmp_path: Path) -> None:
+    short = ("--auth", "none", "-c", "2", "-d", "1s", "--warmup", "0")
+    outcome, (run,) = measured(tmp_path, *short, "--no-watch", env=reach(server))
+    assert "server_side" not in run
+    assert "server\n" not in outcome.stdout
+    assert load(tmp_path / "result.json")["config"]["watch"] is False
+
+
+def test_what_stands_before_the_server_is_a_note(tmp_path: Path) -> None:
+    # A server that listens here and is no process that we know.
+    with KnownSurreal(Behaviour(auth=Fixed(0.002))) as known:
+        env = {"SURREAL_URL": known.target().url, "SURREAL_USER": "known", "SURREAL_PASS": "known"}
+        _, (run,) = measured(tmp_path, "-c", "2", "-d", "2s", "--warmup", "0", env=env)
+    (note,) = run["server_side"]["notes"]
+    assert re.fullmatch(r"the server was not watched: what listens on port \d+ .* no SurrealDB", note)
+    assert run["server_side"]["limit"]["what"] in {"unknown", "client", "machine"}
+
+
+# -- rounds ----------------------------------------------------------------------------------------------
+
+
+def test_settings_are_measured_in_turn_and_compared(server: EmbeddedSurreal, tmp_path: Path) -> None:
+    url = server.url.replace("ws:", "http:")
+    place = ("--namespace", "cli", "--database", "cli")
+    outcome, runs = measured(
+        tmp_path,
+        *("-c", "2", "-d", "500ms", "--warmup", "0", "--wait-between-runs", "0", "--rounds", "2", *place),
+        *("--interleave", "auth=token,concurrency=3", "--interleave", "driver=surrealdb"),
+        *("--interleave", f"url={url},query=RETURN [1, 2]"),
+        env=reach(server),
+    )
+    shown = f"http://{server.user}@127.0.0.1:{server.port}/rpc"
+    settings = ["", "auth=token,concurrency=3", "driver=surrealdb", f"url={shown},query=RETURN [1, 2]"]
+    assert [run["setting"] for run in runs] == [*settings, *reversed(settings)]
+    assert [run["round"] for run in runs] == [1] * 4 + [2] * 4
+    by_setting = {run["setting"]: run for run in runs}
+    assert [by_setting[name]["driver"] for name in settings] == [
+        "surreal",
+        "surreal",
+        "surrealdb",
+        "surreal",
+    ]
+    assert [by_setting[name]["concurrency"] for name in settings] == [2, 3, 2, 2]
+    assert "upgrade" not in by_setting[settings[3]]["phases_ms"]
+    assert "query" in by_setting[settings[3]]["phases_ms"]
+    # Only the server of the base is watched.
+    assert ["server_side" in by_setting[name] for name in settings] == [True, True, True, False]
+    assert "2 rounds of each setting" in outcome.stdout
+    assert server.password not in outcome.stdout + outcome.stderr
+
+
+# -- calibration -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", ["ws", "http"])
+def test_calibrate_measures_both_drivers_alone_and_at_the_concurrency(protocol: str, tmp_path: Path) -> None:
+    path = tmp_path / "floor.json"
+    outcome = run_it(
+        *("calibrate", "-c", "3", "-d", "300ms", "--protocol", protocol, "--json", str(path)),
+        *("--query", "RETURN 1"),
+    )
+    assert outcome.code == 0, outcome.stderr
+    content = load(path)
+    floors = content["calibration"]["floors"]
+    assert [(floor["driver"], floor["concurrency"]) for floor in floors] == [
+        (driver, level) for driver in ("surreal", "surrealdb") for level in (1, 3)
+    ]
+    for floor in floors:
+        assert floor["failed"] == 0
+        assert floor["ok"] > 0
+        assert 0 < floor["latency_ms"]["p50"] <= floor["latency_ms"]["p99"]
+        assert floor["cpu_us_per_op"] > 0
+    carrier = {"ws": "a WebSocket", "http": "HTTP"}[protocol]
+    assert content["calibration"]["operation"].startswith(f"connect, query, close over {carrier} ")
+    assert content["config"]["protocol"] == protocol
+
+
+@pytest.mark.parametrize("auth", ["token", "none"])
+def test_only_the_driver_that_can_sign_in_like_that_is_calibrated(auth: str) -> None:
+    outcome = run_it("calibrate", "-c", "1", "-d", "100ms", "--auth", auth, "--json", "-")
+    assert outcome.code == 0, outcome.stderr
+    content = json.loads(outcome.stdout)
+    assert [floor["driver"] for floor in content["calibration"]["floors"]] == ["surreal"]
+    assert f"auth {auth}" in content["calibration"]["operation"]
+    assert "a server that answers at once" in outcome.stderr
+
+
+def test_a_calibrated_run_says_how_much_of_it_is_the_client(server: EmbeddedSurreal, tmp_path: Path) -> None:
+    outcome, (run,) = measured(
+        tmp_path, "-c", "2", "-d", "1s", "--warmup", "0", "--calibrate", env=reach(server)
+    )
+    assert " is this client (calibrated with one worker)" in outcome.stdout
+    assert len(load(tmp_path / "result.json")["calibration"]["floors"]) == 4
+    # The server hashes a password for each connection, which the null server does not.
+    assert 0 < run["calibration"]["floor_ms"]["p50"] < run["latency_ms"]["p50"]
+    assert run["throughput"] < run["calibration"]["ceiling"]
+
+
+# -- holding ---------------------------------------------------------------------------------------------
+
+
+def test_connections_of_the_official_client_are_held_as_ours_are(
+    server: EmbeddedSurreal, tmp_path: Path
+) -> None:
+    place = ("--namespace", "cli", "--database", "cli")
+    held = ("load", "-n", "20", "-d", "1500ms", "-k", "500ms", *place)
+    for driver, phases in (("surrealdb", {"connect"}), ("surreal", {"tcp", "upgrade", "signin", "use"})):
+        outcome, (run,) = measured(tmp_path, *held, "--driver", driver, env=reach(server))
+        hold = run["hold"]
+        assert (run["driver"], run["ok"], run["failed"]) == (driver, 20, 0)
+        assert (hold["opened"], hold["dropped"], hold["closed"], hold["forced"]) == (20, 0, 20, 0)
+        assert sum(second["keepalives"] for second in hold["timeline"]) >= 20
+        assert hold["query_failures"] == []
+        assert set(run["phases_ms"]) == phases
+        side = run["server_side"]
+        assert (side["in_use_before"], side["in_use_after"]) == (0, 0)
+        assert {when: one["backends"] for when, one in side["memory"].items()} == {
+            "before": 0,
+            "peak": 20,
+            "after": 0,
+        }
+        assert "asked 20, held 20 at peak: none was lost" in outcome.stdout
+        assert "backend" not in outcome.stdout
+
+
+def test_a_restart_drops_every_connection_of_the_official_client_once_and_they_come_back(
+    tmp_path: Path, start_surreal: StartSurreal
+) -> None:
+    server = start_surreal(SurrealConfig(password="load pencil"))
+    started = Started(
+        tmp_path,
+        *("load", "-n", "10", "-d", "0", "-k", "0", "--reconnect", "--driver", "surrealdb"),
+        *("--json", "result.json", "--no-save"),
+        env=reach(server),
+        command=COMMAND,
+    )
+    started.wait_for(r"hold +10 ")
+    server.restart()
+    started.wait_for(r"^ +\S+ +hold +10 +10 +0 +0 +10")
+    started.signal(signal.SIGINT)
+    outcome = started.finish()
+    assert outcome.code == 0, outcome.stderr
+    (run,) = load(tmp_path / "result.json")["runs"]
+    hold = run["hold"]
+    # Nothing was asked (--keepalive 0): the drops were told by the sockets.
+    assert hold["dropped"] == hold["reopened"] == hold["closed"] == 10
+
+
+def test_connections_come_from_the_addresses_that_were_named(tmp_path: Path) -> None:
+    sources = ("--source-ip", "127.0.0.2", "--source-ip", "127.0.0.3")
+    with KnownSurreal() as known:
+        env = {"SURREAL_URL": known.target().url, "SURREAL_USER": "known", "SURREAL_PASS": "known"}
+        started = Started(
+            tmp_path,
+            *("load", "-n", "6", "-d", "0", "-q", *sources, "--no-save", "--json", "r.json"),
+            env=env,
+            command=COMMAND,
+        )
+        seen = await_peers(started, known.port, 6)
+        started.signal(signal.SIGINT)
+        assert started.finish().code == 0
+    assert seen == {"127.0.0.2": 3, "127.0.0.3": 3}
+    assert load(tmp_path / "r.json")["config"]["source_ips"] == ["127.0.0.2", "127.0.0.3"]
+
+
+def await_peers(started: Started, port: int, count: int) -> dict[str, int]:
+    """From which addresses a local port has its connections, once there are so many."""
+    deadline = time.monotonic() + 40
+    while time.monotonic() < deadline:
+        text = Path("/proc/net/tcp").read_text()
+        rows = re.findall(
+            rf"^ *\d+: [0-9A-F]{{8}}:{port:04X} ([0-9A-F]{{8}}):[0-9A-F]{{4}} 01 ", text, re.MULTILINE
+        )
+        found = [socket.inet_ntoa(bytes.fromhex(row)[::-1]) for row in rows]
+        if len(found) == count:
+            return {address: found.count(address) for address in sorted(set(found))}
+        assert started.process.poll() is None, started.stderr()
+        time.sleep(0.05)
+    raise AssertionError(f"there never were {count} connections: {started.stdout()}{started.stderr()}")
+
+
+# -- names -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("resolve", ["each", "once"])
+def test_a_name_is_looked_up_for_each_connection_or_once(
+    server: EmbeddedSurreal, tmp_path: Path, resolve: str
+) -> None:
+    env = reach(server) | {"SURREAL_URL": f"ws://localhost:{server.port}"}
+    short = ("--auth", "token", "-c", "2", "-d", "500ms", "--warmup", "0", "--resolve", resolve)
+    _, (run,) = measured(tmp_path, *short, env=env)
+    assert run["failed"] == 0
+    assert run["ok"] > 0
+    assert ("resolve" in run["phases_ms"]) is (resolve == "each")
+    assert load(tmp_path / "result.json")["config"]["resolve"] == resolve
+
+
+def test_a_name_that_has_no_address_is_a_failure_of_each_connection_however_it_is_looked_up(
+    tmp_path: Path,
+) -> None:
+    env = {"SURREAL_URL": "ws://nowhere.invalid:1", "SURREAL_USER": "u", "SURREAL_PASS": SECRET}
+    outcome = run_it("-c", "1", "-d", "500ms", "--resolve", "once", cwd=tmp_path, env=env)
+    assert outcome.code == 1
+    assert len(outcome.error_lines) == 1
+    assert "dns during resolve" in outcome.stderr
