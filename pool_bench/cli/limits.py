@@ -22,6 +22,9 @@ _REUSE_S: Final = 1.0
 # WebSocket is the server's (RFC 6455, section 7.1.1), that of HTTP the client's, which has no other goodbye.
 _CLOSE_FIRST: Final = ("psycopg",)
 
+# The official client opens a connection for each request over HTTP: to sign in, to select, and to query.
+_CLIENT_REQUESTS: Final = 3
+
 # Pipes, the event loop, the executor's lookups, logs, and what libraries open for themselves.
 _SPARE_FILES: Final = 64
 
@@ -149,6 +152,8 @@ def time_wait_note(
             continue
         wait_s = time_wait_s(target, driver)
         closed = 0.0 if rate is None else rate * (min(wait_s, seconds) if seconds else wait_s)
+        if driver == "surrealdb" and wait_s:
+            closed *= _CLIENT_REQUESTS
         needed[server] += ceil((concurrency + closed) / len(targets))
         longest_s = max(longest_s, wait_s)
     most = max(needed.values(), default=0)

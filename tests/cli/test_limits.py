@@ -93,6 +93,10 @@ def test_over_http_this_side_closes_first_and_over_a_websocket_surrealdb_does() 
     assert "12,010 local ports" in told
     assert "ws://" in told
     assert "wire" not in told
+    # The official client opens one connection to sign in, one to select, and one to query.
+    told = time_wait_note((http,), "surrealdb", concurrency=10, rate=200.0, seconds=0.0)
+    assert told is not None
+    assert "36,010 local ports" in told
 
 
 @pytest.mark.usefixtures("settings")
