@@ -12,7 +12,8 @@ from time import perf_counter_ns
 from typing import Any, Final, Protocol, cast
 
 from pool_bench.drivers.failures import socket_failure
-from pool_bench.errors import FailureKind
+from pool_bench.errors import FailureKind, UsageError
+from pool_bench.targets_surreal import SurrealTarget
 
 _READ_BYTES: Final = 65536
 
@@ -222,6 +223,23 @@ class Link(asyncio.Protocol):
             receiver.lost(error)
         if self._transport is not None:
             self._transport.abort()
+
+
+def make_context(target: SurrealTarget) -> ssl.SSLContext:
+    """The context for all TLS connections to `target`; call it once, it reads files.
+
+    Raises:
+        UsageError: the CA file is unusable.
+    """
+    try:
+        context = ssl.create_default_context(cafile=target.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        reason = error.strerror if not isinstance(error, ssl.SSLError) else "not PEM"
+        raise UsageError(f"cannot read the CA file {target.ca_file}: {reason}") from None
+    if not target.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 async def resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, SocketAddress]]:
