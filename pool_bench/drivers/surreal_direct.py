@@ -56,21 +56,25 @@ class _ClientChannel(WebSocketChannel):
         await super().open()
         self._timer = self._loop.call_later(_PING_EVERY_S, self._look_after)
 
-    def ask(self, number: Hashable, message: bytes) -> asyncio.Future[Answer]:
-        """Send a request; the future gets its answer, or a `LinkError`. To be forgotten by `forget`."""
-        answer = self._pending[number] = self._loop.create_future()
-        self._send(message)
-        return answer
+    async def ask(self, number: Hashable, message: bytes) -> Answer:
+        """Send a request and wait for its answer; others may be under way, and given up.
 
-    def forget(self, number: Hashable) -> None:
-        """Whatever may be answered to a request, nobody wants it."""
-        del self._pending[number]
+        Raises:
+            LinkError: the connection is lost.
+        """
+        answer: asyncio.Future[Answer] = self._loop.create_future()
+        self._pending[number] = answer
+        try:
+            self._send(message)
+            return await answer
+        finally:
+            del self._pending[number]
 
     @property
     def _listens(self) -> bool:
         return True
 
-    def _deliver(self, message: bytes, arrived_ns: int) -> None:
+    def _take(self, message: bytes) -> None:
         try:
             answer = decode_message(message)
             number = answer.get("id")
@@ -170,7 +174,7 @@ class DirectWebSocket(TrackedWebSocket):
             ConnectionUnavailableError: the connection was lost; the statements are not run again.
         """
         number = next(self._numbers)
-        message = encode_query(number, query, params or {}, session_id, txn_id)
+        message = encode_query(number, query, {} if params is None else params, session_id, txn_id)
         if message is None:
             return await super().query_raw(query, params, session_id, txn_id)
         if session_id is None:
@@ -199,8 +203,6 @@ class DirectWebSocket(TrackedWebSocket):
             raise ConnectionUnavailableError(
                 f"the connection was lost within a request: {error.message}"
             ) from error
-        finally:
-            channel.forget(number)
 
     async def close(self) -> None:
         """Exchange goodbyes."""

@@ -11,7 +11,11 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from websockets.protocol import Protocol, Side, State
-from websockets.utils import apply_mask
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:
+    from websockets.utils import apply_mask
 
 _WHOLE_BINARY: Final = 0x82
 _MASKED: Final = 0x80

@@ -15,10 +15,13 @@ from surrealdb.data.cbor import tag_decoder
 from surrealdb.data.types import constants
 
 _PLAIN_TYPES: Final = frozenset({str, int, float, bool, bytes, type(None), UUID})
-# What they hold is a string, nothing, or a pair of numbers.
+# A map of three: a number of eight bytes, the method, and an array of two (RFC 8949, section 3.1).
+_PREFIX: Final = b"\xa3\x62id\x1b"
+_BEFORE_QUERY: Final = b"\x66method\x65query\x66params\x82"
+_NO_PARAMS: Final = b"\xa0"
+# What they hold is a string, or a pair of numbers.
 _PLAIN_TAGS: Final = frozenset(
     {
-        constants.TAG_NONE,
         constants.TAG_TABLE_NAME,
         constants.TAG_DECIMAL_STRING,
         constants.TAG_DATETIME_COMPACT,
@@ -40,13 +43,18 @@ def encode_query(
         session: an attached session to run it in.
         transaction: an open transaction to run it in.
     """
+    if type(query) is not str or type(params) is not dict:
+        return None
+    if not params and session is None and transaction is None:
+        # What most requests look like, in a quarter of the time.
+        return b"".join((_PREFIX, number.to_bytes(8, "big"), _BEFORE_QUERY, cbor2.dumps(query), _NO_PARAMS))
     message: dict[str, object] = {"id": number, "method": "query", "params": [query, params]}
     if session is not None:
         message["session"] = str(session)
     if transaction is not None:
         message["txn"] = str(transaction)
     try:
-        return cbor2.dumps(message) if type(query) is str and _is_plain(params) else None
+        return cbor2.dumps(message) if _is_plain(params) else None
     except (cbor2.CBORError, ValueError, RecursionError):
         return None
 
@@ -65,6 +73,8 @@ def decode_message(data: bytes) -> Any:
 
 def _value_of(tag: cbor2.CBORTag, _immutable: bool) -> object:
     number, value = tag.tag, tag.value
+    if number == constants.TAG_NONE:
+        return None
     if number in _PLAIN_TAGS or (number == constants.TAG_RECORD_ID and type(value[1]) in (str, int, UUID)):
         # It looks at these two attributes alone.
         return tag_decoder(None, tag)  # type: ignore[arg-type]
