@@ -153,6 +153,7 @@ class DirectWebSocket(TrackedWebSocket):
             await channel.link.open(await connect(await resolve(self._target.host, self._target.port)))
             if self._tls is not None:
                 await channel.link.start_tls(self._tls, self._target.host)
+            channel.link.write_at_once()
             await channel.open()
         except LinkError as error:
             channel.abort()

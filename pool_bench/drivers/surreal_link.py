@@ -104,6 +104,15 @@ class Link(asyncio.Protocol):
         finally:
             self._handshake = None
 
+    def write_at_once(self) -> None:
+        """Hand the kernel what is written when it is written, not at the end of the event loop's turn.
+
+        To be called once it is open. Where many connections are written to in a turn, the server can begin
+        with the first while the last is still being written to.
+        """
+        if self._transport is not None:
+            self._transport.set_write_buffer_limits(high=0)
+
     def write(self, data: bytes) -> None:
         """Send data; where the connection is lost it goes nowhere."""
         if self._transport is None:

@@ -34,7 +34,8 @@ _OWN_METHODS: Final = frozenset({"attach", "detach", "sessions", "version"})
 
 
 # What is under way for one message; whatever it ends with is nobody's business.
-Running = asyncio.Future[bytes] | asyncio.Future[None]
+Running = asyncio.Future[bytes] | asyncio.Future[dict[str, Any]]
+Say = Callable[[bytes, Running | None], None]
 
 
 class EngineError(Exception):
@@ -169,7 +170,7 @@ class ClientSessions:
         """Answer one message of the client, in its format; whatever it is, there is an answer."""
         said: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
-        def say(answer: bytes) -> None:
+        def say(answer: bytes, _running: Running | None) -> None:
             if not said.done():
                 said.set_result(answer)
 
@@ -180,39 +181,44 @@ class ClientSessions:
             if running is not None:
                 running.cancel()
 
-    def begin(self, data: bytes, form: Format, say: Callable[[bytes], None]) -> Running | None:
+    def begin(self, data: bytes, form: Format, say: Say) -> Running | None:
         """Begin to answer one message of the client; whatever it is, there is an answer.
 
         Args:
             data: the message.
             form: its format, which the answer has, too.
-            say: called once with the answer, now or later.
+            say: called once, now or later, with the answer and with what was under way for it.
 
         Returns:
-            What is under way, to be cancelled where nobody waits for the answer any more.
+            What is under way, to be cancelled where nobody waits for the answer any more; None where `say`
+            has been called.
         """
         try:
             request = read_request(data, form)
         except RequestError as error:
-            say(write_answer(error.answer, form))
+            say(write_answer(error.answer, form), None)
             return None
         if request.method in _OWN_METHODS:
-            return asyncio.create_task(self._answer_ourselves(request, form, say))
+
+            def hand_on_own(running: asyncio.Future[dict[str, Any]]) -> None:
+                if not running.cancelled():
+                    say(_in_format(running.result(), request, form), running)
+
+            task = asyncio.create_task(self._answer(request))
+            task.add_done_callback(hand_on_own)
+            return task
         session = self._own if request.session is None else self._attached.get(request.session)
         if session is None:
-            say(write_answer(_session_not_found(request), form))
+            say(write_answer(_session_not_found(request), form), None)
             return None
 
         def hand_on(running: asyncio.Future[bytes]) -> None:
             if not running.cancelled():
-                say(_in_format(_unwrap(running, request, session), request, form))
+                say(_in_format(_unwrap(running, request, session), request, form), running)
 
         running = self._engine.execute(add_session(request, session))
         running.add_done_callback(hand_on)
         return running
-
-    async def _answer_ourselves(self, request: Request, form: Format, say: Callable[[bytes], None]) -> None:
-        say(_in_format(await self._answer(request), request, form))
 
     async def _answer(self, request: Request) -> dict[str, Any]:
         match request.method:

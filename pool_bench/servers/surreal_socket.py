@@ -117,12 +117,6 @@ class ClientSocket(asyncio.Protocol):
         running = self._sessions.begin(message, self._form, self._say)
         if running is not None:
             self._running.add(running)
-            running.add_done_callback(self._forget)
-
-    def _forget(self, running: Running) -> None:
-        self._running.discard(running)
-        if not self._is_reading:
-            self._pace()
 
     def _pace(self) -> None:
         """Begin what waits and read on, or stop reading, as there is room."""
@@ -136,14 +130,17 @@ class ClientSocket(asyncio.Protocol):
             else:
                 self._transport.pause_reading()
 
-    def _say(self, answer: bytes) -> None:
-        if self._protocol.state is not State.OPEN:
-            return  # the client did not wait for it
-        if self._form == "cbor":
-            self._transport.write(server_frame(answer))
-        else:
-            self._protocol.send_text(answer)
-            self._flush()
+    def _say(self, answer: bytes, running: Running | None) -> None:
+        if running is not None:
+            self._running.discard(running)
+        if self._protocol.state is State.OPEN:
+            if self._form == "cbor":
+                self._transport.write(server_frame(answer))
+            else:
+                self._protocol.send_text(answer)
+                self._flush()
+        if not self._is_reading:
+            self._pace()
 
     def _send_ping(self) -> None:
         """As a real server does; a dead peer shows when TCP cannot deliver them."""
