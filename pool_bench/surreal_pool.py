@@ -100,7 +100,7 @@ class SurrealClientConnector:
     def __init__(
         self, target: SurrealTarget, *, schema: str | None = None, on_create: "OnCreate | None" = None
     ) -> None:
-        self._driver = SurrealClientDriver(target)
+        self._driver = SurrealClientDriver(target, direct=True)
         self._schema = schema
         self._on_create = on_create
         self._defining = asyncio.Lock()

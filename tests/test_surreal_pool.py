@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
+import cbor2
 import pytest
 
-from pool_bench.drivers.surreal_tracked import TrackedWebSocket
+from pool_bench.drivers.surreal_direct import DirectWebSocket
 from pool_bench.errors import ConnectError, FailureKind
 from pool_bench.pool import PoolClosedError, PoolTimeoutError, PoolUnavailableError
 from pool_bench.servers.surreal import EmbeddedSurreal, SurrealConfig
@@ -49,13 +50,13 @@ def credentials_of(server: EmbeddedSurreal) -> dict[str, str]:
 def methods(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The methods that clients ask the server for, in order."""
     seen: list[str] = []
-    send = TrackedWebSocket._send
+    ask = DirectWebSocket._ask
 
-    async def spy(client: TrackedWebSocket, message: Any, process: str, bypass: bool = False) -> Any:
-        seen.append(message.method.value)
-        return await send(client, message, process, bypass)
+    async def spy(client: DirectWebSocket, number: Hashable, message: bytes) -> dict[str, Any]:
+        seen.append(cbor2.loads(message)["method"])
+        return await ask(client, number, message)
 
-    monkeypatch.setattr(TrackedWebSocket, "_send", spy)
+    monkeypatch.setattr(DirectWebSocket, "_ask", spy)
     return seen
 
 
@@ -193,8 +194,11 @@ async def test_a_dead_socket_is_replaced_before_anybody_gets_it(surreal: Embedde
     async with make_pool(surreal, min_connections=1, max_connections=1) as pool:
         async with pool.acquire() as client:
             first = client
-        assert isinstance(first, TrackedWebSocket)
-        first.socket.transport.abort()
+        assert isinstance(first, DirectWebSocket)
+        channel = first._channel
+        assert channel is not None
+        assert channel.link._transport is not None
+        channel.link._transport.abort()
         await until(lambda: first.is_lost)
         async with pool.acquire() as client:
             assert client is not first

@@ -19,10 +19,12 @@ from typing import Any, Final, cast
 
 from pool_bench.drivers.base import DriverName, ServerInfo
 from pool_bench.drivers.sources import Sources
-from pool_bench.drivers.surreal_channel import Channel, HttpChannel, WebSocketChannel
-from pool_bench.drivers.surreal_link import LinkError, SocketAddress, connect, resolve
+from pool_bench.drivers.surreal_channel import Channel
+from pool_bench.drivers.surreal_http import HttpChannel
+from pool_bench.drivers.surreal_link import LinkError, SocketAddress, connect, make_context, resolve
 from pool_bench.drivers.surreal_rpc import check_statements, encode_request, result_of
-from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
+from pool_bench.drivers.surreal_websocket import WebSocketChannel
+from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.targets_surreal import AuthMode, SurrealTarget
 from pool_bench.units import format_duration
 
@@ -341,23 +343,6 @@ class _Connect:
         answer = await channel.request(request)
         self._phases_ns[phase] = channel.arrived_ns - began_ns
         return result_of(answer, phase)
-
-
-def make_context(target: SurrealTarget) -> ssl.SSLContext:
-    """The context for all TLS connections to `target`; call it once, it reads files.
-
-    Raises:
-        UsageError: the CA file is unusable.
-    """
-    try:
-        context = ssl.create_default_context(cafile=target.ca_file)
-    except (OSError, ssl.SSLError) as error:
-        reason = error.strerror if not isinstance(error, ssl.SSLError) else "not PEM"
-        raise UsageError(f"cannot read the CA file {target.ca_file}: {reason}") from None
-    if not target.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 async def ask_surreal(target: SurrealTarget, *, auth: AuthMode = "signin") -> ServerInfo:

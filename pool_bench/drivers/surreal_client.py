@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pool_bench.drivers.base import DriverName
 from pool_bench.drivers.failures import socket_failure
+from pool_bench.drivers.surreal_link import LinkError, make_context
 from pool_bench.drivers.surreal_rpc import (
     check_statements,
     kind_of_close,
@@ -151,18 +152,24 @@ class SurrealClientConnection:
 class SurrealClientDriver:
     """Opens connections of the official client to one SurrealDB; without a user they stay anonymous.
 
+    Args:
+        target: where to, and as whom.
+        direct: have WebSockets carried by `surreal_direct.py` instead of what the client itself uses.
+
     Raises:
         UsageError: the target asks for what the client does not do.
     """
 
     name: DriverName = "surrealdb"
 
-    def __init__(self, target: SurrealTarget) -> None:
+    def __init__(self, target: SurrealTarget, *, direct: bool = False) -> None:
         # Now, or the first connection would pay for it.
         import pool_bench.drivers.surreal_tracked  # noqa: F401
 
-        if target.ca_file is not None or not target.verify:
+        self._is_direct = direct and target.is_websocket
+        if not self._is_direct and (target.ca_file is not None or not target.verify):
             raise UsageError("the official client trusts the system's authorities; it can be given no other")
+        self._tls = make_context(target) if self._is_direct and target.is_secure else None
         if (target.namespace is None) != (target.database is None):
             raise UsageError("the official client selects a namespace and a database together")
         self._target = target
@@ -174,10 +181,9 @@ class SurrealClientDriver:
         Raises:
             ConnectError: it could not be opened.
         """
-        from pool_bench.drivers.surreal_tracked import Changes, TrackedHttp, TrackedWebSocket
+        from pool_bench.drivers.surreal_tracked import Changes
 
-        target = self._target
-        raw = TrackedWebSocket(target.url) if target.is_websocket else TrackedHttp(target.url)
+        target, raw = self._target, self._new_client()
         phase = Phase.CONNECT
         try:
             await raw.connect()
@@ -194,6 +200,16 @@ class SurrealClientDriver:
             raise
         raw.changes = Changes()
         return SurrealClientConnection(raw, target, self._credentials)
+
+    def _new_client(self) -> "TrackedWebSocket | TrackedHttp":
+        from pool_bench.drivers.surreal_tracked import TrackedHttp, TrackedWebSocket
+
+        target = self._target
+        if self._is_direct:
+            from pool_bench.drivers.surreal_direct import DirectWebSocket
+
+            return DirectWebSocket(target, self._tls)
+        return TrackedWebSocket(target.url) if target.is_websocket else TrackedHttp(target.url)
 
 
 def client_credentials(target: SurrealTarget) -> dict[str, Any]:
@@ -220,6 +236,8 @@ def connect_error(error: Exception, phase: Phase) -> ConnectError:
     kind = FailureKind.OTHER
     if isinstance(error, errors.ServerError):
         kind = kind_of_error(error.kind, error.details, message)
+    elif isinstance(error.__cause__, LinkError):
+        kind = error.__cause__.kind
     elif isinstance(error, errors.ConnectionUnavailableError):
         closed = error.__cause__
         kind = (

@@ -13,7 +13,8 @@ from typing import Any, Final, Protocol, cast
 
 from pool_bench.drivers.failures import socket_failure
 from pool_bench.drivers.sources import Sources
-from pool_bench.errors import FailureKind
+from pool_bench.errors import FailureKind, UsageError
+from pool_bench.targets_surreal import SurrealTarget
 
 _READ_BYTES: Final = 65536
 
@@ -103,6 +104,15 @@ class Link(asyncio.Protocol):
             await self._handshake
         finally:
             self._handshake = None
+
+    def write_at_once(self) -> None:
+        """Hand the kernel what is written when it is written, not at the end of the event loop's turn.
+
+        To be called once it is open. Where many connections are written to in a turn, the server can begin
+        with the first while the last is still being written to.
+        """
+        if self._transport is not None:
+            self._transport.set_write_buffer_limits(high=0)
 
     def write(self, data: bytes) -> None:
         """Send data; where the connection is lost it goes nowhere."""
@@ -223,6 +233,23 @@ class Link(asyncio.Protocol):
             receiver.lost(error)
         if self._transport is not None:
             self._transport.abort()
+
+
+def make_context(target: SurrealTarget) -> ssl.SSLContext:
+    """The context for all TLS connections to `target`; call it once, it reads files.
+
+    Raises:
+        UsageError: the CA file is unusable.
+    """
+    try:
+        context = ssl.create_default_context(cafile=target.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        reason = error.strerror if not isinstance(error, ssl.SSLError) else "not PEM"
+        raise UsageError(f"cannot read the CA file {target.ca_file}: {reason}") from None
+    if not target.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 async def resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, SocketAddress]]:

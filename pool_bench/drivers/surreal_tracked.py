@@ -72,15 +72,19 @@ class Changes:
             self.sign_in = True
         elif method is RequestMethod.LET:
             self.variables.add(values["key"])
-        elif method is RequestMethod.USE or (
-            # Servers before 3.0 keep what a statement USE selects.
-            method is RequestMethod.QUERY and _USE.search(str(values.get("query"))) is not None
-        ):
+        elif method is RequestMethod.QUERY:
+            self.note_statements(values.get("query"))
+        elif method is RequestMethod.USE:
             self.place = True
         elif method is RequestMethod.KILL:
             self.live.discard(UUID(str(values["uuid"])))
         elif method in (RequestMethod.COMMIT, RequestMethod.CANCEL):
             self.transactions.discard(values["txn"])
+
+    def note_statements(self, query: object) -> None:
+        """Note what statements may change: servers before 3.0 keep what a statement USE selects."""
+        if _USE.search(str(query)) is not None:
+            self.place = True
 
     def note_answer(self, message: RequestMessage, answer: dict[str, Any]) -> None:
         """Note what a request that succeeded has left open."""

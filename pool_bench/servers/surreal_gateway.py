@@ -12,7 +12,6 @@ client that has gone takes its running queries along.
 import asyncio
 import base64
 import binascii
-import contextlib
 import json
 import os
 import signal
@@ -22,16 +21,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from aiohttp import WSMsgType, web
+from aiohttp import web
+from websockets.frames import CloseCode
 
 from pool_bench.servers.surreal_codec import Format, RequestError, read_request
 from pool_bench.servers.surreal_sessions import ClientSessions, Engine, EngineError
+from pool_bench.servers.surreal_socket import ClientSocket
 
-_MAX_MESSAGE_BYTES: Final = 128 << 20
 _MAX_BODY_BYTES: Final = 4 << 20
-# Messages of one socket that are answered at the same time; then reading waits.
-_MAX_IN_FLIGHT: Final = 100
-_PING_EVERY_S: Final = 5.0
 _CLOSE_WAIT_S: Final = 2.0
 _BACKLOG: Final = 4096
 _FORMATS: Final[dict[str, Format]] = {"application/cbor": "cbor", "application/json": "json"}
@@ -51,7 +48,7 @@ class Gateway:
         self._version = f"surrealdb-{engine_version}+embedded"
         self._server = f"embedded SurrealDB engine {engine_version} (pool-bench)"
         self._engine_version = engine_version
-        self._sockets: set[web.WebSocketResponse] = set()
+        self._sockets: set[ClientSocket] = set()
         app = web.Application(client_max_size=_MAX_BODY_BYTES)
         app.router.add_get("/rpc", self._socket, allow_head=False)
         app.router.add_post("/rpc", self._post)
@@ -84,7 +81,10 @@ class Gateway:
         response.headers["Server"] = self._server
 
     async def _close_sockets(self, _app: web.Application) -> None:
-        goodbyes = [socket.close(code=1001, message=b"shutting down") for socket in self._sockets]
+        goodbyes = [
+            socket.say_goodbye(CloseCode.GOING_AWAY, "shutting down", _CLOSE_WAIT_S)
+            for socket in self._sockets
+        ]
         await asyncio.gather(*goodbyes, return_exceptions=True)
 
     async def _health(self, _request: web.Request) -> web.Response:
@@ -103,24 +103,24 @@ class Gateway:
         )
 
     async def _socket(self, request: web.Request) -> web.StreamResponse:
-        socket = web.WebSocketResponse(
-            protocols=("cbor", "json"),
-            max_msg_size=_MAX_MESSAGE_BYTES,
-            compress=False,
-            timeout=_CLOSE_WAIT_S,
-        )
+        handshake = _Handshake(protocols=("cbor", "json"), compress=False)
         sessions = ClientSessions(self._engine, self._version)
+        socket: ClientSocket | None = None
         try:
             refusal = await _begin(sessions, request)
             if refusal is not None:
                 return refusal
-            await socket.prepare(request)
-            self._sockets.add(socket)
-            await _serve(socket, sessions)
+            await handshake.prepare(request)
+            if request.transport is not None:
+                form: Format = "cbor" if handshake.ws_protocol == "cbor" else "json"
+                socket = ClientSocket(request.transport, sessions, form, request.protocol)
+                self._sockets.add(socket)
+                await socket.wait_until_ended()
         finally:
-            self._sockets.discard(socket)
+            if socket is not None:
+                self._sockets.discard(socket)
             await sessions.close()
-        return socket
+        return handshake
 
     async def _post(self, request: web.Request) -> web.StreamResponse:
         form = _FORMATS.get(request.content_type)
@@ -143,45 +143,11 @@ class Gateway:
             await sessions.close()
 
 
-async def _serve(socket: web.WebSocketResponse, sessions: ClientSessions) -> None:
-    """Answer a socket's messages until it closes."""
-    form: Format = "cbor" if socket.ws_protocol == "cbor" else "json"
-    slots = asyncio.Semaphore(_MAX_IN_FLIGHT)
-    running: set[asyncio.Task[None]] = set()
+class _Handshake(web.WebSocketResponse):
+    """Turns HTTP into a WebSocket, and leaves the WebSocket to somebody else."""
 
-    async def answer(data: bytes) -> None:
-        try:
-            content = await sessions.answer(data, form)
-            if form == "cbor":
-                await socket.send_bytes(content)
-            else:
-                await socket.send_str(content.decode())
-        except ConnectionError:
-            return  # the client did not wait for it
-        finally:
-            slots.release()
-
-    async with asyncio.TaskGroup() as tasks:
-        running.add(tasks.create_task(_ping(socket)))
-        try:
-            async for message in socket:
-                if message.type in (WSMsgType.BINARY, WSMsgType.TEXT):
-                    data = message.data.encode() if message.type is WSMsgType.TEXT else message.data
-                    await slots.acquire()
-                    task = tasks.create_task(answer(data))
-                    running.add(task)
-                    task.add_done_callback(running.discard)
-        finally:
-            for task in running:
-                task.cancel()
-
-
-async def _ping(socket: web.WebSocketResponse) -> None:
-    """Send pings as a real server does; a dead peer shows when TCP cannot deliver them."""
-    with contextlib.suppress(ConnectionError):
-        while True:
-            await asyncio.sleep(_PING_EVERY_S)
-            await socket.ping()
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nothing: the goodbyes have been said."""
 
 
 async def _begin(sessions: ClientSessions, request: web.Request) -> web.Response | None:

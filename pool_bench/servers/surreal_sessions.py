@@ -5,8 +5,8 @@ run on threads of its own and never block the event loop; a call that is cancell
 """
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, cast
 from uuid import UUID, uuid4
 
 import cbor2
@@ -29,6 +29,13 @@ from pool_bench.servers.surreal_codec import (
 
 # As a server's SURREAL_WEBSOCKET_MAX_ATTACHED_SESSIONS.
 _MAX_ATTACHED: Final = 256
+# What the engine would answer for all clients at once, or as its own owner.
+_OWN_METHODS: Final = frozenset({"attach", "detach", "sessions", "version"})
+
+
+# What is under way for one message; whatever it ends with is nobody's business.
+Running = asyncio.Future[bytes] | asyncio.Future[dict[str, Any]]
+Say = Callable[[bytes, Running | None], None]
 
 
 class EngineError(Exception):
@@ -51,13 +58,13 @@ class Engine:
     def __init__(self, store: str) -> None:
         self._db = AsyncEmbeddedDB(store)
 
-    async def execute(self, request: bytes) -> bytes:
-        """Hand a CBOR request to the engine and return its CBOR answer.
+    def execute(self, request: bytes) -> asyncio.Future[bytes]:
+        """Hand a CBOR request to the engine; the future gets its CBOR answer, and drops it if cancelled.
 
-        Raises:
-            ValueError: it is no request, or its answer cannot be put into CBOR.
+        The future's error is a ValueError: it is no request, or its answer cannot be put into CBOR.
         """
-        return await self._db.execute(request)
+        # A future whatever its stub says; to wait for it in a task would take a turn of the loop more.
+        return cast("asyncio.Future[bytes]", self._db.execute(request))
 
     async def call(self, method: str, *params: object, session: UUID | None = None) -> Any:
         """Call one method, by default as the owner, and return its result.
@@ -161,17 +168,59 @@ class ClientSessions:
 
     async def answer(self, data: bytes, form: Format) -> bytes:
         """Answer one message of the client, in its format; whatever it is, there is an answer."""
+        said: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        def say(answer: bytes, _running: Running | None) -> None:
+            if not said.done():
+                said.set_result(answer)
+
+        running = self.begin(data, form, say)
+        try:
+            return await said
+        finally:
+            if running is not None:
+                running.cancel()
+
+    def begin(self, data: bytes, form: Format, say: Say) -> Running | None:
+        """Begin to answer one message of the client; whatever it is, there is an answer.
+
+        Args:
+            data: the message.
+            form: its format, which the answer has, too.
+            say: called once, now or later, with the answer and with what was under way for it.
+
+        Returns:
+            What is under way, to be cancelled where nobody waits for the answer any more; None where `say`
+            has been called.
+        """
         try:
             request = read_request(data, form)
         except RequestError as error:
-            return write_answer(error.answer, form)
-        answer = await self._answer(request)
-        try:
-            return write_answer(answer, form)
-        except ValueError as error:
-            return write_answer(_not_encoded(request, error), form)
+            say(write_answer(error.answer, form), None)
+            return None
+        if request.method in _OWN_METHODS:
 
-    async def _answer(self, request: Request) -> bytes | dict[str, Any]:
+            def hand_on_own(running: asyncio.Future[dict[str, Any]]) -> None:
+                if not running.cancelled():
+                    say(_in_format(running.result(), request, form), running)
+
+            task = asyncio.create_task(self._answer(request))
+            task.add_done_callback(hand_on_own)
+            return task
+        session = self._own if request.session is None else self._attached.get(request.session)
+        if session is None:
+            say(write_answer(_session_not_found(request), form), None)
+            return None
+
+        def hand_on(running: asyncio.Future[bytes]) -> None:
+            if not running.cancelled():
+                say(_in_format(_unwrap(running, request, session), request, form), running)
+
+        running = self._engine.execute(add_session(request, session))
+        running.add_done_callback(hand_on)
+        return running
+
+    async def _answer(self, request: Request) -> dict[str, Any]:
         match request.method:
             case "attach":
                 return await self._attach(request)
@@ -179,24 +228,9 @@ class ClientSessions:
                 return await self._detach(request)
             case "sessions":
                 return success(request, list(self._attached))
-            case "version":
+            case _:
                 # As a server says it that was built with a remark on the build.
                 return success(request, self._version)
-            case _:
-                return await self._forward(request)
-
-    async def _forward(self, request: Request) -> bytes | dict[str, Any]:
-        session = self._own if request.session is None else self._attached.get(request.session)
-        if session is None:
-            return _session_not_found(request)
-        try:
-            answer = await self._engine.execute(add_session(request, session))
-        except ValueError as error:
-            reason = str(error)
-            if reason.startswith("Failed to encode"):
-                return _not_encoded(request, error)
-            return invalid_request() if reason.startswith("Failed to parse") else parse_error()
-        return remove_session(answer, session, request.session)
 
     async def _attach(self, request: Request) -> dict[str, Any]:
         named = request.session
@@ -220,6 +254,25 @@ class ClientSessions:
         if session is not None:
             await self._engine.call("detach", session=session)
         return success(request, None)
+
+
+def _unwrap(running: asyncio.Future[bytes], request: Request, session: UUID) -> bytes | dict[str, Any]:
+    """What the engine answered, without the session that was added."""
+    try:
+        answer = running.result()
+    except ValueError as error:
+        reason = str(error)
+        if reason.startswith("Failed to encode"):
+            return _not_encoded(request, error)
+        return invalid_request() if reason.startswith("Failed to parse") else parse_error()
+    return remove_session(answer, session, request.session)
+
+
+def _in_format(answer: bytes | dict[str, Any], request: Request, form: Format) -> bytes:
+    try:
+        return write_answer(answer, form)
+    except ValueError as error:
+        return write_answer(_not_encoded(request, error), form)
 
 
 def _not_encoded(request: Request, error: ValueError) -> dict[str, Any]:

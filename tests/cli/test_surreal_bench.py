@@ -34,7 +34,7 @@ def reach(server: EmbeddedSurreal) -> dict[str, str]:
 
 
 def test_help_answers_without_importing_what_only_a_run_needs() -> None:
-    for command in ([], ["connect"], ["load"], ["pool"], ["check"], ["serve"]):
+    for command in ([], ["connect"], ["load"], ["pool"], ["check"], ["serve"], ["calibrate"]):
         script = (
             f"import sys; sys.argv = ['surreal-bench', *{command}, '--help']\n"
             "import surreal_bench\n"

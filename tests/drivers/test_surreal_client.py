@@ -1,7 +1,7 @@
-"""The official SurrealDB client behind the driver protocol, as a pool uses it."""
+"""The official SurrealDB client behind the driver protocol, over what it uses itself and over what we do."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
@@ -12,6 +12,7 @@ from surrealdb.errors import ConnectionUnavailableError, SurrealError
 
 from pool_bench.drivers.base import Driver
 from pool_bench.drivers.surreal_client import SurrealClientConnection, SurrealClientDriver
+from pool_bench.drivers.surreal_direct import DirectWebSocket
 from pool_bench.drivers.surreal_tracked import TrackedWebSocket
 from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
 from pool_bench.servers.surreal import EmbeddedSurreal, SurrealConfig
@@ -20,20 +21,30 @@ from tests.drivers import hostile as h
 from tests.drivers import test_surreal_hostile as ws
 from tests.fix_servers import StartSurreal
 
-both = pytest.mark.parametrize("scheme", ["ws", "http"])
+# "direct" is a WebSocket of ours in the place of the client's own.
+every_carrier = pytest.mark.parametrize("carrier", ["ws", "direct", "http"])
+every_socket = pytest.mark.parametrize("carrier", ["ws", "direct"])
 _WHERE = "RETURN [session::ns(), session::db()]"
 
 
-def _target(server: EmbeddedSurreal, scheme: str = "ws", **options: Any) -> SurrealTarget:
+def _target(server: EmbeddedSurreal, carrier: str = "ws", **options: Any) -> SurrealTarget:
     given = {"user": server.user, "password": server.password, "namespace": "client", "database": "db"}
-    return surreal_target(f"{scheme}://127.0.0.1:{server.port}", environ={}, **(given | options))
+    return surreal_target(f"{_scheme(carrier)}://127.0.0.1:{server.port}", environ={}, **(given | options))
+
+
+def _scheme(carrier: str) -> str:
+    return "ws" if carrier == "direct" else carrier
+
+
+def _driver(target: SurrealTarget, carrier: str) -> SurrealClientDriver:
+    return SurrealClientDriver(target, direct=carrier == "direct")
 
 
 @asynccontextmanager
 async def _connection(
-    server: EmbeddedSurreal, scheme: str = "ws", **options: Any
+    server: EmbeddedSurreal, carrier: str = "ws", **options: Any
 ) -> AsyncIterator[SurrealClientConnection]:
-    connection = await SurrealClientDriver(_target(server, scheme, **options)).connect()
+    connection = await _driver(_target(server, carrier, **options), carrier).connect()
     try:
         yield connection
     finally:
@@ -44,13 +55,18 @@ async def _connection(
 def methods(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The methods that the client asks the server for, in order."""
     seen: list[str] = []
-    send = TrackedWebSocket._send
+    send, ask = TrackedWebSocket._send, DirectWebSocket._ask
 
     async def spy(client: TrackedWebSocket, message: Any, process: str, bypass: bool = False) -> Any:
         seen.append(message.method.value)
         return await send(client, message, process, bypass)
 
+    async def direct_spy(client: DirectWebSocket, number: Hashable, message: bytes) -> dict[str, Any]:
+        seen.append(cbor2.loads(message)["method"])
+        return await ask(client, number, message)
+
     monkeypatch.setattr(TrackedWebSocket, "_send", spy)
+    monkeypatch.setattr(DirectWebSocket, "_ask", direct_spy)
     return seen
 
 
@@ -59,22 +75,22 @@ def test_it_follows_the_protocol_of_drivers(surreal: EmbeddedSurreal) -> None:
     assert driver.name == "surrealdb"
 
 
-@both
+@every_carrier
 async def test_queries_run_with_parameters_where_the_target_says(
-    surreal: EmbeddedSurreal, scheme: str
+    surreal: EmbeddedSurreal, carrier: str
 ) -> None:
-    async with _connection(surreal, scheme) as connection:
+    async with _connection(surreal, carrier) as connection:
         await connection.ping()
         assert await connection.query(_WHERE) == ["client", "db"]
         assert await connection.query("RETURN $a + $b; RETURN 'second'", {"a": 40, "b": 2}) == 42
         await connection.execute("RETURN $a", {"a": 1})
 
 
-@both
+@every_carrier
 async def test_any_failed_statement_is_an_error_and_the_connection_lives(
-    surreal: EmbeddedSurreal, scheme: str
+    surreal: EmbeddedSurreal, carrier: str
 ) -> None:
-    async with _connection(surreal, scheme) as connection:
+    async with _connection(surreal, carrier) as connection:
         for sql in ("RETURN 1; THROW 'on purpose'", "RETURN ("):
             with pytest.raises(ConnectError) as failure:
                 await connection.execute(sql)
@@ -82,17 +98,17 @@ async def test_any_failed_statement_is_an_error_and_the_connection_lives(
         assert await connection.query("RETURN 1") == 1
 
 
-@both
-async def test_a_wrong_password_is_a_failure_of_auth(surreal: EmbeddedSurreal, scheme: str) -> None:
+@every_carrier
+async def test_a_wrong_password_is_a_failure_of_auth(surreal: EmbeddedSurreal, carrier: str) -> None:
     with pytest.raises(ConnectError) as failure:
-        await SurrealClientDriver(_target(surreal, scheme, password="wrong pencil")).connect()
+        await _driver(_target(surreal, carrier, password="wrong pencil"), carrier).connect()
     assert (failure.value.kind, failure.value.phase) == (FailureKind.AUTH, Phase.SIGNIN)
     assert "wrong pencil" not in f"{failure.value} {failure.value!r}"
 
 
-@both
-async def test_without_a_user_it_stays_anonymous(surreal: EmbeddedSurreal, scheme: str) -> None:
-    async with _connection(surreal, scheme, user=None, password=None) as connection:
+@every_carrier
+async def test_without_a_user_it_stays_anonymous(surreal: EmbeddedSurreal, carrier: str) -> None:
+    async with _connection(surreal, carrier, user=None, password=None) as connection:
         await connection.ping()
         with pytest.raises(ConnectError) as failure:
             await connection.execute("RETURN 1")
@@ -108,21 +124,22 @@ def test_what_the_client_cannot_do_is_a_usage_error(surreal: EmbeddedSurreal) ->
 # -- reset -----------------------------------------------------------------------------------------------
 
 
+@every_socket
 async def test_a_reset_of_what_was_not_changed_asks_the_server_nothing(
-    surreal: EmbeddedSurreal, methods: list[str]
+    surreal: EmbeddedSurreal, carrier: str, methods: list[str]
 ) -> None:
-    async with _connection(surreal) as connection:
+    async with _connection(surreal, carrier) as connection:
         await connection.execute("CREATE fuse SET user = 1")
         methods.clear()
         await connection.reset()
         assert methods == []
 
 
-@both
+@every_carrier
 async def test_a_reset_restores_namespace_database_and_variables(
-    surreal: EmbeddedSurreal, scheme: str
+    surreal: EmbeddedSurreal, carrier: str
 ) -> None:
-    async with _connection(surreal, scheme) as connection:
+    async with _connection(surreal, carrier) as connection:
         await connection.raw.use("elsewhere", "too")
         await connection.raw.let("x", 1)
         await connection.raw.let("y", 2)
@@ -132,10 +149,11 @@ async def test_a_reset_restores_namespace_database_and_variables(
         assert await connection.query("RETURN [$x, $y]") == [None, None]
 
 
+@every_socket
 async def test_a_reset_signs_in_again_only_where_the_sign_in_was_changed(
-    surreal: EmbeddedSurreal, methods: list[str]
+    surreal: EmbeddedSurreal, carrier: str, methods: list[str]
 ) -> None:
-    async with _connection(surreal) as connection:
+    async with _connection(surreal, carrier) as connection:
         methods.clear()
         await connection.execute("USE NS elsewhere DB too")
         await connection.raw.let("x", 1)
@@ -151,7 +169,7 @@ async def test_a_reset_signs_in_again_only_where_the_sign_in_was_changed(
         assert methods == []
 
 
-@both
+@every_carrier
 @pytest.mark.parametrize(
     "change",
     [
@@ -164,10 +182,10 @@ async def test_a_reset_signs_in_again_only_where_the_sign_in_was_changed(
     ids=["invalidate", "authenticate", "signin"],
 )
 async def test_a_reset_undoes_any_change_of_the_sign_in(
-    surreal: EmbeddedSurreal, scheme: str, change: Callable[..., Any]
+    surreal: EmbeddedSurreal, carrier: str, change: Callable[..., Any]
 ) -> None:
     define = "DEFINE USER OVERWRITE viewer ON DATABASE PASSWORD 'v' ROLES VIEWER"
-    async with _connection(surreal, scheme) as connection:
+    async with _connection(surreal, carrier) as connection:
         await connection.execute(define)
         viewer: dict[str, Any] = {
             "namespace": "client",
@@ -175,7 +193,7 @@ async def test_a_reset_undoes_any_change_of_the_sign_in(
             "username": "viewer",
             "password": "v",
         }
-        async with _connection(surreal, scheme) as other:
+        async with _connection(surreal, carrier) as other:
             tokens = await other.raw.signin(viewer)
         await change(connection.raw, tokens)
         with pytest.raises(ConnectError) as failure:
@@ -186,8 +204,11 @@ async def test_a_reset_undoes_any_change_of_the_sign_in(
         assert await connection.query(_WHERE) == ["client", "db"]
 
 
-async def test_a_reset_detaches_sessions_that_were_left(surreal: EmbeddedSurreal, methods: list[str]) -> None:
-    async with _connection(surreal) as connection:
+@every_socket
+async def test_a_reset_detaches_sessions_that_were_left(
+    surreal: EmbeddedSurreal, carrier: str, methods: list[str]
+) -> None:
+    async with _connection(surreal, carrier) as connection:
         assert isinstance(connection.raw, TrackedWebSocket)
         ended, left = await connection.raw.new_session(), await connection.raw.new_session()
         await left.signin({"username": surreal.user, "password": surreal.password})
@@ -200,7 +221,8 @@ async def test_a_reset_detaches_sessions_that_were_left(surreal: EmbeddedSurreal
             await left.query("RETURN 1")
 
 
-async def test_a_reset_ends_live_queries_and_transactions_that_were_left() -> None:
+@every_socket
+async def test_a_reset_ends_live_queries_and_transactions_that_were_left(carrier: str) -> None:
     # The embedded engine has neither, so the server is one that agrees to everything.
     live, transaction = uuid4(), uuid4()
     seen: list[tuple[str, Any]] = []
@@ -218,7 +240,7 @@ async def test_a_reset_ends_live_queries_and_transactions_that_were_left() -> No
 
     with h.HostileServer((ws.upgrade, agree)) as server:
         target = surreal_target(f"ws://127.0.0.1:{server.port}", environ={})
-        connection = await SurrealClientDriver(target).connect()
+        connection = await _driver(target, carrier).connect()
         assert isinstance(connection.raw, TrackedWebSocket)
         assert await connection.raw.live("person") == live
         assert await connection.raw.begin() == transaction
@@ -239,12 +261,12 @@ async def test_a_reset_ends_live_queries_and_transactions_that_were_left() -> No
 # -- the end ---------------------------------------------------------------------------------------------
 
 
-@both
+@every_carrier
 async def test_after_close_or_terminate_a_connection_is_closed_for_good(
-    surreal: EmbeddedSurreal, scheme: str
+    surreal: EmbeddedSurreal, carrier: str
 ) -> None:
     for end in ("close", "terminate"):
-        connection = await SurrealClientDriver(_target(surreal, scheme)).connect()
+        connection = await _driver(_target(surreal, carrier), carrier).connect()
         assert not connection.is_closed()
         if end == "close":
             await connection.close()
@@ -262,9 +284,12 @@ async def test_after_close_or_terminate_a_connection_is_closed_for_good(
         connection.terminate()
 
 
-async def test_a_query_that_is_cut_off_is_an_error_and_not_run_again(start_surreal: StartSurreal) -> None:
+@every_socket
+async def test_a_query_that_is_cut_off_is_an_error_and_not_run_again(
+    start_surreal: StartSurreal, carrier: str
+) -> None:
     server = start_surreal(SurrealConfig())
-    connection = await SurrealClientDriver(_target(server)).connect()
+    connection = await _driver(_target(server, carrier), carrier).connect()
     await connection.execute("CREATE before")
     running = asyncio.create_task(connection.execute("SLEEP 1h; CREATE twice"))
     await connection.ping()
@@ -281,9 +306,9 @@ async def test_a_query_that_is_cut_off_is_an_error_and_not_run_again(start_surre
     await asyncio.to_thread(server.stop)
 
 
-@both
-async def test_a_query_that_is_given_up_closes_its_connection(surreal: EmbeddedSurreal, scheme: str) -> None:
-    connection = await SurrealClientDriver(_target(surreal, scheme)).connect()
+@every_carrier
+async def test_a_query_that_is_given_up_closes_its_connection(surreal: EmbeddedSurreal, carrier: str) -> None:
+    connection = await _driver(_target(surreal, carrier), carrier).connect()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await connection.execute("SLEEP 1h")
@@ -291,11 +316,11 @@ async def test_a_query_that_is_given_up_closes_its_connection(surreal: EmbeddedS
     await connection.close()
 
 
+@every_socket
 @pytest.mark.parametrize(
     ("script", "kind", "phase"),
     [
-        # The client does not tell a reset from an end.
-        ((h.read_some, h.reset), FailureKind.CLOSED, Phase.CONNECT),
+        ((h.read_some, h.reset), FailureKind.RESET, Phase.CONNECT),
         ((ws._head, h.hang_up), FailureKind.CLOSED, Phase.CONNECT),
         ((ws._head, h.send(b"220 smtp ready\r\n\r\n"), h.hang_up), FailureKind.PROTOCOL, Phase.CONNECT),
         ((ws._head, h.send(ws.http(b"", "404 Not Found")), h.stall), FailureKind.PROTOCOL, Phase.CONNECT),
@@ -306,31 +331,36 @@ async def test_a_query_that_is_given_up_closes_its_connection(surreal: EmbeddedS
             FailureKind.TOO_MANY_CONNECTIONS,
             Phase.SIGNIN,
         ),
-        (ws._said(ws.frame(b"\xff")), FailureKind.CLOSED, Phase.SIGNIN),
+        (ws._said(ws.frame(b"\xff")), FailureKind.PROTOCOL, Phase.SIGNIN),
+        (ws._said(ws.frame(cbor2.dumps([1]))), FailureKind.PROTOCOL, Phase.SIGNIN),
     ],
 )
 async def test_what_a_server_gets_wrong_is_a_connect_error(
-    script: h.Script, kind: FailureKind, phase: Phase
+    script: h.Script, kind: FailureKind, phase: Phase, carrier: str
 ) -> None:
+    # The client itself tells neither a reset nor a broken message from an end.
+    unseen = {FailureKind.RESET, FailureKind.PROTOCOL} if phase is Phase.SIGNIN else {FailureKind.RESET}
+    if carrier == "ws" and kind in unseen:
+        kind = FailureKind.CLOSED
     with h.HostileServer(script) as server:
         target = surreal_target(f"ws://u:secret@127.0.0.1:{server.port}", environ={})
         with pytest.raises(ConnectError) as failure:
-            await SurrealClientDriver(target).connect()
+            await _driver(target, carrier).connect()
     assert (failure.value.kind, failure.value.phase) == (kind, phase)
     assert "secret" not in str(failure.value)
 
 
-@both
-async def test_a_server_that_is_not_there_refuses(scheme: str) -> None:
-    target = surreal_target(f"{scheme}://u:secret@127.0.0.1:1", environ={})
+@every_carrier
+async def test_a_server_that_is_not_there_refuses(carrier: str) -> None:
+    target = surreal_target(f"{_scheme(carrier)}://u:secret@127.0.0.1:1", environ={})
     with pytest.raises(ConnectError) as failure:
-        await SurrealClientDriver(target).connect()
+        await _driver(target, carrier).connect()
     assert failure.value.kind is FailureKind.REFUSED
 
 
-@both
-async def test_a_name_that_nobody_has_is_a_failure_of_dns(scheme: str) -> None:
-    target = surreal_target(f"{scheme}://u:secret@nowhere.invalid:8000", environ={})
+@every_carrier
+async def test_a_name_that_nobody_has_is_a_failure_of_dns(carrier: str) -> None:
+    target = surreal_target(f"{_scheme(carrier)}://u:secret@nowhere.invalid:8000", environ={})
     with pytest.raises(ConnectError) as failure:
-        await SurrealClientDriver(target).connect()
+        await _driver(target, carrier).connect()
     assert failure.value.kind is FailureKind.DNS

@@ -1,0 +1,168 @@
+"""One client's WebSocket to the embedded engine, from the handshake on.
+
+A request goes to the engine as it arrives, and the answer to the client as the engine gives it, without a
+task in between: what the gateway costs counts as the server's in all that is measured against it. Frames are
+those of `drivers/surreal_frames.py`; all but the plainest are read by `websockets`.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from typing import Final
+
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.protocol import Protocol, Side, State
+
+from pool_bench.drivers.surreal_frames import FrameReader, server_frame
+from pool_bench.servers.surreal_codec import Format
+from pool_bench.servers.surreal_sessions import ClientSessions, Running
+
+_MAX_MESSAGE_BYTES: Final = 128 << 20
+# Messages of one socket that are answered at the same time; then reading waits.
+_MAX_IN_FLIGHT: Final = 100
+_PING_EVERY_S: Final = 5.0
+_LOGGER: Final = logging.getLogger("websockets.server")
+
+
+class ClientSocket(asyncio.Protocol):
+    """Takes a connection over after its handshake.
+
+    Args:
+        transport: the connection; what arrives on it comes here from now on.
+        sessions: answers the messages.
+        form: what the messages are written in.
+        before: the connection's protocol until now, which hears of its end, too.
+    """
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        sessions: ClientSessions,
+        form: Format,
+        before: asyncio.BaseProtocol,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport = transport
+        self._sessions = sessions
+        self._form = form
+        self._before = before
+        self._protocol = Protocol(Side.SERVER, max_size=_MAX_MESSAGE_BYTES, logger=_LOGGER)
+        self._reader = FrameReader(self._protocol, self._take, self._feed)
+        # The parts of a message in several frames.
+        self._parts: list[bytes] = []
+        self._running: set[Running] = set()
+        # What arrived while nothing more could be begun.
+        self._waiting: deque[bytes] = deque()
+        self._is_clogged = False
+        self._is_reading = True
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._ping = self._loop.call_later(_PING_EVERY_S, self._send_ping)
+        transport.set_protocol(self)
+
+    async def wait_until_ended(self) -> None:
+        """Wait until the connection is lost; it is closed at once where that is cancelled."""
+        try:
+            await self._ended
+        finally:
+            self._end()
+            self._transport.abort()
+
+    async def say_goodbye(self, code: CloseCode, reason: str, timeout_s: float) -> None:
+        """Ask the client to leave, and wait so many seconds for it."""
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_close(code, reason)
+            self._flush()
+        await asyncio.wait([self._ended], timeout=timeout_s)
+        self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Messages, or parts of them."""
+        self._reader.read(data)
+
+    def pause_writing(self) -> None:
+        """The client does not read its answers; nothing more is begun for it until it does."""
+        self._is_clogged = True
+        self._pace()
+
+    def resume_writing(self) -> None:
+        """It does."""
+        self._is_clogged = False
+        self._pace()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Whoever ended it: what runs for this client is dropped."""
+        self._end()
+        self._before.connection_lost(exc)
+
+    def _end(self) -> None:
+        self._ping.cancel()
+        self._waiting.clear()
+        for running in tuple(self._running):
+            running.cancel()
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    @property
+    def _has_room(self) -> bool:
+        return len(self._running) < _MAX_IN_FLIGHT and not self._is_clogged
+
+    def _take(self, message: bytes) -> None:
+        if self._has_room and not self._waiting:
+            self._begin(message)
+        else:
+            self._waiting.append(message)
+            self._pace()
+
+    def _begin(self, message: bytes) -> None:
+        running = self._sessions.begin(message, self._form, self._say)
+        if running is not None:
+            self._running.add(running)
+
+    def _pace(self) -> None:
+        """Begin what waits and read on, or stop reading, as there is room."""
+        while self._waiting and self._has_room:
+            self._begin(self._waiting.popleft())
+        can_read = self._has_room and not self._waiting
+        if can_read is not self._is_reading and not self._transport.is_closing():
+            self._is_reading = can_read
+            if can_read:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def _say(self, answer: bytes, running: Running | None) -> None:
+        if running is not None:
+            self._running.discard(running)
+        if self._protocol.state is State.OPEN:
+            if self._form == "cbor":
+                self._transport.write(server_frame(answer))
+            else:
+                self._protocol.send_text(answer)
+                self._flush()
+        if not self._is_reading:
+            self._pace()
+
+    def _send_ping(self) -> None:
+        """As a real server does; a dead peer shows when TCP cannot deliver them."""
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_ping(b"")
+            self._flush()
+            self._ping = self._loop.call_later(_PING_EVERY_S, self._send_ping)
+
+    def _feed(self, data: bytes) -> None:
+        self._protocol.receive_data(data)
+        self._flush()
+        for event in self._protocol.events_received():
+            if isinstance(event, Frame) and event.opcode in (Opcode.BINARY, Opcode.TEXT, Opcode.CONT):
+                self._parts.append(bytes(event.data))
+                if event.fin:
+                    message = b"".join(self._parts)
+                    self._parts.clear()
+                    self._take(message)
+
+    def _flush(self) -> None:
+        for data in self._protocol.data_to_send():
+            if data:
+                self._transport.write(data)
+            else:
+                self._transport.close()
