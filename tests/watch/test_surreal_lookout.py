@@ -118,8 +118,9 @@ def test_whatever_else_listens_there_is_not_taken_for_the_server() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         name = psutil.Process().name()
-        with pytest.raises(UnseenError, match=f"what listens on port {port} of this machine is {name}"):
+        with pytest.raises(UnseenError) as unseen:
             find_surreal(target(port))
+        assert str(unseen.value) == f"what listens on port {port} of this machine is {name}, no SurrealDB"
         lookout = SurrealLookout([target(port)])
         with dialled_only(port):
             lookout.look(0.0, "before")
