@@ -213,7 +213,7 @@ def load(
 ) -> None:
     """Open N connections, hold them idle, keep them alive, notice at once which are dropped, and let go.
 
-    
+    \b
     surreal-bench load --connections 1000 --auth token
     surreal-bench load --url ws://db:8000 -n 5000 --rate 200/s --duration 10m --reconnect
     surreal-bench load --connections 200 --driver surrealdb
@@ -347,7 +347,7 @@ def pool(
 def check(ctx: click.Context, make_server: "Callable[[], Server]") -> None:
     """Say in words, in less than five seconds, whether this SurrealDB can be used.
 
-    
+    \b
     surreal-bench check --url ws://db:8000 --user root --namespace app --database app
     """
 
@@ -369,7 +369,7 @@ def check(ctx: click.Context, make_server: "Callable[[], Server]") -> None:
 def serve(ctx: click.Context, make_served: "Callable[[], Served]") -> None:
     """Serve the embedded SurrealDB engine over WebSocket and HTTP until Ctrl-C; for local use.
 
-    
+    \b
     SURREAL_PASS=secret surreal-bench serve --bind 127.0.0.1:8000 --user root
     """
 
