@@ -67,7 +67,7 @@ def test_the_file_has_every_name_other_tools_rely_on() -> None:
     side = cast(Json, run["server_side"])
     server = (
         "max_connections superuser_reserved reserved in_use_before in_use_after used_peak timeline memory "
-        "backend_cost_bytes pooler_memory pooler_client_bytes notes cores origin_s sessions "
+        "backend_cost_bytes pooler_memory pooler_client_bytes notes cores one_process origin_s sessions "
         "pooler_totals setup limit"
     )
     assert set(side) == set(server.split())
