@@ -1,7 +1,8 @@
 """What a pool of SurrealDB clients buys and costs, on the embedded engine, in alternating rounds.
 
-- throughput of `RETURN 1` by 100 tasks: the reference pool with 10 connections, one connection that all
-  tasks share, and a connection with sign-in for each query. All three lend the official client.
+- throughput of queries by 100 tasks: the reference pool with 10 connections, one connection of the official
+  client that all tasks share, and one that is carried as the pool's are; of the smallest query also with a
+  connection and sign-in for each. Client, server and engine share this machine's cores.
 - pair: one task that acquires and releases and does nothing in between: the pool of SurrealDB clients, and
   the reference pool over asyncpg, measured in turn.
 - memory: 1,000 idle WebSockets, opened by a generator process of its own, held, and closed.
@@ -14,16 +15,18 @@ Prints medians, and ratios of medians.
 import asyncio
 import gc
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from statistics import median
+from typing import TypeVar, cast
 
 import click
 
 from pool_bench.cli.limits import raise_file_limit
 from pool_bench.cli.locate import embedded_target
-from pool_bench.contenders import ContenderConfig, ContenderName, make
+from pool_bench.contenders import ContenderConfig, make
 from pool_bench.contenders.base import Contender
+from pool_bench.contenders.surreal import SharedSurreal
 from pool_bench.drivers.asyncpg import AsyncpgDriver
 from pool_bench.load.generator import loop_factory
 from pool_bench.load.runner import Run, StopSwitch
@@ -37,15 +40,18 @@ from pool_bench.targets_surreal import SurrealTarget, surreal_target
 
 TASKS = 100
 SIZE = 10
-QUERY = "RETURN 1"
-POOLS: tuple[ContenderName, ...] = ("reference", "shared", "naive")
+PERSONS = 100
+# A query that does nothing, one that reads a record, and one that reads ten.
+QUERIES = ("RETURN 1", "SELECT * FROM person:7", "SELECT * FROM person:10..20")
 PAIRS = 20_000
+_FIELDS = "name = 'person' + <string>$n, age = $n, email = 'a@example.org'"
 # It takes several seconds for its hundred connects.
 _NAIVE_EVERY = 5
+Result = TypeVar("Result")
 Acquire = Callable[[], AbstractAsyncContextManager[object]]
 
 
-async def queries_per_s(contender: Contender[object], seconds: float) -> float:
+async def queries_per_s(contender: Contender[object], query: str, seconds: float) -> float:
     """Queries that `TASKS` tasks finish in so many seconds, and in as long as the last ones take."""
     done = 0
     began = time.perf_counter()
@@ -54,31 +60,49 @@ async def queries_per_s(contender: Contender[object], seconds: float) -> float:
         nonlocal done
         while time.perf_counter() - began < seconds:
             async with contender.lease() as leased:
-                await contender.execute(leased, QUERY)
+                await contender.execute(leased, query)
             done += 1
 
     await asyncio.gather(*(ask_again_and_again() for _ in range(TASKS)))
     return done / (time.perf_counter() - began)
 
 
-async def measure_queries(target: SurrealTarget, rounds: int, seconds: float) -> dict[ContenderName, float]:
-    """Medians of each contender's rate, queries a second."""
+async def measure_queries(target: SurrealTarget, rounds: int, seconds: float) -> None:
+    """Print each contender's median rate of each query, queries a second."""
     config = ContenderConfig(target=target, size=SIZE, timeout_s=120.0)
-    rates: dict[ContenderName, list[float]] = {name: [] for name in POOLS}
-    contenders = {name: make(name, config) for name in POOLS}
-    for contender in contenders.values():
-        await contender.open()
-    try:
-        for name in POOLS[:2]:
-            await queries_per_s(contenders[name], seconds)
-        for round_ in range(rounds):
-            for name in POOLS[:2] if round_ % 2 else POOLS[1::-1]:
-                rates[name].append(await queries_per_s(contenders[name], seconds))
-            if round_ % _NAIVE_EVERY == 0:
-                rates["naive"].append(await queries_per_s(contenders["naive"], seconds))
-    finally:
+    contenders: dict[str, Contender[object]] = {
+        "pool": make("reference", config),
+        "shared": make("shared", config),
+        "shared, as carried in the pool": cast("Contender[object]", SharedSurreal(config, direct=True)),
+        "connect for each query": make("naive", config),
+    }
+    async with AsyncExitStack() as stack:
         for contender in contenders.values():
-            await contender.close()
+            await contender.open()
+            stack.push_async_callback(contender.close)
+        async with contenders["pool"].lease() as leased:
+            make_persons = f"FOR $n IN 0..{PERSONS} {{ CREATE type::record('person', $n) SET {_FIELDS} }}"
+            await contenders["pool"].execute(leased, make_persons)
+        for query in QUERIES:
+            names = list(contenders)[: 4 if query == QUERIES[0] else 3]
+            rates = await alternate({name: contenders[name] for name in names}, query, rounds, seconds)
+            click.echo(f"  {query}")
+            for name, rate in rates.items():
+                click.echo(f"    {name:<32}{rate:>10,.0f}/s   pool / this {rates['pool'] / rate:>7.2f}")
+
+
+async def alternate(
+    contenders: dict[str, Contender[object]], query: str, rounds: int, seconds: float
+) -> dict[str, float]:
+    """Medians of each contender's rate, queries a second, of rounds in turn, each in another order."""
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for name in list(contenders)[:3]:
+        await queries_per_s(contenders[name], query, seconds)
+    for round_ in range(rounds):
+        order = list(contenders)[:: -1 if round_ % 2 else 1]
+        for name in order:
+            if name != "connect for each query" or round_ % _NAIVE_EVERY == 0:
+                rates[name].append(await queries_per_s(contenders[name], query, seconds))
     return {name: median(found) for name, found in rates.items()}
 
 
@@ -133,14 +157,10 @@ def held_bytes(target: SurrealTarget, connections: int, stop: StopSwitch) -> flo
     return (hold.held_rss_bytes - hold.base_rss_bytes) / connections
 
 
-def run_in_loop(work: Callable[[], Awaitable[dict[str, float]]]) -> dict[str, float]:
+def run_in_loop(work: Callable[[], Coroutine[object, object, Result]]) -> Result:
     """Run `work` in the event loop that generators have."""
-
-    async def main() -> dict[str, float]:
-        return await work()
-
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(main())
+        return runner.run(work())
 
 
 @click.command(help=__doc__, context_settings={"max_content_width": 110})
@@ -160,24 +180,14 @@ def main(rounds: int, seconds: float, connections: int) -> None:
             database="bench",
             environ={},
         )
-        click.echo(f"{surreal.version} · {TASKS} tasks · {QUERY} · {rounds} rounds of {seconds:g} s")
-
-        async def queries() -> dict[str, float]:
-            found = await measure_queries(target, rounds, seconds)
-            return {str(name): rate for name, rate in found.items()}
-
-        rates = run_in_loop(queries)
-        for name in POOLS:
-            connections_used = {"reference": f"{SIZE} connections", "shared": "1 connection"}.get(name, "")
-            click.echo(f"  {name:<10}{rates[name]:>10,.0f}/s  {connections_used}")
-        click.echo(f"  reference / shared {rates['reference'] / rates['shared']:.2f}")
-        click.echo(f"  reference / naive  {rates['reference'] / rates['naive']:,.0f}")
-
-        async def pairs() -> dict[str, float]:
-            return await measure_pairs(surreal, embedded_target(postgres, application_name="bench"), rounds)
-
+        click.echo(
+            f"{surreal.version} · {TASKS} tasks, {SIZE} pooled connections, {rounds} rounds of {seconds:g} s"
+        )
+        run_in_loop(lambda: measure_queries(target, rounds, seconds))
+        postgres_target = embedded_target(postgres, application_name="bench")
+        pairs = run_in_loop(lambda: measure_pairs(surreal, postgres_target, rounds))
         click.echo("acquire and release, nothing in between")
-        for pool, cost in run_in_loop(pairs).items():
+        for pool, cost in pairs.items():
             click.echo(f"  {pool:<24}{cost:>7.2f} us")
         each = median(held_bytes(target, connections, stop) for _ in range(min(rounds, 3)))
         click.echo(f"{connections:,} idle WebSockets: {each / 1024:.1f} KB of client memory each")

@@ -1,6 +1,8 @@
 """What SurrealDB's connections are lent by: the reference pool, one that all share, none, and purreal.
 
-All of them hand out the official client, so what differs is the lending and not the protocol.
+All of them hand out the official client. With the others it is as it comes; the reference pool's carries
+its requests over a WebSocket and a codec of its own (`drivers/surreal_direct.py`), as
+`SurrealDBConnectionPool` does.
 """
 
 import asyncio
@@ -49,7 +51,8 @@ class ReferenceSurreal:
         self.opens = Opens()
         policy = _POLICIES[config.reset]
         resets = "reset of what was changed" if policy == "always" else "no reset"
-        self.manner = f"return: {resets}; checkout: a request if idle for 0.5 s"
+        carrier = "; its own WebSocket and codec" if config.surreal_target.is_websocket else ""
+        self.manner = f"return: {resets}; checkout: a request if idle for 0.5 s{carrier}"
         self._timeout_s = config.timeout_s
         self._pool: ConnectionPool[PooledClient] = ConnectionPool(
             _CountingConnector(config, self.opens),
@@ -114,15 +117,20 @@ class _Shared:
 
 
 class SharedSurreal:
-    """One connection for all clients at once, which the official client allows: answers find their way."""
+    """One connection for all clients at once, which the official client allows: answers find their way.
+
+    Args:
+        config: what to connect to.
+        direct: over what the reference pool's connections are carried by.
+    """
 
     name: ContenderName = "shared"
 
-    def __init__(self, config: ContenderConfig) -> None:
+    def __init__(self, config: ContenderConfig, *, direct: bool = False) -> None:
         self.version = version("surrealdb")
         self.manner = "one connection, which all clients use at the same time and whose session they share"
         self.opens = Opens()
-        self._driver = SurrealClientDriver(config.surreal_target)
+        self._driver = SurrealClientDriver(config.surreal_target, direct=direct)
         self._connection: SurrealClientConnection | None = None
 
     @property

@@ -6,6 +6,7 @@ types, and answers with tags that hold more than plain values. So no value is ev
 CBOR's tags: https://surrealdb.com/docs/surrealdb/integration/cbor
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 from uuid import UUID
 
@@ -14,21 +15,21 @@ from surrealdb.data.cbor import decode as decode_as_client
 from surrealdb.data.cbor import tag_decoder
 from surrealdb.data.types import constants
 
-_PLAIN_TYPES: Final = frozenset({str, int, float, bool, bytes, type(None), UUID})
+# None is none of them: the client sends it as SurrealDB's NONE, which its encoder makes of it.
+_PLAIN_TYPES: Final = frozenset({str, int, float, bool, bytes, UUID})
 # A map of three: a number of eight bytes, the method, and an array of two (RFC 8949, section 3.1).
 _PREFIX: Final = b"\xa3\x62id\x1b"
 _BEFORE_QUERY: Final = b"\x66method\x65query\x66params\x82"
 _NO_PARAMS: Final = b"\xa0"
-# What they hold is a string, or a pair of numbers.
-_PLAIN_TAGS: Final = frozenset(
-    {
-        constants.TAG_TABLE_NAME,
-        constants.TAG_DECIMAL_STRING,
-        constants.TAG_DATETIME_COMPACT,
-        constants.TAG_DURATION,
-        constants.TAG_DURATION_COMPACT,
-    }
-)
+# What the plain ones of SurrealDB's tags hold.
+_PLAIN_TAGS: Final[Mapping[int, type]] = {
+    constants.TAG_TABLE_NAME: str,
+    constants.TAG_DECIMAL_STRING: str,
+    constants.TAG_DATETIME_COMPACT: tuple,
+    constants.TAG_DURATION: str,
+    constants.TAG_DURATION_COMPACT: tuple,
+}
+_PLAIN_KEYS: Final = (str, int, UUID)
 
 
 def encode_query(
@@ -66,19 +67,31 @@ def decode_message(data: bytes) -> Any:
         Exception: whatever the client's own codec raises for what is no message.
     """
     try:
-        return cbor2.loads(data, tag_hook=_value_of)
+        return cbor2.loads(data, tag_hook=_value_of, semantic_decoders=_REFUSED)
     except (cbor2.CBORError, ValueError, RecursionError):
         return decode_as_client(data)
 
 
 def _value_of(tag: cbor2.CBORTag, _immutable: bool) -> object:
     number, value = tag.tag, tag.value
-    if number == constants.TAG_NONE:
+    if number == constants.TAG_NONE and value is None:
         return None
-    if number in _PLAIN_TAGS or (number == constants.TAG_RECORD_ID and type(value[1]) in (str, int, UUID)):
+    if type(value) is _PLAIN_TAGS.get(number) or (
+        number == constants.TAG_RECORD_ID and len(value) == 2 and type(value[1]) in _PLAIN_KEYS
+    ):
         # It looks at these two attributes alone.
         return tag_decoder(None, tag)  # type: ignore[arg-type]
+    return _refuse(value, _immutable)
+
+
+def _refuse(_value: object, _immutable: bool) -> object:
     raise ValueError("what stands below this tag is not certain to be read alike")
+
+
+# Tags that `cbor2` knows by itself, but for the bytes of a UUID (37); SurrealDB sends none of them.
+_REFUSED: Final = dict.fromkeys(
+    (*range(6), 25, 28, 29, 30, 35, 36, 43, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799), _refuse
+)
 
 
 def _is_plain(value: Any) -> bool:

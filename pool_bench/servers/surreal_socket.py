@@ -50,6 +50,7 @@ class ClientSocket(asyncio.Protocol):
         self._reader = FrameReader(self._protocol, self._take, self._feed)
         # The parts of a message in several frames.
         self._parts: list[bytes] = []
+        self._is_text = False
         self._running: set[Running] = set()
         # What arrived while nothing more could be begun.
         self._waiting: deque[bytes] = deque()
@@ -154,11 +155,24 @@ class ClientSocket(asyncio.Protocol):
         self._flush()
         for event in self._protocol.events_received():
             if isinstance(event, Frame) and event.opcode in (Opcode.BINARY, Opcode.TEXT, Opcode.CONT):
+                if event.opcode is not Opcode.CONT:
+                    self._is_text = event.opcode is Opcode.TEXT
                 self._parts.append(bytes(event.data))
                 if event.fin:
-                    message = b"".join(self._parts)
-                    self._parts.clear()
-                    self._take(message)
+                    self._put_together()
+
+    def _put_together(self) -> None:
+        message = b"".join(self._parts)
+        self._parts.clear()
+        if self._is_text:
+            try:
+                message.decode()
+            except UnicodeDecodeError:
+                # RFC 6455, section 8.1
+                self._protocol.fail(CloseCode.INVALID_DATA, "text that is not UTF-8")
+                self._flush()
+                return
+        self._take(message)
 
     def _flush(self) -> None:
         for data in self._protocol.data_to_send():

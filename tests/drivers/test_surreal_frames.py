@@ -1,5 +1,7 @@
 """The frames of a WebSocket, against `websockets` reading the very same bytes alone."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -40,7 +42,7 @@ _FRAMES = st.one_of(
 
 def _split(data: bytes, cuts: list[int]) -> list[bytes]:
     bounds = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    return [data[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False) if start < stop]
+    return [data[start:stop] for start, stop in pairwise(bounds) if start < stop]
 
 
 def _messages(protocol: Protocol, parts: list[bytes]) -> list[Message]:

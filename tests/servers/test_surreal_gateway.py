@@ -12,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 import cbor2
+import psutil
 import pytest
 from cbor2 import CBORTag
 from websockets.asyncio.client import ClientConnection, connect
@@ -377,6 +378,37 @@ async def test_thousands_of_messages_in_a_row_are_all_answered(surreal: Embedded
             answers = [await client.raw.recv() for _ in numbers]
         seen = sorted(cbor2.loads(answer)["id"] for answer in answers if isinstance(answer, bytes))
         assert seen == list(numbers)
+
+
+async def test_a_client_that_does_not_read_is_asked_for_no_more_and_in_the_end_gets_all(
+    surreal: EmbeddedSurreal,
+) -> None:
+    big = "RETURN array::repeat(string::repeat('x', 100000), 3)"
+    process = psutil.Process(surreal.pid)
+    async with _socket(surreal, max_queue=1) as client, _socket(surreal) as other:
+        await client.sign_in(surreal)
+        await client.call("query", big)
+        before = process.memory_info().rss
+        numbers = range(1000)
+        for number in numbers:
+            await client.raw.send(cbor2.dumps({"id": number, "method": "query", "params": [big]}))
+        for _ in range(50):
+            await other.call("ping")
+            await asyncio.sleep(0.01)
+        # Three hundred megabytes of answers, of which a tenth may be under way.
+        assert process.memory_info().rss - before < 150 << 20
+        seen = [cbor2.loads(await client.raw.recv(decode=False)) for _ in numbers]
+        assert sorted(answer["id"] for answer in seen) == list(numbers)
+        assert all(len(answer["result"][0]["result"]) == 3 for answer in seen)
+
+
+async def test_text_that_is_not_utf_8_closes_the_socket(surreal: EmbeddedSurreal) -> None:
+    async with _socket(surreal, "json") as client:
+        await client.raw.send(b'{"id": 1, "method": "\xff"}', text=True)
+        with pytest.raises(ConnectionClosed) as closed:
+            await client.raw.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1007
 
 
 async def test_a_server_that_stops_says_so_to_its_sockets() -> None:
