@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import statistics
 from itertools import pairwise
 
 import pytest
@@ -20,18 +21,67 @@ from tests.pool.simulation import FakeError, FakeServer, make_pool, now_s, simul
 SECOND = 1_000_000_000
 
 
-def test_pauses_double_up_to_the_cap_with_full_jitter() -> None:
-    longest = [0.0] * 8
-    for seed in range(300):
-        backoff = Backoff(0.1, 2.0, random.Random(seed))
-        now = 0
-        for step in range(8):
-            backoff.failed(now, now)
-            longest[step] = max(longest[step], (backoff.retry_at_ns - now) / 1e9)
-            now = backoff.retry_at_ns
-    for step, seconds in enumerate(longest):
-        limit = min(2.0, 0.1 * 2**step)
-        assert 0.9 * limit < seconds <= limit
+def _go_down(server: FakeServer) -> None:
+    """Refuse connects, and end all connections."""
+    server.down = True
+    for conn in server.open:
+        conn.closed = True
+
+
+def _outage(seed: int, seconds: float, base_s: float = 0.05, cap_s: float = 2.0) -> list[float]:
+    """When attempts are made that fail at once, in seconds of an outage; the last one comes after its end."""
+    backoff = Backoff(base_s, cap_s, random.Random(seed))
+    attempts = [0.0]
+    while attempts[-1] < seconds:
+        now = round(attempts[-1] * SECOND)
+        backoff.failed(now, now)
+        attempts.append(backoff.retry_at_ns / SECOND)
+    return attempts
+
+
+def test_the_first_pauses_double_with_full_jitter() -> None:
+    outages = [_outage(seed, 1.0, base_s=0.1) for seed in range(300)]
+    for step, limit in enumerate((0.1, 0.2, 0.4, 0.4)):
+        pauses = [attempts[step + 1] - attempts[step] for attempts in outages]
+        assert 0.95 * limit < max(pauses) <= limit
+        assert min(pauses) < 0.05 * limit
+
+
+@pytest.mark.parametrize(
+    ("base", "cap", "seconds"), [(0.05, 2.0, 60.0), (1.0, 2.0, 60.0), (0.01, 30.0, 900.0)]
+)
+def test_a_pause_is_as_long_as_a_tenth_of_the_outage_or_four_times_the_first_but_not_longer(
+    base: float, cap: float, seconds: float
+) -> None:
+    shares = []
+    for seed in range(100):
+        for since, until in pairwise(_outage(seed, seconds, base, cap)[4:]):
+            longest = min(cap, max(4 * base, 0.1 * since))
+            assert until - since <= longest + 1e-9
+            shares.append((until - since) / longest)
+    assert max(shares) > 0.99
+    assert 0.48 < sum(shares) / len(shares) < 0.52
+
+
+@pytest.mark.parametrize(
+    ("seconds", "median", "attempts"), [(1.0, 0.06, 12), (2.0, 0.06, 22), (5.0, 0.15, 41), (20.0, 0.6, 70)]
+)
+def test_short_outages_are_over_soon_and_cost_as_many_attempts_as_is_said(
+    seconds: float, median: float, attempts: int
+) -> None:
+    outages = [_outage(seed, seconds) for seed in range(1000)]
+    late = statistics.median(times[-1] - seconds for times in outages)
+    assert late == pytest.approx(median, rel=0.1)
+    assert max(times[-1] - seconds for times in outages) <= max(0.2, seconds / 10)
+    # The last one succeeds.
+    assert statistics.mean(len(times) - 1 for times in outages) == pytest.approx(attempts, rel=0.1)
+
+
+def test_attempts_never_come_thick_however_long_the_outage() -> None:
+    for seed in range(100):
+        attempts = _outage(seed, 300.0)
+        assert len(attempts) < 420
+        assert all(later - now > 1 for now, later in zip(attempts, attempts[25:], strict=False))
 
 
 def test_attempts_that_failed_together_count_once() -> None:
@@ -66,14 +116,14 @@ def test_the_breaker_opens_after_five_failures_in_a_row_and_tries_one_after_a_mi
     assert CircuitBreaker(None).state(0) is BreakerState.OFF
 
 
-def test_an_outage_is_met_with_few_attempts_and_one_at_a_time() -> None:
+@pytest.mark.parametrize("callers", [1, 25, 500])
+@pytest.mark.parametrize("seed", range(3))
+def test_an_outage_is_met_with_few_attempts_one_at_a_time_however_many_ask(callers: int, seed: int) -> None:
     async def main() -> None:
         server = FakeServer(connect_s=0.001)
-        pool = make_pool(server, min_size=3, max_size=3)
+        pool = make_pool(server, min_size=3, max_size=3, seed=seed)
         async with pool:
-            server.down = True
-            for conn in server.open:
-                conn.closed = True
+            _go_down(server)
             end = now_s() + 5
 
             async def caller() -> None:
@@ -82,30 +132,84 @@ def test_an_outage_is_met_with_few_attempts_and_one_at_a_time() -> None:
                         await pool.acquire(timeout=0.05)
 
             before = len(server.attempts)
-            await asyncio.gather(*(caller() for _ in range(25)))
+            await asyncio.gather(*(caller() for _ in range(callers)))
             tried = server.attempts[before:]
-            assert 3 <= len(tried) <= 25
-            assert min(b - a for a, b in pairwise(tried[4:])) > 0.002
+            assert 25 <= len(tried) <= 58
+            # All that were lost are tried together once, and from then on one.
+            assert len([now for now in tried if now == tried[0]]) == 3
+            assert min(b - a for a, b in pairwise(tried[3:])) >= 0.001
+            assert max(b - a for a, b in pairwise(tried)) <= 0.51
 
     simulate(main())
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_the_pool_recovers_by_itself(seed: int) -> None:
+@pytest.mark.parametrize("outage", [0.5, 4.0, 40.0])
+def test_the_pool_recovers_by_itself_and_soon(seed: int, outage: float) -> None:
     async def main() -> None:
         server = FakeServer()
         async with make_pool(server, min_size=3, max_size=3, seed=seed) as pool:
-            server.down = True
-            for conn in server.open:
-                conn.closed = True
+            _go_down(server)
             with pytest.raises(PoolTimeoutError, match="connection refused"):
-                await pool.acquire(timeout=40)
+                await pool.acquire(timeout=outage)
             server.down = False
             started = now_s()
             held = [await pool.acquire(timeout=5) for _ in range(3)]
-            assert now_s() - started < 2.1
+            # The attempt under way fails; then a pause, the probe, and the others.
+            assert now_s() - started < min(2.0, max(0.2, outage / 10)) + 0.031
             for conn in held:
                 await pool.release(conn)
+
+    simulate(main())
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_is_missing_is_opened_side_by_side_once_an_attempt_has_succeeded(seed: int) -> None:
+    async def main() -> None:
+        server = FakeServer(connect_s=0.1)
+        async with make_pool(server, min_size=9, max_size=9, connecting_limit=4, seed=seed) as pool:
+            _go_down(server)
+            await asyncio.sleep(3)
+            server.down = False
+            before = len(server.attempts)
+            async with pool.acquire(timeout=5):
+                back = now_s()
+            held = [await pool.acquire(timeout=5) for _ in range(9)]
+            assert now_s() - back == pytest.approx(0.2), "8 more, 4 at a time"
+            # The probe, and what is missing; before it, one may have been under way.
+            assert len(server.attempts) - before in (8, 9)
+            for conn in held:
+                await pool.release(conn)
+
+    simulate(main())
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_an_outage_is_over_as_soon_as_if_it_were_the_first(seed: int) -> None:
+    async def main() -> None:
+        server = FakeServer()
+        settings = {"min_size": 3, "max_size": 3, "connect_attempts": 2, "fail_fast": True, "seed": seed}
+        async with make_pool(server, **settings) as pool:
+            _go_down(server)
+            await asyncio.sleep(60)
+            with pytest.raises(PoolUnavailableError):
+                await pool.acquire(timeout=5)
+            server.down = False
+            await asyncio.sleep(5)
+            assert pool.get_stats().idle == 3
+
+            def refuse_the_first(number: int) -> None:
+                if number <= allowed:
+                    raise FakeError("connection refused")
+
+            server.on_connect = refuse_the_first
+            allowed = len(server.attempts) + 3
+            for conn in server.open:
+                conn.closed = True
+            started = now_s()
+            # Three that fail together are one failure, which is not enough to be down.
+            async with pool.acquire(timeout=5):
+                assert now_s() - started <= 0.05 + 0.021
 
     simulate(main())
 
@@ -146,9 +250,7 @@ def test_the_breaker_fails_callers_fast_and_closes_by_itself_or_by_hand() -> Non
             assert not isinstance(results[0], BaseException)
             await pool.release(results[0])
 
-            server.down = True
-            for conn in server.open:
-                conn.closed = True
+            _go_down(server)
             with pytest.raises(CircuitOpenError):
                 await pool.acquire(timeout=30)
             server.down = False
