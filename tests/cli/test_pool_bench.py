@@ -459,7 +459,8 @@ def test_monitor_says_what_is_wrong_with_a_target_that_goes_away_and_goes_on(
         started = Started(tmp_path, *arguments, command=COMMAND)
         try:
             started.wait_for(r"^ +demo +running")
-            proxy.call(lambda p: (p.set(Conditions(mode=Mode.REFUSE)), p.cut()))
+            proxy.call(lambda p: p.set(Conditions(mode=Mode.REFUSE)))
+            proxy.call(lambda p: p.cut())
             started.wait_for(r"^error: a connect failed: .*refused")
             started.wait_for(r"^ +demo +running +0/3 ")
             proxy.call(lambda p: p.set(PASS))
