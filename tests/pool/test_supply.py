@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from tests.pool.simulation import FakeError, FakeServer, make_pool, now_s, simulate
+from pool_bench.pool import BreakerConfig, BreakerState, PoolUnavailableError
+from tests.pool.simulation import FakeServer, make_pool, now_s, simulate
 
 
 def test_a_pool_whose_connect_was_cancelled_by_somebody_else_goes_on() -> None:
@@ -103,5 +104,96 @@ def test_the_peak_counts_connections_that_were_never_open() -> None:
     async def _fails(lease: object) -> None:
         with pytest.raises(TimeoutError):
             await lease  # type: ignore[misc]  # a lease is awaitable
+
+    simulate(main())
+
+
+def test_a_breaker_that_was_closed_by_hand_leaves_the_pauses_as_short_as_ever() -> None:
+    async def main() -> None:
+        server = FakeServer(down=True)
+        pool = make_pool(server, min_size=1, breaker=BreakerConfig(failures=3, open_for=60))
+        await pool.open(wait=False)
+        await asyncio.sleep(5)
+        assert pool.get_stats().breaker is BreakerState.OPEN
+        before = len(server.attempts)
+        pool.reset_breaker()
+        await asyncio.sleep(0.011)
+        # One more has failed, and the next one is not due when the breaker's would have been.
+        assert len(server.attempts) == before + 1
+        server.down = False
+        await asyncio.sleep(0.07)
+        assert pool.get_stats().idle == 1
+        await pool.close()
+
+    simulate(main())
+
+
+def test_a_caller_who_was_turned_away_costs_one_connection_when_the_target_is_back() -> None:
+    async def main() -> None:
+        server = FakeServer(down=True)
+        async with make_pool(server, min_size=0, max_size=5, fail_fast=True) as pool:
+            for _ in range(3):
+                with pytest.raises(PoolUnavailableError):
+                    await pool.acquire(timeout=5)
+            assert pool.get_stats().refusals == 3
+            server.down = False
+            await asyncio.sleep(2)
+            assert pool.get_stats().idle == 1
+            for _ in range(3):
+                async with pool.acquire() as conn:
+                    await conn.execute("SELECT 1")
+                await asyncio.sleep(1)
+            assert pool.get_stats().created == 1
+
+    simulate(main())
+
+
+def test_those_who_wait_for_a_paused_pool_are_not_turned_away_when_its_target_goes_down() -> None:
+    async def main() -> None:
+        server = FakeServer()
+        async with make_pool(server, min_size=2, max_size=2, fail_fast=True) as pool:
+            await pool.pause()
+            waiter = asyncio.ensure_future(pool.acquire(timeout=60).__aenter__())
+            server.down = True
+            for conn in server.open:
+                conn.closed = True
+            await asyncio.sleep(10)
+            assert pool.get_stats().connect_errors > 3
+            assert not waiter.done()
+            server.down = False
+            await asyncio.sleep(2)
+            pool.resume()
+            await pool.release(await waiter)
+
+    simulate(main())
+
+
+def test_closing_ends_an_opening_that_waits_and_a_connect_that_was_given_up_is_no_failed_one() -> None:
+    async def main() -> None:
+        server = FakeServer(connect_s=float("inf"))
+        pool = make_pool(server, min_size=2, connect_timeout=3600.0)
+        opening = asyncio.ensure_future(pool.open(timeout=600))
+        await asyncio.sleep(1)
+        started = now_s()
+        await pool.close(timeout=0)
+        await opening
+        assert now_s() == started
+        assert (pool.get_stats().connect_errors, pool.get_stats().created) == (0, 0)
+
+    simulate(main())
+
+
+def test_closing_the_breaker_by_hand_ends_the_pause_too() -> None:
+    async def main() -> None:
+        server = FakeServer(down=True)
+        settings = {"retry_base": 60.0, "retry_cap": 60.0, "breaker": BreakerConfig(failures=1)}
+        pool = make_pool(server, min_size=1, **settings)
+        await pool.open(wait=False)
+        await asyncio.sleep(0.1)
+        server.down = False
+        pool.reset_breaker()
+        await asyncio.sleep(0.011)
+        assert pool.get_stats().idle == 1
+        await pool.close()
 
     simulate(main())
