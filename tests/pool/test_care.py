@@ -83,6 +83,26 @@ def test_a_connection_that_comes_back_to_a_closing_pool_is_not_reset() -> None:
     simulate(main())
 
 
+def test_closing_gives_up_connects_at_once_and_waits_for_leases() -> None:
+    async def main() -> None:
+        server = FakeServer()
+        pool = make_pool(server, max_size=2)
+        await pool.open()
+        held = await pool.acquire()
+        server.connect_s = 100
+        waiter = asyncio.ensure_future(pool.acquire().__aenter__())
+        await asyncio.sleep(0.1)
+        assert server.opening == 1
+        closing = asyncio.ensure_future(pool.close(timeout=5))
+        await asyncio.wait([waiter])
+        assert server.opening == 0
+        assert not held.closed
+        await pool.release(held)
+        await closing
+
+    simulate(main())
+
+
 class BareConnection:
     """The least that a pool asks for: it cannot be dropped, nor tell whether a transaction is open."""
 

@@ -1,0 +1,85 @@
+"""What is done from time to time: and what is left alone then."""
+
+import asyncio
+
+import pytest
+
+from pool_bench.pool import PoolTimeoutError, ScalingConfig
+from tests.pool.simulation import FakeServer, make_pool, simulate
+
+
+def test_the_rate_is_that_of_the_last_ten_seconds() -> None:
+    async def main() -> None:
+        async with make_pool(FakeServer(), max_size=2) as pool:
+            for _ in range(200):
+                async with pool.acquire():
+                    pass
+                await asyncio.sleep(0.1)
+            assert pool.get_stats().checkout_rate == pytest.approx(10, rel=0.02)
+            await asyncio.sleep(5)
+            assert pool.get_stats().checkout_rate == pytest.approx(5, rel=0.2)
+            await asyncio.sleep(7)
+            assert pool.get_stats().checkout_rate == 0
+
+    simulate(main())
+
+
+def test_scaling_counts_those_who_wait() -> None:
+    async def main() -> None:
+        scaling = ScalingConfig(interval=2.0, step=1.0)
+        async with make_pool(FakeServer(), min_size=2, max_size=20, scaling=scaling) as pool:
+            await pool.pause()
+            waiting = [asyncio.ensure_future(pool.acquire(timeout=30).__aenter__()) for _ in range(7)]
+            await asyncio.sleep(20)
+            # 7 are 70 % of 10.
+            assert pool.get_stats().floor == 10
+            await asyncio.wait(waiting)
+            assert all(isinstance(task.exception(), PoolTimeoutError) for task in waiting)
+
+    simulate(main())
+
+
+def test_scaling_down_closes_what_is_coldest() -> None:
+    async def main() -> None:
+        server = FakeServer()
+        scaling = ScalingConfig(interval=2.0)
+        async with make_pool(server, min_size=1, max_size=10, scaling=scaling) as pool:
+            held = [await pool.acquire() for _ in range(10)]
+            await asyncio.sleep(20)
+            assert pool.get_stats().floor == 10
+            hottest = held[0]
+            for conn in reversed(held):
+                await pool.release(conn)
+            for _ in range(400):
+                async with pool.acquire() as conn:
+                    assert conn is hottest
+                await asyncio.sleep(0.1)
+            assert (pool.get_stats().floor, server.open) == (1, [hottest])
+
+    simulate(main())
+
+
+def test_with_scaling_one_connection_is_warm_at_least() -> None:
+    async def main() -> None:
+        async with make_pool(FakeServer(), min_size=0, max_size=4, scaling=ScalingConfig()) as pool:
+            await asyncio.sleep(1)
+            assert pool.get_stats().idle == 1
+
+    simulate(main())
+
+
+def test_checks_do_not_keep_alive_what_nobody_uses() -> None:
+    async def main() -> None:
+        server = FakeServer()
+        async with make_pool(
+            server, min_size=1, max_size=5, max_idle=60.0, health_check_interval=10.0
+        ) as pool:
+            for conn in [await pool.acquire() for _ in range(5)]:
+                await pool.release(conn)
+            await asyncio.sleep(59)
+            assert pool.get_stats().size == 5
+            assert all(conn.done.count("ping") >= 4 for conn in server.open)
+            await asyncio.sleep(3)
+            assert pool.get_stats().size == 1
+
+    simulate(main())
