@@ -103,6 +103,19 @@ def test_checks_do_not_keep_alive_what_nobody_uses() -> None:
     simulate(main())
 
 
+@pytest.mark.parametrize("policy", ["always", "never"])
+def test_what_is_used_now_and_then_is_not_idle_for_long(policy: str) -> None:
+    async def main() -> None:
+        async with make_pool(FakeServer(), min_size=0, max_idle=5.0, reset_on_return=policy) as pool:
+            for _ in range(20):
+                async with pool.acquire() as conn:
+                    await conn.execute("SELECT 1")
+                await asyncio.sleep(2)
+            assert pool.get_stats().created == 1
+
+    simulate(main())
+
+
 def test_a_leak_that_is_only_to_be_reported_is_not_taken_away() -> None:
     async def main() -> None:
         async with make_pool(FakeServer(), max_size=1, leak_threshold=1.0) as pool:
