@@ -116,6 +116,18 @@ def test_the_breaker_opens_after_five_failures_in_a_row_and_tries_one_after_a_mi
     assert CircuitBreaker(None).state(0) is BreakerState.OFF
 
 
+def test_what_began_before_the_breaker_opened_does_not_keep_it_open() -> None:
+    breaker = CircuitBreaker(BreakerConfig(failures=2, open_for=60))
+    assert [breaker.failed(0) for _ in range(2)] == [False, True]
+    assert not breaker.failed(5 * SECOND)
+    assert breaker.state(60 * SECOND) is BreakerState.HALF_OPEN
+    breaker.began()
+    assert breaker.is_probing
+    breaker.succeeded()
+    assert breaker.state(60 * SECOND) is BreakerState.CLOSED
+    assert not breaker.is_probing
+
+
 @pytest.mark.parametrize("callers", [1, 25, 500])
 @pytest.mark.parametrize("seed", range(3))
 def test_an_outage_is_met_with_few_attempts_one_at_a_time_however_many_ask(callers: int, seed: int) -> None:
