@@ -1,8 +1,8 @@
 """Outages: how often a failing target is tried, who is told at once, and how the pool comes back."""
 
 import asyncio
-import random
-import statistics
+from collections import Counter
+from contextlib import AsyncExitStack
 from itertools import pairwise
 
 import pytest
@@ -14,7 +14,6 @@ from pool_bench.pool import (
     PoolTimeoutError,
     PoolUnavailableError,
 )
-from pool_bench.pool.backoff import Backoff
 from pool_bench.pool.breaker import CircuitBreaker
 from tests.pool.simulation import FakeError, FakeServer, make_pool, now_s, simulate
 
@@ -26,73 +25,6 @@ def _go_down(server: FakeServer) -> None:
     server.down = True
     for conn in server.open:
         conn.closed = True
-
-
-def _outage(seed: int, seconds: float, base_s: float = 0.05, cap_s: float = 2.0) -> list[float]:
-    """When attempts are made that fail at once, in seconds of an outage; the last one comes after its end."""
-    backoff = Backoff(base_s, cap_s, random.Random(seed))
-    attempts = [0.0]
-    while attempts[-1] < seconds:
-        now = round(attempts[-1] * SECOND)
-        backoff.failed(now, now)
-        attempts.append(backoff.retry_at_ns / SECOND)
-    return attempts
-
-
-def test_the_first_pauses_double_with_full_jitter() -> None:
-    outages = [_outage(seed, 1.0, base_s=0.1) for seed in range(300)]
-    for step, limit in enumerate((0.1, 0.2, 0.4, 0.4)):
-        pauses = [attempts[step + 1] - attempts[step] for attempts in outages]
-        assert 0.95 * limit < max(pauses) <= limit
-        assert min(pauses) < 0.05 * limit
-
-
-@pytest.mark.parametrize(
-    ("base", "cap", "seconds"), [(0.05, 2.0, 60.0), (1.0, 2.0, 60.0), (0.01, 30.0, 900.0)]
-)
-def test_a_pause_is_as_long_as_a_tenth_of_the_outage_or_four_times_the_first_but_not_longer(
-    base: float, cap: float, seconds: float
-) -> None:
-    shares = []
-    for seed in range(100):
-        for since, until in pairwise(_outage(seed, seconds, base, cap)[4:]):
-            longest = min(cap, max(4 * base, 0.1 * since))
-            assert until - since <= longest + 1e-9
-            shares.append((until - since) / longest)
-    assert max(shares) > 0.99
-    assert 0.48 < sum(shares) / len(shares) < 0.52
-
-
-@pytest.mark.parametrize(
-    ("seconds", "median", "attempts"), [(1.0, 0.06, 12), (2.0, 0.06, 22), (5.0, 0.15, 41), (20.0, 0.6, 70)]
-)
-def test_short_outages_are_over_soon_and_cost_as_many_attempts_as_is_said(
-    seconds: float, median: float, attempts: int
-) -> None:
-    outages = [_outage(seed, seconds) for seed in range(1000)]
-    late = statistics.median(times[-1] - seconds for times in outages)
-    assert late == pytest.approx(median, rel=0.1)
-    assert max(times[-1] - seconds for times in outages) <= max(0.2, seconds / 10)
-    # The last one succeeds.
-    assert statistics.mean(len(times) - 1 for times in outages) == pytest.approx(attempts, rel=0.1)
-
-
-def test_attempts_never_come_thick_however_long_the_outage() -> None:
-    for seed in range(100):
-        attempts = _outage(seed, 300.0)
-        assert len(attempts) < 420
-        assert all(later - now > 1 for now, later in zip(attempts, attempts[25:], strict=False))
-
-
-def test_attempts_that_failed_together_count_once() -> None:
-    backoff = Backoff(0.1, 2.0, random.Random(1))
-    for _ in range(10):
-        backoff.failed(0, SECOND)
-    assert backoff.failures == 1
-    backoff.failed(backoff.retry_at_ns, 2 * SECOND)
-    assert backoff.failures == 2
-    backoff.succeeded()
-    assert (backoff.failures, backoff.retry_at_ns) == (0, 0)
 
 
 def test_the_breaker_opens_after_five_failures_in_a_row_and_tries_one_after_a_minute() -> None:
@@ -171,6 +103,32 @@ def test_the_pool_recovers_by_itself_and_soon(seed: int, outage: float) -> None:
             assert now_s() - started < min(2.0, max(0.2, outage / 10)) + 0.031
             for conn in held:
                 await pool.release(conn)
+
+    simulate(main())
+
+
+def test_pools_that_lost_the_same_target_do_not_try_again_in_step() -> None:
+    async def main() -> None:
+        server = FakeServer(connect_s=0.001)
+        pools = [make_pool(server, min_size=1, max_size=1, seed=seed) for seed in range(200)]
+        async with AsyncExitStack() as stack:
+            for pool in pools:
+                await stack.enter_async_context(pool)
+            went_down = now_s()
+            _go_down(server)
+            await asyncio.sleep(4)
+            server.down = False
+            came_back = now_s()
+            await asyncio.sleep(1)
+            assert all(pool.get_stats().idle == 1 for pool in pools)
+        # All try within a second of their loss, because each has found it out by then.
+        during = Counter(int(when * 100) for when in server.attempts if went_down + 1.3 < when < came_back)
+        after = Counter(int(when * 100) for when in server.attempts if when >= came_back)
+        mean = sum(during.values()) / 270
+        assert 5 < mean < 25
+        assert max(during.values()) < 3 * mean
+        assert sum(after.values()) <= 210
+        assert max(after.values()) < 3 * mean
 
     simulate(main())
 
