@@ -95,6 +95,24 @@ def test_nothing_is_opened_for_a_caller_for_whom_a_connection_is_being_opened() 
     simulate(main())
 
 
+def test_nothing_is_opened_or_checked_for_those_who_wait_for_a_paused_pool() -> None:
+    async def main() -> None:
+        server = FakeServer()
+        async with make_pool(server, min_size=2, max_size=5, health_check_interval=None) as pool:
+            await asyncio.sleep(2)
+            await pool.pause()
+            waiting = [asyncio.ensure_future(pool.acquire().__aenter__()) for _ in range(4)]
+            await asyncio.sleep(5)
+            assert len(server.attempts) == 2
+            assert not any(conn.done for conn in server.open)
+            pool.resume()
+            for waiter in waiting:
+                await pool.release(await waiter)
+            assert len(server.attempts) > 2
+
+    simulate(main())
+
+
 def test_one_who_could_only_wait_for_the_end_of_a_connection_is_one_too_many() -> None:
     async def main() -> None:
         server = FakeServer(close_s=2)
