@@ -21,7 +21,7 @@ from pool_bench.cli.work import tell
 from pool_bench.drivers.asyncpg import AsyncpgConnection, AsyncpgDriver
 from pool_bench.errors import ConnectError, PoolBenchError, UsageError
 from pool_bench.load.runner import StopSwitch
-from pool_bench.pool import ConnectionPool, PoolConfig, PoolError
+from pool_bench.pool import ConnectionPool, EventKind, PoolConfig, PoolError, PoolEvent
 from pool_bench.report.pool_monitor import MetricsError, PoolRow, header, line, picture, rows_of_metrics
 from pool_bench.targets import Target, redact
 
@@ -123,13 +123,25 @@ def fetch(url: str) -> str:
         with urlopen(url, timeout=_FETCH_S) as answer:  # noqa: S310
             body: bytes = answer.read(_LARGEST_ANSWER)
     except (OSError, HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise MetricsError(f"cannot read {redact(url)}: {str(reason).lower()}") from error
+        raise MetricsError(f"cannot read {redact(url)}: {_reason(error)}") from error
     return body.decode("utf-8", errors="replace")
 
 
-async def _watch(read: Read, watched: Monitoring, stop: StopSwitch, title: str) -> int:
-    """Show what `read` gives at every look; a look that fails is said, and the next one is taken."""
+def _reason(error: Exception) -> str:
+    """Why a URL could not be read, in words."""
+    reason = getattr(error, "reason", None) or error
+    words = (reason.strerror if isinstance(reason, OSError) else None) or str(reason)
+    return words[:1].lower() + words[1:]
+
+
+async def _watch(
+    read: Read, watched: Monitoring, stop: StopSwitch, title: str, trouble: Callable[[], str] = str
+) -> int:
+    """Show what `read` gives at every look; a look that fails is said, and the next one is taken.
+
+    Args:
+        trouble: says what is wrong with the pool that `read` looks at, empty where nothing is.
+    """
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     with contextlib.suppress(NotImplementedError):  # Windows cannot watch a pipe
@@ -139,10 +151,10 @@ async def _watch(read: Read, watched: Monitoring, stop: StopSwitch, title: str) 
     with _Screen(title) as screen:
         while not stopping.is_set():
             try:
-                screen.show(await read())
+                screen.show(await read(), trouble())
                 seen += 1
             except PoolBenchError as error:
-                screen.say(f"{error}")
+                screen.say(str(error))
                 if looks == 0:
                     return EXIT_FAILED
             looks += 1
@@ -162,6 +174,9 @@ class _Screen:
         self._title = title
         self._lines = 0
         self._live: Live | None = None
+        self._width = 0
+        self._rows: Sequence[PoolRow] = ()
+        self._trouble = ""
 
     def __enter__(self) -> "_Screen":
         if sys.stdout.isatty():
@@ -176,35 +191,60 @@ class _Screen:
         if self._live is not None:
             self._live.stop()
 
-    def show(self, rows: Sequence[PoolRow]) -> None:
-        """Show the rows of one look."""
+    def show(self, rows: Sequence[PoolRow], trouble: str) -> None:
+        """Show the rows of one look, and what is wrong if something is."""
+        self._rows = rows
         if self._live is not None:
-            width = self._live.console.width
-            self._live.update(picture(rows, width, self._title[: width - 1]), refresh=True)
+            self._draw(self._live, trouble)
             return
         for row in rows:
             if self._lines % 20 == 0:
                 print(header(), flush=True)
             self._lines += 1
             print(line(row), flush=True)
+        if trouble and trouble != self._trouble:
+            tell(f"error: {trouble}")
+        self._trouble = trouble
 
     def say(self, text: str) -> None:
-        """Say what went wrong."""
-        tell(f"error: {text}")
+        """Say why a look failed; what is drawn is that of the last one that did not."""
+        if self._live is not None and self._rows:
+            self._draw(self._live, text, outdated=True)
+        else:
+            tell(f"error: {text}")
+
+    def _draw(self, live: "Live", trouble: str, *, outdated: bool = False) -> None:
+        width = live.console.width
+        if self._width not in (0, width):
+            # The terminal has wrapped anew what was drawn, and nobody knows how many lines that makes now.
+            live.console.clear()
+        self._width = width
+        live.update(picture(self._rows, width, self._title, trouble, outdated=outdated), refresh=True)
 
 
 async def _demonstrate(target: Target, watched: Monitoring, stop: StopSwitch) -> int:
     config = PoolConfig(min_size=1, max_size=watched.size, acquire_timeout=_FETCH_S)
     pool: ConnectionPool[AsyncpgConnection] = ConnectionPool(AsyncpgDriver(target), config, name="demo")
 
+    failure = ""
+
     async def read() -> list[PoolRow]:
         return [row_of(pool)]
 
+    async def hear(event: PoolEvent) -> None:
+        nonlocal failure
+        if event.kind is EventKind.CONNECT_FAILED:
+            failure = event.message
+        elif event.kind is EventKind.CONNECTION_OPENED:
+            failure = ""
+
     try:
+        pool.subscribe(hear)
         async with pool:
             clients = [asyncio.create_task(_client(pool)) for _ in range(watched.clients)]
             try:
-                return await _watch(read, watched, stop, f"demonstration, at {target}")
+                title = f"demonstration, at {target}"
+                return await _watch(read, watched, stop, title, lambda: failure)
             finally:
                 for client in clients:
                     client.cancel()

@@ -62,7 +62,6 @@ class Care(Generic[C]):
     def prove(self, slot: Slot[C], now_ns: int) -> None:
         """The connection has shown that it works, and is as new."""
         slot.proven_ns = now_ns
-        slot.suspect = False
         slot.fresh_until_ns = FOR_EVER if self._window_ns is None else now_ns + self._window_ns
         if slot.tracker is not None:
             slot.tracker.touched = False

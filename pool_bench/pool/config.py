@@ -92,7 +92,8 @@ class PoolConfig:
         reset_timeout: limit of a reset, after which the connection is dropped.
         close_timeout: limit of the polite end of a connection, and of `close()` without a limit.
         connect_attempts: failed connects in a row after which the target counts as down.
-        retry_base: longest pause after the first failed connect; doubles with each failure.
+        retry_base: longest pause after the first failed connect; doubles with each failure, as far as a
+            tenth of the time since the first one or, if that is more, 4 `retry_base` (see `backoff`).
         retry_cap: longest pause there is.
         fail_fast: waiters fail at once, rather than at their timeout, while the target is down and no
             connection is left.

@@ -2,8 +2,10 @@
 
 Growth follows demand: as many connects are begun as there are waiters for whom nothing is under way, at
 most so many at once. After a failure there is one attempt at a time, after a pause that grows; the first
-that succeeds lifts that. Callers fail fast (by breaker or config) only where no connection is left that
-could come back to them: a pool that merely cannot grow still serves.
+that succeeds lifts that, and what is missing is opened side by side. It is a timer that tries again: a
+caller who comes meanwhile waits for it and brings no attempt forward, however many come. Callers fail fast
+(by breaker or config) only where no connection is left that could come back to them: a pool that merely
+cannot grow still serves.
 """
 
 import asyncio

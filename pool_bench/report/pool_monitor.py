@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pool_bench.errors import PoolBenchError
-from pool_bench.report.text import clean
+from pool_bench.report.text import clean, ellipsize
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
 _PREFIX: Final = "pool_bench_pool_"
+_LONGEST_NAME: Final = 24
 
 
 class MetricsError(PoolBenchError):
@@ -130,6 +131,10 @@ HEADS: Final = (
 )
 
 
+# What a narrow terminal does without, in this order; what is left tells whether something is wrong.
+_SPARED: Final = ("use%", "leaks", "p50_ms", "idle", "breaker", "leases/s", "state", "p99_ms", "timeouts")
+
+
 def cells(row: PoolRow) -> list[str]:
     """The row's cells, in the order of `HEADS`; `-` for what is not known."""
     size = "-" if row.size is None else f"{row.size:.0f}"
@@ -159,7 +164,9 @@ def _count(value: float | None) -> str:
 def _ms(value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
+    if value >= 100:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.3f}"
 
 
 def header() -> str:
@@ -172,27 +179,45 @@ def line(row: PoolRow) -> str:
     return " ".join(cell.rjust(width) for cell, (_, width) in zip(cells(row), HEADS, strict=True))
 
 
-def picture(rows: Sequence[PoolRow], width: int, title: str) -> "Table":
-    """The rows for a terminal of `width` columns; on a narrow one the last columns are left out."""
+def picture(
+    rows: Sequence[PoolRow], width: int, title: str, trouble: str = "", *, outdated: bool = False
+) -> "RenderableType":
+    """The rows for a terminal of `width` columns, in lines that are never wrapped.
+
+    Args:
+        trouble: what is wrong, said below the rows.
+        outdated: whether the rows are from before that.
+    """
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
     drawn = [cells(row) for row in rows]
-    widths = [
-        max(len(name), *(len(one[index]) for one in drawn)) if drawn else len(name)
-        for index, (name, _) in enumerate(HEADS)
+    for one in drawn:
+        one[0] = ellipsize(one[0], _LONGEST_NAME)
+    shown = _fitting(drawn, width)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    for index in shown:
+        table.add_column(HEADS[index][0], justify="left" if index < 2 else "right", no_wrap=True)
+    for row, one in zip(rows, drawn, strict=True):
+        style = "dim" if outdated else "yellow" if row.waiters else ""
+        table.add_row(*(one[index] for index in shown), style=style)
+    parts: list[RenderableType] = [
+        Text(ellipsize(clean(title), width - 1), style="bold", no_wrap=True),
+        table,
     ]
-    fitting, used = 0, 0
-    for needed in widths:
-        used += needed + 1
-        if used > width:
-            break
-        fitting += 1
-    table = Table(
-        box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim", title=title, title_justify="left"
-    )
-    for index, (name, _) in enumerate(HEADS[:fitting]):
-        table.add_column(name, justify="left" if index < 2 else "right", no_wrap=True)
-    for one_row, one in zip(rows, drawn, strict=True):
-        waiting = bool(one_row.waiters)
-        table.add_row(*one[:fitting], style="yellow" if waiting else "")
-    return table
+    if trouble:
+        parts.append(Text(ellipsize(clean(trouble), width - 1), style="red", no_wrap=True))
+    return Group(*parts)
+
+
+def _fitting(drawn: Sequence[Sequence[str]], width: int) -> list[int]:
+    """Which columns there is room for, by their index in `HEADS`."""
+    widths = {
+        name: max(len(name), *(len(one[index]) for one in drawn)) if drawn else len(name)
+        for index, (name, _) in enumerate(HEADS)
+    }
+    spared = list(_SPARED)
+    while spared and sum(widths.values()) + len(widths) - 1 > width - 1:
+        del widths[spared.pop(0)]
+    return [index for index, (name, _) in enumerate(HEADS) if name in widths]

@@ -17,6 +17,7 @@ import pytest
 from prometheus_client import CollectorRegistry, start_http_server
 
 from pool_bench.drivers.asyncpg import AsyncpgDriver
+from pool_bench.faults import PASS, Conditions, Mode, ThreadedProxy
 from pool_bench.pool import ConnectionPool, PoolConfig
 from pool_bench.pool.metrics import PoolCollector
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
@@ -402,12 +403,12 @@ def test_monitor_without_metrics_shows_a_pool_of_its_own(tmp_path: Path, embedde
 class Application:
     """A pool with a metrics endpoint, in a thread with an event loop of its own."""
 
-    def __init__(self, server: EmbeddedPostgres) -> None:
+    def __init__(self, server: EmbeddedPostgres, port: int = 0) -> None:
         self._server = server
         self._ready = threading.Event()
         self._done = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
-        self.port = 0
+        self.port = port
 
     async def _run(self) -> None:
         target = parse_target(self._server.url, env={}, default_user="postgres")
@@ -415,7 +416,7 @@ class Application:
         async with pool, pool.acquire():
             registry = CollectorRegistry()
             registry.register(PoolCollector([pool]))
-            httpd, thread = start_http_server(0, addr="127.0.0.1", registry=registry)
+            httpd, thread = start_http_server(self.port, addr="127.0.0.1", registry=registry)
             assert isinstance(httpd, WSGIServer)
             self.port = httpd.server_port
             self._ready.set()
@@ -448,6 +449,47 @@ def test_monitor_reads_an_applications_metrics(tmp_path: Path, embedded: Embedde
         "1",
     )
     assert figures["breaker"] == "off"
+
+
+def test_monitor_says_what_is_wrong_with_a_target_that_goes_away_and_goes_on(
+    tmp_path: Path, embedded: EmbeddedPostgres
+) -> None:
+    with ThreadedProxy(embedded.host, embedded.port) as proxy:
+        arguments = ("monitor", "-u", proxy.url(), "--size", "3", "--interval", "200ms")
+        started = Started(tmp_path, *arguments, command=COMMAND)
+        try:
+            started.wait_for(r"^ +demo +running")
+            proxy.call(lambda p: p.set(Conditions(mode=Mode.REFUSE)))
+            proxy.call(lambda p: p.cut())
+            started.wait_for(r"^error: a connect failed: .*refused")
+            started.wait_for(r"^ +demo +running +0/3 ")
+            proxy.call(lambda p: p.set(PASS))
+            started.wait_for(r" 0/3 [^$]*^ +demo +running +[1-3]/3 ")
+        finally:
+            started.signal(signal.SIGINT)
+            outcome = started.finish()
+    assert outcome.code == 0, outcome.stderr
+    # Once, not at every look.
+    assert 1 <= outcome.stderr.count("error: a connect failed") <= 3
+    assert outcome.stderr.splitlines()[-1].startswith("stopping")
+
+
+def test_monitor_goes_on_when_an_application_goes_away_and_comes_back(
+    tmp_path: Path, embedded: EmbeddedPostgres
+) -> None:
+    with Application(embedded) as application:
+        url = f"http://127.0.0.1:{application.port}/metrics"
+        started = Started(tmp_path, "monitor", "--metrics", url, "--interval", "200ms", command=COMMAND)
+        started.wait_for(r"^ +orders +running")
+    try:
+        started.wait_for(rf"^error: cannot read {re.escape(url)}: connection refused$")
+        seen = started.stdout().count("orders")
+        with Application(embedded, application.port):
+            started.wait_for(rf"(orders[^$]*){{{seen + 1}}}")
+    finally:
+        started.signal(signal.SIGINT)
+        outcome = started.finish()
+    assert outcome.code == 0, outcome.stderr
 
 
 def test_metrics_that_cannot_be_read_or_hold_no_pool_are_one_line_and_exit_code_1(tmp_path: Path) -> None:

@@ -44,9 +44,14 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         """The simulated seconds."""
         return getattr(self, "now_s", 1000.0)
 
+    def timers(self) -> list[asyncio.TimerHandle]:
+        """Those that will still fire."""
+        scheduled: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]  # the base loop's
+        return [timer for timer in scheduled if not timer.cancelled()]
+
 
 def simulate(main: Coroutine[object, object, T]) -> T:
-    """Run `main` in simulated time; no task may be left at its end."""
+    """Run `main` in simulated time; no task and no timer may be left at its end."""
 
     async def checked() -> T:
         result = await main
@@ -54,9 +59,11 @@ def simulate(main: Coroutine[object, object, T]) -> T:
             await asyncio.sleep(0)
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert not left, left
+        assert not loop.timers(), "a timer is left that keeps its pool alive"
         return result
 
-    with asyncio.Runner(loop_factory=SimulatedLoop) as runner:
+    loop = SimulatedLoop()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
         return runner.run(checked())
 
 

@@ -185,6 +185,7 @@ async def _fail(pool: Pool, timeout: float) -> None:
 async def test_p24_an_evicted_connection_mints_no_permit(rig: Rig, way: str) -> None:
     pool = await rig.opened(max_idle=0.1 if way == "idle limit" else None)
     await rig.assert_usable(pool)
+    full = asyncio.Event()
     for _ in range(3):
         before = await rig.backends()
         if way == "expire":
@@ -201,16 +202,21 @@ async def test_p24_an_evicted_connection_mints_no_permit(rig: Rig, way: str) -> 
         async with rig.peak_backends() as peak:
             most = 0
             held = 0
+            full.clear()
 
             async def hold() -> None:
                 nonlocal most, held
                 async with pool.acquire(timeout=5.0) as connection:
                     held += 1
                     most = max(most, held)
+                    if held == SIZE:
+                        full.set()
+                    # Short leases would be served by fewer.
+                    await full.wait()
                     await connection.execute("SELECT pg_sleep(0.005)")
                     held -= 1
 
-            async with asyncio.TaskGroup() as group:
+            async with asyncio.timeout(10), asyncio.TaskGroup() as group:
                 for _ in range(20):
                     group.create_task(hold())
         assert most == SIZE

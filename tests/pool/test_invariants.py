@@ -229,13 +229,15 @@ def test_waiters_are_served_in_the_order_in_which_they_came(data: st.DataObject)
                 except TimeoutError:
                     assert fates[number] == "time out"
 
-            tasks = []
+            tasks, timers = [], []
             for number, gap in enumerate(gaps):
                 tasks.append(asyncio.create_task(work(number)))
                 if fates[number] == "cancel":
-                    asyncio.get_running_loop().call_later(gap / 500, tasks[-1].cancel)
+                    timers.append(asyncio.get_running_loop().call_later(gap / 500, tasks[-1].cancel))
                 await asyncio.sleep(gap / 1000)
             await asyncio.wait(tasks)
+            for timer in timers:
+                timer.cancel()
             # One that was granted its connection in the same instant may run before one that was granted
             # its own a turn earlier.
             times = [served[number] for number in sorted(served)]

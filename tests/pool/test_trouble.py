@@ -1,7 +1,8 @@
 """Outages: how often a failing target is tried, who is told at once, and how the pool comes back."""
 
 import asyncio
-import random
+from collections import Counter
+from contextlib import AsyncExitStack
 from itertools import pairwise
 
 import pytest
@@ -13,36 +14,17 @@ from pool_bench.pool import (
     PoolTimeoutError,
     PoolUnavailableError,
 )
-from pool_bench.pool.backoff import Backoff
 from pool_bench.pool.breaker import CircuitBreaker
 from tests.pool.simulation import FakeError, FakeServer, make_pool, now_s, simulate
 
 SECOND = 1_000_000_000
 
 
-def test_pauses_double_up_to_the_cap_with_full_jitter() -> None:
-    longest = [0.0] * 8
-    for seed in range(300):
-        backoff = Backoff(0.1, 2.0, random.Random(seed))
-        now = 0
-        for step in range(8):
-            backoff.failed(now, now)
-            longest[step] = max(longest[step], (backoff.retry_at_ns - now) / 1e9)
-            now = backoff.retry_at_ns
-    for step, seconds in enumerate(longest):
-        limit = min(2.0, 0.1 * 2**step)
-        assert 0.9 * limit < seconds <= limit
-
-
-def test_attempts_that_failed_together_count_once() -> None:
-    backoff = Backoff(0.1, 2.0, random.Random(1))
-    for _ in range(10):
-        backoff.failed(0, SECOND)
-    assert backoff.failures == 1
-    backoff.failed(backoff.retry_at_ns, 2 * SECOND)
-    assert backoff.failures == 2
-    backoff.succeeded()
-    assert (backoff.failures, backoff.retry_at_ns) == (0, 0)
+def _go_down(server: FakeServer) -> None:
+    """Refuse connects, and end all connections."""
+    server.down = True
+    for conn in server.open:
+        conn.closed = True
 
 
 def test_the_breaker_opens_after_five_failures_in_a_row_and_tries_one_after_a_minute() -> None:
@@ -66,14 +48,26 @@ def test_the_breaker_opens_after_five_failures_in_a_row_and_tries_one_after_a_mi
     assert CircuitBreaker(None).state(0) is BreakerState.OFF
 
 
-def test_an_outage_is_met_with_few_attempts_and_one_at_a_time() -> None:
+def test_what_began_before_the_breaker_opened_does_not_keep_it_open() -> None:
+    breaker = CircuitBreaker(BreakerConfig(failures=2, open_for=60))
+    assert [breaker.failed(0) for _ in range(2)] == [False, True]
+    assert not breaker.failed(5 * SECOND)
+    assert breaker.state(60 * SECOND) is BreakerState.HALF_OPEN
+    breaker.began()
+    assert breaker.is_probing
+    breaker.succeeded()
+    assert breaker.state(60 * SECOND) is BreakerState.CLOSED
+    assert not breaker.is_probing
+
+
+@pytest.mark.parametrize("callers", [1, 25, 500])
+@pytest.mark.parametrize("seed", range(3))
+def test_an_outage_is_met_with_few_attempts_one_at_a_time_however_many_ask(callers: int, seed: int) -> None:
     async def main() -> None:
         server = FakeServer(connect_s=0.001)
-        pool = make_pool(server, min_size=3, max_size=3)
+        pool = make_pool(server, min_size=3, max_size=3, seed=seed)
         async with pool:
-            server.down = True
-            for conn in server.open:
-                conn.closed = True
+            _go_down(server)
             end = now_s() + 5
 
             async def caller() -> None:
@@ -82,30 +76,110 @@ def test_an_outage_is_met_with_few_attempts_and_one_at_a_time() -> None:
                         await pool.acquire(timeout=0.05)
 
             before = len(server.attempts)
-            await asyncio.gather(*(caller() for _ in range(25)))
+            await asyncio.gather(*(caller() for _ in range(callers)))
             tried = server.attempts[before:]
-            assert 3 <= len(tried) <= 25
-            assert min(b - a for a, b in pairwise(tried[4:])) > 0.002
+            assert 25 <= len(tried) <= 58
+            # All that were lost are tried together once, and from then on one.
+            assert len([now for now in tried if now == tried[0]]) == 3
+            assert min(b - a for a, b in pairwise(tried[3:])) >= 0.001
+            assert max(b - a for a, b in pairwise(tried)) <= 0.51
 
     simulate(main())
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_the_pool_recovers_by_itself(seed: int) -> None:
+@pytest.mark.parametrize("outage", [0.5, 4.0, 40.0])
+def test_the_pool_recovers_by_itself_and_soon(seed: int, outage: float) -> None:
     async def main() -> None:
         server = FakeServer()
         async with make_pool(server, min_size=3, max_size=3, seed=seed) as pool:
-            server.down = True
-            for conn in server.open:
-                conn.closed = True
+            _go_down(server)
             with pytest.raises(PoolTimeoutError, match="connection refused"):
-                await pool.acquire(timeout=40)
+                await pool.acquire(timeout=outage)
             server.down = False
             started = now_s()
             held = [await pool.acquire(timeout=5) for _ in range(3)]
-            assert now_s() - started < 2.1
+            # The attempt under way fails; then a pause, the probe, and the others.
+            assert now_s() - started < min(2.0, max(0.2, outage / 10)) + 0.031
             for conn in held:
                 await pool.release(conn)
+
+    simulate(main())
+
+
+def test_pools_that_lost_the_same_target_do_not_try_again_in_step() -> None:
+    async def main() -> None:
+        server = FakeServer(connect_s=0.001)
+        pools = [make_pool(server, min_size=1, max_size=1, seed=seed) for seed in range(200)]
+        async with AsyncExitStack() as stack:
+            for pool in pools:
+                await stack.enter_async_context(pool)
+            went_down = now_s()
+            _go_down(server)
+            await asyncio.sleep(4)
+            server.down = False
+            came_back = now_s()
+            await asyncio.sleep(1)
+            assert all(pool.get_stats().idle == 1 for pool in pools)
+        # All try within a second of their loss, because each has found it out by then.
+        during = Counter(int(when * 100) for when in server.attempts if went_down + 1.3 < when < came_back)
+        after = Counter(int(when * 100) for when in server.attempts if when >= came_back)
+        mean = sum(during.values()) / 270
+        assert 5 < mean < 25
+        assert max(during.values()) < 3 * mean
+        assert sum(after.values()) <= 210
+        assert max(after.values()) < 3 * mean
+
+    simulate(main())
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_is_missing_is_opened_side_by_side_once_an_attempt_has_succeeded(seed: int) -> None:
+    async def main() -> None:
+        server = FakeServer(connect_s=0.1)
+        async with make_pool(server, min_size=9, max_size=9, connecting_limit=4, seed=seed) as pool:
+            _go_down(server)
+            await asyncio.sleep(3)
+            server.down = False
+            before = len(server.attempts)
+            async with pool.acquire(timeout=5):
+                back = now_s()
+            held = [await pool.acquire(timeout=5) for _ in range(9)]
+            assert now_s() - back == pytest.approx(0.2), "8 more, 4 at a time"
+            # The probe, and what is missing; before it, one may have been under way.
+            assert len(server.attempts) - before in (8, 9)
+            for conn in held:
+                await pool.release(conn)
+
+    simulate(main())
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_an_outage_is_over_as_soon_as_if_it_were_the_first(seed: int) -> None:
+    async def main() -> None:
+        server = FakeServer()
+        settings = {"min_size": 3, "max_size": 3, "connect_attempts": 2, "fail_fast": True, "seed": seed}
+        async with make_pool(server, **settings) as pool:
+            _go_down(server)
+            await asyncio.sleep(60)
+            with pytest.raises(PoolUnavailableError):
+                await pool.acquire(timeout=5)
+            server.down = False
+            await asyncio.sleep(5)
+            assert pool.get_stats().idle == 3
+
+            def refuse_the_first(number: int) -> None:
+                if number <= allowed:
+                    raise FakeError("connection refused")
+
+            server.on_connect = refuse_the_first
+            allowed = len(server.attempts) + 3
+            for conn in server.open:
+                conn.closed = True
+            started = now_s()
+            # Three that fail together are one failure, which is not enough to be down.
+            async with pool.acquire(timeout=5):
+                assert now_s() - started <= 0.05 + 0.021
 
     simulate(main())
 
@@ -146,9 +220,7 @@ def test_the_breaker_fails_callers_fast_and_closes_by_itself_or_by_hand() -> Non
             assert not isinstance(results[0], BaseException)
             await pool.release(results[0])
 
-            server.down = True
-            for conn in server.open:
-                conn.closed = True
+            _go_down(server)
             with pytest.raises(CircuitOpenError):
                 await pool.acquire(timeout=30)
             server.down = False
