@@ -19,7 +19,14 @@ from pool_bench.cli.options import (
     require_valid_option,
 )
 from pool_bench.cli.params import Duration, guard, run_cli
-from pool_bench.cli.pool_options import Names, Sizes, pool_rate_options, timing_options, url_option
+from pool_bench.cli.pool_options import (
+    Names,
+    Sizes,
+    lending_options,
+    pool_rate_options,
+    timing_options,
+    url_option,
+)
 from pool_bench.cli.thresholds import Checks, threshold_options
 from pool_bench.contenders.base import CONTENDER_NAMES, RESET_MODES, ContenderName, ResetMode
 from pool_bench.load.pool_spec import OPEN_SCENARIOS, SCENARIO_NAMES, ScenarioName
@@ -46,57 +53,21 @@ def cli() -> None:
 
 @cli.command()
 @url_option
-@click.option(
-    "--pool",
-    "-p",
-    "pools",
-    type=Names(CONTENDER_NAMES, left_out=("naive",)),
-    default="reference,asyncpg,psycopg,sqlalchemy",
-    show_default=True,
-    help="The pools, or all; naive is none at all: a connection for each query. By default those that "
+@lending_options(
+    pools=Names(CONTENDER_NAMES, left_out=("naive",)),
+    pools_default="reference,asyncpg,psycopg,sqlalchemy",
+    pools_help="The pools, or all; naive is none at all: a connection for each query. By default those that "
     "are installed.",
-)
-@click.option(
-    "--scenario",
-    "-s",
-    "scenarios",
-    type=Names(SCENARIO_NAMES),
-    default="churn,query,burst",
-    show_default=True,
-    help=f"The loads, of {', '.join(SCENARIO_NAMES)}; or all.",
-)
-@click.option(
-    "--clients",
-    "-c",
-    type=click.IntRange(min=1),
-    default=1000,
-    show_default=True,
-    help="Tasks that ask for connections. [stress has 1,000 and 10,000, naive as many as --size]",
-)
-@click.option(
-    "--size",
-    type=click.IntRange(min=1),
-    default=20,
-    show_default=True,
-    help="Connections of each pool, no more and no fewer.",
-)
-@click.option(
-    "--hold",
-    type=Duration(zero=True),
-    default=None,
-    metavar="DURATION",
-    help="How long an operation keeps its connection after the query. [default: 1ms in sustained, else 0]",
+    scenarios=SCENARIO_NAMES,
+    scenarios_default="churn,query,burst",
+    clients=1000,
+    clients_help="Tasks that ask for connections. [stress has 1,000 and 10,000, naive as many as --size]",
+    size=20,
+    reset_help="What happens to a connection that comes back: what each pool does by itself, one round trip "
+    "that resets the session in all of them, or nothing in any.",
 )
 @click.option(
     "--query", metavar="SQL", help="What each operation runs; churn runs nothing. [default: SELECT 1]"
-)
-@click.option(
-    "--reset",
-    type=click.Choice(RESET_MODES),
-    default="own",
-    show_default=True,
-    help="What happens to a connection that comes back: what each pool does by itself, one round trip "
-    "that resets the session in all of them, or nothing in any.",
 )
 @click.option(
     "--outage",
@@ -119,7 +90,7 @@ def run(
     scenarios: tuple[ScenarioName, ...],
     clients: int,
     size: int,
-    hold: float | None,
+    hold_s: float | None,
     query: str | None,
     reset: ResetMode,
     outage: float,
@@ -193,7 +164,7 @@ def run(
                 checks=checks,
                 require_valid=require_valid,
                 query=query,
-                hold_s=hold,
+                hold_s=hold_s,
                 rounds=rounds,
                 outage_s=outage,
                 output=output,

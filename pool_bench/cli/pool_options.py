@@ -8,6 +8,7 @@ import click
 
 from pool_bench.cli.open_loop import MAX_IN_FLIGHT, RateOptions
 from pool_bench.cli.params import Duration, Rate
+from pool_bench.contenders.base import RESET_MODES
 from pool_bench.load.arrivals import SPACINGS, Spacing
 
 _Name = TypeVar("_Name", bound=str)
@@ -87,9 +88,69 @@ def url_option(command: _Command) -> _Command:
     )(command)
 
 
+def lending_options(
+    *,
+    pools: Names[Any],
+    pools_default: str,
+    pools_help: str,
+    scenarios: tuple[str, ...],
+    scenarios_default: str,
+    clients: int,
+    clients_help: str,
+    size: int,
+    reset_help: str,
+) -> Callable[[_Command], _Command]:
+    """`--pool`, `--scenario`, `--clients`, `--size`, `--hold` and `--reset`.
+
+    The command gets `pools, scenarios, clients, size, hold_s, reset`, of which `hold_s` is seconds, or None
+    for the load's own.
+    """
+    return _all_of(
+        click.option(
+            "--pool", "-p", "pools", type=pools, default=pools_default, show_default=True, help=pools_help
+        ),
+        click.option(
+            "--scenario",
+            "-s",
+            "scenarios",
+            type=Names(scenarios),
+            default=scenarios_default,
+            show_default=True,
+            help=f"The loads, of {', '.join(scenarios)}; or all.",
+        ),
+        click.option(
+            "--clients",
+            "-c",
+            type=click.IntRange(min=1),
+            default=clients,
+            show_default=True,
+            help=clients_help,
+        ),
+        click.option(
+            "--size",
+            type=click.IntRange(min=1),
+            default=size,
+            show_default=True,
+            help="Connections of each pool, no more and no fewer.",
+        ),
+        click.option(
+            "--hold",
+            "hold_s",
+            type=Duration(zero=True),
+            default=None,
+            metavar="DURATION",
+            help="How long an operation keeps its connection after the query. "
+            "[default: 1ms in sustained, else 0]",
+        ),
+        click.option(
+            "--reset", type=click.Choice(RESET_MODES), default="own", show_default=True, help=reset_help
+        ),
+    )
+
+
 def timing_options(duration: str, rounds: int) -> Callable[[_Command], _Command]:
     """`--duration`, `--warmup`, `--grace`, `--rounds` and `--timeout` with these defaults."""
-    options: tuple[Callable[[Any], Any], ...] = (
+    return _all_of(
         click.option(
             "--timeout",
             type=Duration(),
@@ -127,6 +188,10 @@ def timing_options(duration: str, rounds: int) -> Callable[[_Command], _Command]
             help="How often to measure each; more show what is noise.",
         ),
     )
+
+
+def _all_of(*options: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
+    """Options as one, which show in this order."""
 
     def add(command: _Command) -> _Command:
         for option in reversed(options):

@@ -7,9 +7,8 @@ from typing import Final
 
 import click
 
-from pool_bench.cli.params import Duration
-from pool_bench.cli.pool_options import Names, Sizes
-from pool_bench.contenders.base import RESET_MODES, SURREAL_CONTENDER_NAMES, ContenderName, ResetMode
+from pool_bench.cli.pool_options import Names, Sizes, lending_options
+from pool_bench.contenders.base import SURREAL_CONTENDER_NAMES, ContenderName, ResetMode
 from pool_bench.load.pool_spec import ScenarioName
 
 _SCENARIOS: Final[tuple[ScenarioName, ...]] = ("query", "burst", "sustained", "churn", "stress")
@@ -43,32 +42,17 @@ class PoolOptions:
 def pool_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add them; `command` gets them as one `PoolOptions`, named `asked`."""
 
-    @click.option(
-        "--pool",
-        "-p",
-        "pools",
-        type=Names(SURREAL_CONTENDER_NAMES, left_out=("purreal",)),
-        default="reference,shared,naive",
-        show_default=True,
-        help="reference: this package's pool; shared: one connection for all clients; naive: a connection, "
-        "with sign-in, for each query; purreal: that package's pool, where it is installed.",
-    )
-    @click.option(
-        "--scenario",
-        "-s",
-        "scenarios",
-        type=Names(_SCENARIOS),
-        default="query,burst,sustained,churn",
-        show_default=True,
-        help=f"The loads, of {', '.join(_SCENARIOS)}; or all.",
-    )
-    @click.option(
-        "--clients",
-        "-c",
-        type=click.IntRange(min=1),
-        default=100,
-        show_default=True,
-        help="Tasks that ask for connections.",
+    @lending_options(
+        pools=Names(SURREAL_CONTENDER_NAMES, left_out=("purreal",)),
+        pools_default="reference,shared,naive",
+        pools_help="reference: this package's pool; shared: one connection for all clients; naive: a "
+        "connection, with sign-in, for each query; purreal: that package's pool, where it is installed.",
+        scenarios=_SCENARIOS,
+        scenarios_default="query,burst,sustained,churn",
+        clients=100,
+        clients_help="Tasks that ask for connections.",
+        size=10,
+        reset_help="never: the reference pool restores nothing on return.",
     )
     @click.option(
         "--stress",
@@ -79,34 +63,11 @@ def pool_options(command: Callable[..., None]) -> Callable[..., None]:
         help="How many clients the scenario stress has.",
     )
     @click.option(
-        "--size",
-        type=click.IntRange(min=1),
-        default=10,
-        show_default=True,
-        help="Connections of each pool, no more and no fewer.",
-    )
-    @click.option(
-        "--hold",
-        "hold_s",
-        type=Duration(zero=True),
-        default=None,
-        metavar="DURATION",
-        help="How long an operation keeps its connection after the query. "
-        "[default: 1ms in sustained, else 0]",
-    )
-    @click.option(
         "--query",
         metavar="SURQL",
         default="RETURN 1",
         show_default=True,
         help="What each operation runs.",
-    )
-    @click.option(
-        "--reset",
-        type=click.Choice(RESET_MODES),
-        default="own",
-        show_default=True,
-        help="never: the reference pool restores nothing on return.",
     )
     @wraps(command)
     def with_pool(

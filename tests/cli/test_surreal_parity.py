@@ -277,29 +277,6 @@ def test_connections_of_the_official_client_are_held_as_ours_are(
         assert "backend" not in outcome.stdout
 
 
-def test_a_restart_drops_every_connection_of_the_official_client_once_and_they_come_back(
-    tmp_path: Path, start_surreal: StartSurreal
-) -> None:
-    server = start_surreal(SurrealConfig(password="load pencil"))
-    started = Started(
-        tmp_path,
-        *("load", "-n", "10", "-d", "0", "-k", "0", "--reconnect", "--driver", "surrealdb"),
-        *("--json", "result.json", "--no-save"),
-        env=reach(server),
-        command=COMMAND,
-    )
-    started.wait_for(r"hold +10 ")
-    server.restart()
-    started.wait_for(r"^ +\S+ +hold +10 +10 +0 +0 +10")
-    started.signal(signal.SIGINT)
-    outcome = started.finish()
-    assert outcome.code == 0, outcome.stderr
-    (run,) = load(tmp_path / "result.json")["runs"]
-    hold = run["hold"]
-    # Nothing was asked (--keepalive 0): the drops were told by the sockets.
-    assert hold["dropped"] == hold["reopened"] == hold["closed"] == 10
-
-
 def test_connections_come_from_the_addresses_that_were_named(tmp_path: Path) -> None:
     sources = ("--source-ip", "127.0.0.2", "--source-ip", "127.0.0.3")
     with KnownSurreal() as known:
