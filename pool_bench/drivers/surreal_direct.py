@@ -54,6 +54,9 @@ class _ClientChannel(WebSocketChannel):
             LinkError: the server does not play along.
         """
         await super().open()
+        if self._failure is not None:
+            # A goodbye along with the welcome.
+            raise self._failure
         self._timer = self._loop.call_later(_PING_EVERY_S, self._look_after)
 
     async def ask(self, number: Hashable, message: bytes) -> Answer:
@@ -77,9 +80,15 @@ class _ClientChannel(WebSocketChannel):
     def _take(self, message: bytes) -> None:
         try:
             answer = decode_message(message)
+        except Exception as error:
+            reason = one_line(error)
+            raise LinkError(
+                FailureKind.PROTOCOL, f"the client cannot read the server's answer: {reason}"
+            ) from error
+        try:
             number = answer.get("id")
             waiting = None if number is None else self._pending.get(number)
-        except Exception as error:
+        except (AttributeError, TypeError) as error:
             raise LinkError(FailureKind.PROTOCOL, "the server's answer is no map in CBOR") from error
         if waiting is not None:
             if not waiting.done():

@@ -12,7 +12,7 @@ from surrealdb.data.types.record_id import RecordID
 from surrealdb.errors import ConnectionUnavailableError, SurrealError
 from surrealdb.types import Value
 
-from pool_bench.drivers import surreal_direct
+from pool_bench.drivers import surreal_direct, surreal_websocket
 from pool_bench.drivers.surreal_client import SurrealClientDriver
 from pool_bench.drivers.surreal_direct import DirectWebSocket
 from pool_bench.drivers.surreal_link import LinkError
@@ -212,6 +212,50 @@ async def test_an_answer_to_nothing_is_passed_over() -> None:
 
     async with client_of(chatty, h.stall) as client:
         assert await client.query("q") == "q"
+
+
+async def test_closing_it_twice_at_a_time_ends_it_at_once() -> None:
+    async with client_of(h.stall) as client:
+        async with asyncio.timeout(surreal_websocket._CLOSE_WAIT_S / 2):
+            await asyncio.gather(client.close(), client.close())
+        assert client.is_lost
+
+
+async def test_a_goodbye_along_with_the_welcome_is_an_error_of_the_connect() -> None:
+    def both(peer: h.Peer) -> None:
+        ws.upgrade(peer, ws.close(1013, "full"))
+
+    with h.HostileServer((both, h.stall)) as server:
+        client = DirectWebSocket(surreal_target(f"ws://127.0.0.1:{server.port}", environ={}), None)
+        with pytest.raises(ConnectionUnavailableError, match="full"):
+            await client.connect()
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        b"HTTP/1.1 503 Busy\r\n\r\nbusy",
+        b"HTTP/1.1 503 Busy\r\n\r\n",
+        b"HTTP/1.1 503 Busy\r\nContent-Length: 1\r\n\r\n\x82",
+    ],
+)
+async def test_a_refusal_is_told_by_its_status_however_it_ends(refusal: bytes) -> None:
+    def refuse(peer: h.Peer) -> None:
+        ws._head(peer)
+        peer.sock.sendall(refusal)
+
+    end = h.stall if b"Length" in refusal else h.hang_up
+    with h.HostileServer((refuse, end)) as server:
+        client = DirectWebSocket(surreal_target(f"ws://127.0.0.1:{server.port}", environ={}), None)
+        with pytest.raises(ConnectionUnavailableError, match="503"):
+            async with asyncio.timeout(5):
+                await client.connect()
+
+
+async def test_a_value_that_the_client_cannot_read_is_told_as_that(surreal: EmbeddedSurreal) -> None:
+    async with client_at(surreal) as client:
+        with pytest.raises(ConnectionUnavailableError, match="cannot read"):
+            await client.query("RETURN 0s")
 
 
 async def test_notifications_reach_whoever_listens_to_their_live_query() -> None:
