@@ -187,9 +187,11 @@ class DirectWebSocket(TrackedWebSocket):
         message = encode_query(number, query, {} if params is None else params, session_id, txn_id)
         if message is None:
             return await super().query_raw(query, params, session_id, txn_id)
-        if session_id is None:
-            self.changes.note_statements(query)
-        return await self._ask(number, message)
+        may_listen = session_id is None and self.changes.note_statements(query)
+        answer = await self._ask(number, message)
+        if may_listen:
+            self.changes.note_results(answer)
+        return answer
 
     async def _send(self, message: RequestMessage, process: str, bypass: bool = False) -> Answer:
         self.changes.note(message)

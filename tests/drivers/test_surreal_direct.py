@@ -13,7 +13,7 @@ from surrealdb.errors import ConnectionUnavailableError, SurrealError
 from surrealdb.types import Value
 
 from pool_bench.drivers import surreal_direct, surreal_websocket
-from pool_bench.drivers.surreal_client import SurrealClientDriver
+from pool_bench.drivers.surreal_client import SurrealClientConnection, SurrealClientDriver
 from pool_bench.drivers.surreal_direct import DirectWebSocket
 from pool_bench.drivers.surreal_link import LinkError
 from pool_bench.errors import ConnectError, FailureKind
@@ -280,6 +280,28 @@ async def test_notifications_reach_whoever_listens_to_their_live_query() -> None
         listening.set()
         assert [(await anext(notifications))["number"] for _ in range(2)] == [0, 1]
         assert client.changes.live == {live}
+
+
+@pytest.mark.parametrize("params", [None, {"more": RecordID("a", 1)}])
+async def test_a_live_query_that_a_statement_began_is_ended_by_the_reset(params: Any) -> None:
+    live = uuid4()
+    killed: list[Any] = []
+
+    def serve(peer: h.Peer) -> None:
+        (request,) = requests(peer, 1)
+        peer.sock.sendall(answer(request, live))
+        (request,) = requests(peer, 1)
+        killed.append((request["method"], request["params"]))
+        peer.sock.sendall(ws.frame(cbor2.dumps({"id": request["id"], "result": None})))
+
+    async with client_of(serve, h.stall) as client:
+        assert await client.query("live SELECT * FROM person", params) == live
+        await client.subscribe_live(live)
+        target = surreal_target("ws://127.0.0.1", environ={})
+        await SurrealClientConnection(client, target, None).reset()
+        assert killed == [("kill", [live])]
+        assert client.live_queues == {}
+        assert not client.is_changed
 
 
 async def test_a_refused_request_is_the_clients_own_error(surreal: EmbeddedSurreal) -> None:
