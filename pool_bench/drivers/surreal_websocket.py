@@ -22,6 +22,7 @@ from pool_bench.errors import FailureKind
 from pool_bench.targets_surreal import SurrealTarget
 
 _MAX_MESSAGE_BYTES: Final = 64 << 20
+_MAX_UNSENT_BYTES: Final = 1 << 20
 _CLOSE_WAIT_S: Final = 5.0
 _LOGGER: Final = logging.getLogger("websockets.client")
 _CBOR: Final = Subprotocol("cbor")
@@ -109,7 +110,11 @@ class WebSocketChannel(Channel):
     def _feed(self, data: bytes) -> None:
         protocol = self._protocol
         protocol.receive_data(data)
-        self._flush()
+        if self.link.unsent_bytes < _MAX_UNSENT_BYTES:
+            self._flush()
+        else:
+            # Not every ping has to be answered (section 5.5.3); who reads nothing could fill our memory so.
+            protocol.data_to_send()
         for event in protocol.events_received():
             if isinstance(event, Frame):
                 self._take_frame(event)

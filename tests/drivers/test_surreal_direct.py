@@ -1,6 +1,7 @@
 """The official client over our own WebSocket: many requests at a time, and what happens to them all."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -256,6 +257,23 @@ async def test_a_value_that_the_client_cannot_read_is_told_as_that(surreal: Embe
     async with client_at(surreal) as client:
         with pytest.raises(ConnectionUnavailableError, match="cannot read"):
             await client.query("RETURN 0s")
+
+
+async def test_a_server_that_asks_for_signs_of_life_and_reads_none_fills_no_memory() -> None:
+    def pester(peer: h.Peer) -> None:
+        (request,) = requests(peer, 1)
+        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        pings = ws.frame(b"x" * 125, 9) * 1000
+        for _ in range(100):
+            peer.sock.sendall(pings)
+        peer.sock.sendall(echo(request))
+
+    async with client_of(pester, h.stall) as client:
+        assert await client.query("q") == "q"
+        channel = client._channel
+        assert channel is not None
+        # Of thirteen million, of which the kernel takes some.
+        assert 0 < channel.link.unsent_bytes < 2 << 20
 
 
 async def test_notifications_reach_whoever_listens_to_their_live_query() -> None:
