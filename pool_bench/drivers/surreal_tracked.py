@@ -79,7 +79,8 @@ class Changes:
         elif method is RequestMethod.USE:
             self.place = True
         elif method is RequestMethod.KILL:
-            self.live.discard(UUID(str(values["uuid"])))
+            # By its words: the server says it where they are no UUID's.
+            self.live -= {live for live in self.live if str(live) == str(values["uuid"])}
         elif method in (RequestMethod.COMMIT, RequestMethod.CANCEL):
             self.transactions.discard(values["txn"])
 

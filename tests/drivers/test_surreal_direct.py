@@ -328,6 +328,8 @@ async def test_a_refused_request_is_the_clients_own_error(surreal: EmbeddedSurre
             await client.query("THROW 'on purpose'")
         with pytest.raises(SurrealError):
             await client.signin({"username": surreal.user, "password": "wrong"})
+        with pytest.raises(SurrealError):
+            await client.kill("no UUID")
         with pytest.raises(SurrealError, match="string"):
             await client.query(5)  # type: ignore[arg-type]
         assert await client.query("RETURN 1") == 1
