@@ -23,7 +23,7 @@ from pool_bench.drivers.surreal_client import SurrealClientConnection, SurrealCl
 from pool_bench.drivers.surreal_rpc import one_line
 from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
 from pool_bench.pool import ConnectionPool, Lease, PoolClosedError, PoolConfig, PoolState
-from pool_bench.pool.queries import log_query
+from pool_bench.pool.queries import log_query, shown_surrealql
 from pool_bench.targets_surreal import AuthLevel, SurrealTarget, surreal_target
 
 if TYPE_CHECKING:
@@ -368,7 +368,8 @@ class SurrealDBConnectionPool:
             return result
         finally:
             ended_ns = perf_counter_ns()
-            log_query(self._name, self.config, query, outcome, leased_ns - began_ns, ended_ns - leased_ns)
+            wait_ns, run_ns = leased_ns - began_ns, ended_ns - leased_ns
+            log_query(self._name, self.config, query, outcome, wait_ns, run_ns, show=shown_surrealql)
 
     def get_stats(self) -> PoolNumbers:
         """The pool in numbers, now; counts are since it was opened."""

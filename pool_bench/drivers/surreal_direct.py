@@ -54,6 +54,9 @@ class _ClientChannel(WebSocketChannel):
             LinkError: the server does not play along.
         """
         await super().open()
+        if self._failure is not None:
+            # A goodbye along with the welcome.
+            raise self._failure
         self._timer = self._loop.call_later(_PING_EVERY_S, self._look_after)
 
     async def ask(self, number: Hashable, message: bytes) -> Answer:
@@ -77,9 +80,15 @@ class _ClientChannel(WebSocketChannel):
     def _take(self, message: bytes) -> None:
         try:
             answer = decode_message(message)
+        except Exception as error:
+            reason = one_line(error)
+            raise LinkError(
+                FailureKind.PROTOCOL, f"the client cannot read the server's answer: {reason}"
+            ) from error
+        try:
             number = answer.get("id")
             waiting = None if number is None else self._pending.get(number)
-        except Exception as error:
+        except (AttributeError, TypeError) as error:
             raise LinkError(FailureKind.PROTOCOL, "the server's answer is no map in CBOR") from error
         if waiting is not None:
             if not waiting.done():
@@ -178,9 +187,11 @@ class DirectWebSocket(TrackedWebSocket):
         message = encode_query(number, query, {} if params is None else params, session_id, txn_id)
         if message is None:
             return await super().query_raw(query, params, session_id, txn_id)
-        if session_id is None:
-            self.changes.note_statements(query)
-        return await self._ask(number, message)
+        may_listen = session_id is None and self.changes.note_statements(query)
+        answer = await self._ask(number, message)
+        if may_listen:
+            self.changes.note_results(answer)
+        return answer
 
     async def _send(self, message: RequestMessage, process: str, bypass: bool = False) -> Answer:
         self.changes.note(message)

@@ -72,6 +72,11 @@ class Link(asyncio.Protocol):
         """Whether nothing can arrive any more."""
         return self._receiver is None
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What was written and waits for the peer to read."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
     async def open(self, sock: socket.socket) -> None:
         """Take over a connected socket, which belongs to the event loop from now on.
 

@@ -22,6 +22,8 @@ _SIGN_IN_METHODS: Final = frozenset(
     {RequestMethod.SIGN_IN, RequestMethod.SIGN_UP, RequestMethod.AUTHENTICATE, RequestMethod.INVALIDATE}
 )
 _USE: Final = re.compile(r"\buse\b", re.IGNORECASE)
+_LIVE: Final = re.compile(r"\blive\b", re.IGNORECASE)
+_USE_OR_LIVE: Final = re.compile(r"\b(?:use|live)\b", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -77,19 +79,41 @@ class Changes:
         elif method is RequestMethod.USE:
             self.place = True
         elif method is RequestMethod.KILL:
-            self.live.discard(UUID(str(values["uuid"])))
+            # By its words: the server says it where they are no UUID's.
+            self.live -= {live for live in self.live if str(live) == str(values["uuid"])}
         elif method in (RequestMethod.COMMIT, RequestMethod.CANCEL):
             self.transactions.discard(values["txn"])
 
-    def note_statements(self, query: object) -> None:
-        """Note what statements may change: servers before 3.0 keep what a statement USE selects."""
-        if _USE.search(str(query)) is not None:
+    def note_statements(self, query: object) -> bool:
+        """Note what statements may change: servers before 3.0 keep what a statement USE selects.
+
+        Returns:
+            Whether `note_results` has to see the answer.
+        """
+        text = str(query)
+        if _USE_OR_LIVE.search(text) is None:
+            return False
+        if _USE.search(text) is not None:
             self.place = True
+        return _LIVE.search(text) is not None
+
+    def note_results(self, answer: dict[str, Any]) -> None:
+        """Note the live queries that a statement LIVE began."""
+        results = answer.get("result")
+        for statement in results if isinstance(results, list) else ():
+            found = statement.get("result") if isinstance(statement, dict) else None
+            if isinstance(found, UUID):
+                # If it is that of anything else, the reset cannot end it, and gives the connection up.
+                self.live.add(found)
 
     def note_answer(self, message: RequestMessage, answer: dict[str, Any]) -> None:
         """Note what a request that succeeded has left open."""
         result = answer.get("result")
-        if isinstance(result, UUID) and message.kwargs.get("session") is None:
+        if message.kwargs.get("session") is not None:
+            return
+        if message.method is RequestMethod.QUERY and _LIVE.search(str(message.kwargs.get("query"))):
+            self.note_results(answer)
+        elif isinstance(result, UUID):
             if message.method is RequestMethod.LIVE:
                 self.live.add(result)
             elif message.method is RequestMethod.BEGIN:

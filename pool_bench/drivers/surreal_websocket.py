@@ -22,6 +22,7 @@ from pool_bench.errors import FailureKind
 from pool_bench.targets_surreal import SurrealTarget
 
 _MAX_MESSAGE_BYTES: Final = 64 << 20
+_MAX_UNSENT_BYTES: Final = 1 << 20
 _CLOSE_WAIT_S: Final = 5.0
 _LOGGER: Final = logging.getLogger("websockets.client")
 _CBOR: Final = Subprotocol("cbor")
@@ -62,7 +63,8 @@ class WebSocketChannel(Channel):
     async def close(self) -> None:
         """Exchange goodbyes, and let the server close the connection (RFC 6455, section 7.1.1)."""
         self.on_end = None
-        if not self.is_closed:
+        # Where somebody else is waiting for the server's goodbye, that is over now.
+        if not self.is_closed and self._protocol.state is State.OPEN:
             self._protocol.send_close(1000)
             try:
                 async with asyncio.timeout(_CLOSE_WAIT_S):
@@ -71,7 +73,7 @@ class WebSocketChannel(Channel):
                     await self._answer()
             except (LinkError, TimeoutError):
                 pass
-        self.link.abort()
+        self.abort()
 
     def received(self, data: bytes, arrived_ns: int) -> None:
         """Take whole binary messages, and leave all else to `websockets`."""
@@ -79,7 +81,20 @@ class WebSocketChannel(Channel):
             headers = self._end_of_headers(data)
             self._feed(data[:headers])
             data = data[headers:]
-        self._reader.read(data)
+        if self._protocol.state is State.CONNECTING:
+            # There is no WebSocket; this is why.
+            self._feed(data)
+        else:
+            self._reader.read(data)
+
+    def lost(self, error: LinkError) -> None:
+        """The link is lost, which may be the end of a refusal."""
+        protocol = self._protocol
+        if protocol.state is State.CONNECTING:
+            protocol.receive_eof()
+            if isinstance(protocol.handshake_exc, InvalidStatus):
+                error = _refusal(protocol.handshake_exc)
+        super().lost(error)
 
     def _end_of_headers(self, data: bytes) -> int:
         """How many of these bytes belong to the answer to the upgrade."""
@@ -95,7 +110,11 @@ class WebSocketChannel(Channel):
     def _feed(self, data: bytes) -> None:
         protocol = self._protocol
         protocol.receive_data(data)
-        self._flush()
+        if self.link.unsent_bytes < _MAX_UNSENT_BYTES:
+            self._flush()
+        else:
+            # Not every ping has to be answered (section 5.5.3); who reads nothing could fill our memory so.
+            protocol.data_to_send()
         for event in protocol.events_received():
             if isinstance(event, Frame):
                 self._take_frame(event)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 import re
+from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Final
 
@@ -25,11 +26,31 @@ _TOKEN: Final = re.compile(
     """,
     re.DOTALL | re.VERBOSE,
 )
+# What may be a regular expression with a quote in it is taken to go to the end.
+_SURREALQL_TOKEN: Final = re.compile(
+    r"""
+      (?P<comment> (?:--|//|\#)[^\n]* | /\*.*?\*/ )
+    | (?P<name> `(?:[^`\\]|\\.)*` | ⟨(?:[^⟩\\]|\\.)*⟩ )
+    | '(?:[^'\\]|\\.)*'
+    | "(?:[^"\\]|\\.)*"
+    | (?:'|"|`|⟨|/\*|/(?=[^/\n]*['"][^\n]*/)) .* \Z
+    """,
+    re.DOTALL | re.VERBOSE,
+)
 
 
 def shown(sql: str) -> str:
     """A query as it may be logged: in one line, bounded, without its literals."""
-    line = " ".join(_TOKEN.sub(_without_literals, sql).split())
+    return _in_one_line(_TOKEN.sub(_without_literals, sql))
+
+
+def shown_surrealql(query: str) -> str:
+    """The same for SurrealQL, in which double quotes are those of a literal, too."""
+    return _in_one_line(_SURREALQL_TOKEN.sub(_without_literals, query))
+
+
+def _in_one_line(text: str) -> str:
+    line = " ".join(text.split())
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
 
 
@@ -61,8 +82,21 @@ async def run_query(name: str, config: PoolConfig, lease: Lease[C], sql: str, ti
         log_query(name, config, sql, outcome, leased_ns - began_ns, perf_counter_ns() - leased_ns)
 
 
-def log_query(name: str, config: PoolConfig, sql: str, outcome: str, wait_ns: int, run_ns: int) -> None:
-    """Log a query that is over, where `config` wants it: its outcome, and nanoseconds waited and run."""
+def log_query(
+    name: str,
+    config: PoolConfig,
+    sql: str,
+    outcome: str,
+    wait_ns: int,
+    run_ns: int,
+    *,
+    show: Callable[[str], str] = shown,
+) -> None:
+    """Log a query that is over, where `config` wants it: its outcome, and nanoseconds waited and run.
+
+    Args:
+        show: takes the literals out of it, by the rules of its language.
+    """
     slow_s = config.slow_query
     is_slow = slow_s is not None and run_ns >= slow_s * 1e9
     if not is_slow and not config.log_queries:
@@ -77,5 +111,5 @@ def log_query(name: str, config: PoolConfig, sql: str, outcome: str, wait_ns: in
         outcome,
         run_ns / 1e6,
         wait_ns / 1e6,
-        shown(sql),
+        show(sql),
     )

@@ -56,6 +56,7 @@ class ClientSocket(asyncio.Protocol):
         self._waiting: deque[bytes] = deque()
         self._is_clogged = False
         self._is_reading = True
+        self._is_pacing = False
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._ping = self._loop.call_later(_PING_EVERY_S, self._send_ping)
         transport.set_protocol(self)
@@ -121,8 +122,15 @@ class ClientSocket(asyncio.Protocol):
 
     def _pace(self) -> None:
         """Begin what waits and read on, or stop reading, as there is room."""
-        while self._waiting and self._has_room:
-            self._begin(self._waiting.popleft())
+        if self._is_pacing:
+            # An answer that came at once, below: with thousands of those in a row the stack would not do.
+            return
+        self._is_pacing = True
+        try:
+            while self._waiting and self._has_room:
+                self._begin(self._waiting.popleft())
+        finally:
+            self._is_pacing = False
         can_read = self._has_room and not self._waiting
         if can_read is not self._is_reading and not self._transport.is_closing():
             self._is_reading = can_read

@@ -1,6 +1,7 @@
 """The official client over our own WebSocket: many requests at a time, and what happens to them all."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,8 +13,8 @@ from surrealdb.data.types.record_id import RecordID
 from surrealdb.errors import ConnectionUnavailableError, SurrealError
 from surrealdb.types import Value
 
-from pool_bench.drivers import surreal_direct
-from pool_bench.drivers.surreal_client import SurrealClientDriver
+from pool_bench.drivers import surreal_direct, surreal_websocket
+from pool_bench.drivers.surreal_client import SurrealClientConnection, SurrealClientDriver
 from pool_bench.drivers.surreal_direct import DirectWebSocket
 from pool_bench.drivers.surreal_link import LinkError
 from pool_bench.errors import ConnectError, FailureKind
@@ -214,6 +215,67 @@ async def test_an_answer_to_nothing_is_passed_over() -> None:
         assert await client.query("q") == "q"
 
 
+async def test_closing_it_twice_at_a_time_ends_it_at_once() -> None:
+    async with client_of(h.stall) as client:
+        async with asyncio.timeout(surreal_websocket._CLOSE_WAIT_S / 2):
+            await asyncio.gather(client.close(), client.close())
+        assert client.is_lost
+
+
+async def test_a_goodbye_along_with_the_welcome_is_an_error_of_the_connect() -> None:
+    def both(peer: h.Peer) -> None:
+        ws.upgrade(peer, ws.close(1013, "full"))
+
+    with h.HostileServer((both, h.stall)) as server:
+        client = DirectWebSocket(surreal_target(f"ws://127.0.0.1:{server.port}", environ={}), None)
+        with pytest.raises(ConnectionUnavailableError, match="full"):
+            await client.connect()
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        b"HTTP/1.1 503 Busy\r\n\r\nbusy",
+        b"HTTP/1.1 503 Busy\r\n\r\n",
+        b"HTTP/1.1 503 Busy\r\nContent-Length: 1\r\n\r\n\x82",
+    ],
+)
+async def test_a_refusal_is_told_by_its_status_however_it_ends(refusal: bytes) -> None:
+    def refuse(peer: h.Peer) -> None:
+        ws._head(peer)
+        peer.sock.sendall(refusal)
+
+    end = h.stall if b"Length" in refusal else h.hang_up
+    with h.HostileServer((refuse, end)) as server:
+        client = DirectWebSocket(surreal_target(f"ws://127.0.0.1:{server.port}", environ={}), None)
+        with pytest.raises(ConnectionUnavailableError, match="503"):
+            async with asyncio.timeout(5):
+                await client.connect()
+
+
+async def test_a_value_that_the_client_cannot_read_is_told_as_that(surreal: EmbeddedSurreal) -> None:
+    async with client_at(surreal) as client:
+        with pytest.raises(ConnectionUnavailableError, match="cannot read"):
+            await client.query("RETURN 0s")
+
+
+async def test_a_server_that_asks_for_signs_of_life_and_reads_none_fills_no_memory() -> None:
+    def pester(peer: h.Peer) -> None:
+        (request,) = requests(peer, 1)
+        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        pings = ws.frame(b"x" * 125, 9) * 1000
+        for _ in range(100):
+            peer.sock.sendall(pings)
+        peer.sock.sendall(echo(request))
+
+    async with client_of(pester, h.stall) as client:
+        assert await client.query("q") == "q"
+        channel = client._channel
+        assert channel is not None
+        # Of thirteen million, of which the kernel takes some.
+        assert 0 < channel.link.unsent_bytes < 2 << 20
+
+
 async def test_notifications_reach_whoever_listens_to_their_live_query() -> None:
     live = uuid4()
 
@@ -238,12 +300,36 @@ async def test_notifications_reach_whoever_listens_to_their_live_query() -> None
         assert client.changes.live == {live}
 
 
+@pytest.mark.parametrize("params", [None, {"more": RecordID("a", 1)}])
+async def test_a_live_query_that_a_statement_began_is_ended_by_the_reset(params: Any) -> None:
+    live = uuid4()
+    killed: list[Any] = []
+
+    def serve(peer: h.Peer) -> None:
+        (request,) = requests(peer, 1)
+        peer.sock.sendall(answer(request, live))
+        (request,) = requests(peer, 1)
+        killed.append((request["method"], request["params"]))
+        peer.sock.sendall(ws.frame(cbor2.dumps({"id": request["id"], "result": None})))
+
+    async with client_of(serve, h.stall) as client:
+        assert await client.query("live SELECT * FROM person", params) == live
+        await client.subscribe_live(live)
+        target = surreal_target("ws://127.0.0.1", environ={})
+        await SurrealClientConnection(client, target, None).reset()
+        assert killed == [("kill", [live])]
+        assert client.live_queues == {}
+        assert not client.is_changed
+
+
 async def test_a_refused_request_is_the_clients_own_error(surreal: EmbeddedSurreal) -> None:
     async with client_at(surreal) as client:
         with pytest.raises(SurrealError, match="on purpose"):
             await client.query("THROW 'on purpose'")
         with pytest.raises(SurrealError):
             await client.signin({"username": surreal.user, "password": "wrong"})
+        with pytest.raises(SurrealError):
+            await client.kill("no UUID")
         with pytest.raises(SurrealError, match="string"):
             await client.query(5)  # type: ignore[arg-type]
         assert await client.query("RETURN 1") == 1

@@ -29,15 +29,15 @@ def _head(peer: h.Peer) -> bytes:
     return data
 
 
-def upgrade(peer: h.Peer) -> None:
-    """Agree to a WebSocket (RFC 6455, section 4.2.2)."""
+def upgrade(peer: h.Peer, more: bytes = b"") -> None:
+    """Agree to a WebSocket (RFC 6455, section 4.2.2), and say more in the same breath."""
     key = next(
         line[19:] for line in _head(peer).split(b"\r\n") if line.lower().startswith(b"sec-websocket-key")
     )
     accept = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
     peer.sock.sendall(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Protocol: cbor\r\nSec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+        b"Sec-WebSocket-Protocol: cbor\r\nSec-WebSocket-Accept: " + accept + b"\r\n\r\n" + more
     )
 
 

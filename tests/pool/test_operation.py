@@ -22,7 +22,7 @@ from pool_bench.pool import (
     PoolUnavailableError,
 )
 from pool_bench.pool.metrics import PoolCollector
-from pool_bench.pool.queries import shown
+from pool_bench.pool.queries import shown, shown_surrealql
 from pool_bench.pool.statistics import DRAIN_AT, Checkouts
 from tests.pool.simulation import FakeConnection, FakeServer, SimulatedLoop, make_pool, now_s, simulate
 
@@ -360,6 +360,30 @@ def test_queries_are_logged_with_their_times_and_without_literals(caplog: pytest
 )
 def test_literals_are_left_out_of_logs(sql: str, logged: str) -> None:
     assert shown(sql) == logged
+
+
+@pytest.mark.parametrize(
+    ("query", "logged"),
+    [
+        (
+            'DEFINE USER a ON ROOT PASSWORD "top secret" ROLES OWNER',
+            "DEFINE USER a ON ROOT PASSWORD '…' ROLES OWNER",
+        ),
+        (r"CREATE a SET b = 'it\'s top secret', c = d'2020'", "CREATE a SET b = '…', c = d'…'"),
+        (r'RETURN "a\"top secret" + `b"` + ⟨c"⟩ + "top secret"', "RETURN '…' + `b\"` + ⟨c\"⟩ + '…'"),
+        ("RETURN 1 -- it's\n + 'top secret'", "RETURN 1 + '…'"),
+        (
+            "RETURN 1 // it's\n + 'top secret' # it's\n + 2 /* it's */ + 'top secret'",
+            "RETURN 1 + '…' + 2 + '…'",
+        ),
+        ("RETURN a = /it's/ AND b = 'top secret'", "RETURN a = '…'"),
+        ("RETURN 4 / 2 + 'top secret'", "RETURN 4 / 2 + '…'"),
+        ("RETURN 'top secret", "RETURN '…'"),
+        ("RETURN `top secret", "RETURN '…'"),
+    ],
+)
+def test_a_logged_query_of_surrealdb_has_lost_its_literals(query: str, logged: str) -> None:
+    assert shown_surrealql(query) == logged
 
 
 def test_the_numbers_add_up() -> None:

@@ -19,6 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 from websockets.typing import Subprotocol
 
+from pool_bench.drivers.surreal_frames import client_frame
 from pool_bench.servers.surreal import EmbeddedSurreal
 from tests.fix_servers import TlsSurreal
 
@@ -378,6 +379,21 @@ async def test_thousands_of_messages_in_a_row_are_all_answered(surreal: Embedded
             answers = [await client.raw.recv() for _ in numbers]
         seen = sorted(cbor2.loads(answer)["id"] for answer in answers if isinstance(answer, bytes))
         assert seen == list(numbers)
+
+
+async def test_thousands_of_messages_that_are_none_are_all_answered_when_there_is_room(
+    surreal: EmbeddedSurreal,
+) -> None:
+    slow = cbor2.dumps({"id": 1, "method": "query", "params": ["SLEEP 200ms"]})
+    count = 5000
+    async with _socket(surreal) as client:
+        await client.sign_in(surreal)
+        # In one piece: what is behind the slow ones has to wait for them.
+        client.raw.transport.write(client_frame(slow) * 100 + client_frame(b"\xff") * count)
+        async with asyncio.timeout(_PATIENCE_S):
+            answers = [cbor2.loads(await client.raw.recv(decode=False)) for _ in range(100 + count)]
+        assert sum("id" in answer for answer in answers) == 100
+        assert sum(_kind(answer) == _PARSE_ERROR for answer in answers if "error" in answer) == count
 
 
 async def test_a_client_that_does_not_read_is_asked_for_no_more_and_in_the_end_gets_all(
