@@ -2,7 +2,8 @@
 
 - throughput of queries by 100 tasks: the reference pool with 10 connections, one connection of the official
   client that all tasks share, and one that is carried as the pool's are; of the smallest query also with a
-  connection and sign-in for each. Client, server and engine share this machine's cores.
+  connection and sign-in for each. Client, server and engine share this machine's cores. The smallest query
+  also against the server of known behaviour, which answers at once: what is left there is the client.
 - pair: one task that acquires and releases and does nothing in between: the pool of SurrealDB clients, and
   the reference pool over asyncpg, measured in turn.
 - memory: 1,000 idle WebSockets, opened by a generator process of its own, held, and closed.
@@ -28,6 +29,7 @@ from pool_bench.contenders import ContenderConfig, make
 from pool_bench.contenders.base import Contender
 from pool_bench.contenders.surreal import SharedSurreal
 from pool_bench.drivers.asyncpg import AsyncpgDriver
+from pool_bench.faults.known import KnownSurreal
 from pool_bench.load.generator import loop_factory
 from pool_bench.load.runner import Run, StopSwitch
 from pool_bench.load.spec import HoldSpec
@@ -43,6 +45,7 @@ SIZE = 10
 PERSONS = 100
 # A query that does nothing, one that reads a record, and one that reads ten.
 QUERIES = ("RETURN 1", "SELECT * FROM person:7", "SELECT * FROM person:10..20")
+NAIVE = "connect for each query"
 PAIRS = 20_000
 _FIELDS = "name = 'person' + <string>$n, age = $n, email = 'a@example.org'"
 # It takes several seconds for its hundred connects.
@@ -67,14 +70,16 @@ async def queries_per_s(contender: Contender[object], query: str, seconds: float
     return done / (time.perf_counter() - began)
 
 
-async def measure_queries(target: SurrealTarget, rounds: int, seconds: float) -> None:
+async def measure_queries(
+    target: SurrealTarget, queries: tuple[str, ...], rounds: int, seconds: float
+) -> None:
     """Print each contender's median rate of each query, queries a second."""
     config = ContenderConfig(target=target, size=SIZE, timeout_s=120.0)
     contenders: dict[str, Contender[object]] = {
         "pool": make("reference", config),
         "shared": make("shared", config),
         "shared, as carried in the pool": cast("Contender[object]", SharedSurreal(config, direct=True)),
-        "connect for each query": make("naive", config),
+        NAIVE: make("naive", config),
     }
     async with AsyncExitStack() as stack:
         for contender in contenders.values():
@@ -83,9 +88,10 @@ async def measure_queries(target: SurrealTarget, rounds: int, seconds: float) ->
         async with contenders["pool"].lease() as leased:
             make_persons = f"FOR $n IN 0..{PERSONS} {{ CREATE type::record('person', $n) SET {_FIELDS} }}"
             await contenders["pool"].execute(leased, make_persons)
-        for query in QUERIES:
-            names = list(contenders)[: 4 if query == QUERIES[0] else 3]
-            rates = await alternate({name: contenders[name] for name in names}, query, rounds, seconds)
+        for query in queries:
+            if query != QUERIES[0]:
+                contenders.pop(NAIVE, None)
+            rates = await alternate(contenders, query, rounds, seconds)
             click.echo(f"  {query}")
             for name, rate in rates.items():
                 click.echo(f"    {name:<32}{rate:>10,.0f}/s   pool / this {rates['pool'] / rate:>7.2f}")
@@ -96,12 +102,13 @@ async def alternate(
 ) -> dict[str, float]:
     """Medians of each contender's rate, queries a second, of rounds in turn, each in another order."""
     rates: dict[str, list[float]] = {name: [] for name in contenders}
-    for name in list(contenders)[:3]:
-        await queries_per_s(contenders[name], query, seconds)
+    for name, contender in contenders.items():
+        if name != NAIVE:
+            await queries_per_s(contender, query, seconds)
     for round_ in range(rounds):
         order = list(contenders)[:: -1 if round_ % 2 else 1]
         for name in order:
-            if name != "connect for each query" or round_ % _NAIVE_EVERY == 0:
+            if name != NAIVE or round_ % _NAIVE_EVERY == 0:
                 rates[name].append(await queries_per_s(contenders[name], query, seconds))
     return {name: median(found) for name, found in rates.items()}
 
@@ -183,7 +190,10 @@ def main(rounds: int, seconds: float, connections: int) -> None:
         click.echo(
             f"{surreal.version} · {TASKS} tasks, {SIZE} pooled connections, {rounds} rounds of {seconds:g} s"
         )
-        run_in_loop(lambda: measure_queries(target, rounds, seconds))
+        run_in_loop(lambda: measure_queries(target, QUERIES, rounds, seconds))
+        with KnownSurreal() as known:
+            click.echo("a server that answers at once")
+            run_in_loop(lambda: measure_queries(known.target(), QUERIES[:1], rounds, seconds))
         postgres_target = embedded_target(postgres, application_name="bench")
         pairs = run_in_loop(lambda: measure_pairs(surreal, postgres_target, rounds))
         click.echo("acquire and release, nothing in between")
