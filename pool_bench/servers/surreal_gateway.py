@@ -12,6 +12,7 @@ client that has gone takes its running queries along.
 import asyncio
 import base64
 import binascii
+import contextlib
 import json
 import os
 import signal
@@ -231,6 +232,12 @@ def main() -> None:
     # As many threads as a server has (SURREAL_RUNTIME_WORKER_THREADS): with one for each of two cores, two
     # long queries would stop everything.
     os.environ.setdefault("TOKIO_WORKER_THREADS", str(max(4, os.cpu_count() or 1)))
+    if hasattr(os, "SCHED_BATCH"):
+        # The engine hands each answer to a thread that has to take the interpreter's lock. Left to preempt
+        # whoever has it as soon as they wake, those threads and the event loop's stand in each other's way.
+        # A thread inherits what its creator has (sched(7)).
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     tls = None
     if config["certificate"] is not None:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -394,3 +394,10 @@ def test_in_the_foreground_the_end_of_the_server_is_an_error(start_child: StartC
     assert child.process.returncode == 1
     assert b"SurrealDB ended by itself" in err
     assert_nothing_left(child.directory, child.pids)
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="Linux has this policy")
+def test_no_thread_of_the_server_preempts_another_when_it_wakes(surreal: EmbeddedSurreal) -> None:
+    threads = [int(name) for name in os.listdir(f"/proc/{surreal.pid}/task")]
+    assert len(threads) > 1
+    assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_BATCH}
