@@ -398,6 +398,6 @@ def test_in_the_foreground_the_end_of_the_server_is_an_error(start_child: StartC
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="Linux has this policy")
 def test_no_thread_of_the_server_preempts_another_when_it_wakes(surreal: EmbeddedSurreal) -> None:
-    threads = [int(name) for name in os.listdir(f"/proc/{surreal.pid}/task")]
+    threads = [int(entry.name) for entry in Path(f"/proc/{surreal.pid}/task").iterdir()]
     assert len(threads) > 1
     assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_BATCH}
