@@ -169,6 +169,8 @@ def _throughput(sheet: Sheet, axes: Axes, entries: Sequence[Entry]) -> None:
             for end in (rate.low, rate.high):
                 axes.plot([end, end], [row - 0.14, row + 0.14], "-", color=INK, linewidth=1.1, zorder=3)
         words = format_rate(rate.median) if entry.group.ok else "no success"
+        if entry.group.interrupted:
+            words += ", interrupted"
         axes.text(
             rate.high + top * 0.02,
             row,

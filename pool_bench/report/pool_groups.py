@@ -65,6 +65,11 @@ class Group:
         )
 
     @property
+    def interrupted(self) -> bool:
+        """Whether a round was ended before its time."""
+        return any(run.interrupted for run in self.runs)
+
+    @property
     def ok(self) -> int:
         """Operations that succeeded, all rounds."""
         return sum(run.ok for run in self.runs)

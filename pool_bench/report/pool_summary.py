@@ -224,6 +224,9 @@ def _failures(contest: Contest, paint: Paint) -> list[str]:
 
 def _notes(contest: Contest, paint: Paint) -> list[str]:
     notes = []
+    cut = [group.pool for group in contest.groups if group.interrupted]
+    if cut:
+        notes.append(f"Interrupted: the figures of {', '.join(cut)} are of what was measured until then.")
     busy = [group.pool for group in contest.groups if any(run.client.saturated for run in group.runs)]
     if busy:
         notes.append(f"The client was the bottleneck with {', '.join(busy)}: see below what that means.")

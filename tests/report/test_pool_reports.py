@@ -97,6 +97,14 @@ def test_the_figures_fit_a_terminal_of_eighty_columns() -> None:
     assert max(map(len, tables)) <= 80
 
 
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_a_pool_whose_run_was_interrupted_is_told_from_one_that_failed(interrupted: bool) -> None:
+    cut = pool_run("asyncpg", dead=True)
+    cut.interrupted = interrupted
+    text = contest_summary(contest_of(session_of(pool_run("reference"), cut)), "what it means")
+    assert ("Interrupted: the figures of asyncpg are of what was measured until" in text) is interrupted
+
+
 def test_pools_whose_rounds_overlap_are_not_called_different() -> None:
     def two(counts: dict[str, tuple[int, int]]) -> list[RunResult]:
         return [
