@@ -11,8 +11,6 @@ from typing import Final
 from pool_bench.cli.rounds import OPTION, SURREAL, Variant, read_variants
 from pool_bench.cli.work import tell
 from pool_bench.drivers.base import DriverName
-from pool_bench.drivers.surreal_held import check_holdable
-from pool_bench.drivers.surreal_look import Look, look_at
 from pool_bench.errors import ConnectError, FailureKind, PoolBenchError, UsageError
 from pool_bench.load.runner import StopSwitch
 from pool_bench.load.spec import ConnectSpec
@@ -79,6 +77,8 @@ class SurrealPlace:
         if self.server.auth != "signin":
             raise UsageError(f"--auth {self.server.auth} needs --driver surreal")
         for target in self.targets if holding else ():
+            from pool_bench.drivers.surreal_held import check_holdable
+
             check_holdable(target)
 
     def read_variants(self, texts: Sequence[str], spec: ConnectSpec) -> tuple[Variant, ...]:
@@ -201,6 +201,8 @@ def ask_surrealdb(
         PoolBenchError: it cannot be used like this: nobody is there, or we may not come in.
     """
     import asyncio
+
+    from pool_bench.drivers.surreal_look import Look, look_at
 
     async def ask_it() -> Look:
         question = asyncio.ensure_future(look_at(target, auth, create=embedded))

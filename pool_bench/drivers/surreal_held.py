@@ -6,13 +6,16 @@ opens a connection for each request, so there is none to hold.
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from websockets.protocol import State
 
 from pool_bench.drivers.surreal_client import SurrealClientConnection, SurrealClientDriver, connect_error
-from pool_bench.drivers.surreal_tracked import TrackedWebSocket
 from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
 from pool_bench.targets_surreal import SurrealTarget
+
+if TYPE_CHECKING:
+    from pool_bench.drivers.surreal_tracked import TrackedWebSocket
 
 
 class HeldClientConnection(SurrealClientConnection):
@@ -36,6 +39,8 @@ class HeldClientConnection(SurrealClientConnection):
 
     def watch(self, lost: Callable[[ConnectError], None]) -> None:
         """Call `lost` once, in the event loop, when the connection ends without our asking."""
+        from pool_bench.drivers.surreal_tracked import TrackedWebSocket
+
         raw = self.raw
         assert isinstance(raw, TrackedWebSocket)  # noqa: S101  # the driver opens no other
         reader = raw.recv_task
@@ -83,7 +88,7 @@ def check_holdable(target: SurrealTarget) -> None:
         )
 
 
-def _ending(raw: TrackedWebSocket) -> ConnectError:
+def _ending(raw: "TrackedWebSocket") -> ConnectError:
     """Why a connection has ended."""
     socket = raw.socket
     if socket is None or socket.state is not State.CLOSED:

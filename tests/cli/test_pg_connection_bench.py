@@ -42,6 +42,20 @@ def test_help_answers_without_importing_what_only_a_run_needs() -> None:
     assert done.stderr.strip() == "[]"
 
 
+def test_a_run_against_postgresql_imports_nothing_of_surrealdb_s_client() -> None:
+    script = (
+        "import sys; sys.argv = ['pg-connection-bench', '--url', 'mysql://h']\n"
+        "import pg_connection_bench\n"
+        "try: pg_connection_bench.main()\n"
+        "except SystemExit: pass\n"
+        "theirs = {'surrealdb', 'websockets', 'aiohttp', 'cbor2'}\n"
+        "print({name.partition('.')[0] for name in sys.modules} & theirs)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "--url" in done.stderr
+    assert done.stdout.strip() == "set()"
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

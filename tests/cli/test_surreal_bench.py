@@ -326,14 +326,14 @@ def test_the_official_client_is_measured_at_a_rate_too(tmp_path: Path, surreal: 
 
 def test_the_maximum_is_searched_for(tmp_path: Path, surreal: EmbeddedSurreal) -> None:
     outcome = run_it(
-        *("--auth", "token", "--find-max", "--slo", "p50<10s", "--rate", "20/s", "--max-rate", "20/s"),
+        *("--auth", "token", "--find-max", "--slo", "p50<10s", "--rate", "60/s", "--max-rate", "60/s"),
         *("-d", "1s", "--warmup", "0", "--wait-between-runs", "0s", "-q", "--output-dir", "."),
         cwd=tmp_path,
         env=reach(surreal),
     )
     assert outcome.code == 0, outcome.stderr
     found = load(only(tmp_path, "*_max.json"))["find_max"]
-    assert (found["rate"], found["confirmed"], found["limit"]) == (20, True, "max_rate")
+    assert (found["rate"], found["confirmed"], found["limit"]) == (60, True, "max_rate")
     assert "No limit was found" in outcome.stdout
 
 
