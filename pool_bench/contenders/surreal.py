@@ -5,7 +5,6 @@ its requests over a WebSocket and a codec of its own (`drivers/surreal_direct.py
 `SurrealDBConnectionPool` does.
 """
 
-import asyncio
 from contextlib import AbstractAsyncContextManager
 from importlib.metadata import version
 from types import TracebackType
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pool_bench import __version__
 from pool_bench.contenders.base import ContenderConfig, ContenderName, Opens
+from pool_bench.contenders.visits import Visits
 from pool_bench.drivers.surreal_client import (
     SurrealClientConnection,
     SurrealClientDriver,
@@ -163,83 +163,21 @@ class SharedSurreal:
         return _as_error(error, phase)
 
 
-class _Visit:
-    """One connection, opened on entry and closed on exit."""
-
-    __slots__ = ("_connection", "_contender")
-
-    def __init__(self, contender: "NaiveSurreal") -> None:
-        self._contender = contender
-        self._connection: SurrealClientConnection | None = None
-
-    async def __aenter__(self) -> SurrealClientConnection:
-        self._connection = connection = await self._contender.connect()
-        return connection
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        assert self._connection is not None  # noqa: S101  # entered
-        self._contender.held -= 1
-        if exc_type is None:
-            await self._connection.close()
-        else:
-            self._connection.terminate()
-
-
-class NaiveSurreal:
-    """A connection for each query, with sign-in and all.
-
-    Attributes:
-        held: connections that are open.
-    """
-
-    name: ContenderName = "naive"
+class NaiveSurreal(Visits[SurrealClientConnection]):
+    """A connection for each query, with sign-in and all."""
 
     def __init__(self, config: ContenderConfig) -> None:
+        super().__init__(SurrealClientDriver(config.surreal_target).connect, config.timeout_s)
         self.version = version("surrealdb")
         self.manner = "checkout: connect, sign in, select; return: close"
-        self.opens = Opens()
-        self.held = 0
-        self._driver = SurrealClientDriver(config.surreal_target)
-        self._timeout_s = config.timeout_s
-
-    @property
-    def size(self) -> int:
-        """Connections that are open."""
-        return self.held
-
-    async def open(self) -> None:
-        """Connect once, so that a target that is not there shows at once."""
-        async with self.lease():
-            return
-
-    async def connect(self) -> SurrealClientConnection:
-        """Open a connection within the limit of an acquire."""
-        async with asyncio.timeout(self._timeout_s), self.opens.count():
-            connection = await self._driver.connect()
-        self.held += 1
-        return connection
-
-    def lease(self) -> _Visit:
-        """Connect on entry, close on exit."""
-        return _Visit(self)
 
     async def execute(self, leased: SurrealClientConnection, sql: str) -> None:
         """By the client's own method."""
         await leased.raw.query(sql)
 
-    async def close(self) -> None:
-        """Nothing is kept."""
-
     def as_error(self, error: Exception, phase: Phase) -> ConnectError:
         """The client's own errors, and our limit."""
-        if isinstance(error, TimeoutError):
-            return ConnectError(FailureKind.TIMEOUT, phase, f"no connection within {self._timeout_s:g} s")
-        return _as_error(error, phase)
+        return super().as_error(error, phase) if isinstance(error, TimeoutError) else _as_error(error, phase)
 
 
 class PurrealContender:
