@@ -1,7 +1,7 @@
 """The frames of a WebSocket: whole binary messages are read and written at once, the rest is `websockets`'.
 
-Nearly every message of SurrealDB's is a binary one in one frame. To take those apart here costs a fifth of
-what it costs there; fragments, pings, goodbyes, and whatever breaks the protocol are left to the library.
+Nearly every message of SurrealDB's is a binary one in one frame. To handle those here costs less than a third
+of what it costs there; fragments, pings, goodbyes, and whatever breaks the protocol are left to the library.
 Bytes in, bytes out, no I/O. https://datatracker.ietf.org/doc/html/rfc6455#section-5.2
 """
 
