@@ -26,6 +26,7 @@ from pool_bench.cli.pool_options import (
     pool_rate_options,
     timing_options,
     url_option,
+    urls_option,
 )
 from pool_bench.cli.thresholds import Checks, threshold_options
 from pool_bench.contenders.base import CONTENDER_NAMES, RESET_MODES, ContenderName, ResetMode
@@ -306,9 +307,9 @@ def size(
 
 
 @cli.command()
-@url_option
+@urls_option
 @click.pass_context
-def check(ctx: click.Context, url: str | None) -> None:
+def check(ctx: click.Context, urls: tuple[str, ...]) -> None:
     """Say step by step, in under five seconds, whether a target can be used, and if not, what to do."""
 
     def connect() -> int:
@@ -318,7 +319,7 @@ def check(ctx: click.Context, url: str | None) -> None:
         from pool_bench.cli.locate import find_targets
         from pool_bench.cli.pool_check import check as check_place
 
-        return check_place(find_targets(() if url is None else (url,), application_name=TOOL), tool=TOOL)
+        return check_place(find_targets(urls, application_name=TOOL), tool=TOOL)
 
     ctx.exit(guard(connect))
 

@@ -160,6 +160,7 @@ def ask(target: Target, stop: StopSwitch, *, timeout_s: float, embedded: bool) -
     import asyncio
     import contextlib
 
+    from pool_bench.cli.questions import put
     from pool_bench.drivers.wire import ask_server
 
     async def ask_it() -> dict[str, str]:
@@ -174,7 +175,7 @@ def ask(target: Target, stop: StopSwitch, *, timeout_s: float, embedded: bool) -
         return server
 
     try:
-        server = asyncio.run(ask_it())
+        server = put(ask_it())
     except ConnectError as error:
         tell(f"first connection to {target} failed: {error}")
         return {}

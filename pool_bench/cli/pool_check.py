@@ -6,11 +6,13 @@ each step's time is known; the first failure ends it, and says what is wrong and
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
 from pool_bench.cli.locate import Place, serve, targets_of
 from pool_bench.cli.params import EXIT_FAILED, EXIT_LEFT, EXIT_OK
+from pool_bench.cli.questions import put
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
 from pool_bench.cli.work import tell
 from pool_bench.drivers.wire import ask_server
@@ -71,14 +73,19 @@ def check(place: Place, *, tool: str) -> int:
     """
     try:
         with stop_on_signals(tell) as stop, serve(place, connections=1) as server:
-            codes = [_check(target, stop) for target in targets_of(place, server, tool=tool)]
-            return max(codes)
+            return max(put(_check_all(targets_of(place, server, tool=tool), stop)))
     except LeaveNow:
         return EXIT_LEFT
 
 
-def _check(target: Target, stop: StopSwitch) -> int:
-    stats, product = asyncio.run(_connect(target, stop))
+async def _check_all(targets: Sequence[Target], stop: StopSwitch) -> list[int]:
+    """Look at all targets at once, as several that are silent must not take longer than one."""
+    async with asyncio.TaskGroup() as group:
+        looks = [group.create_task(_connect(target, stop)) for target in targets]
+        return [_report(target, *(await look)) for target, look in zip(targets, looks, strict=True)]
+
+
+def _report(target: Target, stats: BenchStats, product: str) -> int:
     for row in report(target, stats, product):
         print(row, flush=True)
     return EXIT_OK if stats.ok and not stats.failed else EXIT_FAILED

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import click
 
@@ -77,14 +77,40 @@ class Sizes(click.ParamType[tuple[int, ...]]):
         return (*sizes, last)
 
 
+_WITHOUT_URL: Final = (
+    "Without it: DATABASE_URL, else PGHOST, PGHOSTADDR or PGPORT, else an embedded PostgreSQL is started, "
+    "used and removed."
+)
+
+
+def _only(_ctx: click.Context, param: click.Parameter, urls: tuple[str, ...]) -> str | None:
+    if len(urls) > 1:
+        raise click.BadParameter("a pool has one target, so it is given once", param=param)
+    return urls[0] if urls else None
+
+
 def url_option(command: _Command) -> _Command:
     """`--url`, once."""
     return click.option(
         "--url",
         "-u",
+        multiple=True,
+        callback=_only,
         metavar="URL",
-        help="PostgreSQL URL, postgresql://user@host:port/database?sslmode=... Without it: DATABASE_URL, "
-        "else PGHOST, PGHOSTADDR or PGPORT, else an embedded PostgreSQL is started, used and removed.",
+        help=f"PostgreSQL URL, postgresql://user@host:port/database?sslmode=... {_WITHOUT_URL}",
+    )(command)
+
+
+def urls_option(command: _Command) -> _Command:
+    """`--url`, as often as there is something to look at."""
+    return click.option(
+        "--url",
+        "-u",
+        "urls",
+        multiple=True,
+        metavar="URL",
+        help="PostgreSQL URL, postgresql://user@host:port/database?sslmode=...; repeat it to look at "
+        f"several. {_WITHOUT_URL}",
     )(command)
 
 

@@ -1,13 +1,14 @@
 """Whether a SurrealDB can be used, in words: every step of a connection, one line each."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter_ns
 from typing import Final, TypeVar
 
 import click
 
 from pool_bench.cli.params import EXIT_FAILED, EXIT_OK
+from pool_bench.cli.questions import put
 from pool_bench.cli.surreal_place import (
     SurrealPlace,
     place_words,
@@ -20,7 +21,7 @@ from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.targets_surreal import AuthMode, SurrealTarget
 from pool_bench.units import format_ms
 
-# For all steps at one target together; to start takes a second, too.
+# For all steps together; to start takes a second, too.
 _LIMIT_S: Final = 3.5
 _ADVICE: Final = {
     FailureKind.REFUSED: "nothing listens there: is the server running, and is it this port?",
@@ -32,6 +33,7 @@ _ADVICE: Final = {
     FailureKind.PROTOCOL: "whatever answers there is no SurrealDB, or speaks TLS (wss://, https://)",
     FailureKind.CLOSED: "whatever answers there is no SurrealDB, or speaks TLS (wss://, https://)",
 }
+_USABLE: Final = "  usable"
 
 T = TypeVar("T")
 
@@ -48,29 +50,41 @@ def check(place: SurrealPlace) -> int:
     """
     with serve_surreal(place) as server:
         targets = surreal_targets_of(place, server)
-        fine = [
-            asyncio.run(_check(target, place.server.auth, embedded=server is not None)) for target in targets
-        ]
-    return EXIT_OK if all(fine) else EXIT_FAILED
+        fine = put(_check_all(targets, place.server.auth, embedded=server is not None))
+    return EXIT_OK if fine else EXIT_FAILED
 
 
-async def _check(target: SurrealTarget, auth: AuthMode, *, embedded: bool) -> bool:
-    click.echo(f"{target}{place_words(target)}, auth {auth}")
+async def _check_all(targets: Sequence[SurrealTarget], auth: AuthMode, *, embedded: bool) -> bool:
+    """Look at all targets at once, as several that are silent must not take longer than one."""
+    fine = True
+    async with asyncio.TaskGroup() as group:
+        looks = [group.create_task(_check(target, auth, embedded=embedded)) for target in targets]
+        for target, look in zip(targets, looks, strict=True):
+            lines = await look
+            click.echo("\n".join((f"{target}{place_words(target)}, auth {auth}", *lines)))
+            fine = fine and lines[-1] == _USABLE
+    return fine
+
+
+async def _check(target: SurrealTarget, auth: AuthMode, *, embedded: bool) -> list[str]:
+    """What there is to say of a target; the last line says whether it can be used."""
+    lines: list[str] = []
     try:
         async with asyncio.timeout(_LIMIT_S):
-            return await _ask(target, auth, embedded=embedded)
+            await _ask(target, auth, lines.append, embedded=embedded)
     except ConnectError as error:
-        return _failed(error)
+        lines.append(_failed(error))
     except TimeoutError:
-        return _failed(ConnectError(FailureKind.TIMEOUT, Phase.CONNECT, f"no end after {_LIMIT_S:g}s"))
+        lines.append(_failed(ConnectError(FailureKind.TIMEOUT, Phase.CONNECT, f"no end after {_LIMIT_S:g}s")))
+    return lines
 
 
-async def _ask(target: SurrealTarget, auth: AuthMode, *, embedded: bool) -> bool:
+async def _ask(target: SurrealTarget, auth: AuthMode, say: Callable[[str], None], *, embedded: bool) -> None:
     look = await look_at(target, auth, create=embedded)
-    click.echo(f"  it is {look.info.product} {look.info.version}".rstrip())
+    say(f"  it is {look.info.product} {look.info.version}".rstrip())
     if look.missing is not None:
-        click.echo(f"  not usable: {look.missing}")
-        return False
+        say(f"  not usable: {look.missing}")
+        return
     driver = SurrealDriver(target, auth=auth)
     await driver.prepare()
     connection, connected_ns = await _timed(driver.connect())
@@ -83,10 +97,9 @@ async def _ask(target: SurrealTarget, auth: AuthMode, *, embedded: bool) -> bool
         for phase, ns in connection.phases_ns.items()
         if phase not in (Phase.QUERY, Phase.CLOSE)
     )
-    click.echo(f"  connected in {format_ms(connected_ns / 1e6)} ms ({steps})")
-    click.echo(f"  a query took {format_ms(query_ns / 1e6)} ms")
-    click.echo("  usable")
-    return True
+    say(f"  connected in {format_ms(connected_ns / 1e6)} ms ({steps})")
+    say(f"  a query took {format_ms(query_ns / 1e6)} ms")
+    say(_USABLE)
 
 
 async def _timed(work: Awaitable[T]) -> tuple[T, int]:
@@ -94,7 +107,6 @@ async def _timed(work: Awaitable[T]) -> tuple[T, int]:
     return await work, perf_counter_ns() - began_ns
 
 
-def _failed(error: ConnectError) -> bool:
+def _failed(error: ConnectError) -> str:
     advice = _ADVICE.get(error.kind)
-    click.echo(f"  not usable: {error}{f': {advice}' if advice else ''}")
-    return False
+    return f"  not usable: {error}{f': {advice}' if advice else ''}"

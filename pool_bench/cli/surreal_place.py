@@ -202,6 +202,7 @@ def ask_surrealdb(
     """
     import asyncio
 
+    from pool_bench.cli.questions import put
     from pool_bench.drivers.surreal_look import Look, look_at
 
     async def ask_it() -> Look:
@@ -212,7 +213,7 @@ def ask_surrealdb(
             return await question
 
     try:
-        look = asyncio.run(ask_it())
+        look = put(ask_it())
     except ConnectError as error:
         if error.kind is FailureKind.TIMEOUT:
             tell(f"first connection to {target}: {error}")

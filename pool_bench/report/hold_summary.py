@@ -225,5 +225,4 @@ def _client(run: RunResult, hold: HoldStats, paint: Paint) -> list[str]:
     )
     loop = f" ({clean(run.event_loop)})" if run.event_loop else ""
     lag = f"p50 {format_ms(p50)}, p99 {format_ms(p99)}, max {format_ms(top)} ms"
-    lines.append(f"  loop lag while opening {lag}{loop} · {pauses_words(client)}")
-    return lines
+    return [*lines, *wrap(f"  loop lag while opening {lag}{loop} · {pauses_words(client)}", "    ")]

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pool_bench.report.loaded import LoadedRun
 from pool_bench.report.pool_groups import Group
 from pool_bench.report.pool_loaded import LoadedCheckout
-from pool_bench.report.pool_words import sentences
+from pool_bench.report.summary import wrap
 from pool_bench.report.text import Paint, clean, format_rate, table
 from pool_bench.sizing import Measured, Sizing, recommend, statement
 from pool_bench.units import format_duration, format_ms
@@ -87,8 +87,8 @@ def sizes_summary(groups: Sequence[tuple[int, Group]], sizing: Sizing, *, colour
     ]
     for index, sentence in enumerate(statement(sizing)):
         style = ("bold", "yellow" if sizing.why_not else "green") if index == 0 else ()
-        lines += [paint(line, *style) for line in sentences(sentence, "  ")]
+        lines += [paint(line, *style) for line in wrap(sentence, "  ")]
     warning = bottlenecks(groups, sizing)
     if warning:
-        lines += [paint(line, "yellow") for line in sentences(warning, "  ")]
+        lines += [paint(line, "yellow") for line in wrap(warning, "  ")]
     return "\n".join(lines)

@@ -12,8 +12,7 @@ from typing import Final
 from pool_bench.report.pool_groups import Contest, Group, Spread
 from pool_bench.report.pool_loaded import LoadedCheckout
 from pool_bench.report.pool_shapes import shape_lines
-from pool_bench.report.pool_words import sentences
-from pool_bench.report.summary import WIDTH
+from pool_bench.report.summary import WIDTH, wrap
 from pool_bench.report.text import Paint, clean, ellipsize, format_percent, format_rate, table
 from pool_bench.stats import Histogram
 from pool_bench.units import format_duration, format_ms
@@ -56,7 +55,7 @@ def contest_summary(contest: Contest, meaning: str, *, colour: bool = False) -> 
         _behaviour(contest, paint),
         _failures(contest, paint),
         _notes(contest, paint),
-        [paint(line, "bold") for line in sentences(verdict(contest), "  ")],
+        [paint(line, "bold") for line in wrap(verdict(contest), "  ")],
     ]
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
@@ -73,13 +72,13 @@ def manners_summary(contests: Sequence[Contest], *, colour: bool = False) -> str
     lines = [paint("what each does on checkout and on return", "bold")]
     for group in pools.values():
         one = group.checkouts[0]
-        lines += sentences(f"  {group.pool} {one.version}: {one.manner}", "    ")
+        lines += wrap(f"  {group.pool} {one.version}: {one.manner}", "    ")
     resets = {_return_of(group) for group in pools.values() if group.pool != "naive"}
     if len(resets) > 1 and any(one.setting.reset == "own" for g in pools.values() for one in g.checkouts):
-        lines += [paint(line, "yellow") for line in sentences(_UNLIKE, "  ")]
+        lines += [paint(line, "yellow") for line in wrap(_UNLIKE, "  ")]
     lines += ["", paint("how to read the figures", "bold")]
     for words in _LEGEND:
-        lines += [paint(line, "dim") for line in sentences(f"  {words}", "    ")]
+        lines += [paint(line, "dim") for line in wrap(f"  {words}", "    ")]
     return "\n".join(lines)
 
 
@@ -97,8 +96,8 @@ def _headline(contest: Contest, meaning: str, paint: Paint) -> list[str]:
     longest_s = max(run.duration_s for run in contest.groups[0].runs)
     parts.append(f"{rounds} round{'s' if rounds > 1 else ''} of {format_duration(round(longest_s, 1))}")
     lines = [paint(clean(contest.label), "bold")]
-    lines += [f"  {line}" for line in sentences(f"{meaning}.", "  ")]
-    lines += [f"  {line}" for line in sentences(" · ".join(parts), "  ")]
+    lines += [f"  {line}" for line in wrap(f"{meaning}.", "  ")]
+    lines += [f"  {line}" for line in wrap(" · ".join(parts), "  ")]
     return lines
 
 
@@ -166,7 +165,7 @@ def _open_loop(contest: Contest, paint: Paint) -> list[str]:
     return [
         paint(drawn[0], "bold"),
         *drawn[1:],
-        *(paint(one, "dim") for one in sentences(f"  {words}", "  ")),
+        *(paint(one, "dim") for one in wrap(f"  {words}", "  ")),
     ]
 
 
@@ -212,7 +211,7 @@ def _failures(contest: Contest, paint: Paint) -> list[str]:
         kinds = [f"{count:,} {name}" for name, count in group.failures.items()]
         if group.unfinished:
             kinds.append(f"{group.unfinished:,} unfinished at the end")
-        lines += sentences(f"{group.pool}: {', '.join(kinds)}", "    ")
+        lines += wrap(f"{group.pool}: {', '.join(kinds)}", "    ")
         samples = [failure for run in group.runs for failure in run.failures]
         if samples:
             most = max(samples, key=lambda failure: failure.count)
@@ -236,7 +235,7 @@ def _notes(contest: Contest, paint: Paint) -> list[str]:
             f"Waits are those of callers that were served. Callers of {', '.join(late)} that timed "
             "out waited longest, and are counted as failed: the waits above are too low by them."
         )
-    return [paint(line, "yellow") for note in notes for line in sentences(note, "  ")]
+    return [paint(line, "yellow") for note in notes for line in wrap(note, "  ")]
 
 
 def _return_of(group: Group) -> str:

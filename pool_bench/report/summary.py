@@ -29,7 +29,7 @@ from pool_bench.verdict import FEWEST_BEYOND, NoteCode, ReasonCode, Verdict, is_
 
 WIDTH: Final = 100
 _HISTOGRAM_ROWS: Final = 22
-# The percentiles, which most people read, must not wrap on a terminal of the usual width.
+# Percentiles and sentences, which most people read, must not be broken by a terminal of the usual width.
 _TERMINAL: Final = 80
 # What the phases leave of an operation is worth a row from here on.
 _LEAST_REST: Final = 0.02
@@ -255,7 +255,7 @@ def _client(run: RunResult, paint: Paint) -> list[str]:
         paint("client", "bold"),
         f"  CPU {client.cpu_share:.0%} of a core, {per_op} us per operation"
         f" · RSS {client.rss_bytes / 2**20:,.0f} MB{processes}",
-        f"  {lag}{loop} · {pauses_words(client)}",
+        *wrap(f"  {lag}{loop} · {pauses_words(client)}", "    "),
         *([schedule.format(*map(format_ms, late))] if run.rate is not None else []),
         *own_lines(run),
     ]
@@ -354,6 +354,8 @@ def sweep_table(runs: Sequence[RunResult], *, colour: bool = False) -> str:
     return "\n".join(lines)
 
 
-def wrap(text: str, indent: str, width: int = WIDTH) -> list[str]:
-    """`text` in lines of at most `width` columns, all but the first behind `indent`."""
-    return textwrap.wrap(text, width, subsequent_indent=indent, break_long_words=True, break_on_hyphens=False)
+def wrap(text: str, indent: str) -> list[str]:
+    """`text` in lines of at most 80 columns, all but the first behind `indent`."""
+    return textwrap.wrap(
+        text, _TERMINAL, subsequent_indent=indent, break_long_words=True, break_on_hyphens=False
+    )

@@ -190,6 +190,7 @@ def serve(
         UsageError: a value cannot be right.
     """
     host, port = parse_bind(bind)
+    _check_free(host, port)
     config = SurrealConfig(
         user=user, password=password, path=path, host=host, port=port, certificate=certificate, key=key
     )
@@ -215,6 +216,23 @@ def parse_bind(bind: str) -> tuple[str, int]:
     except (OSError, UnicodeError):
         raise UsageError(f"--bind: {host!r} is no address") from None
     return host, int(found["port"])
+
+
+def _check_free(host: str, port: int) -> None:
+    """Make sure that one can listen there, so that nothing is started for nothing.
+
+    Raises:
+        ServerStartError: one cannot.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for family, _type, _protocol, _name, address in found:
+        try:
+            # As the server does it: with SO_REUSEADDR, and IPv6 apart from IPv4.
+            with socket.create_server((str(address[0]), port), family=family):
+                pass
+        except OSError as error:
+            reason = str(error) if error.errno is None else os.strerror(error.errno).lower()
+            raise ServerStartError(f"cannot listen on {host} port {port}: {reason}") from None
 
 
 @contextlib.contextmanager

@@ -388,6 +388,33 @@ def test_check_says_what_is_wrong_and_what_to_do(tmp_path: Path, start_postgres:
             assert time.monotonic() - begin < 5 + 10
 
 
+def test_check_looks_at_all_targets_at_once_and_one_that_fails_is_exit_code_1(
+    tmp_path: Path, embedded: EmbeddedPostgres
+) -> None:
+    with contextlib.ExitStack() as ports:
+        silent = [ports.enter_context(silent_port()) for _ in range(8)]
+        urls = [word for port in silent for word in ("-u", f"postgresql://u@127.0.0.1:{port}/db")]
+        begin = time.monotonic()
+        outcome = tool("check", "-u", embedded.url, *urls, cwd=tmp_path)
+        assert time.monotonic() - begin < 5 + 10
+    assert outcome.code == 1
+    assert len(re.findall(r"^fine: ", outcome.stdout, re.MULTILINE)) == 1
+    assert len(re.findall(r"^failed: ", outcome.stdout, re.MULTILINE)) == 8
+    heads = re.findall(r"^postgresql://\S+:(\d+)/", outcome.stdout, re.MULTILINE)
+    assert [int(head) for head in heads] == [embedded.port, *silent]
+
+
+@pytest.mark.parametrize("command", ["run", "size", "monitor"])
+def test_a_pool_has_one_target(tmp_path: Path, command: str) -> None:
+    outcome = tool(
+        command, "-u", "postgresql://u@127.0.0.1:1/a", "-u", "postgresql://u@127.0.0.1:1/b", cwd=tmp_path
+    )
+    assert outcome.code == 2
+    (line,) = outcome.error_lines
+    assert "--url" in line
+    assert "once" in line
+
+
 def test_monitor_without_metrics_shows_a_pool_of_its_own(tmp_path: Path, embedded: EmbeddedPostgres) -> None:
     arguments = ("monitor", "-u", embedded.url, "--size", "4", "--interval", "300ms", "--duration", "1s")
     outcome = tool(*arguments, cwd=tmp_path)

@@ -1,5 +1,6 @@
 """surreal-bench as its users meet it: a command with output, files and exit codes."""
 
+import contextlib
 import json
 import os
 import re
@@ -444,13 +445,25 @@ def test_check_says_in_words_what_there_is(surreal: EmbeddedSurreal) -> None:
 
 
 @pytest.mark.timeout(20)
-def test_check_gives_up_in_five_seconds_where_nobody_answers() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"ws://127.0.0.1:{silent.getsockname()[1]}"
-        outcome = run_it("check", "--url", url, "--user", "u", "--pass", SECRET)
+def test_check_gives_up_in_five_seconds_where_nobody_answers_however_many_those_are() -> None:
+    with contextlib.ExitStack() as servers:
+        silent = [servers.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(8)]
+        ports = [server.getsockname()[1] for server in silent]
+        urls = [word for port in ports for word in ("--url", f"ws://127.0.0.1:{port}")]
+        outcome = run_it("check", *urls, "--user", "u", "--pass", SECRET)
     assert outcome.code == 1
-    assert "not usable: timeout" in outcome.stdout
+    lines = outcome.stdout.splitlines()
+    assert [f":{port}/rpc" in line for port, line in zip(ports, lines[::2], strict=True)] == [True] * 8
+    assert all(line.startswith("  not usable: timeout") for line in lines[1::2])
     assert SECRET not in outcome.stdout + outcome.stderr
+
+
+def test_serve_on_a_port_in_use_is_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        outcome = run_it("serve", "--bind", f"127.0.0.1:{port}", env={"SURREAL_PASS": SECRET})
+    assert outcome.code == 1
+    assert outcome.error_lines == [f"error: cannot listen on 127.0.0.1 port {port}: address already in use"]
 
 
 def test_serve_serves_until_it_is_told_to_stop_and_leaves_nothing(tmp_path: Path) -> None:
