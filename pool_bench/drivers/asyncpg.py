@@ -8,12 +8,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypedDict
 
 from pool_bench.drivers.base import DriverName
-from pool_bench.drivers.failures import server_error
+from pool_bench.drivers.last_words import LastWords
 from pool_bench.drivers.tls import make_context
 from pool_bench.errors import ConnectError, FailureKind, Phase, kind_of_os_error, kind_of_sqlstate
-from pool_bench.pgwire import RemoteProtocolError
-from pool_bench.pgwire import events as ev
-from pool_bench.pgwire.messages import error_response
 from pool_bench.targets import Target
 
 if TYPE_CHECKING:
@@ -109,20 +106,20 @@ class AsyncpgConnection:
 class _Overhear(asyncio.Protocol):
     """Stands between a transport and asyncpg's protocol, and remembers the server's last words."""
 
-    __slots__ = ("_last", "_lost", "_protocol")
+    __slots__ = ("_lost", "_protocol", "_words")
 
     def __init__(self, protocol: asyncio.Protocol, lost: Callable[[ConnectError], None]) -> None:
         self._protocol = protocol
         self._lost: Callable[[ConnectError], None] | None = lost
-        self._last: ConnectError | None = None
+        self._words = LastWords()
 
     def data_received(self, data: bytes) -> None:
-        self._last, is_end = _words_of(data) if data[:1] in (b"E", b"N") else (None, False)
+        is_end = self._words.hear(data)
         self._protocol.data_received(data)
-        if is_end and self._last is not None:
+        if is_end and self._words.said is not None:
             # Now, for until the stream ends asyncpg would take a query, and stumble over its own state.
             # Not at once, for a query under way is to be told first.
-            asyncio.get_running_loop().call_soon(self._tell, self._last)
+            asyncio.get_running_loop().call_soon(self._tell, self._words.said)
 
     def eof_received(self) -> bool | None:
         return self._protocol.eof_received()
@@ -135,33 +132,12 @@ class _Overhear(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._protocol.connection_lost(exc)
-        self._tell(self._last or _end_of(exc))
+        self._tell(self._words.said or _end_of(exc))
 
     def _tell(self, error: ConnectError) -> None:
         lost, self._lost = self._lost, None
         if lost is not None:
             lost(error)
-
-
-def _words_of(data: bytes) -> tuple[ConnectError | None, bool]:
-    """What the server says of an end, and whether that is the end, from the messages `data` begins with."""
-    position, said = 0, None
-    while data[position : position + 1] in (b"E", b"N"):
-        after = position + 1 + max(int.from_bytes(data[position + 1 : position + 5], "big"), 4)
-        if after > len(data):
-            break
-        try:
-            event = ev.ErrorResponse(error_response(data[position + 5 : after]).fields)
-        except RemoteProtocolError:
-            break
-        error = server_error(event, Phase.HOLD)
-        # A crash is announced by a warning only.
-        if event.severity in ("FATAL", "PANIC") or error.kind is FailureKind.SERVER_SHUTDOWN:
-            return error, True
-        if data[position : position + 1] == b"E":
-            said = error
-        position = after
-    return said, False
 
 
 def _end_of(exc: Exception | None) -> ConnectError:
