@@ -28,6 +28,7 @@ class HttpChannel(Channel):
         self._target = target
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEADER_BYTES)
         self._status = 0
+        self._is_page = False
         self._body = bytearray()
         self.token: str | None = None
         self.namespace: str | None = None
@@ -64,8 +65,11 @@ class HttpChannel(Channel):
     def _read_events(self, arrived_ns: int) -> None:
         while True:
             match self._http.next_event():
-                case h11.Response(status_code=status):
+                case h11.Response(status_code=status, headers=headers):
                     self._status = status
+                    self._is_page = any(
+                        name == b"content-type" and b"html" in value for name, value in headers
+                    )
                 case h11.Data(data=data):
                     if len(self._body) + len(data) > _MAX_MESSAGE_BYTES:
                         raise LinkError(FailureKind.PROTOCOL, "the server's answer is too long")
@@ -83,8 +87,11 @@ class HttpChannel(Channel):
         body = bytes(self._body)
         self._body.clear()
         if status != 200:
-            said = f": {one_line(body.decode('utf-8', 'replace'))}" if body else ""
-            raise LinkError(kind_of_status(status), f"the server answers HTTP {status}{said}")
+            said = (
+                "a web page" if self._is_page else one_line(body.decode("utf-8", "replace")) if body else ""
+            )
+            reason = f"the server answers HTTP {status}{f': {said}' if said else ''}"
+            raise LinkError(kind_of_status(status), reason)
         self._deliver(body, arrived_ns)
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
             self._http.start_next_cycle()

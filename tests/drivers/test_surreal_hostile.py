@@ -263,6 +263,26 @@ async def test_what_an_http_server_gets_wrong_is_a_failure_of_its_step(
 
 
 @pytest.mark.parametrize(
+    ("kind", "body", "said"),
+    [
+        ("text/html; charset=utf-8", b"<html><h1>Nothing here</h1></html>", ": a web page"),
+        ("text/plain", b"the backend\nis away", ": the backend is away"),
+        ("text/plain", b"", ""),
+    ],
+)
+async def test_what_a_proxy_says_over_http_is_told_unless_it_is_a_web_page(
+    kind: str, body: bytes, said: str
+) -> None:
+    script = _posted(http(body, "501 Not Implemented", more=f"Content-Type: {kind}\r\n"))
+    with h.HostileServer(script) as server:
+        assert await _failure(_driver(server, "http")) == (
+            FailureKind.PROTOCOL,
+            Phase.SIGNIN,
+            f"the server answers HTTP 501{said}",
+        )
+
+
+@pytest.mark.parametrize(
     ("scheme", "script", "phase"),
     [
         ("ws", (h.stall,), Phase.UPGRADE),
