@@ -6,10 +6,6 @@ counts as the server if it is one that we know.
 """
 
 import ipaddress
-import re
-from collections import Counter
-from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pool_bench.targets_surreal import SurrealTarget
@@ -21,11 +17,6 @@ if TYPE_CHECKING:
 _PROGRAM: Final = "surreal"
 # The server of `surreal-bench serve`, which is a Python.
 _GATEWAY: Final = "pool_bench.servers.surreal_gateway"
-# The kernel's numbers for states of TCP (include/net/tcp_states.h). Of the others no socket belongs to a
-# process any more, or not yet.
-_ESTABLISHED: Final = b"01"
-_CLOSE_WAIT: Final = b"08"
-_TABLES: Final = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 
 
 def is_here(target: SurrealTarget) -> bool:
@@ -84,34 +75,3 @@ def _meets(listening: "tuple[str, int] | tuple[()]", target: SurrealTarget) -> b
 
 def _is_surreal(process: "psutil.Process") -> bool:
     return process.name().startswith(_PROGRAM) or _GATEWAY in process.cmdline()
-
-
-def count_connections(port: int, tables: Iterable[Path] = _TABLES) -> dict[str, int]:
-    """Connections that have `port` as their local end: `open`, and `closing` where only the client has ended.
-
-    Takes about 1.4 ms of CPU for each thousand connections of this machine, those in TIME_WAIT included.
-
-    Args:
-        port: the server's.
-        tables: where the kernel lists connections; those that are missing are passed over.
-
-    Raises:
-        UnseenError: this system does not tell.
-    """
-    # Only a local end is followed by an address. See proc_net_tcp.txt in the kernel's documentation.
-    line = re.compile(rb"([0-9A-F]+:%04X [0-9A-F]+:[0-9A-F]{4}) (\w\w) " % port)
-    # By the addresses of both ends: the kernel lists a page at a time, and where sockets come and go between
-    # two of them it may list some twice.
-    states: dict[bytes, bytes] = {}
-    seen = False
-    for table in tables:
-        try:
-            states.update(line.findall(table.read_bytes()))
-            seen = True
-        except OSError:
-            continue  # without IPv6 there is no such table
-    if not seen:
-        raise UnseenError("only Linux tells which connections a server has")
-    found = Counter(states.values())
-    counts = {"open": found[_ESTABLISHED], "closing": found[_CLOSE_WAIT]}
-    return {name: count for name, count in counts.items() if count}

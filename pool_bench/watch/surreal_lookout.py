@@ -13,9 +13,10 @@ from pool_bench.server_side import CpuUse, ServerMemory, ServerSecond, ServerSid
 from pool_bench.targets_surreal import SurrealTarget
 from pool_bench.watch.backends import UnseenError
 from pool_bench.watch.cpu import CpuMeter, ThreadMeter
-from pool_bench.watch.listener import count_connections, find_surreal, is_here
+from pool_bench.watch.listener import find_surreal, is_here
 from pool_bench.watch.looking import When
 from pool_bench.watch.memory import process_of, pss_bytes
+from pool_bench.watch.sockets import count_connections
 
 if TYPE_CHECKING:
     import psutil

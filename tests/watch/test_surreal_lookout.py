@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import psutil
 import pytest
@@ -17,7 +16,8 @@ from pool_bench.targets_surreal import SurrealTarget, surreal_target
 from pool_bench.watch import memory
 from pool_bench.watch.backends import UnseenError
 from pool_bench.watch.cpu import ThreadMeter
-from pool_bench.watch.listener import count_connections, find_surreal
+from pool_bench.watch.listener import find_surreal
+from pool_bench.watch.sockets import count_connections
 from pool_bench.watch.surreal_lookout import SurrealLookout
 from pool_bench.watch.watcher import SurrealWatcher
 from tests.fix_servers import StartSurreal
@@ -156,37 +156,6 @@ def test_nothing_but_this_machine_is_seen_of_a_server_elsewhere() -> None:
     ]
     assert lookout.side.in_use_before is None
     assert all(look.states == {} for look in lookout.side.seconds)
-
-
-def test_a_connection_that_only_its_client_has_ended_is_closing() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        with dialled_only(port) as first, dialled_only(port):
-            accepted, _ = listener.accept()
-            with accepted:
-                assert count_connections(port) == {"open": 2}
-                first.shutdown(socket.SHUT_WR)
-                await_true(lambda: count_connections(port) == {"open": 1, "closing": 1})
-        # The other one was never accepted, and is closed with its listener.
-    await_true(lambda: count_connections(port) == {})
-
-
-def test_a_connection_that_the_kernel_lists_twice_is_one(tmp_path: Path) -> None:
-    # As it does where others come and go while it is asked for the next page.
-    listed = """\
-  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 0100007F:1F40 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 242 1
-   1: 0100007F:1F40 0100007F:C350 01 00000000:00000000 00:00000000 00000000     0        0 243 1
-   2: 0100007F:1F40 0100007F:C351 01 00000000:00000000 00:00000000 00000000     0        0 244 1
-   3: 0100007F:C350 0100007F:1F40 01 00000000:00000000 00:00000000 00000000     0        0 245 1
-   4: 0100007F:1F40 0100007F:C350 01 00000000:00000000 00:00000000 00000000     0        0 243 1
-   5: 0100007F:1F40 0100007F:C352 08 00000000:00000000 00:00000000 00000000     0        0 246 1
-"""
-    table = tmp_path / "tcp"
-    table.write_text(listed)
-    assert count_connections(8000, (table, tmp_path / "tcp6")) == {"open": 2, "closing": 1}
-    with pytest.raises(UnseenError, match="only Linux"):
-        count_connections(8000, (tmp_path / "tcp6",))
 
 
 def test_connections_that_do_not_go_are_told(server: EmbeddedSurreal) -> None:
