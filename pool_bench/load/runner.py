@@ -12,6 +12,7 @@ import multiprocessing as mp
 import os
 import queue
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -257,7 +258,6 @@ def _generator_process(
     from pool_bench.load.hold_run import generate_hold
     from pool_bench.load.pool_run import Notes, generate_pool
 
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     forget_pg_environment()
     # A parent that is busy drawing must not hold up the event loop, so a thread does the writing.
     outbox: queue.SimpleQueue[_Message | None] = queue.SimpleQueue()
@@ -272,6 +272,11 @@ def _generator_process(
             target=_listen, args=(control, loop, stop, notes), name="control", daemon=True
         )
         reader.start()
+        if sys.platform != "win32":
+            # `timeout`, a terminal that is closed and service managers signal everybody at once.
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    loop.add_signal_handler(number, stop.set)
         if isinstance(spec, HoldSpec):
             await generate_hold(spec, outbox.put, stop)
         elif isinstance(spec, PoolSpec):

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -225,15 +226,22 @@ def test_a_sweep_doubles_from_min_to_max_and_ends_in_a_table_and_a_picture(
     assert (tmp_path / "overlay.svg").read_text().startswith("<?xml")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("send", "number"),
+    [
+        (Started.signal, signal.SIGINT),
+        (Started.signal_all, signal.SIGTERM),
+        (Started.signal_all, signal.SIGHUP),
+    ],
+)
 def test_the_first_signal_sums_up_saves_and_leaves_nothing_running(
-    tmp_path: Path, number: signal.Signals
+    tmp_path: Path, send: Callable[[Started, signal.Signals], None], number: signal.Signals
 ) -> None:
     started = Started(tmp_path, "--duration", "0", "--concurrency", "4", env={"TMPDIR": str(tmp_path)})
     started.wait_for("^ +1.*measure")
     family = started.family()
     assert len(family) >= 3, "the keeper, PostgreSQL and the generator"
-    started.signal(number)
+    send(started, number)
     outcome = started.finish()
     assert outcome.code == 0, outcome.stderr
     result = load(only(tmp_path / "results", "*.json"))

@@ -103,6 +103,14 @@ class Started:
         """All processes that it has started."""
         return psutil.Process(self.process.pid).children(recursive=True)
 
+    def signal_all(self, number: signal.Signals) -> None:
+        """Send a signal to its process group, as `timeout` does."""
+        group = os.getpgid(self.process.pid)
+        members = [one.pid for one in self.family() if os.getpgid(one.pid) == group]
+        assert members, "a generator at least"
+        for pid in (*members, self.process.pid):
+            os.kill(pid, number)
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
         self.process.send_signal(number)
