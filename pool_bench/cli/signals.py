@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 from types import FrameType
 from typing import Final
 
@@ -13,6 +14,9 @@ class LeaveNow(BaseException):
     """The user has asked twice; servers and processes are still cleaned up on the way out."""
 
 
+# `timeout` signals its command and then its group, and `uv run` passes on what it gets: one request that
+# arrives several times. Who presses Ctrl-C twice means it.
+_ECHO_S: Final = 1.0
 _SIGNALS: Final = tuple(
     number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None
 )
@@ -27,14 +31,18 @@ def stop_on_signals(tell: Callable[[str], None]) -> Iterator[StopSwitch]:
     """
     switch = StopSwitch()
     leaving = False
+    asked_s = 0.0
 
     def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal leaving
+        nonlocal leaving, asked_s
         if leaving:
             return  # already on the way out: nothing may interrupt the cleaning up
         if switch.requested:
+            if number != signal.SIGINT and monotonic() - asked_s < _ECHO_S:
+                return
             leaving = True
             raise LeaveNow
+        asked_s = monotonic()
         switch.request()
         tell("stopping: waiting for what is under way (again to leave at once)")
 
