@@ -177,13 +177,18 @@ class Sheet:
             self.top += 0.2
         self.top += 0.12
 
-    def stamp(self, words: str) -> None:
-        """A band of a warning colour across the top margin, which no layout uses."""
+    def stamp(self, ways: Sequence[str]) -> None:
+        """A band of a warning colour across the top margin, which no layout uses.
+
+        Args:
+            ways: ways to say it, the best first; the first that fits is taken.
+        """
         height = 0.26
         self.figure.add_artist(
             Rectangle((0, 1 - height / self.height), 1, height / self.height, color=VERMILLION, linewidth=0)
         )
-        line = self.fit(words, self.room, 9.5, bold=True)
+        fitting = (words for words in ways if self.measure(clean(words), 9.5, bold=True) <= self.room)
+        line = self.fit(next(fitting, ways[-1]), self.room, 9.5, bold=True)
         self.text(MARGIN, height / 2, line, size=9.5, bold=True, colour="white", vertical="center_baseline")
 
     def panel_title(self, left: float, top: float, words: str, detail: str = "") -> None:

@@ -193,8 +193,12 @@ def save_differences(path: Path, comparisons: "Sequence[Comparison]") -> None:
     write_atomically(path, _render(draw, plot_format(path), runs))
 
 
-def stamp_words(runs: Sequence[LoadedRun]) -> str:
-    """What is stamped on a picture of `runs`: why which of them are suspect; "" where none is."""
+def stamp_words(runs: Sequence[LoadedRun]) -> list[str]:
+    """What is stamped on a picture of `runs`: why which of them are suspect; nothing where none is.
+
+    Returns:
+        Ways to say it, each shorter than the one before it.
+    """
     names = [run.label for run in runs]
     if len(set(names)) < len(names):
         names = [f"run {number}" for number in range(1, len(names) + 1)]
@@ -202,7 +206,8 @@ def stamp_words(runs: Sequence[LoadedRun]) -> str:
         (name, [] if run.verdict is None else [reason.code for reason in run.verdict.reasons])
         for name, run in zip(names, runs, strict=True)
     ]
-    return suspects_words(judged)
+    ways = [suspects_words(judged, most) for most in (None, 3, 2, 1, 0)]
+    return [] if not ways[0] else sorted(set(ways), key=len, reverse=True)
 
 
 def _render(draw: "Callable[[], Sheet]", file_format: Format, runs: Sequence[LoadedRun]) -> bytes:

@@ -47,7 +47,19 @@ __all__ = [
     "write_json",
 ]
 
-_VERSIONED: Final = ("pool-bench", "asyncpg", "psycopg", "psycopg-pool", "sqlalchemy", "uvloop", "numpy")
+_VERSIONED: Final = (
+    "pool-bench",
+    "asyncpg",
+    "psycopg",
+    "psycopg-pool",
+    "sqlalchemy",
+    "surrealdb",
+    "surrealdb-embedded",
+    "purreal",
+    "websockets",
+    "uvloop",
+    "numpy",
+)
 
 
 def session_to_json(session: Session) -> JsonObject:

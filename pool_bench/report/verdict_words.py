@@ -14,11 +14,12 @@ def verdict_line(verdict: Verdict, paint: Paint) -> str:
     return paint(f"verdict: {verdict.words}", "green" if verdict.valid else "yellow")
 
 
-def suspects_words(runs: Sequence[tuple[str, Sequence[str]]]) -> str:
+def suspects_words(runs: Sequence[tuple[str, Sequence[str]]], most: int | None = None) -> str:
     """`suspect: warm-up not over (c16, c32); too few samples (c1)`; "" where every run is valid.
 
     Args:
         runs: label and codes of the reasons of each run. The labels are left out where there is one run only.
+        most: so many runs are named for each reason, and the others counted; None names all.
     """
     labels: dict[str, list[str]] = {}
     for label, codes in runs:
@@ -28,9 +29,17 @@ def suspects_words(runs: Sequence[tuple[str, Sequence[str]]]) -> str:
         return ""
     parts = []
     for code, found in labels.items():
-        where = f" ({', '.join(found)})" if len(runs) > 1 else ""
+        where = f" ({_some(found, most)})" if len(runs) > 1 else ""
         parts.append(f"{short_words(code)}{where}")
     return f"suspect: {'; '.join(parts)}"
+
+
+def _some(labels: Sequence[str], most: int | None) -> str:
+    if most is None or len(labels) <= most:
+        return ", ".join(labels)
+    if not most:
+        return f"{len(labels)} run{'s' if len(labels) > 1 else ''}"
+    return f"{', '.join(labels[:most])} and {len(labels) - most} more"
 
 
 def suspects_of(runs: Sequence[RunResult]) -> str:

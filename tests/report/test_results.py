@@ -55,6 +55,10 @@ def test_the_file_has_every_name_other_tools_rely_on(tmp_path: Path) -> None:
         "psycopg",
         "psycopg-pool",
         "sqlalchemy",
+        "surrealdb",
+        "surrealdb-embedded",
+        "purreal",
+        "websockets",
         "uvloop",
         "numpy",
     } == set(content["host"]["versions"])

@@ -121,11 +121,20 @@ def test_a_picture_of_a_valid_run_has_no_stamp() -> None:
 
 def test_a_run_of_an_older_version_has_no_verdict_and_no_stamp() -> None:
     loaded = result(run(busy=True))
-    assert stamp_words([replace(loaded.runs[0], verdict=None)]) == ""
+    assert stamp_words([replace(loaded.runs[0], verdict=None)]) == []
 
 
 def test_runs_of_one_name_are_numbered_on_a_stamp() -> None:
-    assert stamp_words([*result(run()).runs, *result(run(busy=True)).runs]).endswith("(run 2)")
+    words = stamp_words([*result(run()).runs, *result(run(busy=True)).runs])
+    assert [one.partition("(")[2] for one in words] == ["run 2)", "1 run)"]
+
+
+def test_a_stamp_without_room_for_all_runs_counts_them_and_mixes_no_reasons() -> None:
+    runs = [run(concurrency, busy=concurrency > 100) for concurrency in range(1, 160)]
+    svg = plot([result(*runs)], file_format="svg").decode()
+    (stamp,) = re.findall(r">(suspect: [^<]*)<", svg)
+    assert "…" not in stamp
+    assert re.search(r"client was the bottleneck \((c101, c102, c103 and 56 more|59 runs)\)", stamp)
 
 
 def test_words_on_suspects_leave_the_label_out_where_there_is_one_run() -> None:
