@@ -8,10 +8,10 @@ import contextlib
 import json
 import os
 import re
+import select
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -196,7 +196,7 @@ def serve(
     )
     with _stop_signals() as stop, EmbeddedSurreal(config) as server:
         ready_callback(server)
-        while not stop.wait(_WATCH_EVERY_S):
+        while not select.select([stop], [], [], _WATCH_EVERY_S)[0]:
             if not server.is_running():
                 raise ServerStartError(f"{server.product} ended by itself\n  {server.log().strip()}")
 
@@ -236,14 +236,23 @@ def _check_free(host: str, port: int) -> None:
 
 
 @contextlib.contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set instead of what they did before."""
-    stop = threading.Event()
-    previous = {
-        number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+def _stop_signals() -> Iterator[socket.socket]:
+    """A socket that SIGINT and SIGTERM make readable instead of what they did before.
+
+    An event would not do: a handler that sets what its own thread is about to wait for may wait for itself.
+    """
+    told, tell = socket.socketpair()
+    tell.setblocking(False)
+
+    def handle(*_: object) -> None:
+        with contextlib.suppress(BlockingIOError):
+            tell.send(b"!")
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield stop
+        yield told
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        told.close()
+        tell.close()
