@@ -337,12 +337,15 @@ class SurrealDBConnectionPool:
         """Give back what `await pool.acquire()` gave; does not wait.
 
         Raises:
-            PoolError: it is not leased, or another task has it.
+            ValueError: it is not, or no longer, leased.
+            PoolError: another task, still running, has it; it stays leased to that task.
         """
-        connection = self._leased.pop(id(client), None)
+        connection = self._leased.get(id(client))
         if connection is None:
             raise ValueError(f"pool {self._name}: that client is not, or no longer, leased")
+        # It refuses or is done without a turn of the loop, so nobody else can have the client by then.
         await self._pool.release(connection)
+        del self._leased[id(client)]
 
     async def execute_query(self, query: str, params: "dict[str, Value] | None" = None) -> "Value":
         """Lease a client, run a query on it, once, and give it back.

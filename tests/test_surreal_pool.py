@@ -12,7 +12,7 @@ import pytest
 
 from pool_bench.drivers.surreal_direct import DirectWebSocket
 from pool_bench.errors import ConnectError, FailureKind
-from pool_bench.pool import PoolClosedError, PoolTimeoutError, PoolUnavailableError
+from pool_bench.pool import PoolClosedError, PoolError, PoolTimeoutError, PoolUnavailableError
 from pool_bench.servers.surreal import EmbeddedSurreal, SurrealConfig
 from pool_bench.surreal_pool import SurrealDBConnectionPool
 from tests.fix_servers import StartSurreal
@@ -137,6 +137,20 @@ async def test_a_client_can_be_taken_and_given_back_by_hand(surreal: EmbeddedSur
         assert pool.get_stats()["current_in_use"] == 0
         with pytest.raises(ValueError, match="not, or no longer, leased"):
             await pool.release(client)
+
+
+async def test_a_client_that_another_task_may_not_give_back_stays_with_its_task(
+    surreal: EmbeddedSurreal,
+) -> None:
+    async with make_pool(surreal, min_connections=1, max_connections=1) as pool:
+        client = await pool.acquire()
+        for _ in range(2):
+            with pytest.raises(PoolError, match="leased to task"):
+                await asyncio.create_task(pool.release(client))
+            assert pool.get_stats()["current_in_use"] == 1
+        await pool.release(client)
+        assert pool.get_stats()["current_in_use"] == 0
+        assert await pool.execute_query("RETURN 1") == 1
 
 
 async def test_a_session_that_was_left_alone_costs_no_request_on_return(
