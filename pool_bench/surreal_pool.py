@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, Self
 from pool_bench.drivers.surreal_client import SurrealClientConnection, SurrealClientDriver, connect_error
 from pool_bench.drivers.surreal_rpc import one_line
 from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
-from pool_bench.pool import ConnectionPool, Lease, PoolClosedError, PoolConfig, PoolState
+from pool_bench.pool import ConnectionPool, Lease, PoolClosedError, PoolConfig, PoolError, PoolState
 from pool_bench.pool.queries import log_query, shown_surrealql
 from pool_bench.targets_surreal import AuthLevel, SurrealTarget, surreal_target
 
@@ -288,7 +288,7 @@ class SurrealDBConnectionPool:
         """Open `min_connections` clients; once they are open, again is nothing.
 
         Raises:
-            PoolClosedError: the pool was closed; a RuntimeError.
+            PoolClosedError: the pool was closed, before or meanwhile; a RuntimeError.
             PoolUnavailableError: the server is down or refuses us; it may be tried again.
             PoolTimeoutError: the clients were not open within `connection_timeout`; it may be tried again.
         """
@@ -299,9 +299,18 @@ class SurrealDBConnectionPool:
                 return
             try:
                 await self._pool.open(timeout=self.config.connect_timeout)
-            except BaseException:
-                self._pool = self._new_pool()
+            except BaseException as error:
+                if not self._is_closed:
+                    self._pool = self._new_pool()
+                elif isinstance(error, PoolError):
+                    raise self._closed_meanwhile() from error
                 raise
+            # Closing ends the wait for clients as their being open does.
+            if self._is_closed:
+                raise self._closed_meanwhile()
+
+    def _closed_meanwhile(self) -> PoolClosedError:
+        return PoolClosedError(f"pool {self._name}: it was closed while it was being opened")
 
     async def close(self) -> None:
         """Turn waiters away, wait for leases for a while, close all clients; again is nothing."""

@@ -108,6 +108,51 @@ async def test_initialize_and_close_may_be_called_again_and_a_closed_pool_is_a_r
         assert isinstance(error.value, PoolClosedError)
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_initialize_does_not_succeed_on_a_pool_that_is_closed_meanwhile(
+    surreal: EmbeddedSurreal, cancelled: bool
+) -> None:
+    connecting, never = asyncio.Event(), asyncio.Event()
+
+    async def hang(client: object) -> None:
+        connecting.set()
+        await never.wait()
+
+    pool = make_pool(surreal, min_connections=1, on_connection_create=hang)
+    opening = asyncio.create_task(pool.initialize())
+    async with asyncio.timeout(10):
+        await connecting.wait()
+        closing = asyncio.create_task(pool.close())
+        if cancelled:
+            opening.cancel()
+        with pytest.raises(asyncio.CancelledError if cancelled else PoolClosedError):
+            await opening
+        await closing
+    for use in (pool.initialize, pool.acquire):
+        with pytest.raises(PoolClosedError, match="it is closed"):
+            await use()
+    assert pool.get_stats()["current_pool_size"] == 0
+
+
+async def test_initialize_that_fails_after_the_closing_says_that_the_pool_is_closed(
+    surreal: EmbeddedSurreal,
+) -> None:
+    closing: list[asyncio.Task[None]] = []
+
+    def close_and_fail(client: object) -> None:
+        closing.append(asyncio.create_task(pool.close()))
+        raise ValueError("this client will not do")
+
+    pool = make_pool(
+        surreal, min_connections=1, connection_retry_attempts=1, on_connection_create=close_and_fail
+    )
+    with pytest.raises(PoolClosedError):
+        await pool.initialize()
+    await asyncio.gather(*closing)
+    with pytest.raises(PoolClosedError, match="it is closed"):
+        await pool.acquire()
+
+
 async def test_a_pool_that_was_never_opened_can_be_closed(surreal: EmbeddedSurreal) -> None:
     pool = make_pool(surreal)
     await pool.close()
