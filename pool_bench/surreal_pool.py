@@ -278,6 +278,8 @@ class SurrealDBConnectionPool:
         self._name = f"surrealdb {target}"
         self._pool = self._new_pool()
         self._leased: dict[int, PooledClient] = {}
+        # By attempts to open that failed; each has a pool of its own.
+        self._counted_before = PoolNumbers()
         self._opening = asyncio.Lock()
         self._is_closed = False
 
@@ -301,13 +303,22 @@ class SurrealDBConnectionPool:
                 await self._pool.open(timeout=self.config.connect_timeout)
             except BaseException as error:
                 if not self._is_closed:
-                    self._pool = self._new_pool()
+                    self._begin_anew()
                 elif isinstance(error, PoolError):
                     raise self._closed_meanwhile() from error
                 raise
             # Closing ends the wait for clients as their being open does.
             if self._is_closed:
                 raise self._closed_meanwhile()
+
+    def _begin_anew(self) -> None:
+        counted = self.get_stats()
+        # An attempt that was cancelled twice may still be dropping what it had opened and lent.
+        counted["total_connections_closed"] = counted["total_connections_created"]
+        counted["total_releases"] = counted["total_acquisitions"]
+        self._counted_before = counted
+        self._leased.clear()
+        self._pool = self._new_pool()
 
     def _closed_meanwhile(self) -> PoolClosedError:
         return PoolClosedError(f"pool {self._name}: it was closed while it was being opened")
@@ -384,9 +395,14 @@ class SurrealDBConnectionPool:
             log_query(self._name, self.config, query, outcome, wait_ns, run_ns, show=shown_surrealql)
 
     def get_stats(self) -> PoolNumbers:
-        """The pool in numbers, now; counts are since it was opened."""
+        """The pool in numbers, now.
+
+        `total_`, `acquisition_timeouts`, `connection_errors`, `health_check_failures` and `peak_` are over the
+        life of the pool, attempts to initialize it that failed included. `current_pool_size` and
+        `peak_connections` count the clients there are, those being opened and closed included.
+        """
         stats = self._pool.get_stats()
-        return PoolNumbers(
+        numbers = PoolNumbers(
             total_connections_created=stats.created,
             total_connections_closed=stats.closed,
             total_acquisitions=stats.acquisitions,
@@ -401,6 +417,12 @@ class SurrealDBConnectionPool:
             current_in_use=stats.in_use,
             current_waiters=stats.waiters,
         )
+        for name, before in self._counted_before.items():
+            if name.startswith("peak_"):
+                numbers[name] = max(numbers[name], before)
+            elif not name.startswith("current_"):
+                numbers[name] += before
+        return numbers
 
 
 def _target(

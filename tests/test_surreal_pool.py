@@ -134,6 +134,67 @@ async def test_initialize_does_not_succeed_on_a_pool_that_is_closed_meanwhile(
     assert pool.get_stats()["current_pool_size"] == 0
 
 
+async def test_what_failed_attempts_to_open_counted_stays_counted(surreal: EmbeddedSurreal) -> None:
+    failures = 6
+
+    def fail_at_first(client: object) -> None:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise ValueError("this client will not do")
+
+    settings = {"min_connections": 1, "max_connections": 2, "acquisition_timeout": 0.0}
+    pool = make_pool(surreal, **settings, connection_retry_delay=0.001, on_connection_create=fail_at_first)
+    for attempt in (1, 2):
+        with pytest.raises(PoolUnavailableError):
+            await pool.initialize()
+        stats = pool.get_stats()
+        assert stats["connection_errors"] == 3 * attempt
+        assert stats["peak_connections"] == 1
+        assert stats["current_pool_size"] == stats["current_in_use"] == 0
+    async with pool:
+        assert await pool.execute_query("RETURN 1") == 1
+        stats = pool.get_stats()
+        assert stats["connection_errors"] == 6
+        assert stats["total_connections_created"] == stats["peak_connections"] == 1
+        assert stats["current_pool_size"] == stats["current_available"] == 1
+    assert pool.get_stats()["connection_errors"] == 6
+
+
+async def test_leases_during_an_attempt_to_open_that_fails_are_counted_and_ended(
+    surreal: EmbeddedSurreal,
+) -> None:
+    clients: list[object] = []
+
+    def fail_after_the_first(client: object) -> None:
+        clients.append(client)
+        if 1 < len(clients) < 5:
+            raise ValueError("this client will not do")
+
+    pool = make_pool(
+        surreal,
+        min_connections=2,
+        max_connections=2,
+        connection_retry_delay=0.001,
+        on_connection_create=fail_after_the_first,
+    )
+    opening = asyncio.create_task(pool.initialize())
+    await asyncio.sleep(0)
+    client = await pool.acquire()
+    with pytest.raises(PoolUnavailableError):
+        await opening
+    with pytest.raises(ValueError, match="no longer, leased"):
+        await pool.release(client)
+    async with pool:
+        await pool.execute_query("RETURN 1")
+        stats = pool.get_stats()
+        assert stats["total_connections_created"] == 3
+        assert stats["total_connections_closed"] == 1
+        assert stats["total_acquisitions"] == stats["total_releases"] == 2
+        assert stats["connection_errors"] == 3
+        assert stats["current_in_use"] == 0
+
+
 async def test_initialize_that_fails_after_the_closing_says_that_the_pool_is_closed(
     surreal: EmbeddedSurreal,
 ) -> None:
