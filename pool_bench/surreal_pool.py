@@ -295,21 +295,19 @@ class SurrealDBConnectionPool:
             PoolTimeoutError: the clients were not open within `connection_timeout`; it may be tried again.
         """
         async with self._opening:
-            if self._is_closed:
-                raise PoolClosedError(f"pool {self._name}: it is closed")
+            self._check_not_closed()
             if self._pool.state is not PoolState.NEW:
                 return
             try:
                 await self._pool.open(timeout=self.config.connect_timeout)
             except BaseException as error:
+                if isinstance(error, PoolError):
+                    self._check_not_closed(error)
                 if not self._is_closed:
                     self._begin_anew()
-                elif isinstance(error, PoolError):
-                    raise self._closed_meanwhile() from error
                 raise
             # Closing ends the wait for clients as their being open does.
-            if self._is_closed:
-                raise self._closed_meanwhile()
+            self._check_not_closed()
 
     def _begin_anew(self) -> None:
         counted = self.get_stats()
@@ -320,8 +318,9 @@ class SurrealDBConnectionPool:
         self._leased.clear()
         self._pool = self._new_pool()
 
-    def _closed_meanwhile(self) -> PoolClosedError:
-        return PoolClosedError(f"pool {self._name}: it was closed while it was being opened")
+    def _check_not_closed(self, cause: PoolError | None = None) -> None:
+        if self._is_closed:
+            raise PoolClosedError(f"pool {self._name}: it is closed") from cause
 
     async def close(self) -> None:
         """Turn waiters away, wait for leases for a while, close all clients; again is nothing."""
@@ -397,9 +396,9 @@ class SurrealDBConnectionPool:
     def get_stats(self) -> PoolNumbers:
         """The pool in numbers, now.
 
-        `total_`, `acquisition_timeouts`, `connection_errors`, `health_check_failures` and `peak_` are over the
-        life of the pool, attempts to initialize it that failed included. `current_pool_size` and
-        `peak_connections` count the clients there are, those being opened and closed included.
+        Counts and peaks are over the life of the pool, attempts to initialize it that failed included.
+        `current_pool_size` and `peak_connections` count the clients there are, and those that are still being
+        opened or closed.
         """
         stats = self._pool.get_stats()
         numbers = PoolNumbers(
