@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, Self
 from pool_bench.drivers.surreal_client import SurrealClientConnection, SurrealClientDriver, connect_error
 from pool_bench.drivers.surreal_rpc import one_line
 from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
-from pool_bench.pool import ConnectionPool, Lease, PoolClosedError, PoolConfig, PoolState
+from pool_bench.pool import ConnectionPool, Lease, PoolClosedError, PoolConfig, PoolError, PoolState
 from pool_bench.pool.queries import log_query, shown_surrealql
 from pool_bench.targets_surreal import AuthLevel, SurrealTarget, surreal_target
 
@@ -278,6 +278,8 @@ class SurrealDBConnectionPool:
         self._name = f"surrealdb {target}"
         self._pool = self._new_pool()
         self._leased: dict[int, PooledClient] = {}
+        # By attempts to open that failed; each has a pool of its own.
+        self._counted_before = PoolNumbers()
         self._opening = asyncio.Lock()
         self._is_closed = False
 
@@ -288,20 +290,37 @@ class SurrealDBConnectionPool:
         """Open `min_connections` clients; once they are open, again is nothing.
 
         Raises:
-            PoolClosedError: the pool was closed; a RuntimeError.
+            PoolClosedError: the pool was closed, before or meanwhile; a RuntimeError.
             PoolUnavailableError: the server is down or refuses us; it may be tried again.
             PoolTimeoutError: the clients were not open within `connection_timeout`; it may be tried again.
         """
         async with self._opening:
-            if self._is_closed:
-                raise PoolClosedError(f"pool {self._name}: it is closed")
+            self._check_not_closed()
             if self._pool.state is not PoolState.NEW:
                 return
             try:
                 await self._pool.open(timeout=self.config.connect_timeout)
-            except BaseException:
-                self._pool = self._new_pool()
+            except BaseException as error:
+                if isinstance(error, PoolError):
+                    self._check_not_closed(error)
+                if not self._is_closed:
+                    self._begin_anew()
                 raise
+            # Closing ends the wait for clients as their being open does.
+            self._check_not_closed()
+
+    def _begin_anew(self) -> None:
+        counted = self.get_stats()
+        # An attempt that was cancelled twice may still be dropping what it had opened and lent.
+        counted["total_connections_closed"] = counted["total_connections_created"]
+        counted["total_releases"] = counted["total_acquisitions"]
+        self._counted_before = counted
+        self._leased.clear()
+        self._pool = self._new_pool()
+
+    def _check_not_closed(self, cause: PoolError | None = None) -> None:
+        if self._is_closed:
+            raise PoolClosedError(f"pool {self._name}: it is closed") from cause
 
     async def close(self) -> None:
         """Turn waiters away, wait for leases for a while, close all clients; again is nothing."""
@@ -337,12 +356,15 @@ class SurrealDBConnectionPool:
         """Give back what `await pool.acquire()` gave; does not wait.
 
         Raises:
-            PoolError: it is not leased, or another task has it.
+            ValueError: it is not, or no longer, leased.
+            PoolError: another task, still running, has it; it stays leased to that task.
         """
-        connection = self._leased.pop(id(client), None)
+        connection = self._leased.get(id(client))
         if connection is None:
             raise ValueError(f"pool {self._name}: that client is not, or no longer, leased")
+        # It refuses or is done without a turn of the loop, so nobody else can have the client by then.
         await self._pool.release(connection)
+        del self._leased[id(client)]
 
     async def execute_query(self, query: str, params: "dict[str, Value] | None" = None) -> "Value":
         """Lease a client, run a query on it, once, and give it back.
@@ -372,9 +394,14 @@ class SurrealDBConnectionPool:
             log_query(self._name, self.config, query, outcome, wait_ns, run_ns, show=shown_surrealql)
 
     def get_stats(self) -> PoolNumbers:
-        """The pool in numbers, now; counts are since it was opened."""
+        """The pool in numbers, now.
+
+        Counts and peaks are over the life of the pool, attempts to initialize it that failed included.
+        `current_pool_size` and `peak_connections` count the clients there are, and those that are still being
+        opened or closed.
+        """
         stats = self._pool.get_stats()
-        return PoolNumbers(
+        numbers = PoolNumbers(
             total_connections_created=stats.created,
             total_connections_closed=stats.closed,
             total_acquisitions=stats.acquisitions,
@@ -389,6 +416,12 @@ class SurrealDBConnectionPool:
             current_in_use=stats.in_use,
             current_waiters=stats.waiters,
         )
+        for name, before in self._counted_before.items():
+            if name.startswith("peak_"):
+                numbers[name] = max(numbers[name], before)
+            elif not name.startswith("current_"):
+                numbers[name] += before
+        return numbers
 
 
 def _target(

@@ -12,7 +12,7 @@ import pytest
 
 from pool_bench.drivers.surreal_direct import DirectWebSocket
 from pool_bench.errors import ConnectError, FailureKind
-from pool_bench.pool import PoolClosedError, PoolTimeoutError, PoolUnavailableError
+from pool_bench.pool import PoolClosedError, PoolError, PoolTimeoutError, PoolUnavailableError
 from pool_bench.servers.surreal import EmbeddedSurreal, SurrealConfig
 from pool_bench.surreal_pool import SurrealDBConnectionPool
 from tests.fix_servers import StartSurreal
@@ -108,6 +108,117 @@ async def test_initialize_and_close_may_be_called_again_and_a_closed_pool_is_a_r
         assert isinstance(error.value, PoolClosedError)
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_initialize_does_not_succeed_on_a_pool_that_is_closed_meanwhile(
+    surreal: EmbeddedSurreal, cancelled: bool
+) -> None:
+    connecting, never = asyncio.Event(), asyncio.Event()
+
+    async def hang(client: object) -> None:
+        connecting.set()
+        await never.wait()
+
+    pool = make_pool(surreal, min_connections=1, on_connection_create=hang)
+    opening = asyncio.create_task(pool.initialize())
+    async with asyncio.timeout(10):
+        await connecting.wait()
+        closing = asyncio.create_task(pool.close())
+        if cancelled:
+            opening.cancel()
+        with pytest.raises(asyncio.CancelledError if cancelled else PoolClosedError):
+            await opening
+        await closing
+    for use in (pool.initialize, pool.acquire):
+        with pytest.raises(PoolClosedError, match="it is closed"):
+            await use()
+    assert pool.get_stats()["current_pool_size"] == 0
+
+
+async def test_what_failed_attempts_to_open_counted_stays_counted(surreal: EmbeddedSurreal) -> None:
+    failures = 6
+
+    def fail_at_first(client: object) -> None:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise ValueError("this client will not do")
+
+    settings = {"min_connections": 1, "max_connections": 2, "acquisition_timeout": 0.0}
+    pool = make_pool(surreal, **settings, connection_retry_delay=0.001, on_connection_create=fail_at_first)
+    for attempt in (1, 2):
+        with pytest.raises(PoolUnavailableError):
+            await pool.initialize()
+        stats = pool.get_stats()
+        assert stats["connection_errors"] == 3 * attempt
+        assert stats["peak_connections"] == 1
+        assert stats["current_pool_size"] == stats["current_in_use"] == 0
+    async with pool:
+        assert await pool.execute_query("RETURN 1") == 1
+        stats = pool.get_stats()
+        assert stats["connection_errors"] == 6
+        assert stats["total_connections_created"] == stats["peak_connections"] == 1
+        assert stats["current_pool_size"] == stats["current_available"] == 1
+    assert pool.get_stats()["connection_errors"] == 6
+
+
+async def test_leases_during_an_attempt_to_open_that_fails_are_counted_and_ended(
+    surreal: EmbeddedSurreal,
+) -> None:
+    clients: list[object] = []
+    leased = asyncio.Event()
+
+    async def fail_after_the_first(client: object) -> None:
+        clients.append(client)
+        if 1 < len(clients) < 5:
+            await leased.wait()
+            raise ValueError("this client will not do")
+
+    # No namespace: two that are the first to select one at the same time may get into each other's way.
+    pool = SurrealDBConnectionPool(
+        surreal.url,
+        credentials_of(surreal),
+        min_connections=2,
+        max_connections=2,
+        connection_retry_delay=0.001,
+        on_connection_create=fail_after_the_first,
+    )
+    opening = asyncio.create_task(pool.initialize())
+    await asyncio.sleep(0)
+    client = await pool.acquire()
+    leased.set()
+    with pytest.raises(PoolUnavailableError):
+        await opening
+    with pytest.raises(ValueError, match="no longer, leased"):
+        await pool.release(client)
+    async with pool:
+        await pool.execute_query("RETURN 1")
+        stats = pool.get_stats()
+        assert stats["total_connections_created"] == 3
+        assert stats["total_connections_closed"] == 1
+        assert stats["total_acquisitions"] == stats["total_releases"] == 2
+        assert stats["connection_errors"] == 3
+        assert stats["current_in_use"] == 0
+
+
+async def test_initialize_that_fails_after_the_closing_says_that_the_pool_is_closed(
+    surreal: EmbeddedSurreal,
+) -> None:
+    closing: list[asyncio.Task[None]] = []
+
+    def close_and_fail(client: object) -> None:
+        closing.append(asyncio.create_task(pool.close()))
+        raise ValueError("this client will not do")
+
+    pool = make_pool(
+        surreal, min_connections=1, connection_retry_attempts=1, on_connection_create=close_and_fail
+    )
+    with pytest.raises(PoolClosedError):
+        await pool.initialize()
+    await asyncio.gather(*closing)
+    with pytest.raises(PoolClosedError, match="it is closed"):
+        await pool.acquire()
+
+
 async def test_a_pool_that_was_never_opened_can_be_closed(surreal: EmbeddedSurreal) -> None:
     pool = make_pool(surreal)
     await pool.close()
@@ -137,6 +248,20 @@ async def test_a_client_can_be_taken_and_given_back_by_hand(surreal: EmbeddedSur
         assert pool.get_stats()["current_in_use"] == 0
         with pytest.raises(ValueError, match="not, or no longer, leased"):
             await pool.release(client)
+
+
+async def test_a_client_that_another_task_may_not_give_back_stays_with_its_task(
+    surreal: EmbeddedSurreal,
+) -> None:
+    async with make_pool(surreal, min_connections=1, max_connections=1) as pool:
+        client = await pool.acquire()
+        for _ in range(2):
+            with pytest.raises(PoolError, match="leased to task"):
+                await asyncio.create_task(pool.release(client))
+            assert pool.get_stats()["current_in_use"] == 1
+        await pool.release(client)
+        assert pool.get_stats()["current_in_use"] == 0
+        assert await pool.execute_query("RETURN 1") == 1
 
 
 async def test_a_session_that_was_left_alone_costs_no_request_on_return(
