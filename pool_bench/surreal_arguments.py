@@ -89,16 +89,19 @@ def read_target(
     Raises:
         ValueError: a value makes no sense; the message names it.
     """
-    if not uri:
-        raise ValueError("uri: there is none")
+    _check_text("uri", uri)
     said = _read_credentials(credentials)
     level: AuthLevel = "root"
     if "namespace" in said:
         level = "database" if "database" in said else "namespace"
     for name, where in (("namespace", namespace), ("database", database)):
-        if where is not None and said.get(name, where) != where:
+        if where is None:
+            continue
+        _check_text(name, where)
+        if said.get(name, where) != where:
             raise ValueError(f"credentials: the user's {name} is another than the one to be selected")
-    namespace, database = namespace or said.get("namespace"), database or said.get("database")
+    namespace = said.get("namespace") if namespace is None else namespace
+    database = said.get("database") if database is None else database
     if (namespace is None) != (database is None):
         raise ValueError("namespace and database are selected together: give both, or neither")
     try:
@@ -113,18 +116,51 @@ def read_target(
         )
     except UsageError as error:
         raise ValueError(f"uri: {str(error).removeprefix('--url: ')}") from None
-    if target.user is not None and target.password is None:
+    if target.user is None:
+        if said:
+            raise ValueError(f"credentials: there is {' and '.join(said)}, but no username")
+    elif target.password is None:
         raise ValueError("credentials: a username needs a password")
+    elif not target.user:
+        raise ValueError("uri: there is no user before the password")
     return target
 
 
 def _read_credentials(credentials: Mapping[str, str] | None) -> dict[str, str]:
+    if credentials is None:
+        return {}
+    if not isinstance(credentials, Mapping):
+        raise ValueError(f"credentials must be a mapping, not {_kind(credentials)}")
     said: dict[str, str] = {}
-    for name, value in (credentials or {}).items():
+    for name, value in credentials.items():
         if name not in _CREDENTIALS:
             raise ValueError(f"credentials: {name!r} is none of {', '.join(_CREDENTIALS)}")
+        # Whether a password will do is for the server to say.
+        _check_text(f"credentials: {name}", value, may_be_empty=_CREDENTIALS[name] == "password")
         said[_CREDENTIALS[name]] = value
     return said
+
+
+def check_on_create(callback: object) -> None:
+    """Whether it can be called, if there is an `on_connection_create`.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if callback is not None and not callable(callback):
+        raise ValueError(f"on_connection_create must be a function, not {_kind(callback)}")
+
+
+def _check_text(name: str, value: object, *, may_be_empty: bool = False) -> None:
+    # The value itself may be a secret.
+    if not isinstance(value, str):
+        raise ValueError(f"{name} must be text, not {_kind(value)}")
+    if not value and not may_be_empty:
+        raise ValueError(f"{name} must not be empty")
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"a value of type {type(value).__name__}"
 
 
 def read_schema(path: str | Path | None) -> str | None:
@@ -137,6 +173,8 @@ def read_schema(path: str | Path | None) -> str | None:
         return None
     try:
         return Path(path).read_text(encoding="utf-8")
+    except TypeError:
+        raise ValueError(f"schema_file must be a path, not {_kind(path)}") from None
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ValueError(f"schema_file: {path} cannot be read: {reason}") from error

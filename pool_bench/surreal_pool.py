@@ -24,7 +24,7 @@ from pool_bench.drivers.surreal_rpc import one_line
 from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.pool import ConnectionPool, Lease, PoolClosedError, PoolError, PoolState
 from pool_bench.pool.queries import log_query, shown_surrealql
-from pool_bench.surreal_arguments import read_schema, read_settings, read_target
+from pool_bench.surreal_arguments import check_on_create, read_schema, read_settings, read_target
 from pool_bench.targets_surreal import SurrealTarget
 
 if TYPE_CHECKING:
@@ -243,6 +243,7 @@ class SurrealDBConnectionPool:
         on_connection_create: "OnCreate | None" = None,
         log_queries: bool = False,
     ) -> None:
+        check_on_create(on_connection_create)
         target = read_target(uri, credentials, namespace, database)
         self.config: Final = read_settings(
             min_connections=min_connections,

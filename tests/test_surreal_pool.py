@@ -490,7 +490,22 @@ async def test_over_http_it_is_a_pool_of_requests_with_the_same_rules(surreal: E
     [
         ({"uri": "mysql://h"}, "uri: a SurrealDB URL begins with"),
         ({"uri": "ws://h:port"}, "uri: .* is no URL"),
-        ({"uri": ""}, "uri: there is none"),
+        ({"uri": ""}, "uri must not be empty"),
+        ({"uri": None}, "uri must be text, not None"),
+        ({"uri": "ws://:secret@h", "credentials": None}, "uri: there is no user"),
+        ({"credentials": {"password": "secret"}}, "credentials: there is password, but no username"),
+        ({"credentials": {"ns": "n", "db": "d"}}, "credentials: there is namespace and database, but no"),
+        ({"credentials": {"username": "", "password": "secret"}}, "credentials: username must not be empty"),
+        ({"credentials": {"username": "root", "password": 5}}, "credentials: password must be text"),
+        ({"credentials": {"user": "root", "pass": None}}, "credentials: pass must be text, not None"),
+        ({"credentials": {"user": "root", "pass": b"secret"}}, "credentials: pass must be text"),
+        ({"credentials": "root:secret"}, "credentials must be a mapping"),
+        ({"on_connection_create": "x"}, "on_connection_create must be a function"),
+        ({"schema_file": 5}, "schema_file must be a path"),
+        ({"namespace": ""}, "namespace must not be empty"),
+        ({"namespace": 5}, "namespace must be text"),
+        ({"database": ""}, "database must not be empty"),
+        ({"database": ["d"]}, "database must be text"),
         ({"credentials": {"username": "root"}}, "credentials: a username needs a password"),
         ({"credentials": {"user_name": "root", "password": "x"}}, "user_name"),
         ({"credentials": {"username": "u", "password": "x", "namespace": "other"}}, "namespace"),
@@ -527,3 +542,33 @@ def test_settings_that_make_no_sense_are_refused_by_name(changed: dict[str, Any]
     assert not words & ({field.name for field in dataclasses.fields(PoolConfig)} - own)
     assert "--" not in message
     assert "SURREAL_" not in message
+    assert "secret" not in message
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"credentials": None},
+        {"credentials": {}},
+        {"credentials": None, "uri": "ws://root:x@127.0.0.1:8000"},
+        {"credentials": {"password": "x"}, "uri": "ws://root@127.0.0.1:8000"},
+        {"credentials": {"user": "root", "pass": ""}},
+        {
+            "credentials": {"user": "u", "pass": "x", "ns": "n", "db": "d"},
+            "namespace": None,
+            "database": None,
+        },
+        {"namespace": None, "database": None},
+        {"max_idle_time": None, "health_check_interval": None, "max_usage_count": 0},
+    ],
+)
+def test_settings_that_make_sense_are_taken(changed: dict[str, Any]) -> None:
+    settings = {
+        "uri": "ws://127.0.0.1:8000",
+        "credentials": {"username": "root", "password": "x"},
+        "namespace": "n",
+        "database": "d",
+    }
+    pool = SurrealDBConnectionPool(**(settings | changed))
+    assert set(pool.get_stats().values()) == {0}
