@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Final, Self
 
 from pool_bench.drivers.surreal_client import SurrealClientConnection, SurrealClientDriver, connect_error
 from pool_bench.drivers.surreal_rpc import one_line
-from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
-from pool_bench.pool import ConnectionPool, Lease, PoolClosedError, PoolConfig, PoolError, PoolState
+from pool_bench.errors import ConnectError, FailureKind, Phase
+from pool_bench.pool import ConnectionPool, Lease, PoolClosedError, PoolError, PoolState
 from pool_bench.pool.queries import log_query, shown_surrealql
-from pool_bench.targets_surreal import AuthLevel, SurrealTarget, surreal_target
+from pool_bench.surreal_arguments import check_on_create, read_schema, read_settings, read_target
+from pool_bench.targets_surreal import SurrealTarget
 
 if TYPE_CHECKING:
     from surrealdb.types import Value
@@ -33,18 +34,6 @@ if TYPE_CHECKING:
 
     SurrealClient = TrackedWebSocket | TrackedHttp
     OnCreate = Callable[[SurrealClient], Awaitable[object] | object]
-
-# The names of the official client, and those of SurrealDB's own protocol.
-_CREDENTIALS: Final = {
-    "username": "user",
-    "user": "user",
-    "password": "password",
-    "pass": "password",
-    "namespace": "namespace",
-    "ns": "namespace",
-    "database": "database",
-    "db": "database",
-}
 
 
 class PooledClient(SurrealClientConnection):
@@ -254,26 +243,23 @@ class SurrealDBConnectionPool:
         on_connection_create: "OnCreate | None" = None,
         log_queries: bool = False,
     ) -> None:
-        target = _target(uri, credentials, namespace, database)
-        try:
-            self._connector = SurrealClientConnector(
-                target, schema=_read(schema_file), on_create=on_connection_create
-            )
-        except UsageError as error:
-            raise ValueError(str(error)) from None
-        self.config: Final = PoolConfig(
-            min_size=min_connections,
-            max_size=max_connections,
-            acquire_timeout=acquisition_timeout,
-            max_idle=max_idle_time,
-            max_uses=max_usage_count,
-            connect_timeout=connection_timeout,
-            connect_attempts=connection_retry_attempts,
-            retry_base=connection_retry_delay,
-            retry_cap=max(connection_retry_delay, 2.0),
+        check_on_create(on_connection_create)
+        target = read_target(uri, credentials, namespace, database)
+        self.config: Final = read_settings(
+            min_connections=min_connections,
+            max_connections=max_connections,
+            acquisition_timeout=acquisition_timeout,
+            max_idle_time=max_idle_time,
+            max_usage_count=max_usage_count,
+            connection_timeout=connection_timeout,
+            connection_retry_attempts=connection_retry_attempts,
+            connection_retry_delay=connection_retry_delay,
             health_check_interval=health_check_interval,
             reset_on_return=reset_on_return,
             log_queries=log_queries,
+        )
+        self._connector = SurrealClientConnector(
+            target, schema=read_schema(schema_file), on_create=on_connection_create
         )
         self._name = f"surrealdb {target}"
         self._pool = self._new_pool()
@@ -422,44 +408,3 @@ class SurrealDBConnectionPool:
             elif not name.startswith("current_"):
                 numbers[name] += before
         return numbers
-
-
-def _target(
-    uri: str, credentials: Mapping[str, str] | None, namespace: str | None, database: str | None
-) -> SurrealTarget:
-    said: dict[str, str] = {}
-    for name, value in (credentials or {}).items():
-        if name not in _CREDENTIALS:
-            raise ValueError(f"credentials: {name!r} is none of {', '.join(_CREDENTIALS)}")
-        said[_CREDENTIALS[name]] = value
-    level: AuthLevel = "root"
-    if "namespace" in said:
-        level = "database" if "database" in said else "namespace"
-    for name, where in (("namespace", namespace), ("database", database)):
-        if where is not None and said.get(name, where) != where:
-            raise ValueError(f"credentials: the user's {name} is another than the one to be selected")
-    try:
-        target = surreal_target(
-            uri or None,
-            user=said.get("user"),
-            password=said.get("password"),
-            namespace=namespace or said.get("namespace"),
-            database=database or said.get("database"),
-            level=level,
-            environ={},
-        )
-        if target.user is not None:
-            target.credentials()
-    except UsageError as error:
-        raise ValueError(f"uri, credentials, namespace or database: {error}") from None
-    return target
-
-
-def _read(path: str | Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ValueError(f"schema_file: {path} cannot be read: {reason}") from error

@@ -19,6 +19,7 @@ LAYERS = (
     ("pgwire",),
     ("drivers",),
     ("pool",),
+    ("surreal_arguments",),
     ("surreal_pool", "spawning"),
     ("servers", "contenders", "watch", "faults"),
     ("load",),

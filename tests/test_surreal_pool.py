@@ -1,7 +1,10 @@
 """The SurrealDB pool on a real engine: queueing, clean sessions, dead sockets, what callers get to see."""
 
 import asyncio
+import dataclasses
+import inspect
 import logging
+import re
 import uuid
 from collections.abc import Callable, Hashable
 from pathlib import Path
@@ -12,7 +15,7 @@ import pytest
 
 from pool_bench.drivers.surreal_direct import DirectWebSocket
 from pool_bench.errors import ConnectError, FailureKind
-from pool_bench.pool import PoolClosedError, PoolError, PoolTimeoutError, PoolUnavailableError
+from pool_bench.pool import PoolClosedError, PoolConfig, PoolError, PoolTimeoutError, PoolUnavailableError
 from pool_bench.servers.surreal import EmbeddedSurreal, SurrealConfig
 from pool_bench.surreal_pool import SurrealDBConnectionPool
 from tests.fix_servers import StartSurreal
@@ -485,16 +488,42 @@ async def test_over_http_it_is_a_pool_of_requests_with_the_same_rules(surreal: E
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"uri": "mysql://h"}, "uri"),
-        ({"uri": ""}, "uri"),
-        ({"credentials": {"username": "root"}}, "credentials"),
+        ({"uri": "mysql://h"}, "uri: a SurrealDB URL begins with"),
+        ({"uri": "ws://h:port"}, "uri: .* is no URL"),
+        ({"uri": ""}, "uri must not be empty"),
+        ({"uri": None}, "uri must be text, not None"),
+        ({"uri": "ws://:secret@h", "credentials": None}, "uri: there is no user"),
+        ({"credentials": {"password": "secret"}}, "credentials: there is password, but no username"),
+        ({"credentials": {"ns": "n", "db": "d"}}, "credentials: there is namespace and database, but no"),
+        ({"credentials": {"username": "", "password": "secret"}}, "credentials: username must not be empty"),
+        ({"credentials": {"username": "root", "password": 5}}, "credentials: password must be text"),
+        ({"credentials": {"user": "root", "pass": None}}, "credentials: pass must be text, not None"),
+        ({"credentials": {"user": "root", "pass": b"secret"}}, "credentials: pass must be text"),
+        ({"credentials": "root:secret"}, "credentials must be a mapping"),
+        ({"on_connection_create": "x"}, "on_connection_create must be a function"),
+        ({"schema_file": 5}, "schema_file must be a path"),
+        ({"namespace": ""}, "namespace must not be empty"),
+        ({"namespace": 5}, "namespace must be text"),
+        ({"database": ""}, "database must not be empty"),
+        ({"database": ["d"]}, "database must be text"),
+        ({"credentials": {"username": "root"}}, "credentials: a username needs a password"),
         ({"credentials": {"user_name": "root", "password": "x"}}, "user_name"),
         ({"credentials": {"username": "u", "password": "x", "namespace": "other"}}, "namespace"),
-        ({"namespace": None}, "namespace"),
-        ({"database": None}, "database"),
-        ({"min_connections": 11}, "max_size"),
-        ({"max_connections": 0}, "max_size"),
-        ({"acquisition_timeout": -1}, "acquire_timeout"),
+        ({"namespace": None}, "namespace and database"),
+        ({"database": None}, "namespace and database"),
+        ({"min_connections": -1}, "min_connections must be"),
+        ({"min_connections": 11}, r"max_connections must be at least min_connections \(11\)"),
+        ({"max_connections": 0}, "max_connections must be"),
+        ({"acquisition_timeout": -1}, "acquisition_timeout must be"),
+        ({"max_idle_time": 0}, "max_idle_time must be"),
+        ({"max_usage_count": -1}, "max_usage_count must be"),
+        ({"connection_timeout": float("inf")}, "connection_timeout must be"),
+        ({"connection_retry_attempts": 0}, "connection_retry_attempts must be"),
+        ({"connection_retry_delay": 0}, "connection_retry_delay must be"),
+        ({"connection_retry_delay": float("inf")}, "connection_retry_delay must be"),
+        ({"connection_retry_delay": "soon"}, "connection_retry_delay must be .* not 'soon'"),
+        ({"health_check_interval": 0}, "health_check_interval must be"),
+        ({"reset_on_return": "sometimes"}, "reset_on_return must be"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_by_name(changed: dict[str, Any], named: str) -> None:
@@ -504,5 +533,42 @@ def test_settings_that_make_no_sense_are_refused_by_name(changed: dict[str, Any]
         "namespace": "n",
         "database": "d",
     }
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(ValueError, match=named) as error:
         SurrealDBConnectionPool(**(settings | changed))
+    message = str(error.value)
+    own = set(inspect.signature(SurrealDBConnectionPool).parameters)
+    words = set(re.findall(r"\w+", message))
+    assert words & own
+    assert not words & ({field.name for field in dataclasses.fields(PoolConfig)} - own)
+    assert "--" not in message
+    assert "SURREAL_" not in message
+    assert "secret" not in message
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"credentials": None},
+        {"credentials": {}},
+        {"credentials": None, "uri": "ws://root:x@127.0.0.1:8000"},
+        {"credentials": {"password": "x"}, "uri": "ws://root@127.0.0.1:8000"},
+        {"credentials": {"user": "root", "pass": ""}},
+        {
+            "credentials": {"user": "u", "pass": "x", "ns": "n", "db": "d"},
+            "namespace": None,
+            "database": None,
+        },
+        {"namespace": None, "database": None},
+        {"max_idle_time": None, "health_check_interval": None, "max_usage_count": 0},
+    ],
+)
+def test_settings_that_make_sense_are_taken(changed: dict[str, Any]) -> None:
+    settings = {
+        "uri": "ws://127.0.0.1:8000",
+        "credentials": {"username": "root", "password": "x"},
+        "namespace": "n",
+        "database": "d",
+    }
+    pool = SurrealDBConnectionPool(**(settings | changed))
+    assert set(pool.get_stats().values()) == {0}
