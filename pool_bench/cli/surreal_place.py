@@ -3,7 +3,7 @@
 import contextlib
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Final
@@ -94,7 +94,25 @@ class SurrealPlace:
                 raise UsageError(f"{OPTION} {variant.name}: auth {changed.auth} needs driver surreal")
             for target in changed.surreal_targets if changed.auth != "none" else ():
                 target.credentials()
+        self.check_ca_file(target for variant in variants for target in variant.apply(spec).surreal_targets)
         return variants
+
+    def check_ca_file(self, others: Iterable[SurrealTarget] = ()) -> None:
+        """Make sure that somebody's certificate is checked with `--ca-file`.
+
+        Args:
+            others: targets of other settings.
+
+        Raises:
+            UsageError: there is no TLS anywhere.
+        """
+        if self.server.ca_file is None or any(target.is_secure for target in (*self.targets, *others)):
+            return
+        said = "the embedded server has no TLS"
+        if not self.is_embedded:
+            schemes = dict.fromkeys(f"{target.scheme}://" for target in self.targets)
+            said = f"there is no TLS with {' and '.join(schemes)}"
+        raise UsageError(f"--ca-file needs a wss:// or https:// URL: {said}")
 
     def check_pool(self) -> None:
         """Make sure that pools can be put under load there.
