@@ -132,6 +132,7 @@ def find_surreal(server: Server) -> SurrealPlace:
     Raises:
         UsageError: a URL is malformed, or it lacks what signing in takes.
     """
+    _refuse_empty(server)
     urls: tuple[str | None, ...] = server.urls
     origin = "--url"
     if not urls:
@@ -140,6 +141,8 @@ def find_surreal(server: Server) -> SurrealPlace:
                 raise UsageError("--level needs --url: the embedded server has its root user only")
             if server.database is not None and server.namespace is None:
                 raise UsageError("--database needs --namespace")
+            if server.password == "":
+                raise UsageError("--pass must not be empty: the embedded server takes no empty password")
             return SurrealPlace(targets=(), origin="embedded", server=server)
         urls, origin = (None,), URL_VARIABLE
     targets = tuple(read_url(server, url) for url in urls)
@@ -147,6 +150,23 @@ def find_surreal(server: Server) -> SurrealPlace:
         if server.auth != "none":
             target.credentials()
     return SurrealPlace(targets=targets, origin=origin, server=server)
+
+
+def _refuse_empty(server: Server) -> None:
+    """Make sure that no name is empty, before a server is asked for what has none.
+
+    Raises:
+        UsageError: one is.
+    """
+    names = {
+        "--user": server.user,
+        "--namespace": server.namespace,
+        "--database": server.database,
+        "--ca-file": server.ca_file,
+    }
+    for option, name in names.items():
+        if name == "":
+            raise UsageError(f"{option} must not be empty")
 
 
 def read_url(server: Server, url: str | None) -> SurrealTarget:

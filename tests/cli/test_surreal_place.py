@@ -42,3 +42,19 @@ def test_authorities_to_trust_are_refused_where_there_is_no_tls(urls: tuple[str,
 @pytest.mark.parametrize("urls", [("wss://h",), ("ws://h", "https://h")])
 def test_authorities_to_trust_are_taken_where_there_is_tls(urls: tuple[str, ...]) -> None:
     find_surreal(Server(urls=urls, ca_file="/nope", **_KNOWN)).check_ca_file()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"urls": ("",)}, "--url is empty"),
+        ({"user": ""}, "--user must not be empty"),
+        ({"user": "u", "password": ""}, "--pass must not be empty"),
+        ({"namespace": "", "database": "d"}, "--namespace must not be empty"),
+        ({"namespace": "n", "database": ""}, "--database must not be empty"),
+        ({"ca_file": ""}, "--ca-file must not be empty"),
+    ],
+)
+def test_an_option_that_is_there_and_empty_is_refused_by_its_name(wrong: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=f"^{message}"):
+        find_surreal(Server(**wrong))
