@@ -233,6 +233,7 @@ def load(
 
         place = find_surreal(make_server())
         place.check_driver(driver, holding=True)
+        place.check_ca_file()
         check_sources(source_ips, place.targets)
         return hold(
             Holding(
@@ -310,6 +311,7 @@ def pool(
             check_installed(one)
         place = find_surreal(make_server())
         place.check_pool()
+        place.check_ca_file()
         return measure_pools(
             PoolBenchmark(
                 tool=TOOL,
@@ -358,7 +360,9 @@ def check(ctx: click.Context, make_server: "Callable[[], Server]") -> None:
         from pool_bench.cli.surreal_check import check as check_server
         from pool_bench.cli.surreal_place import find_surreal
 
-        return check_server(find_surreal(make_server()))
+        place = find_surreal(make_server())
+        place.check_ca_file()
+        return check_server(place)
 
     ctx.exit(guard(run))
 

@@ -20,6 +20,7 @@ from pool_bench.cli.options import (
 )
 from pool_bench.cli.params import Duration, guard, run_cli
 from pool_bench.cli.pool_options import (
+    MAX_CLIENTS,
     Names,
     Sizes,
     lending_options,
@@ -209,7 +210,7 @@ def _open_scenarios(ctx: click.Context, scenarios: tuple[ScenarioName, ...]) -> 
 @click.option(
     "--clients",
     "-c",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=MAX_CLIENTS),
     default=200,
     show_default=True,
     help="Tasks that ask for connections; as many as the largest size at least.",
@@ -342,7 +343,7 @@ def check(ctx: click.Context, urls: tuple[str, ...]) -> None:
 @click.option(
     "--clients",
     "-c",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=MAX_CLIENTS),
     default=20,
     show_default=True,
     help="Clients of the demonstration.",

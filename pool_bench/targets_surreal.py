@@ -92,12 +92,16 @@ class SurrealTarget:
         if self.user is None or self.password is None:
             raise UsageError("signing in needs --user and --pass (or SURREAL_USER and SURREAL_PASS)")
         found = {"user": self.user, "pass": self.password}
-        if self.level != "root":
-            if self.namespace is None or (self.level == "database" and self.database is None):
-                raise UsageError(f"a user of a {self.level} needs --namespace and --database")
-            found["ns"] = self.namespace
-            if self.level == "database":
-                found["db"] = str(self.database)
+        if self.level == "root":
+            return found
+        if self.namespace is None:
+            needs = "--namespace" if self.level == "namespace" else "--namespace and --database"
+            raise UsageError(f"--level {self.level} needs {needs}")
+        found["ns"] = self.namespace
+        if self.level == "database":
+            if self.database is None:
+                raise UsageError("--level database needs --database")
+            found["db"] = self.database
         return found
 
     def __str__(self) -> str:
@@ -133,8 +137,10 @@ def surreal_target(
     option = "--url"
     if url is None:
         url, option = environ.get(URL_VARIABLE, ""), URL_VARIABLE
+        if not url:
+            raise UsageError(f"no target: give --url, or set {URL_VARIABLE}")
     if not url:
-        raise UsageError(f"no target: give --url, or set {URL_VARIABLE}")
+        raise UsageError("--url is empty")
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -148,6 +154,9 @@ def surreal_target(
         raise UsageError(f"{option}: there is nothing to say behind a ? or # in {redact(url)!r}")
     if port == 0:
         raise UsageError(f"{option}: port 0 cannot be connected to")
+    for name, value in (("namespace", namespace), ("database", database)):
+        if value == "":
+            raise UsageError(f"--{name} must not be empty")
     given = {
         "user": user if user is not None else _unquoted(parts.username),
         "password": password if password is not None else _unquoted(parts.password),

@@ -62,7 +62,7 @@ def test_options_come_before_the_url_and_that_before_the_environment() -> None:
     ("url", "message"),
     [
         (None, "no target: give --url, or set SURREAL_URL"),
-        ("", "no target"),
+        ("", "--url is empty"),
         ("localhost:8000", "begins with ws, wss, http, https"),
         ("postgres://h", "begins with ws"),
         ("ws://", "there is no host"),
@@ -88,6 +88,20 @@ def test_the_variable_is_named_that_a_wrong_url_came_from() -> None:
         surreal_target(environ={"SURREAL_URL": "h:8000"})
 
 
+@pytest.mark.parametrize("name", ["namespace", "database"])
+def test_an_empty_name_is_refused_and_an_empty_variable_is_none(name: str) -> None:
+    options: Any = {"namespace": "n", "database": "d", name: ""}
+    with pytest.raises(UsageError, match=f"--{name} must not be empty"):
+        surreal_target("ws://h", **options, environ={})
+    environ = {"SURREAL_NAMESPACE": "", "SURREAL_DATABASE": ""}
+    assert surreal_target("ws://h", environ=environ).namespace is None
+
+
+def test_a_user_of_a_namespace_needs_no_database() -> None:
+    target = surreal_target("ws://u:p@h", namespace="n", level="namespace", environ={})
+    assert target.credentials() == {"user": "u", "pass": "p", "ns": "n"}
+
+
 def test_a_database_needs_a_namespace() -> None:
     with pytest.raises(UsageError, match="--database needs --namespace"):
         surreal_target("ws://h", database="d", environ={})
@@ -111,8 +125,9 @@ def test_credentials_name_the_place_where_the_user_was_defined(level: Any, expec
     [
         ("ws://h", {}, "--user and --pass"),
         ("ws://u@h", {}, "--user and --pass"),
-        ("ws://u:p@h", {"level": "namespace"}, "--namespace"),
-        ("ws://u:p@h", {"level": "database", "namespace": "n"}, "--database"),
+        ("ws://u:p@h", {"level": "namespace"}, "--level namespace needs --namespace$"),
+        ("ws://u:p@h", {"level": "database"}, "--level database needs --namespace and --database$"),
+        ("ws://u:p@h", {"level": "database", "namespace": "n"}, "--level database needs --database$"),
     ],
 )
 def test_incomplete_credentials_are_a_usage_error(url: str, options: Any, message: str) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from pool_bench.cli.limits import raise_file_limit
 from pool_bench.cli.locate import Place, ask, serve, targets_of
 from pool_bench.cli.params import EXIT_FAILED, EXIT_LEFT, EXIT_OK
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
@@ -76,6 +77,7 @@ def monitor(watched: Monitoring) -> int:
                     return rows_of_metrics(await asyncio.to_thread(fetch, url))
 
                 return asyncio.run(_watch(read, watched, stop, f"metrics of {redact(url)}"))
+            raise_file_limit(watched.size, option="--size")
             with serve(watched.place, connections=watched.size) as server:
                 (target, *_) = targets_of(watched.place, server, tool=watched.tool)
                 if not ask(target, stop, timeout_s=_FETCH_S, embedded=server is not None):

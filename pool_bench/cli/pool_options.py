@@ -11,6 +11,9 @@ from pool_bench.cli.params import Duration, Rate
 from pool_bench.contenders.base import RESET_MODES
 from pool_bench.load.arrivals import SPACINGS, Spacing
 
+# A task each: it bounds what a slip of the finger costs in memory.
+MAX_CLIENTS: Final = 100_000
+
 _Name = TypeVar("_Name", bound=str)
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
@@ -48,9 +51,16 @@ class Names(click.ParamType[tuple[_Name, ...]], Generic[_Name]):
 
 
 class Sizes(click.ParamType[tuple[int, ...]]):
-    """Pool sizes, written `1..64` (doubling, both ends included) or `4,8,12`."""
+    """Pool sizes, or other numbers, written `1..64` (doubling, both ends included) or `4,8,12`.
+
+    Args:
+        at_most: none is larger; None leaves that to others.
+    """
 
     name = "sizes"
+
+    def __init__(self, *, at_most: int | None = None) -> None:
+        self._at_most = at_most
 
     def convert(
         self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None
@@ -64,7 +74,9 @@ class Sizes(click.ParamType[tuple[int, ...]]):
             self.fail(f"{value!r} are not sizes (write 1..64 or 4,8,12)", param, ctx)
         numbers = [int(word) for word in words]
         if min(numbers) < 1:
-            self.fail("a pool has at least one connection", param, ctx)
+            self.fail("each is at least one", param, ctx)
+        if self._at_most is not None and max(numbers) > self._at_most:
+            self.fail(f"each is at most {self._at_most:,}", param, ctx)
         if not dots:
             return tuple(sorted(set(numbers)))
         size, last = numbers
@@ -147,7 +159,7 @@ def lending_options(
         click.option(
             "--clients",
             "-c",
-            type=click.IntRange(min=1),
+            type=click.IntRange(min=1, max=MAX_CLIENTS),
             default=clients,
             show_default=True,
             help=clients_help,
@@ -250,7 +262,7 @@ def pool_rate_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--seed", type=int, metavar="N", help="Makes random arrivals and jitter repeatable.")
     @click.option(
         "--max-in-flight",
-        type=click.IntRange(min=1),
+        type=click.IntRange(min=1, max=MAX_CLIENTS),
         metavar="N",
         help="Open loop: operations at most. What is due beyond waits, and is dropped where it cannot begin "
         f"within --timeout or before the end. [default: {MAX_IN_FLIGHT:,}]",

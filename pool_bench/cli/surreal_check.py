@@ -23,6 +23,8 @@ from pool_bench.units import format_ms
 
 # For all steps together; to start takes a second, too.
 _LIMIT_S: Final = 3.5
+# A little less, as only the driver knows the step at which it waited in vain.
+_CONNECT_LIMIT_S: Final = 3.0
 _ADVICE: Final = {
     FailureKind.REFUSED: "nothing listens there: is the server running, and is it this port?",
     FailureKind.TIMEOUT: "nothing answers: a firewall, or a wrong address?",
@@ -33,6 +35,9 @@ _ADVICE: Final = {
     FailureKind.PROTOCOL: "whatever answers there is no SurrealDB, or speaks TLS (wss://, https://)",
     FailureKind.CLOSED: "whatever answers there is no SurrealDB, or speaks TLS (wss://, https://)",
 }
+_SILENT: Final = "it accepts connections and then says nothing: it hangs, or is no SurrealDB"
+# A time-out in one of these came before anybody accepted the connection.
+_UNREACHED: Final = (Phase.RESOLVE, Phase.TCP)
 _USABLE: Final = "  usable"
 
 T = TypeVar("T")
@@ -80,7 +85,7 @@ async def _check(target: SurrealTarget, auth: AuthMode, *, embedded: bool) -> li
 
 
 async def _ask(target: SurrealTarget, auth: AuthMode, say: Callable[[str], None], *, embedded: bool) -> None:
-    look = await look_at(target, auth, create=embedded)
+    look = await look_at(target, auth, create=embedded, connect_timeout_s=_CONNECT_LIMIT_S)
     say(f"  it is {look.info.product} {look.info.version}".rstrip())
     if look.missing is not None:
         say(f"  not usable: {look.missing}")
@@ -109,4 +114,6 @@ async def _timed(work: Awaitable[T]) -> tuple[T, int]:
 
 def _failed(error: ConnectError) -> str:
     advice = _ADVICE.get(error.kind)
+    if error.kind is FailureKind.TIMEOUT and error.phase not in _UNREACHED:
+        advice = _SILENT
     return f"  not usable: {error}{f': {advice}' if advice else ''}"

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Final
@@ -94,7 +94,25 @@ class SurrealPlace:
                 raise UsageError(f"{OPTION} {variant.name}: auth {changed.auth} needs driver surreal")
             for target in changed.surreal_targets if changed.auth != "none" else ():
                 target.credentials()
+        self.check_ca_file(target for variant in variants for target in variant.apply(spec).surreal_targets)
         return variants
+
+    def check_ca_file(self, others: Iterable[SurrealTarget] = ()) -> None:
+        """Make sure that somebody's certificate is checked with `--ca-file`.
+
+        Args:
+            others: targets of other settings.
+
+        Raises:
+            UsageError: there is no TLS anywhere.
+        """
+        if self.server.ca_file is None or any(target.is_secure for target in (*self.targets, *others)):
+            return
+        said = "the embedded server has no TLS"
+        if not self.is_embedded:
+            schemes = dict.fromkeys(f"{target.scheme}://" for target in self.targets)
+            said = f"there is no TLS with {' and '.join(schemes)}"
+        raise UsageError(f"--ca-file needs a wss:// or https:// URL: {said}")
 
     def check_pool(self) -> None:
         """Make sure that pools can be put under load there.
@@ -114,6 +132,7 @@ def find_surreal(server: Server) -> SurrealPlace:
     Raises:
         UsageError: a URL is malformed, or it lacks what signing in takes.
     """
+    _refuse_empty(server)
     urls: tuple[str | None, ...] = server.urls
     origin = "--url"
     if not urls:
@@ -122,6 +141,8 @@ def find_surreal(server: Server) -> SurrealPlace:
                 raise UsageError("--level needs --url: the embedded server has its root user only")
             if server.database is not None and server.namespace is None:
                 raise UsageError("--database needs --namespace")
+            if server.password == "":
+                raise UsageError("--pass must not be empty: the embedded server takes no empty password")
             return SurrealPlace(targets=(), origin="embedded", server=server)
         urls, origin = (None,), URL_VARIABLE
     targets = tuple(read_url(server, url) for url in urls)
@@ -129,6 +150,23 @@ def find_surreal(server: Server) -> SurrealPlace:
         if server.auth != "none":
             target.credentials()
     return SurrealPlace(targets=targets, origin=origin, server=server)
+
+
+def _refuse_empty(server: Server) -> None:
+    """Make sure that no name is empty, before a server is asked for what has none.
+
+    Raises:
+        UsageError: one is.
+    """
+    names = {
+        "--user": server.user,
+        "--namespace": server.namespace,
+        "--database": server.database,
+        "--ca-file": server.ca_file,
+    }
+    for option, name in names.items():
+        if name == "":
+            raise UsageError(f"{option} must not be empty")
 
 
 def read_url(server: Server, url: str | None) -> SurrealTarget:

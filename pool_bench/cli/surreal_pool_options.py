@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from pool_bench.cli.pool_options import Names, Sizes, lending_options
+from pool_bench.cli.pool_options import MAX_CLIENTS, Names, Sizes, lending_options
 from pool_bench.contenders.base import SURREAL_CONTENDER_NAMES, ContenderName, ResetMode
 from pool_bench.load.pool_spec import ScenarioName
 
@@ -56,7 +56,7 @@ def pool_options(command: Callable[..., None]) -> Callable[..., None]:
     )
     @click.option(
         "--stress",
-        type=Sizes(),
+        type=Sizes(at_most=MAX_CLIENTS),
         default="1000",
         show_default=True,
         metavar="N,...",

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -45,9 +46,17 @@ def serve_forever(served: Served) -> int:
         ConnectError: it started, and does not let us in.
         UsageError: an option cannot be right.
     """
-    password = served.password or os.environ.get(_PASSWORD_VARIABLE) or _DEFAULT_PASSWORD
+    if not served.user:
+        raise UsageError("--user must not be empty")
+    password = _password(served)
     if not served.namespace or not served.database:
         raise UsageError("--namespace and --database must not be empty")
+    if (served.certificate is None) != (served.key is None):
+        raise UsageError("--certificate and --key go together")
+    if served.certificate is not None and served.key is not None:
+        check_certificate(served.certificate, served.key)
+    if served.path is not None:
+        check_store(served.path)
     host, _port = parse_bind(served.bind)
     if not host.startswith(_LOCAL):
         tell(f"warning: {served.bind} can be reached from other machines; this server is for local use")
@@ -67,6 +76,68 @@ def serve_forever(served: Served) -> int:
         key=served.key,
     )
     return EXIT_OK
+
+
+def _password(served: Served) -> str:
+    """The option's, else the environment's, else the one of SurrealDB's examples; never an empty one."""
+    if served.password is not None:
+        password, origin = served.password, "--pass"
+    else:
+        password, origin = os.environ.get(_PASSWORD_VARIABLE, _DEFAULT_PASSWORD), _PASSWORD_VARIABLE
+    if not password:
+        raise UsageError(f"{origin} must not be empty")
+    return password
+
+
+def check_certificate(certificate: Path, key: Path) -> None:
+    """Make sure that a server can speak TLS with these PEM files.
+
+    Raises:
+        UsageError: it cannot; names the option and the file.
+    """
+    for option, file in (("--certificate", certificate), ("--key", key)):
+        try:
+            with file.open("rb"):
+                pass
+        except OSError as error:
+            raise UsageError(f"{option}: cannot read {file}: {_reason(error)}") from None
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(certificate)
+    except ssl.SSLError:
+        raise UsageError(f"--certificate: there is no certificate in PEM in {certificate}") from None
+    try:
+        # An empty pass phrase: without one OpenSSL would ask for it on the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except ssl.SSLError as error:
+        if (error.reason or "").startswith(("CA_", "EE_")):
+            # OpenSSL's security level: EE_KEY_TOO_SMALL, CA_MD_TOO_WEAK.
+            words = str(error.reason).lower().replace("_", " ")
+            raise UsageError(f"--certificate: OpenSSL refuses {certificate}: {words}") from None
+        # For all else its reasons say little: a key of another type is as much "PEM lib" as no key at all.
+        text = key.read_bytes()
+        if b"PRIVATE KEY-----" not in text:
+            raise UsageError(f"--key: there is no key in PEM in {key}") from None
+        if b"ENCRYPTED" in text:
+            raise UsageError(f"--key: {key} is encrypted, and nobody is asked for the pass phrase") from None
+        raise UsageError(f"--key: {key} is not the key of the certificate in {certificate}") from None
+
+
+def check_store(path: Path) -> None:
+    """Make sure that `path` is a directory that can be written to, or that it can be made.
+
+    Raises:
+        UsageError: it is none, and cannot.
+    """
+    # A link to nowhere is there, too: nothing can be made in its place.
+    there = next(one for one in (path.absolute(), *path.absolute().parents) if os.path.lexists(one))
+    if not there.is_dir():
+        raise UsageError(f"--path: {there} is no directory")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"--path: {there} cannot be written to")
+
+
+def _reason(error: OSError) -> str:
+    return str(error) if error.errno is None else os.strerror(error.errno).lower()
 
 
 async def _make_place(server: EmbeddedSurreal, namespace: str, database: str) -> None:

@@ -11,6 +11,7 @@ from pool_bench.contenders.base import (
     ContenderConfig,
     ContenderName,
     ResetMode,
+    opened_at_first,
 )
 from pool_bench.errors import UsageError
 from pool_bench.targets_surreal import SurrealTarget
@@ -26,6 +27,7 @@ __all__ = [
     "check_installed",
     "is_installed",
     "make",
+    "opened_at_first",
 ]
 
 _NEEDS: Final[dict[ContenderName, tuple[str, ...]]] = {

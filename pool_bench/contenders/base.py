@@ -61,6 +61,12 @@ class ContenderConfig:
         return cast("SurrealTarget", self.target)
 
 
+def opened_at_first(name: ContenderName, size: int) -> int:
+    """How many connections `Contender.open` opens where pools have `size`."""
+    # Without a pool it is one to see whether there is anybody.
+    return 1 if name in ("shared", "naive") else size
+
+
 class Contender(Protocol[L]):
     """A pool under load; `L` is what it leases.
 

@@ -25,13 +25,16 @@ class Look:
     missing: str | None
 
 
-async def look_at(target: SurrealTarget, auth: AuthMode, *, create: bool = False) -> Look:
+async def look_at(
+    target: SurrealTarget, auth: AuthMode, *, create: bool = False, connect_timeout_s: float | None = None
+) -> Look:
     """Connect once, sign in as connections will, and ask.
 
     Args:
         target: where to.
         auth: how to sign in.
         create: select namespace and database at once, which makes what is missing.
+        connect_timeout_s: bound on connecting, seconds; the error then names the step that took too long.
 
     Raises:
         ConnectError: no connection could be opened, or signing in was refused.
@@ -40,7 +43,7 @@ async def look_at(target: SurrealTarget, auth: AuthMode, *, create: bool = False
     # Users of a namespace or database name it when they sign in, and could not make another one.
     blind = not create and target.level == "root"
     seen = replace(target, namespace=None, database=None) if blind else target
-    connection = await SurrealDriver(seen, auth=auth).connect()
+    connection = await SurrealDriver(seen, auth=auth, connect_timeout_s=connect_timeout_s).connect()
     try:
         info = info_of(await connection.version())
         missing = await _missing(connection, target) if blind and auth != "none" else None

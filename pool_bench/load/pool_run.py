@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 
 from pool_bench.checkouts import CheckoutInterval, CheckoutStats
-from pool_bench.contenders import ContenderConfig, make
+from pool_bench.contenders import ContenderConfig, make, opened_at_first
 from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.load.generator import Send, make_resident_bytes
 from pool_bench.load.pool_open import make_load
@@ -104,9 +104,9 @@ class _PoolGenerator:
             cause = self._contender.as_error(error, Phase.CONNECT)
             if limit.expired():
                 cause = ConnectError(FailureKind.TIMEOUT, Phase.CONNECT, f"not open after {_OPEN_S:g} s")
-            what = (
-                f"the pool {self._spec.pool} did not open its {self._spec.size} connections: {cause.message}"
-            )
+            count = opened_at_first(self._spec.pool, self._spec.size)
+            whose = "its connection" if count == 1 else f"its {count:,} connections"
+            what = f"the pool {self._spec.pool} did not open {whose}: {cause.message}"
             raise ConnectError(cause.kind, cause.phase, what, sqlstate=cause.sqlstate) from error
         self._extra.open_s = (perf_counter_ns() - began_ns) / 1e9
 

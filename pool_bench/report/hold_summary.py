@@ -28,6 +28,7 @@ from pool_bench.report.text import (
     format_percent,
     format_rate,
     table,
+    without_column,
 )
 from pool_bench.report.verdict_words import pauses_words, verdict_line
 from pool_bench.runs import RunResult
@@ -118,7 +119,8 @@ def _drops(hold: HoldStats, paint: Paint) -> list[str]:
         share = format_percent(drop.count / hold.dropped)
         sort = [str(key.kind), str(key.phase), clean(key.sqlstate) or "-"]
         rows.append([*sort, f"{drop.count:,}", share, *ages])
-    drawn = table(rows, left=(0, 1, 2))
+    rows = without_column(rows, "sqlstate")
+    drawn = table(rows, left=range(len(rows[0]) - 5))
     lines = [paint(drawn[0], "bold")]
     for line, (key, drop) in zip(drawn[1:], ranked, strict=True):
         lines.append(paint(line, "red"))

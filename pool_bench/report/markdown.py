@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from pool_bench.report.text import clean, format_percent, format_rate
+from pool_bench.report.text import clean, format_percent, format_rate, without_column
 from pool_bench.report.thresholds import judged_rows
 from pool_bench.runs import RunResult, Session
 from pool_bench.stats import PERCENTILES
@@ -144,7 +144,7 @@ def _latency(runs: Sequence[RunResult]) -> str:
 
 
 def _failures(runs: Sequence[RunResult]) -> str:
-    rows = []
+    rows: list[Sequence[str]] = [("run", "kind", "phase", "SQLSTATE", "count", "for example")]
     for run in runs:
         ranked = sorted(run.total.failures.items(), key=lambda item: (-item[1].count, item[0]))
         for key, failure in ranked[:_TOP_FAILURES]:
@@ -153,8 +153,9 @@ def _failures(runs: Sequence[RunResult]) -> str:
         if len(ranked) > _TOP_FAILURES:
             rest = sum(failure.count for _, failure in ranked[_TOP_FAILURES:])
             rows.append((name_of(run), "others", "-", "-", f"{rest:,}", ""))
-    heads = ("run", "kind", "phase", "SQLSTATE", "count", "for example")
-    return markdown_table(heads, rows, left=(0, 1, 2, 3, 5)) if rows else ""
+    heads, *cells_of_all = without_column(rows, "SQLSTATE")
+    left = [at for at, head in enumerate(heads) if head != "count"]
+    return markdown_table(heads, cells_of_all, left=left) if cells_of_all else ""
 
 
 def _settings(session: Session) -> str:

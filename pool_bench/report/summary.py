@@ -20,6 +20,7 @@ from pool_bench.report.text import (
     format_percent,
     format_rate,
     table,
+    without_column,
 )
 from pool_bench.report.verdict_words import own_lines, pauses_words, suspects_of, verdict_line
 from pool_bench.runs import RunResult
@@ -195,7 +196,10 @@ def target_lines(run: RunResult, paint: Paint) -> list[str]:
 
 
 def failure_lines(total: BenchStats, paint: Paint) -> list[str]:
-    """Failures by kind, phase and SQLSTATE with a message of each; none where nothing failed."""
+    """Failures by kind, phase and SQLSTATE with a message of each; none where nothing failed.
+
+    Where none has an SQLSTATE, as with SurrealDB, there is no column for it.
+    """
     if not total.failures:
         return []
     ranked = sorted(total.failures.items(), key=lambda item: (-item[1].count, item[0]))
@@ -211,7 +215,8 @@ def failure_lines(total: BenchStats, paint: Paint) -> list[str]:
                 format_percent(share),
             ]
         )
-    drawn = table(rows, left=(0, 1, 2))
+    rows = without_column(rows, "sqlstate")
+    drawn = table(rows, left=range(len(rows[0]) - 2))
     lines = [paint(drawn[0], "bold")]
     for line, (_, failure) in zip(drawn[1:], ranked, strict=True):
         lines.append(paint(line, "red"))

@@ -66,6 +66,14 @@ def table(rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,), gap: int
     ]
 
 
+def without_column(rows: Sequence[Sequence[str]], head: str) -> list[list[str]]:
+    """`rows`, of which the first are the heads, without the column `head` where it says nothing but `-`."""
+    at = rows[0].index(head)
+    if any(row[at] != "-" for row in rows[1:]):
+        return [list(row) for row in rows]
+    return [[*row[:at], *row[at + 1 :]] for row in rows]
+
+
 def bar(share: float, width: int) -> str:
     """A bar of `share` (0 to 1) of `width` characters in eighths; what is above zero is never invisible."""
     eighths = round(min(max(share, 0.0), 1.0) * width * 8)

@@ -238,16 +238,13 @@ def main() -> None:
         # A thread inherits what its creator has (sched(7)).
         with contextlib.suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    tls = None
-    if config["certificate"] is not None:
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(config["certificate"], config["key"])
 
     def on_ready(port: int, version: str) -> None:
         print(f"[{os.getpid()}] embedded SurrealDB engine {version} listens on port {port}", flush=True)
 
     status = 1
     try:
+        tls = _tls_of(config["certificate"], config["key"])
         with asyncio.Runner(loop_factory=_new_loop()) as runner:
             runner.run(
                 run_gateway(
@@ -268,6 +265,23 @@ def main() -> None:
         sys.stderr.flush()
         # A thread of the engine that wakes while the interpreter is being taken down aborts the process.
         os._exit(status)
+
+
+def _tls_of(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
+    """What serves `wss://` and `https://`; None without a certificate.
+
+    Raises:
+        OSError: the files are unusable; names them.
+    """
+    if certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key, password="")
+    except OSError as error:
+        # OpenSSL does not say which of the two it was.
+        raise OSError(f"certificate {certificate}, key {key}: {type(error).__name__}: {error}") from None
+    return context
 
 
 def _new_loop() -> Callable[[], asyncio.AbstractEventLoop]:

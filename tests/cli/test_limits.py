@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
+import surreal_bench
+from pool_bench import __main__ as pool_bench_command
 from pool_bench.cli import limits
 from pool_bench.cli.limits import time_wait_note, time_wait_s
 from pool_bench.drivers.base import DriverName
@@ -121,3 +125,28 @@ def test_a_system_that_says_nothing_of_its_ports_is_not_warned_about(
 ) -> None:
     monkeypatch.setattr(limits, "_SETTINGS", settings / "nowhere")
     assert note(rate=100_000.0) is None
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        (surreal_bench.cli, ("pool", "--clients")),
+        (surreal_bench.cli, ("pool", "--stress")),
+        (surreal_bench.cli, ("pool", "--stress", "10", "--stress")),
+        (pool_bench_command.cli, ("run", "--clients")),
+        (pool_bench_command.cli, ("run", "--rate", "5/s", "--max-in-flight")),
+        (pool_bench_command.cli, ("size", "--clients")),
+        (pool_bench_command.cli, ("monitor", "--clients")),
+        (pool_bench_command.cli, ("monitor", "--size")),
+    ],
+)
+def test_numbers_of_clients_that_no_memory_has_room_for_are_refused_before_anything_starts(
+    command: click.Command, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*_args: object, **_kwargs: object) -> None:
+        raise AssertionError("a server was started")
+
+    monkeypatch.setattr("pool_bench.servers.process.KeptServer.start", start)
+    outcome = CliRunner().invoke(command, [*arguments, "99999999999"])
+    assert outcome.exit_code == 2
+    assert arguments[-1] in outcome.output

@@ -93,7 +93,9 @@ def test_help_answers_without_importing_what_only_a_run_needs() -> None:
         (("pool", "--auth", "token"), "--auth token"),
         (("serve", "--bind", "nonsense"), "--bind"),
         (("serve", "--bind", "127.0.0.1:0"), "--bind"),
-        (("serve", "--certificate", "x.pem"), "certificate and key"),
+        (("serve", "--certificate", "x.pem"), "--certificate and --key"),
+        (("serve", "--certificate", "/nope", "--key", "/nope"), "--certificate: cannot read /nope: no such"),
+        (("serve", "--path", "/dev/null"), "--path: /dev/null is no directory"),
         (("--plot", "picture.gif"), "--plot"),
         (("bogus",), "bogus"),
         (("--bogus",), "--bogus"),
@@ -448,13 +450,29 @@ def test_check_says_in_words_what_there_is(surreal: EmbeddedSurreal) -> None:
 def test_check_gives_up_in_five_seconds_where_nobody_answers_however_many_those_are() -> None:
     with contextlib.ExitStack() as servers:
         silent = [servers.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(8)]
-        ports = [server.getsockname()[1] for server in silent]
-        urls = [word for port in ports for word in ("--url", f"ws://127.0.0.1:{port}")]
+        # Its queue is full: nobody accepts more, and the kernel drops what comes.
+        full = servers.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            waiting = servers.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        ports = [server.getsockname()[1] for server in (*silent, full)]
+        schemes = (*("ws", "http", "wss", "https") * 2, "ws")
+        urls = [
+            word
+            for scheme, port in zip(schemes, ports, strict=True)
+            for word in ("--url", f"{scheme}://127.0.0.1:{port}")
+        ]
         outcome = run_it("check", *urls, "--user", "u", "--pass", SECRET)
     assert outcome.code == 1
     lines = outcome.stdout.splitlines()
-    assert [f":{port}/rpc" in line for port, line in zip(ports, lines[::2], strict=True)] == [True] * 8
-    assert all(line.startswith("  not usable: timeout") for line in lines[1::2])
+    assert [f":{port}/rpc" in line for port, line in zip(ports, lines[::2], strict=True)] == [True] * 9
+    *heard, unheard = lines[1::2]
+    assert unheard.startswith("  not usable: timeout during tcp: ")
+    assert unheard.endswith("nothing answers: a firewall, or a wrong address?")
+    for line, phase in zip(heard, ("upgrade", "signin", "tls", "tls") * 2, strict=True):
+        assert line.startswith(f"  not usable: timeout during {phase}: ")
+        assert line.endswith("it accepts connections and then says nothing: it hangs, or is no SurrealDB")
     assert SECRET not in outcome.stdout + outcome.stderr
 
 

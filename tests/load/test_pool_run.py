@@ -17,6 +17,7 @@ from pool_bench.runs import Snapshot, Stage
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
 from pool_bench.stats import BenchStats, FailureKey
 from pool_bench.targets import Target
+from pool_bench.targets_surreal import AnyTarget, surreal_target
 from tests.fix_servers import StartPostgres
 from tests.load.running import client_sockets, nothing_left, target
 
@@ -228,22 +229,36 @@ def test_a_stop_ends_the_run_early(scenario: ScenarioName, embedded: EmbeddedPos
 
 # psycopg_pool tries for 30 s before it says so.
 @pytest.mark.parametrize("pool", [name for name in CONTENDER_NAMES if name != "psycopg"])
-def test_a_pool_that_cannot_open_says_why_in_one_line(pool: ContenderName) -> None:
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_pool_that_cannot_open_says_why_in_one_line(pool: ContenderName, size: int) -> None:
+    target_ = target("postgresql://u:s3cr3t@127.0.0.1:1/db?sslmode=disable")
+    own = "its connection" if size == 1 or pool == "naive" else "its 2 connections"
+    assert "s3cr3t" not in failure_to_open(target_, pool, size, own)
+
+
+@pytest.mark.parametrize(("pool", "own"), [("reference", "its 2 connections"), ("shared", "its connection")])
+def test_a_pool_of_surrealdb_that_cannot_open_names_its_own_number(pool: ContenderName, own: str) -> None:
+    target_ = surreal_target("ws://u:s3cr3t@127.0.0.1:1", environ={})
+    assert "s3cr3t" not in failure_to_open(target_, pool, 2, own)
+
+
+def failure_to_open(target_: AnyTarget, pool: ContenderName, size: int, own: str) -> str:
+    """What is said where such a pool cannot open what is its `own`."""
     spec = PoolSpec(
-        targets=(target("postgresql://u:s3cr3t@127.0.0.1:1/db?sslmode=disable"),),
+        targets=(target_,),
         pool=pool,
         scenario="query",
         clients=1,
-        size=1,
+        size=size,
         timeout_s=0.5,
     )
 
     async def main() -> None:
         await generate_pool(spec, lambda snapshot: None, asyncio.Event())
 
-    with pytest.raises(ConnectError, match=f"the pool {pool} did not open its 1 connections") as caught:
+    with pytest.raises(ConnectError, match=f"the pool {pool} did not open {own}: ") as caught:
         asyncio.run(main())
-    assert "s3cr3t" not in str(caught.value)
+    return str(caught.value)
 
 
 @pytest.mark.parametrize("pool", POOLS)

@@ -50,7 +50,7 @@ def test_a_servers_message_is_text_in_one_cell_and_nothing_else(message: str) ->
     assert widths == calm
     assert not re.search(r"[<>`\[\]$~]|\*\*\w+\*\*:?//|https?://|www\.", markdown.replace("**", ""))
     (row,) = [row for row in rows_of(markdown) if "refused" in row]
-    assert row[4] == "7"
+    assert row[3] == "7"
     plain = " ".join(re.sub(r"[\x00-\x1f]", " ", message).split())
     assert row[-1].replace("\u2060", "") == plain
 

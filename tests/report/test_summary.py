@@ -5,9 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pool_bench.errors import Phase
+from pool_bench.report.markdown import session_markdown
 from pool_bench.report.summary import WIDTH, run_summary, saturation_note, sweep_table
 from pool_bench.runs import RunResult
-from pool_bench.stats import BenchStats
+from pool_bench.stats import BenchStats, FailureKey
 from pool_bench.verdict import is_thin
 from tests.report.factory import (
     PHASE_SHARES,
@@ -16,6 +17,7 @@ from tests.report.factory import (
     client_of,
     lognormal_ms,
     run_of,
+    session_of,
     stats_of,
     sweep_runs,
     typical_run,
@@ -189,3 +191,14 @@ def test_a_sweep_of_failures_has_no_best_level() -> None:
     assert "highest" not in text.lower()
     assert "No level had a success." in text
     assert sweep_table([]) == ""
+
+
+@pytest.mark.parametrize(("key", "has"), [(REFUSED, False), (TOO_MANY, True)])
+def test_sqlstates_are_a_column_only_where_a_failure_has_one(key: FailureKey, *, has: bool) -> None:
+    text = run_summary(run_of(stats_of(failures={key: 5})))
+    (head,) = [line for line in text.splitlines() if line.startswith("failures ")]
+    assert head.split() == ["failures", "phase", *(["sqlstate"] if has else []), "count", "of", "failed"]
+    (row,) = [line for line in text.splitlines() if line.startswith(f"{key.kind} ")]
+    assert row.split() == [key.kind, key.phase, *([key.sqlstate] if has else []), "5", "100%"]
+    markdown = session_markdown(session_of(run_of(stats_of(failures={key: 5}))))
+    assert ("SQLSTATE" in markdown) is has

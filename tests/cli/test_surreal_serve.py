@@ -1,0 +1,88 @@
+"""What `surreal-bench serve` refuses before it starts anything."""
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pool_bench.cli.surreal_serve import Served, check_certificate, check_store, serve_forever
+from pool_bench.errors import UsageError
+
+_SERVED = Served(
+    bind="127.0.0.1:8000",
+    user="root",
+    password=None,
+    path=None,
+    certificate=None,
+    key=None,
+    namespace="bench",
+    database="bench",
+)
+
+
+@pytest.fixture(scope="module")
+def pems(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate with its key, keys that are not its own, and what is no PEM."""
+    place = tmp_path_factory.mktemp("pems")
+    curve = ("ecparam", "-genkey", "-noout", "-name", "prime256v1", "-out")
+    for arguments in (
+        ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "own", "-out", "cert", "-subj", "/CN=a"),
+        (*curve, "of-another-type"),
+        ("genpkey", "-algorithm", "RSA", "-out", "anothers"),
+        ("pkcs8", "-topk8", "-in", "own", "-passout", "pass:secret", "-out", "encrypted"),
+    ):
+        subprocess.run(["openssl", *arguments], cwd=place, check=True, capture_output=True)
+    (place / "none").write_text("not PEM")
+    return place
+
+
+def test_a_certificate_with_its_key_is_taken(pems: Path) -> None:
+    check_certificate(pems / "cert", pems / "own")
+
+
+@pytest.mark.parametrize(
+    ("certificate", "key", "message"),
+    [
+        ("missing", "own", "--certificate: cannot read .*missing: no such file or directory"),
+        ("cert", "missing", "--key: cannot read .*missing: no such file or directory"),
+        (".", "own", "--certificate: cannot read .*: is a directory"),
+        ("none", "own", "--certificate: there is no certificate in PEM in .*none"),
+        ("own", "own", "--certificate: there is no certificate in PEM in .*own"),
+        ("cert", "none", "--key: there is no key in PEM in .*none"),
+        ("cert", "encrypted", "--key: .*encrypted is encrypted"),
+        ("cert", "anothers", "--key: .*anothers is not the key of the certificate in .*cert"),
+        ("cert", "of-another-type", "--key: .*type is not the key of the certificate in .*cert"),
+    ],
+)
+def test_a_certificate_or_key_that_cannot_serve_is_refused_with_option_and_file(
+    pems: Path, certificate: str, key: str, message: str
+) -> None:
+    with pytest.raises(UsageError, match=f"^{message}"):
+        check_certificate(pems / certificate, pems / key)
+
+
+def test_a_store_is_a_directory_or_can_become_one(tmp_path: Path) -> None:
+    check_store(tmp_path)
+    check_store(tmp_path / "new" / "store")
+    assert list(tmp_path.iterdir()) == []
+    file, link = tmp_path / "file", tmp_path / "link"
+    file.touch()
+    link.symlink_to("nowhere")
+    for wrong, named in ((file, file), (file / "store", file), (link, link)):
+        with pytest.raises(UsageError, match=f"^--path: {named} is no directory"):
+            check_store(wrong)
+
+
+def test_empty_names_and_passwords_are_refused_and_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"^--user must not be empty"):
+        serve_forever(replace(_SERVED, user=""))
+    monkeypatch.setenv("SURREAL_PASS", "of the environment")
+    with pytest.raises(UsageError, match=r"^--pass must not be empty"):
+        serve_forever(replace(_SERVED, password=""))
+    monkeypatch.setenv("SURREAL_PASS", "")
+    with pytest.raises(UsageError, match=r"^SURREAL_PASS must not be empty"):
+        serve_forever(_SERVED)
+    # What the environment says does not matter where the option does.
+    with pytest.raises(UsageError, match=r"^--namespace"):
+        serve_forever(replace(_SERVED, password="said", namespace=""))
