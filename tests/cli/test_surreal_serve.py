@@ -1,10 +1,16 @@
 """What `surreal-bench serve` refuses before it starts anything."""
 
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from pool_bench.cli.surreal_serve import Served, check_certificate, check_store, serve_forever
 from pool_bench.errors import UsageError
@@ -25,14 +31,17 @@ _SERVED = Served(
 def pems(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate with its key, keys that are not its own, and what is no PEM."""
     place = tmp_path_factory.mktemp("pems")
-    curve = ("ecparam", "-genkey", "-noout", "-name", "prime256v1", "-out")
-    for arguments in (
-        ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "own", "-out", "cert", "-subj", "/CN=a"),
-        (*curve, "of-another-type"),
-        ("genpkey", "-algorithm", "RSA", "-out", "anothers"),
-        ("pkcs8", "-topk8", "-in", "own", "-passout", "pass:secret", "-out", "encrypted"),
-    ):
-        subprocess.run(["openssl", *arguments], cwd=place, check=True, capture_output=True)
+    authority = trustme.CA()
+    own, another = authority.issue_cert("localhost"), authority.issue_cert("localhost")
+    of_another_type = authority.issue_cert("localhost", key_type=trustme.KeyType.RSA)
+    own.cert_chain_pems[0].write_to_path(place / "cert")
+    own.private_key_pem.write_to_path(place / "own")
+    another.private_key_pem.write_to_path(place / "anothers")
+    of_another_type.private_key_pem.write_to_path(place / "of-another-type")
+    encrypted = load_pem_private_key(own.private_key_pem.bytes(), None).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
+    )
+    (place / "encrypted").write_bytes(encrypted)
     (place / "none").write_text("not PEM")
     return place
 
