@@ -207,7 +207,7 @@ def stamp_words(runs: Sequence[LoadedRun]) -> list[str]:
         for name, run in zip(names, runs, strict=True)
     ]
     ways = [suspects_words(judged, most) for most in (None, 3, 2, 1, 0)]
-    return [] if not ways[0] else sorted(set(ways), key=len, reverse=True)
+    return [] if not ways[0] else sorted(dict.fromkeys(ways), key=len, reverse=True)
 
 
 def _render(draw: "Callable[[], Sheet]", file_format: Format, runs: Sequence[LoadedRun]) -> bytes:

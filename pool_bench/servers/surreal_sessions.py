@@ -5,7 +5,7 @@ run on threads of its own and never block the event loop; a call that is cancell
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 from uuid import UUID, uuid4
 
@@ -130,16 +130,29 @@ class ClientSessions:
         self._version = version
         self._own = uuid4()
         self._attached: dict[UUID, UUID] = {}
+        self._attaching: set[asyncio.Task[object]] = set()
 
     async def open(self) -> None:
         """Create the anonymous session that every client begins with."""
-        await self._engine.call("attach", session=self._own)
+        await self._begin_session(self._own)
 
     async def close(self) -> None:
         """Forget all sessions, with what they have signed in as."""
         sessions = [self._own, *self._attached.values()]
         self._attached.clear()
-        # Begun at once, so that a second cancellation cannot leave any behind.
+        # Shielded, so that a second cancellation cannot leave any behind.
+        await asyncio.shield(asyncio.ensure_future(self._end_sessions(sessions)))
+
+    async def _begin_session(self, session: UUID) -> None:
+        attaching: asyncio.Task[object] = asyncio.create_task(self._engine.call("attach", session=session))
+        self._attaching.add(attaching)
+        attaching.add_done_callback(self._attaching.discard)
+        await asyncio.shield(attaching)
+
+    async def _end_sessions(self, sessions: Sequence[UUID]) -> None:
+        # The engine's threads may take up what was asked later first: a session that is attached after it was
+        # detached would stay for good.
+        await asyncio.gather(*self._attaching, return_exceptions=True)
         await asyncio.gather(*(self._engine.call("detach", session=session) for session in sessions))
 
     async def authenticate(self, token: str) -> None:
@@ -244,7 +257,7 @@ class ClientSessions:
             message = f"No more than {_MAX_ATTACHED} sessions can be attached"
             return failure(-32602, "NotAllowed", message, request=request)
         session = self._attached[named] = uuid4()
-        await self._engine.call("attach", session=session)
+        await self._begin_session(session)
         return success(request, None)
 
     async def _detach(self, request: Request) -> dict[str, Any]:
