@@ -338,6 +338,15 @@ async def test_a_client_that_breaks_off_anywhere_leaves_nothing_behind(
     assert surreal.is_running()
 
 
+async def test_clients_that_go_while_their_sessions_begin_leave_none_behind(surreal: EmbeddedSurreal) -> None:
+    for _ in range(300):
+        _reader, writer = await asyncio.open_connection("127.0.0.1", surreal.port)
+        writer.write(_UPGRADE)
+        await writer.drain()
+        writer.transport.abort()
+    await _until(lambda: _nobody_is_left(surreal))
+
+
 async def test_an_http_client_that_leaves_in_the_middle_of_a_query_leaves_nothing_behind(
     surreal: EmbeddedSurreal,
 ) -> None:
