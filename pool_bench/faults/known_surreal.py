@@ -54,8 +54,8 @@ class _Surreal(KnownLoop):
     def _left(self, peer: Peer, now_ns: int) -> None:
         """Note that a client has ended its connection, which over HTTP is its only goodbye."""
         if peer.answered and not peer.greeted:
-            peer.since_ns = now_ns
-            self._serve_out(peer, now_ns)
+            # Its client had left when it had its last answer, whenever that is seen here.
+            self._serve_out(peer, peer.since_ns)
         else:
             super()._left(peer, now_ns)
 
@@ -148,6 +148,7 @@ class _Surreal(KnownLoop):
         if phase is Phase.QUERY:
             self._truth.queries += 1
         peer.answered = True
+        peer.since_ns = now_ns
         self._send(peer, _frame(_BINARY, content) if peer.greeted else _response(content))
 
 
