@@ -112,7 +112,7 @@ class Truth:
         open_peak: most connections open at once, refused ones not counted.
         phases: from what came in to the answer's sending, of each phase; `tcp` is the gap between two
             connections taken from the accept queue, where it was to keep one.
-        total: from taking a connection to closing it, over HTTP to its last answer, of those that were served.
+        total: from taking a connection to closing it, over HTTP to the last answer, of those served.
         late: how much longer delays took than they were to.
         lag: how late a timer every 10 ms was: what else ran on this machine, or the server's own load.
         stall_ns: how long it stalled, 0 without a stall.

@@ -13,7 +13,7 @@ import pytest
 from pool_bench.servers.postgres import EmbeddedPostgres
 from tests.cli.tool import environment, load, only, run_tool
 
-SHORT = ("--duration", "1s", "--warmup", "0", "--concurrency", "4")
+SHORT = ("--duration", "300ms", "--warmup", "0", "--concurrency", "4")
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from tests.cli.tool import COMMAND, Started, all_gone, environment, load, only, 
 from tests.fix_servers import StartPostgres
 
 SECRET = "s3cr3t-Pa55/w%rd:@x"
-SHORT = ("--duration", "1s", "--warmup", "0", "--concurrency", "4")
+SHORT = ("--duration", "300ms", "--warmup", "0", "--concurrency", "4")
 
 
 def free_port() -> int:
@@ -343,7 +343,11 @@ def test_a_reader_that_goes_away_ends_the_run_which_is_saved_all_the_same(
 ) -> None:
     arguments = ["--url", embedded.url, "--duration", "0", "--warmup", "0", "--output-dir", str(tmp_path)]
     tool = subprocess.Popen(
-        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True
+        [sys.executable, "-m", COMMAND, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+        text=True,
     )
     assert tool.stdout is not None
     assert tool.stderr is not None

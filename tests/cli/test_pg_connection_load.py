@@ -280,7 +280,7 @@ def test_a_reader_that_goes_away_ends_the_run_which_is_saved_all_the_same(
 ) -> None:
     arguments = ["--url", held_url(server), "-n", "5", "-d", "0", "--output-dir", str(tmp_path)]
     running = subprocess.Popen(
-        [*LOAD_COMMAND, *arguments],
+        [sys.executable, "-m", LOAD_COMMAND, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment(),

@@ -25,7 +25,7 @@ from pool_bench.targets import parse_target
 from tests.cli.tool import Outcome, Started, all_gone, load, only, run_tool
 from tests.fix_servers import StartPostgres
 
-COMMAND = (sys.executable, "-m", "pool_bench")
+COMMAND = "pool_bench.__main__"
 SECRET = "s3cr3t-Pa55"
 SHORT = ("--duration", "500ms", "--warmup", "100ms", "--clients", "8", "--size", "3")
 

@@ -18,8 +18,8 @@ from pool_bench.servers.surreal import EmbeddedSurreal, SurrealConfig
 from tests.cli.tool import Outcome, Started, all_gone, load, only, run_tool
 from tests.fix_servers import StartSurreal, TlsSurreal
 
-COMMAND = (sys.executable, "-m", "surreal_bench")
-SHORT = ("--duration", "1s", "--warmup", "0", "--concurrency", "4")
+COMMAND = "surreal_bench"
+SHORT = ("--duration", "300ms", "--warmup", "0", "--concurrency", "4")
 SECRET = "s3cr3t-Pa55/w%rd"
 
 

@@ -1,4 +1,4 @@
-"""Runs the console script as a user would, in a process of its own."""
+"""Runs the commands as a user would, each in a process of its own."""
 
 import json
 import os
@@ -14,8 +14,10 @@ from typing import Any
 
 import psutil
 
-COMMAND = (sys.executable, "-m", "pg_connection_bench")
-LOAD_COMMAND = (sys.executable, "-m", "pg_connection_load")
+from tests.cli.warm import run_warm
+
+COMMAND = "pg_connection_bench"
+LOAD_COMMAND = "pg_connection_load"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +44,10 @@ def run_tool(
     *arguments: str,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-    command: Sequence[str] = COMMAND,
+    command: str = COMMAND,
 ) -> Outcome:
     """Run it to its end."""
-    done = subprocess.run(
-        [*command, *arguments],
-        capture_output=True,
-        text=True,
-        env=environment(env),
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        timeout=100,
-        check=False,
-    )
-    return Outcome(done.returncode, done.stdout, done.stderr)
+    return Outcome(*run_warm(command, arguments, environment(env), cwd, timeout_s=100))
 
 
 class Started:
@@ -66,12 +58,12 @@ class Started:
         directory: Path,
         *arguments: str,
         env: Mapping[str, str] | None = None,
-        command: Sequence[str] = COMMAND,
+        command: str = COMMAND,
     ) -> None:
         self._out = (directory / "stdout").open("w+")
         self._err = (directory / "stderr").open("w+")
         self.process = subprocess.Popen(
-            [*command, *arguments],
+            [sys.executable, "-m", command, *arguments],
             stdout=self._out,
             stderr=self._err,
             stdin=subprocess.DEVNULL,

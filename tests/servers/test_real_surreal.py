@@ -4,7 +4,6 @@ import os
 import secrets
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
@@ -111,7 +110,7 @@ def test_the_tool_measures_it_and_does_not_call_it_embedded(place: SurrealTarget
         *("-c", "2", "-d", "1s", "--warmup", "0", "--no-save"),
         cwd=tmp_path,
         env={"SURREAL_USER": "root", "SURREAL_PASS": place.password or ""},
-        command=(sys.executable, "-m", "surreal_bench"),
+        command="surreal_bench",
     )
     assert outcome.code == 0, outcome.stderr
     assert "embedded" not in outcome.stdout + outcome.stderr

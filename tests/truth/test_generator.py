@@ -74,7 +74,7 @@ def test_l3_more_connections_than_file_descriptors_are_refused_before_the_start(
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 
     done = subprocess.run(
-        [*COMMAND, "-c", "200", "--no-save", "-u", "postgresql://u@127.0.0.1:1/d"],
+        [sys.executable, "-m", COMMAND, "-c", "200", "--no-save", "-u", "postgresql://u@127.0.0.1:1/d"],
         capture_output=True,
         text=True,
         env=environment(),

@@ -1,0 +1,66 @@
+"""Command lines in processes whose modules are there already.
+
+Most of what a short run costs is Python's import of numpy, click and matplotlib, which hundreds of tests need
+not repeat: a server process has imported them once, and a command is a fork of it. Everything else is as in a
+shell: arguments, environment, directory and streams are the command's own, and so is its end.
+"""
+
+import multiprocessing as mp
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+_PRELOADED: Final = ("tests.cli.warm_imports",)
+_context = mp.get_context("forkserver")
+_context.set_forkserver_preload(list(_PRELOADED))
+
+
+class NeverEndedError(Exception):
+    """A command was still running when its time was up."""
+
+
+def run_warm(
+    module: str, arguments: Sequence[str], env: Mapping[str, str], cwd: Path | None, timeout_s: float
+) -> tuple[int, str, str]:
+    """Run `main()` of a module as a command of its own.
+
+    Returns:
+        Exit code, stdout and stderr.
+
+    Raises:
+        NeverEndedError: it did not end within `timeout_s` seconds; it has been killed.
+    """
+    with TemporaryDirectory() as place:
+        streams = Path(place, "stdout"), Path(place, "stderr")
+        process = _context.Process(
+            target=_command,
+            args=(module, list(arguments), dict(env), str(cwd or Path.cwd()), [str(s) for s in streams]),
+        )
+        process.start()
+        process.join(timeout_s)
+        code = process.exitcode
+        if code is None:
+            process.kill()
+            process.join()
+        process.close()
+        stdout, stderr = (stream.read_text() if stream.exists() else "" for stream in streams)
+    if code is None:
+        raise NeverEndedError(f"{module} {' '.join(arguments)}: {stdout}{stderr}")
+    return code, stdout, stderr
+
+
+def _command(module: str, arguments: list[str], env: dict[str, str], cwd: str, streams: list[str]) -> None:
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(cwd)
+    for number, (name, path) in enumerate(zip(("stdout", "stderr"), streams, strict=True), 1):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(file, number)
+        os.close(file)
+        setattr(sys, name, os.fdopen(number, "w", buffering=1 if number == 2 else -1, closefd=False))
+    sys.argv = [f"{module}.py", *arguments]
+    import_module(module).main()
