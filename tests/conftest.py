@@ -68,7 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Try a test once more that a busy machine may have failed; the summary names each one of which that is true."""
+    """Try a test once more that a busy machine may have failed; the summary names each of those."""
     tests = config.rootpath / "tests"
     for item in items:
         if item.path.relative_to(tests).parts[0] in _AT_THE_MACHINE_S_MERCY:
