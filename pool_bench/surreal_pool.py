@@ -312,7 +312,6 @@ class SurrealDBConnectionPool:
         """Turn waiters away, wait for leases for a while, close all clients; again is nothing."""
         self._is_closed = True
         await self._pool.close()
-        self._leased.clear()
 
     async def __aenter__(self) -> Self:
         await self.initialize()
@@ -342,7 +341,7 @@ class SurrealDBConnectionPool:
         """Give back what `await pool.acquire()` gave; does not wait.
 
         Raises:
-            ValueError: it is not, or no longer, leased.
+            ValueError: it is not, or no longer, leased. What `close()` took back may still be released.
             PoolError: another task, still running, has it; it stays leased to that task.
         """
         connection = self._leased.get(id(client))

@@ -222,6 +222,16 @@ async def test_initialize_that_fails_after_the_closing_says_that_the_pool_is_clo
         await pool.acquire()
 
 
+async def test_a_client_that_closing_took_back_may_still_be_released_once(surreal: EmbeddedSurreal) -> None:
+    async with make_pool(surreal, min_connections=1) as pool:
+        client = await pool.acquire()
+        await pool._pool.close(timeout=0.01)
+        await pool.close()
+        await pool.release(client)
+        with pytest.raises(ValueError, match="no longer, leased"):
+            await pool.release(client)
+
+
 async def test_a_pool_that_was_never_opened_can_be_closed(surreal: EmbeddedSurreal) -> None:
     pool = make_pool(surreal)
     await pool.close()

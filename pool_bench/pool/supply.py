@@ -94,7 +94,7 @@ class Supply(Generic[C]):
 
     def _down_message(self) -> str:
         return (
-            f"pool {self._ctx.name}: the target is down, {self._backoff.failures} connects in a row "
+            f"pool {self._ctx.name}: no connection can be opened, {self._backoff.failures} connects in a row "
             f"have failed; the last: {self._last_words()}"
         )
 
