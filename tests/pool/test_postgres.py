@@ -227,12 +227,14 @@ async def test_tasks_cancelled_at_random_lose_no_connection(make: Make, embedded
 
 
 async def test_a_statement_logged_by_the_pool_runs_on_the_server(make: Make) -> None:
-    async with make(PoolConfig()) as pool:
+    # A backend that sleeps is to notice that its client has gone.
+    config = PoolConfig(session_sql="SET client_connection_check_interval = '20ms'")
+    async with make(config) as pool:
         await pool.execute_query("CREATE TEMPORARY TABLE t (a int)")
         with pytest.raises(ConnectError):
             await pool.execute_query("SELECT no_such_column")
         with pytest.raises(TimeoutError):
-            await pool.execute_query("SELECT pg_sleep(4)", timeout=0.2)
+            await pool.execute_query("SELECT pg_sleep(60)", timeout=0.2)
         await usable(pool, 1)
 
 
