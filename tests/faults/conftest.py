@@ -1,4 +1,4 @@
-"""Servers of known behaviour as forks of a process that has their modules, for imports were most of their time."""
+"""Known servers as forks of a process that has their modules, for imports were most of their time."""
 
 import multiprocessing as mp
 from types import SimpleNamespace
