@@ -6,6 +6,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Small matrices on a busy machine: threads of the linear algebra would only wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -55,6 +56,11 @@ _AT_THE_MACHINE_S_MERCY = (
     *("cli", "contenders", "drivers", "faults", "load", "pool", "servers", "truth", "watch"),
     "test_surreal_pool.py",
 )
+
+
+# No example is at fault for a machine that stands still while it is tried.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -32,6 +32,8 @@ _Result = TypeVar("_Result")
 APPLICATION_NAME: Final = "pool-bench watcher"
 # How long a server may take to end a connection before we go on without knowing.
 CLOSE_WAIT_S: Final = 1.0
+# For the answer to one question.
+_PATIENCE_S: Final = 2.0
 # libpq's least; a server that takes longer to answer would not be seen once a second anyway.
 _CONNECT_TIMEOUT_S: Final = 2
 
@@ -52,7 +54,7 @@ class WatchClient:
 
     def __init__(self, target: Target, leave: threading.Event | None = None) -> None:
         self.target: Final = target
-        self.patience_s = 2.0
+        self.patience_s = _PATIENCE_S
         self.connects = 0
         self._leave = leave or threading.Event()
         self._connection: BoundedConnection | None = None

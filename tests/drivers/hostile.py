@@ -12,6 +12,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Self
@@ -234,6 +235,13 @@ class HostileServer:
     def url(self, options: str = "sslmode=disable", user: str = "u", host: str = "127.0.0.1") -> str:
         """A URL to it."""
         return f"postgresql://{user}@{host}:{self.port}/d?{options}"
+
+    def count_accepted(self, least: int) -> int:
+        """How many connections it has accepted; `least` are waited for, as it may be late to notice."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while self.accepted < least and time.monotonic() < deadline:
+            time.sleep(0.001)
+        return self.accepted
 
     def _accept(self) -> None:
         while True:

@@ -30,7 +30,7 @@ def test_the_first_connection_imports_nothing(name: str, driver: str) -> None:
         [sys.executable, "-c", SCRIPT.format(name=name, driver=driver)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=True,
     )
     assert done.stdout.strip() == "[]"

@@ -17,7 +17,10 @@ from tests.drivers import hostile as h
 from tests.load.running import MARGIN_S, client_sockets, nothing_left, run, target
 
 K, P = FailureKind, Phase
-_TIMEOUT_S = 0.3
+_TIMEOUT_S = 0.2
+# Of an operation that waits for no timeout, on however slow a machine; within pytest's own.
+_PATIENCE_S = 30.0
+_DURATION_S = 0.05
 _DISABLE = "sslmode=disable"
 _REQUIRE = "sslmode=require"
 _AUTHORITY = trustme.CA()
@@ -45,6 +48,8 @@ class Case:
     query: str | None = None
     # Of a kept connection, which remembers what the server reports.
     kept_kind: FailureKind | None = None
+    # It fails at once, and is then closed by a server that does not.
+    ends_late: bool = False
 
 
 def _before_auth(*steps: h.Step) -> h.Script:
@@ -278,6 +283,7 @@ FAILURES = [
         P.QUERY,
         query="SELEC",
         sqlstate="42601",
+        ends_late=True,
     ),
     Case(
         "sends a row of 2 GB",
@@ -334,24 +340,31 @@ def _spec(server: h.HostileServer, options: str = _DISABLE, **changes: object) -
         "targets": (target(server.url(options)),),
         "concurrency": 2,
         "warmup_s": 0.0,
-        "duration_s": 0.2,
-        "connect_timeout_s": _TIMEOUT_S,
+        "duration_s": _DURATION_S,
+        "grace_s": _PATIENCE_S,
+        "connect_timeout_s": _PATIENCE_S,
     }
     return ConnectSpec(**(given | changes))  # type: ignore[arg-type]  # checked by ConnectSpec
 
 
 @pytest.mark.parametrize("case", FAILURES, ids=lambda case: case.name.replace(" ", "_"))
 def test_a_cycle_against_a_hostile_server_fails_with_its_kind_and_phase(case: Case) -> None:
-    with nothing_left(), h.HostileServer(case.script) as server:
-        outcome = run(_spec(server, case.options, query=case.query))
-        total = outcome.total
-        assert outcome.failures == {(case.kind, case.phase, case.sqlstate)}
-        assert total.ok == total.unfinished == 0
-        assert total.failed == server.accepted
-        assert outcome.elapsed_s < 0.2 + _TIMEOUT_S + MARGIN_S
-        for failure in total.failures.values():
-            assert failure.sample.isprintable()
-            assert 0 < len(failure.sample) <= 500
+    # A deadline that passes before the server has come to where it falls silent is one of an earlier step.
+    waits = case.kind is K.TIMEOUT or case.ends_late
+    for timeout_s in (_TIMEOUT_S, 2.0, 20.0) if waits else (_PATIENCE_S,):
+        with nothing_left(), h.HostileServer(case.script) as server:
+            outcome = run(_spec(server, case.options, query=case.query, connect_timeout_s=timeout_s))
+            total = outcome.total
+            assert total.ok == total.unfinished == 0
+            assert total.failed == server.count_accepted(total.failed) > 0
+            assert outcome.elapsed_s < _DURATION_S + timeout_s + MARGIN_S
+            for failure in total.failures.values():
+                assert failure.sample.isprintable()
+                assert 0 < len(failure.sample) <= 500
+        as_expected = outcome.failures == {(case.kind, case.phase, case.sqlstate)}
+        if as_expected or K.TIMEOUT not in {kind for kind, _, _ in outcome.failures}:
+            break
+    assert as_expected, outcome.failures
 
 
 def test_a_reset_behind_tls_is_counted_as_a_lost_connection() -> None:
@@ -359,16 +372,16 @@ def test_a_reset_behind_tls_is_counted_as_a_lost_connection() -> None:
         outcome = run(_spec(server, _REQUIRE))
         # OpenSSL's two ways to read have been told apart since Python 3.12 only.
         assert outcome.failures <= {(K.CLOSED, P.AUTH, ""), (K.RESET, P.AUTH, "")}
-        assert outcome.total.failed == server.accepted > 0
+        assert outcome.total.failed == server.count_accepted(outcome.total.failed) > 0
 
 
 @pytest.mark.parametrize("name", SUCCESSES)
 def test_a_cycle_against_a_strange_but_honest_server_succeeds(name: str) -> None:
     options = _REQUIRE if "TLS" in name else _PASSWORD
     with nothing_left(), h.HostileServer(SUCCESSES[name]) as server:
-        outcome = run(_spec(server, options, connect_timeout_s=20.0))
+        outcome = run(_spec(server, options))
         assert outcome.failures == set()
-        assert outcome.total.ok == server.accepted > 0
+        assert outcome.total.ok == server.count_accepted(outcome.total.ok) > 0
 
 
 def test_a_cycle_to_a_port_where_nobody_listens_is_refused() -> None:
@@ -385,7 +398,7 @@ def test_a_unix_socket_with_a_full_accept_queue_refuses(tmp_path_factory: pytest
         first.connect(f"{directory}/.s.PGSQL.5432")
         url = f"postgresql://u@/d?host={directory}&port=5432"
         spec = ConnectSpec(
-            targets=(target(url),), concurrency=1, warmup_s=0, duration_s=0.1, connect_timeout_s=5.0
+            targets=(target(url),), concurrency=1, warmup_s=0, duration_s=0.02, connect_timeout_s=_PATIENCE_S
         )
         assert run(spec).failures == {(K.REFUSED, P.TCP, "")}
 
@@ -404,7 +417,7 @@ async def test_a_kept_connection_to_a_hostile_server_fails_with_its_kind_and_pha
             assert time.monotonic() - begin < _TIMEOUT_S + MARGIN_S
         else:
             with pytest.raises(ConnectError) as caught:
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(_PATIENCE_S):
                     await _use(server, case)
             error = caught.value
             assert (error.kind, error.phase, error.sqlstate or "") == (kind, case.phase, case.sqlstate)
@@ -432,7 +445,8 @@ async def _close_hostile(server: h.HostileServer, case: Case) -> None:
 async def test_a_cancelled_connect_leaves_no_socket() -> None:
     with nothing_left(), h.HostileServer((h.stall,)) as server:
         task = asyncio.create_task(WireDriver(target(server.url())).connect())
-        await asyncio.sleep(0)
+        while not client_sockets([server.port]):  # noqa: ASYNC110 - the kernel's handshake
+            await asyncio.sleep(0)
         assert len(client_sockets([server.port])) == 1
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -510,27 +524,29 @@ async def test_a_flood_does_not_fill_the_memory(script: h.Script) -> None:
 
 
 async def test_rows_without_an_end_do_not_fill_the_memory_and_do_not_hold_up_others() -> None:
-    script = _in_query(h.flood(lambda n: h.message(b"D", bytes(10_000))))
-    with nothing_left(), h.HostileServer(script) as server:
+    sent = 0
+
+    def row(number: int) -> bytes:
+        nonlocal sent
+        sent = number
+        return h.message(b"D", bytes(10_000))
+
+    with nothing_left(), h.HostileServer(_in_query(h.flood(row))) as server:
         connection = await WireDriver(target(server.url())).connect()
         turns = 0
-
-        async def count() -> None:
-            nonlocal turns
-            while True:
-                turns += 1
-                await asyncio.sleep(0)
-
-        counter = asyncio.create_task(count())
         tracemalloc.start()
         try:
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.5):
-                    await connection.execute("SELECT 1")
+            reading = asyncio.create_task(connection.execute("SELECT 1"))
+            # 100 MB; a reader that held up the loop would be ended by pytest's own timeout.
+            while sent < 10_000:
+                turns += 1
+                await asyncio.sleep(0)
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-            counter.cancel()
         assert turns > 10
         assert peak < 60_000_000
         assert connection.is_closed()
@@ -540,7 +556,7 @@ def test_sslmode_prefer_goes_on_without_tls_where_the_handshake_fails() -> None:
     garbled = (h.read_startup, h.send(b"S"), h.read_some, h.hang_up)
     for options in ("sslmode=prefer", "sslmode=prefer&user=u"):
         with nothing_left(), h.HostileServer(garbled, h.POLITE, garbled, h.POLITE) as server:
-            outcome = run(_spec(server, options, concurrency=1, duration_s=0.05, connect_timeout_s=20.0))
+            outcome = run(_spec(server, options, concurrency=1))
             assert outcome.total.ok > 0
 
 
@@ -565,9 +581,9 @@ def test_a_wrong_password_is_reported_as_such_however_sslmode_then_turns() -> No
     }
     for options, (first, second) in scripts.items():
         with nothing_left(), h.HostileServer(*[first, second] * 500) as server:
-            outcome = run(_spec(server, options, concurrency=1, connect_timeout_s=20.0))
+            outcome = run(_spec(server, options, concurrency=1))
             assert outcome.failures == {(K.AUTH, P.AUTH, "28P01")}
-            assert server.accepted == 2 * outcome.total.failed
+            assert server.count_accepted(2 * outcome.total.failed) == 2 * outcome.total.failed
 
 
 def test_the_next_host_is_asked_for_tls_again_after_one_that_fell_back() -> None:

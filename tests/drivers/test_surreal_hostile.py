@@ -19,7 +19,7 @@ from pool_bench.targets_surreal import surreal_target
 from tests.drivers import hostile as h
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-_LIMIT_S = 20.0
+_LIMIT_S = 60.0
 
 
 def _head(peer: h.Peer) -> bytes:
@@ -299,10 +299,15 @@ async def test_what_a_proxy_says_over_http_is_told_unless_it_is_a_web_page(
 async def test_a_server_that_falls_silent_is_a_timeout_of_its_step(
     scheme: str, script: h.Script, phase: Phase
 ) -> None:
-    with h.HostileServer(script) as server:
-        kind, found, message = await _failure(_driver(server, scheme, timeout_s=0.2))
-        assert (kind, found) == (FailureKind.TIMEOUT, phase)
-        assert message == "no end after 200ms"
+    # A deadline that passes before the server has come to where it falls silent is one of an earlier step.
+    for timeout_s, said in ((0.2, "200ms"), (2.0, "2s"), (20.0, "20s")):
+        with h.HostileServer(script) as server:
+            kind, found, message = await _failure(_driver(server, scheme, timeout_s=timeout_s))
+        assert kind is FailureKind.TIMEOUT
+        assert message == f"no end after {said}"
+        if found is phase:
+            break
+    assert found is phase
 
 
 @pytest.mark.parametrize(

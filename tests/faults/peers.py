@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from pool_bench.faults import FaultProxy
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 _CHUNK = 65536
 
 

@@ -19,7 +19,7 @@ STARTUP = struct.pack("!ii", 8 + 8, 196608) + b"user\0u\0\0"
 QUERY = b"Q" + struct.pack("!i", 13) + b"SELECT 1\0"
 TERMINATE = b"X" + struct.pack("!i", 4)
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 def dial(server: KnownServer) -> socket.socket:

@@ -15,7 +15,7 @@ from pool_bench.faults.behaviour import Behaviour, Fixed, Truth
 from pool_bench.faults.known import KnownSurreal
 from pool_bench.targets_surreal import SurrealTarget
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 UPGRADE = (
     b"GET /rpc HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
@@ -64,11 +64,13 @@ async def test_the_truth_is_complete(driver: type[SurrealDriver], scheme: Any) -
 )
 async def test_a_delay_is_of_the_step_it_was_for(scheme: Any, step: str, phase: Phase) -> None:
     with KnownSurreal(Behaviour(**{step: Fixed(0.02)})) as server:  # type: ignore[arg-type]
-        await cycle(SurrealDriver(server.target(scheme)))
+        # A machine that stands still for a while makes any step long, but not each time.
+        for _ in range(3):
+            await cycle(SurrealDriver(server.target(scheme)))
         truth = await truth_of(server)
-    long = {name for name, histogram in truth.phases.items() if histogram.max_ns >= 20e6}
+    long = {name for name, histogram in truth.phases.items() if histogram.min_ns >= 20e6}
     assert long == {phase}
-    assert truth.total.max_ns >= 20e6
+    assert truth.total.min_ns >= 20e6
 
 
 async def test_the_goodbye_can_be_delayed() -> None:

@@ -1,23 +1,24 @@
 """Runs `generate` inside the test, and looks for what it left behind."""
 
 import asyncio
+import gc
 import os
+import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
-import psutil
 import pytest
 import uvloop
 
 from pool_bench.drivers.poller import LoopPoller
 from pool_bench.errors import FailureKind, Phase
-from pool_bench.load import cycles
-from pool_bench.load.generator import generate
+from pool_bench.load import cycles, generator
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.runs import Snapshot, Stage
 from pool_bench.stats import BenchStats
@@ -36,6 +37,8 @@ uvloop.new_event_loop().close()
 
 # What a busy machine may add to any bound.
 MARGIN_S = 10.0
+# All of pytest's objects would be looked at before each run, which takes longer than most of these.
+_QUICK_GC = SimpleNamespace(collect=lambda: gc.collect(0), freeze=gc.freeze, unfreeze=gc.unfreeze)
 
 
 def target(url: str) -> Target:
@@ -75,8 +78,17 @@ def nothing_left() -> Iterator[None]:
 def client_sockets(ports: Iterable[int]) -> list[int]:
     """This process's sockets that are connected to one of `ports`."""
     wanted = set(ports)
-    connections = psutil.Process().net_connections(kind="tcp")
-    return [c.fd for c in connections if c.fd >= 0 and tuple(c.raddr)[1:] and c.raddr.port in wanted]
+    found = []
+    for fd, leads_to in open_fds().items():
+        if not leads_to.startswith("socket:"):
+            continue
+        try:
+            with socket.socket(fileno=os.dup(fd)) as sock:
+                if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.getpeername()[1] in wanted:
+                    found.append(fd)
+        except OSError:
+            continue  # closed meanwhile by a thread, or connected to nobody
+    return found
 
 
 @dataclass(slots=True)
@@ -131,7 +143,7 @@ def run(
 
         beside = asyncio.ensure_future(during(stop)) if during is not None else None
         begin = time.monotonic()
-        await generate(spec, send, stop)
+        await generator.generate(spec, send, stop)
         outcome.elapsed_s = time.monotonic() - begin
         if beside is not None:
             await beside
@@ -146,6 +158,7 @@ def run(
     with pytest.MonkeyPatch.context() as patch:
         if poller == "loop":
             patch.setattr(cycles, "make_poller", LoopPoller)
+        patch.setattr(generator, "gc", _QUICK_GC)
         with nothing_left(), asyncio.Runner(loop_factory=factory) as runner:
             runner.run(main())
     for snapshot in outcome.snapshots:

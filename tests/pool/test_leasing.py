@@ -300,7 +300,7 @@ def test_another_loop_is_an_error_at_once() -> None:
 
             thread = threading.Thread(target=elsewhere)
             thread.start()
-            thread.join(10)
+            thread.join(60)
             assert [str(error) for error in raised] == ["pool test: it belongs to another event loop"] * 3
 
     simulate(main())

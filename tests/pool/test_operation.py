@@ -249,7 +249,7 @@ def test_subscribers_see_what_happens_and_none_can_harm_the_pool() -> None:
 
     def blocking(event: PoolEvent) -> None:
         threads.add(threading.get_ident())
-        release.wait(20)
+        release.wait(60)
         seen.append(event)
 
     def raising(_event: PoolEvent) -> None:
@@ -278,7 +278,7 @@ def test_subscribers_see_what_happens_and_none_can_harm_the_pool() -> None:
 
     started = time.monotonic()
     simulate(main())
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
     assert awaited == [
         EventKind.STATE_CHANGED,
         EventKind.CONNECTION_OPENED,
@@ -294,7 +294,7 @@ def test_subscribers_see_what_happens_and_none_can_harm_the_pool() -> None:
 
 
 def _eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -473,7 +473,7 @@ def test_a_manager_opens_all_pools_or_none_and_closes_all() -> None:
                     "second": 1,
                 }
                 assert not await manager.drain(timeout=0.1)
-            assert await manager.drain(timeout=1)
+            assert await manager.drain(timeout=60)
             assert manager.expire_connections() == 3
             await manager.remove("first")
             assert (len(manager), manager["second"], list(manager)) == (1, second, [second])

@@ -43,7 +43,7 @@ def make(request: pytest.FixtureRequest, embedded: EmbeddedPostgres) -> Iterator
     with psycopg.connect(embedded.url, autocommit=True) as admin, nothing_left():
         yield make_pool
         count = "SELECT count(*), pg_sleep(0.01) FROM pg_stat_activity WHERE application_name = %s"
-        for _ in range(400):
+        for _ in range(2000):
             if admin.execute(count, [name]).fetchall()[0][0] == 0:
                 return
         pytest.fail("backends are left")
@@ -73,7 +73,7 @@ async def pid(conn: AnyConnection) -> int:
 
 async def usable(pool: ConnectionPool[AnyConnection], size: int) -> None:
     """All `size` connections can be held at once, and work."""
-    held = [await pool.acquire(timeout=10) for _ in range(size)]
+    held = [await pool.acquire(timeout=60) for _ in range(size)]
     assert len({await pid(conn) for conn in held}) == size
     for conn in held:
         await pool.release(conn)
@@ -134,7 +134,7 @@ async def test_a_query_that_was_cancelled_leaves_no_answer_to_the_next(make: Mak
             await asyncio.sleep(number * 0.0001)
             task.cancel()
             await asyncio.wait([task])
-            async with pool.acquire(timeout=10) as conn:
+            async with pool.acquire(timeout=60) as conn:
                 for value in range(3):
                     assert await fetch(conn, f"SELECT {1000 * number + value}") == str(1000 * number + value)
         await usable(pool, 2)
@@ -143,7 +143,7 @@ async def test_a_query_that_was_cancelled_leaves_no_answer_to_the_next(make: Mak
 async def test_backends_killed_under_their_holders_are_replaced(make: Make) -> None:
     async with make(PoolConfig(min_size=3, max_size=3)) as pool:
         for _ in range(9):
-            async with pool.acquire(timeout=10) as conn:
+            async with pool.acquire(timeout=60) as conn:
                 os.kill(await pid(conn), signal.SIGTERM)
                 with pytest.raises(ConnectError):
                     await conn.execute("SELECT pg_sleep(10)")
@@ -161,7 +161,7 @@ async def test_backends_killed_while_idle_are_noticed_before_they_are_leased(
         async with await psycopg.AsyncConnection.connect(embedded.url, autocommit=True) as admin:
             await admin.execute("SELECT pg_terminate_backend(p, 5000) FROM unnest(%s::int[]) p", [pids])
         for _ in range(12):
-            async with pool.acquire(timeout=10) as conn:
+            async with pool.acquire(timeout=60) as conn:
                 await conn.execute("SELECT 1")
         await usable(pool, 3)
 
@@ -212,7 +212,7 @@ async def test_tasks_cancelled_at_random_lose_no_connection(make: Make, embedded
         for ticks in range(80):
 
             async def use() -> None:
-                async with pool.acquire(timeout=10) as conn:
+                async with pool.acquire(timeout=60) as conn:
                     await conn.execute("BEGIN")
                     await conn.execute("SELECT 1")
                     await conn.execute("COMMIT")
@@ -227,12 +227,14 @@ async def test_tasks_cancelled_at_random_lose_no_connection(make: Make, embedded
 
 
 async def test_a_statement_logged_by_the_pool_runs_on_the_server(make: Make) -> None:
-    async with make(PoolConfig()) as pool:
+    # A backend that sleeps is to notice that its client has gone.
+    config = PoolConfig(session_sql="SET client_connection_check_interval = '20ms'")
+    async with make(config) as pool:
         await pool.execute_query("CREATE TEMPORARY TABLE t (a int)")
         with pytest.raises(ConnectError):
             await pool.execute_query("SELECT no_such_column")
         with pytest.raises(TimeoutError):
-            await pool.execute_query("SELECT pg_sleep(2)", timeout=0.3)
+            await pool.execute_query("SELECT pg_sleep(60)", timeout=0.2)
         await usable(pool, 1)
 
 

@@ -7,6 +7,33 @@ from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig, distri
 from tests.fix_servers import StartPostgres, missing_server
 from tests.watch.held import await_true, clients
 
+# A machine that stands still for a while is not a server that does not answer.
+_PATIENT = {
+    "client._PATIENCE_S": 30.0,
+    "client._CONNECT_TIMEOUT_S": 30,
+    "lookout.CLOSE_WAIT_S": 30.0,
+    "lookout._POOLED_PATIENCE_S": 30.0,
+    "slots.CLOSE_WAIT_S": 30.0,
+    "memory._BUDGET_S": 30.0,
+    "backends._START_TOLERANCE_S": 30.0,
+    "watcher.START_WAIT_S": 60.0,
+    "watcher.STOP_WAIT_S": 60.0,
+    "watcher._GONE_WAIT_S": 30.0,
+}
+
+
+@pytest.fixture
+def real_bounds() -> None:
+    """For tests of how long the watching waits: it waits as long as it does for users."""
+
+
+@pytest.fixture(autouse=True)
+def patience(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever watches waits for long, except where a test asks for `real_bounds`."""
+    if "real_bounds" not in request.fixturenames:
+        for name, seconds in _PATIENT.items():
+            monkeypatch.setattr(f"pool_bench.watch.{name}", seconds)
+
 
 @pytest.fixture(scope="module", params=["embedded", "distribution"])
 def shared_server(request: pytest.FixtureRequest, start_postgres: StartPostgres) -> EmbeddedPostgres:

@@ -34,7 +34,8 @@ def figures(console: WatchClient) -> tuple[int, int, int]:
 
 def test_pools_and_lists_are_counted_exactly(bouncer: PgBouncer) -> None:
     with nothing_left():
-        watcher = ServerWatcher([], admin=target(bouncer.url))
+        # Only the looks that are asked for.
+        watcher = ServerWatcher([], admin=target(bouncer.url), interval_s=3600)
         watcher.start()
         # Who asks while both server connections are taken has to wait.
         with (
@@ -42,7 +43,7 @@ def test_pools_and_lists_are_counted_exactly(bouncer: PgBouncer) -> None:
             closing(WatchClient(console_target(target(bouncer.url)))) as console,
         ):
             await_true(lambda: figures(console) == (7, 1, 2))
-            console.close()
+            console.close(wait_s=WAIT_S)
             watcher.peak(wait_s=WAIT_S)
         side = watcher.stop()
     assert side.notes == []
@@ -155,6 +156,6 @@ def test_it_looks_again_after_a_restart_of_pgbouncer(bouncer: PgBouncer) -> None
     watcher.peak(wait_s=WAIT_S)
     with held(bouncer.url, idle=4):
         watcher.peak(wait_s=WAIT_S)
-        side = watcher.stop()
+    side = watcher.stop()
     assert max(second.lists["used_clients"] for second in side.seconds) == 4
     assert not any("could not be watched" in note for note in side.notes)

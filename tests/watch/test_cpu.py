@@ -3,7 +3,9 @@
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -13,6 +15,7 @@ import pytest
 from pool_bench.servers.postgres import EmbeddedPostgres
 from pool_bench.watch import cpu
 from pool_bench.watch.cpu import CpuMeter
+from tests.watch.held import await_true
 
 # Children that burn a tenth of a second each and are gone; the parent itself waits.
 PARENT = """
@@ -31,6 +34,21 @@ sys.stdin.readline()
 """
 TICK_S = 0.02
 WORK_S = 0.2
+
+
+@contextmanager
+def waiting() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has begun, and from now on does nothing."""
+    with subprocess.Popen(
+        ["sh", "-c", "echo ready; read gone"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        await_true(lambda: psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING)
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_what_children_used_that_came_and_went_between_two_looks_is_counted() -> None:
@@ -54,8 +72,8 @@ def test_what_children_used_that_came_and_went_between_two_looks_is_counted() ->
     assert use.machine is not None
     assert use.server * wall_s >= 0.5 - TICK_S
     assert use.postmaster < use.server
-    # The machine counts in ticks of its own.
-    assert use.server <= use.machine * 1.1 + TICK_S / wall_s
+    # The machine counts in ticks of its own, and what others took from it differently.
+    assert use.server <= use.machine * 2 + TICK_S / wall_s
     # A pooler that was not there at the look before has no figure yet.
     assert (use.pooler, use.pooler_busiest) == (None, None)
 
@@ -63,35 +81,35 @@ def test_what_children_used_that_came_and_went_between_two_looks_is_counted() ->
 def test_of_several_processes_of_a_pooler_the_sum_and_the_busiest_are_told() -> None:
     burn = "import time\nwhile True: pass"
     with (
-        subprocess.Popen([sys.executable, "-c", burn]) as busy,
-        subprocess.Popen(["sleep", "60"]) as idle,
+        subprocess.Popen([sys.executable, "-c", burn]) as first,
+        subprocess.Popen([sys.executable, "-c", burn]) as second,
     ):
         try:
-            poolers, meter = [psutil.Process(busy.pid), psutil.Process(idle.pid)], CpuMeter()
+            poolers, meter = [psutil.Process(each.pid) for each in (first, second)], CpuMeter()
             meter.look(None, poolers)
-            used = psutil.Process(busy.pid).cpu_times().user
-            while psutil.Process(busy.pid).cpu_times().user < used + 0.2:
-                busy.poll()
+            enough = [process.cpu_times().user + 0.1 for process in poolers]
+            await_true(
+                lambda: all(
+                    process.cpu_times().user > least for process, least in zip(poolers, enough, strict=True)
+                )
+            )
             use = meter.look(None, poolers)
-        finally:
-            busy.kill()
-            idle.kill()
-    assert use is not None
-    assert use.server is None
-    assert use.pooler is not None
-    assert use.pooler_busiest == use.pooler > 0
-
-
-def test_a_restarted_server_has_no_figure_until_its_second_look() -> None:
-    with subprocess.Popen(["sleep", "60"]) as first, subprocess.Popen(["sleep", "60"]) as second:
-        try:
-            meter = CpuMeter()
-            meter.look(psutil.Process(first.pid), [])
-            restarted = meter.look(psutil.Process(second.pid), [])
-            settled = meter.look(psutil.Process(second.pid), [])
         finally:
             first.kill()
             second.kill()
+    assert use is not None
+    assert use.server is None
+    assert use.pooler is not None
+    assert use.pooler_busiest is not None
+    assert 0 < use.pooler_busiest < use.pooler < use.pooler_busiest * 2.001
+
+
+def test_a_restarted_server_has_no_figure_until_its_second_look() -> None:
+    with waiting() as first, waiting() as second:
+        meter = CpuMeter()
+        meter.look(psutil.Process(first.pid), [])
+        restarted = meter.look(psutil.Process(second.pid), [])
+        settled = meter.look(psutil.Process(second.pid), [])
     assert restarted is not None
     assert restarted.server is None
     assert settled is not None
@@ -114,7 +132,7 @@ def test_a_name_with_brackets_and_spaces_is_no_trouble(tmp_path: Path) -> None:
     program.symlink_to("/bin/sleep")
     with subprocess.Popen([str(program), "60"]) as process:
         try:
-            assert cpu._stat_s(process.pid) == pytest.approx((0, 0), abs=TICK_S)
+            assert cpu._stat_s(process.pid) == pytest.approx((0, 0), abs=1)
         finally:
             process.kill()
 
@@ -132,7 +150,7 @@ def test_the_backends_of_a_real_server_are_counted_when_they_have_gone(server: E
         connection.cancel()
         assert isinstance(work.exception(), psycopg.errors.QueryCanceled)
     # Until the postmaster has reaped it, its time is nobody's.
-    backend.wait(10)
+    backend.wait(60)
     use = meter.look(postmaster, [])
     wall_s = time.monotonic() - begin
     assert use is not None
