@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from tests.cli.warm import run_warm
+from tests.warm import run_warm
 
 COMMAND = "pg_connection_bench"
 LOAD_COMMAND = "pg_connection_load"

@@ -1,8 +1,8 @@
-"""Command lines in processes whose modules are there already.
+"""Processes whose modules are there already: commands and servers of known behaviour.
 
 Most of what a short run costs is Python's import of numpy, click and matplotlib, which hundreds of tests need
-not repeat: a server process has imported them once, and a command is a fork of it. Everything else is as in a
-shell: arguments, environment, directory and streams are the command's own, and so is its end.
+not repeat: a server process has imported them once, and the others are forks of it. Everything else is as in
+a shell: a command's arguments, environment, directory and streams are its own, and so is its end.
 """
 
 import multiprocessing as mp
@@ -14,9 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-_PRELOADED: Final = ("tests.cli.warm_imports",)
-_context = mp.get_context("forkserver")
-_context.set_forkserver_preload(list(_PRELOADED))
+context: Final = mp.get_context("forkserver")
+context.set_forkserver_preload(["tests.warm_imports"])
 
 
 class NeverEndedError(Exception):
@@ -36,7 +35,7 @@ def run_warm(
     """
     with TemporaryDirectory() as place:
         streams = Path(place, "stdout"), Path(place, "stderr")
-        process = _context.Process(
+        process = context.Process(
             target=_command,
             args=(module, list(arguments), dict(env), str(cwd or Path.cwd()), [str(s) for s in streams]),
         )

@@ -1,4 +1,4 @@
-"""What the commands import sooner or later; for `warm.py`."""
+"""What commands and known servers import sooner or later; for `warm.py`."""
 
 import importlib
 import pkgutil
@@ -12,5 +12,8 @@ import pool_bench.report
 for package in (pool_bench.cli, pool_bench.report):
     for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         importlib.import_module(found.name)
-for name in ("pg_connection_bench", "pg_connection_load", "surreal_bench", "pool_bench.__main__"):
+for name in (
+    *("pg_connection_bench", "pg_connection_load", "surreal_bench", "pool_bench.__main__"),
+    *("pool_bench.faults.known_postgres", "pool_bench.faults.known_surreal"),
+):
     importlib.import_module(name)
