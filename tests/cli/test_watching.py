@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter_ns
 from types import SimpleNamespace
@@ -198,16 +199,18 @@ def test_clients_that_wait_for_a_full_pool_are_seen_through_its_own_console(
     server: EmbeddedPostgres, start_pgbouncer: StartPgBouncer, tmp_path: Path
 ) -> None:
     bouncer = start_pgbouncer(PgBouncerConfig(backend_port=server.port, default_pool_size=2))
-    # Long, so that nearly always all clients are where they wait, and for more looks than a pause may cost.
-    query = ("--query", "SELECT pg_sleep(0.1)")
+    query = ("--query", "SELECT pg_sleep(0.03)")
     outcome, (run,) = measured(tmp_path, "-u", bouncer.url, "-c", "12", "-d", "4s", "--warmup", "0", *query)
     side = run["server_side"]
     # Before the run there is nobody, not even the watcher.
     assert side["timeline"][0]["lists"]["used_clients"] == 0
     looks = [look["pools"] for look in side["timeline"][1:-1] if look["pools"]]
-    # The watcher itself waits at times, but not when it looks.
-    assert max(pools["cl_waiting"] for pools in looks) >= 8
-    assert all(pools["cl_waiting"] + pools["cl_active"] <= 12 for pools in looks)
+    assert max(pools["cl_waiting"] for pools in looks) >= 4
+    # The watcher itself waits at times, but not when it looks, unless it has just waited in vain: PgBouncer
+    # sees that a client has gone when it is that one's turn.
+    for before, look in pairwise(side["timeline"][:-1]):
+        if before["states"] and look["pools"]:
+            assert look["pools"]["cl_waiting"] + look["pools"]["cl_active"] <= 12
     assert max(pools["maxwait_us"] for pools in looks) > 0
     assert side["pooler_totals"]["query_count"] >= run["ok"]
     assert side["pooler_totals"]["wait_time"] > 0

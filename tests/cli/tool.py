@@ -63,7 +63,7 @@ def run_here(
     cwd: Path | None = None,
     command: str = COMMAND,
 ) -> Outcome:
-    """Run what ends before anything is started, usage errors above all, in this very process."""
+    """Run it in this very process: the cheapest way for usage errors, and for what a test has patched."""
     stdout, stderr = io.StringIO(), io.StringIO()
     with (
         patch.dict(os.environ, environment(env), clear=True),
