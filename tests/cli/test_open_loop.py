@@ -178,7 +178,17 @@ def test_the_maximum_of_a_server_of_known_capacity_is_found(tmp_path: Path) -> N
 def test_a_search_that_meets_no_limit_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(find_max, "_SHORTEST_S", 0.2)
     with KnownServer(Behaviour()) as server:
-        command = ("-u", server.url, "--find-max", "--slo", "p50<30s", "--rate", "50/s", "--max-rate", "50/s")
+        command = (
+            "-u",
+            server.url,
+            "--find-max",
+            "--slo",
+            "p50<30s",
+            "--rate",
+            "200/s",
+            "--max-rate",
+            "200/s",
+        )
         outcome = run_here(*command, "-d", "1s", "--wait-between-runs", "0s", "-q", *QUICK, cwd=tmp_path)
     assert outcome.code == 0, outcome.stderr
     assert load(tmp_path / "r.json")["find_max"]["limit"] == "max_rate"
