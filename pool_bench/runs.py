@@ -56,6 +56,7 @@ class Snapshot:
         final: no further snapshot follows.
         hold: what happened to held connections, in a run that holds any.
         checkout: what a pool showed, in a run that puts one under load.
+        began_ns: when `elapsed_s` was 0, perf_counter_ns, which all processes of a machine share.
     """
 
     stage: Stage
@@ -70,6 +71,7 @@ class Snapshot:
     hold: HoldStats | None = None
     waiting: int | None = None
     checkout: CheckoutStats | None = None
+    began_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

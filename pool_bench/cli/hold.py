@@ -148,7 +148,7 @@ def _hold(work: Work, spec: HoldSpec, watcher: Watcher) -> None:
         nonlocal stage, clock_told
         if not clock_told:
             clock_told = True
-            watcher.tell_clock(snapshot.elapsed_s)
+            watcher.tell_clock(snapshot.began_ns)
         if stage is Stage.OPEN and snapshot.stage is Stage.HOLD:
             watcher.peak()
         stage = snapshot.stage

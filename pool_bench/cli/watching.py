@@ -105,9 +105,10 @@ def follow_watched(work: Work, run: Run, watching: Watching | None) -> None:
 
         def saw(snapshot: Snapshot) -> None:
             nonlocal clock_told, sampled
-            if not clock_told:
+            # A warm-up ends a little later than it was to.
+            if not clock_told and snapshot.stage is not Stage.WARMUP:
                 clock_told = True
-                watcher.tell_clock(snapshot.elapsed_s)
+                watcher.tell_clock(snapshot.began_ns)
             if not sampled and snapshot.stage is Stage.MEASURE:
                 sampled = True
                 watcher.during()

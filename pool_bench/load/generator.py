@@ -138,6 +138,7 @@ class _Generator:
                 waiting=self._workload.waiting if self._ledger.responses else None,
                 client=usage,
                 final=final,
+                began_ns=self._began_ns,
             )
         )
 

@@ -154,6 +154,7 @@ class _HoldGenerator:
                 client=usage,
                 final=final,
                 hold=hold,
+                began_ns=self._began_ns,
             )
         )
 

@@ -221,6 +221,7 @@ class _PoolGenerator:
                 client=usage,
                 final=final,
                 checkout=extra,
+                began_ns=self._began_ns,
             )
         )
 

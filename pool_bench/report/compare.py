@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
+import numpy as np
+
 from pool_bench.report.compare_figures import Resampled, Round, Sampled
 from pool_bench.report.compare_rounds import all_of, dropped_round, keepalive_round, measured_round
 from pool_bench.report.compare_verdict import (
@@ -309,7 +311,7 @@ def judge_cycles(
 
 def sample_cycles(rounds: Sequence[Round]) -> dict[Quantity, Sampled]:
     """The figures of connect cycles; empty without a timeline that has a success."""
-    if not rounds or not any(one.latency.count for one in rounds):
+    if not any(((one.ok > 0) & np.isfinite(one.quantiles_ms[:, 0])).any() for one in rounds):
         return {}
     resampled = Resampled(rounds)
     figures = {THROUGHPUT: resampled.throughput()}

@@ -28,21 +28,21 @@ def measured_round(run: LoadedRun) -> Round | None:
             rows.append([second])
     if not rows:
         return None
-    nothing = float("nan")
     return Round(
         seconds=np.array([row[0].seconds for row in rows]),
         ok=np.array([sum(second.ok for second in row) for row in rows], dtype=np.float64),
         failed=np.array([sum(second.failed for second in row) for row in rows], dtype=np.float64),
-        quantiles_ms=np.array(
-            [
-                [nothing if q is None else q for q in (row[0].p50, row[0].p95, row[0].p99, row[0].max)]
-                for row in rows
-            ],
-            dtype=np.float64,
-        ),
+        quantiles_ms=np.array([_quantiles_ms(row) for row in rows], dtype=np.float64),
         latency=run.histogram,
         duration_s=run.duration_s,
     )
+
+
+def _quantiles_ms(row: list[LoadedSecond]) -> list[float]:
+    """p50, p95, p99 and maximum of a second, or of what it had begun where nothing ended in it; or NaN."""
+    second = next((one for one in row if one.p50 is not None), row[0])
+    known = (second.p50, second.p95, second.p99, second.max)
+    return [float("nan") if value is None else value for value in known]
 
 
 def keepalive_round(hold: LoadedHold) -> Round | None:

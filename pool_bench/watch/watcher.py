@@ -118,8 +118,9 @@ class Watcher:
         if wait_s > 0:
             taken.wait(wait_s)
 
-    def tell_clock(self, elapsed_s: float) -> None:
-        """Say what the run's own clock shows now, seconds; below 0 during a warm-up."""
+    def tell_clock(self, began_ns: int) -> None:
+        """Say when the run's own clock was, or will be, at 0: perf_counter_ns."""
+        elapsed_s = (time.perf_counter_ns() - began_ns) / 1e9
         self._words.put(_Began(time.monotonic() - elapsed_s, time.time() - elapsed_s))
 
     def stop(self) -> ServerSide:

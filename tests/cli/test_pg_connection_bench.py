@@ -10,23 +10,39 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
-import psutil
 import pytest
 
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
-from tests.cli.tool import COMMAND, Started, all_gone, environment, load, only, run_tool
+from tests.cli.tool import (
+    COMMAND,
+    NOWHERE,
+    Started,
+    all_gone,
+    environment,
+    load,
+    only,
+    run_here,
+    run_tool,
+)
+from tests.drivers import hostile as h
 from tests.fix_servers import StartPostgres
 
 SECRET = "s3cr3t-Pa55/w%rd:@x"
-SHORT = ("--duration", "300ms", "--warmup", "0", "--concurrency", "4")
+SHORT = ("--duration", "200ms", "--warmup", "0", "--concurrency", "4")
+# A run until it is stopped, which leaves the machine some time to spare.
+ENDLESS = ("-d", "0", "--warmup", "0", "-c", "2", "--query", "SELECT pg_sleep(0.05)")
+MEASURING = r"^ +\d.* measure "
 
 
-def free_port() -> int:
-    """A port on which nothing listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+@pytest.fixture(scope="module")
+def guarded(start_postgres: StartPostgres) -> EmbeddedPostgres:
+    """A PostgreSQL that asks for a password."""
+    return start_postgres(PostgresConfig(auth="scram-sha-256", password=SECRET))
+
+
+def silent_after(first: h.Script = h.POLITE_QUERY) -> h.HostileServer:
+    """A server that answers the first look at it, and then lets everybody wait."""
+    return h.HostileServer(first, (h.stall,))
 
 
 def test_help_answers_without_importing_what_only_a_run_needs() -> None:
@@ -100,7 +116,7 @@ def test_bad_input_is_one_line_and_exit_code_2_and_opens_nothing(
             if "--url" in arguments or arguments[0] == "plot"
             else (f"--url=postgresql://127.0.0.1:{port}/",)
         )
-        outcome = run_tool(*extra, *arguments, cwd=tmp_path)
+        outcome = run_here(*extra, *arguments, cwd=tmp_path)
         listener.setblocking(False)
         with pytest.raises(BlockingIOError):
             listener.accept()
@@ -150,7 +166,7 @@ def test_quiet_json_on_stdout_keeps_stderr_to_what_a_person_must_know(
 
 
 def test_every_second_is_one_line_of_equal_columns(tmp_path: Path, embedded: EmbeddedPostgres) -> None:
-    arguments = ("--duration", "2s", "--warmup", "1s", "--concurrency", "2", "--no-save")
+    arguments = ("--duration", "1200ms", "--warmup", "200ms", "--concurrency", "1", "--no-save")
     outcome = run_tool("--url", embedded.url, *arguments, cwd=tmp_path)
     lines = [line.split() for line in outcome.stdout.splitlines()]
     seconds = [line for line in lines if len(line) > 1 and line[1] in ("warm-up", "measure", "done")]
@@ -160,31 +176,33 @@ def test_every_second_is_one_line_of_equal_columns(tmp_path: Path, embedded: Emb
 
 
 @pytest.mark.parametrize("driver", ["wire", "asyncpg", "psycopg"])
-def test_a_password_appears_nowhere(tmp_path: Path, start_postgres: StartPostgres, driver: str) -> None:
-    server = start_postgres(PostgresConfig(auth="scram-sha-256", password=SECRET))
-    url = f"postgresql://postgres:{quote(SECRET, safe='')}@127.0.0.1:{server.port}/postgres"
+def test_a_password_appears_nowhere(tmp_path: Path, guarded: EmbeddedPostgres, driver: str) -> None:
+    url = f"postgresql://postgres:{quote(SECRET, safe='')}@127.0.0.1:{guarded.port}/postgres"
+    # A picture is text, too, and the same whoever opened the connections.
+    files = ("--plot-format", "svg") if driver == "wire" else ("--no-save", "--json", "r.json")
     for password, code in ((SECRET, 0), (SECRET + "x", 1)):
         shown = url.replace(quote(SECRET, safe=""), quote(password, safe=""))
         work = tmp_path / str(code)
         work.mkdir()
-        started = Started(work, "--url", shown, "--driver", driver, "-d", "1s", "--warmup", "0", "-c", "2")
-        started.wait_for("^ +0.*(measure|warm-up)|first connection|PostgreSQL 18")
-        titles = [p.cmdline() for p in (psutil.Process(started.process.pid), *started.family())]
+        started = Started(work, "--url", shown, "--driver", driver, *ENDLESS, *files)
+        started.wait_for(MEASURING)
+        titles = started.titles()
+        assert len(titles) >= 2, "the command and its generator"
+        started.signal(signal.SIGINT)
         outcome = started.finish()
         assert outcome.code == code, outcome.stderr
         written = b"".join(p.read_bytes() for p in work.rglob("*") if p.is_file()).decode(errors="replace")
         for text in (outcome.stdout, outcome.stderr, written, str(titles)):
             assert password not in text
             assert quote(password, safe="") not in text
-        result = load(only(work / "results", "*.json"))
+        result = load(only(work, "**/*.json"))
         if code:
             assert set(result["runs"][0]["errors"]) == {"auth"}
             assert result["runs"][0]["failures"][0]["sqlstate"] == "28P01"
 
 
 def test_a_target_that_refuses_is_data_and_exit_code_1(tmp_path: Path) -> None:
-    url = f"postgresql://u@127.0.0.1:{free_port()}/db"
-    outcome = run_tool("--url", url, *SHORT, cwd=tmp_path)
+    outcome = run_tool("--url", NOWHERE, *SHORT, cwd=tmp_path)
     assert outcome.code == 1
     run = load(only(tmp_path / "results", "*.json"))["runs"][0]
     assert run["ok"] == 0
@@ -212,7 +230,7 @@ def test_a_sweep_doubles_from_min_to_max_and_ends_in_a_table_and_a_picture(
 ) -> None:
     levels = ("--concurrency-min", "1", "--concurrency-max", "6", "--wait-between-runs", "0")
     outcome = run_tool(
-        "--url", embedded.url, *levels, "-d", "1s", "--warmup", "0", "-n", "sweep", cwd=tmp_path
+        "--url", embedded.url, *levels, "-d", "200ms", "--warmup", "0", "-n", "sweep", cwd=tmp_path
     )
     assert outcome.code == 0
     path = only(tmp_path / "results", "*.json")
@@ -237,52 +255,41 @@ def test_a_sweep_doubles_from_min_to_max_and_ends_in_a_table_and_a_picture(
 def test_the_first_signal_sums_up_saves_and_leaves_nothing_running(
     tmp_path: Path, send: Callable[[Started, signal.Signals], None], number: signal.Signals
 ) -> None:
-    started = Started(tmp_path, "--duration", "0", "--concurrency", "4", env={"TMPDIR": str(tmp_path)})
-    started.wait_for("^ +1.*measure")
+    kept = ("--no-save", "--json", "r.json")
+    started = Started(tmp_path, *ENDLESS, *kept, env={"TMPDIR": str(tmp_path)})
+    started.wait_for(MEASURING)
     family = started.family()
     assert len(family) >= 3, "the keeper, PostgreSQL and the generator"
     send(started, number)
     outcome = started.finish()
     assert outcome.code == 0, outcome.stderr
-    result = load(only(tmp_path / "results", "*.json"))
+    result = load(tmp_path / "r.json")
     assert result["interrupted"] is True
     assert result["runs"][0]["ok"] > 0
     assert "latency histogram" in outcome.stdout
     assert all_gone(family)
-    assert {p.name for p in tmp_path.iterdir()} == {"results", "stdout", "stderr"}
+    assert {p.name for p in tmp_path.iterdir()} == {"r.json", "stdout", "stderr"}
 
 
 def test_the_second_signal_leaves_at_once_with_130_and_nothing_running(tmp_path: Path) -> None:
     # A server that never answers keeps operations under way, and so the grace period going.
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/db?sslmode=disable"
-        started = Started(tmp_path, "--url", url, "--duration", "0", "--warmup", "0", "--grace", "60s")
-        started.wait_for("^ +1.*measure")
+    with silent_after() as silent:
+        waiting = ("-d", "0", "--warmup", "0", "-c", "2", "--grace", "90s", "--connect-timeout", "90s")
+        started = Started(tmp_path, "--url", silent.url(), *waiting, "--no-watch")
+        started.wait_for(MEASURING)
         family = started.family()
         started.signal(signal.SIGINT)
         started.wait_for("again to leave at once")
         started.signal(signal.SIGINT)
-        outcome = started.finish(20)
+        outcome = started.finish(30)
     assert outcome.code == 130
     assert all_gone(family)
     assert not (tmp_path / "results").exists()
 
 
-def test_a_stop_before_anything_was_measured_says_so(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/db?sslmode=disable"
-        started = Started(tmp_path, "--url", url, "--connect-timeout", "2s")
-        with silent.accept()[0]:  # the first look at the server, which it never answers
-            started.signal(signal.SIGINT)
-            outcome = started.finish(20)
-    assert outcome.code == 1
-    assert "stopped before anything was measured" in outcome.stderr
-    assert not (tmp_path / "results").exists()
-
-
 def test_a_killed_parent_leaves_neither_generator_nor_server(tmp_path: Path) -> None:
-    started = Started(tmp_path, "--duration", "0", "--concurrency", "2", env={"TMPDIR": str(tmp_path)})
-    started.wait_for("^ +1.*measure")
+    started = Started(tmp_path, *ENDLESS, env={"TMPDIR": str(tmp_path)})
+    started.wait_for(MEASURING)
     family = started.family()
     started.signal(signal.SIGKILL)
     started.finish()
@@ -291,22 +298,10 @@ def test_a_killed_parent_leaves_neither_generator_nor_server(tmp_path: Path) -> 
 
 
 def test_operations_that_outlast_the_grace_period_are_unfinished(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/db?sslmode=disable"
-        arguments = (
-            "-c",
-            "3",
-            "-d",
-            "1s",
-            "--warmup",
-            "0",
-            "--grace",
-            "500ms",
-            "--json",
-            "r.json",
-            "--no-save",
-        )
-        outcome = run_tool("--url", url, *arguments, "--connect-timeout", "30s", cwd=tmp_path)
+    times = ("-d", "200ms", "--warmup", "0", "--grace", "200ms", "--connect-timeout", "90s")
+    with silent_after() as silent:
+        arguments = ("-c", "3", *times, "--no-watch", "--json", "r.json", "--no-save")
+        outcome = run_tool("--url", silent.url(), *arguments, cwd=tmp_path)
     run = load(tmp_path / "r.json")["runs"][0]
     assert (run["ok"], run["failed"], run["unfinished"]) == (0, 0, 3)
     assert run["success_rate"] == 0
@@ -317,7 +312,6 @@ def test_operations_that_outlast_the_grace_period_are_unfinished(tmp_path: Path)
 def test_database_url_comes_before_pg_variables_and_the_option_before_both(
     tmp_path: Path, embedded: EmbeddedPostgres
 ) -> None:
-    nowhere = f"postgresql://u@127.0.0.1:{free_port()}/db"
     pg = {"PGHOST": "127.0.0.1", "PGPORT": str(embedded.port), "PGUSER": "postgres", "PGSSLMODE": "disable"}
     arguments = (*SHORT, "--json", "r.json", "--no-save", "--quiet")
 
@@ -326,22 +320,26 @@ def test_database_url_comes_before_pg_variables_and_the_option_before_both(
         return str(load(tmp_path / "r.json")["config"]["target_from"]), outcome.code
 
     assert origin(env=pg) == ("PG* variables", 0)
-    assert origin(env={**pg, "DATABASE_URL": nowhere}) == ("DATABASE_URL", 1)
-    assert origin("--url", embedded.url, env={**pg, "DATABASE_URL": nowhere}) == ("--url", 0)
+    assert origin(env={**pg, "DATABASE_URL": NOWHERE}) == ("DATABASE_URL", 1)
+    assert origin("--url", embedded.url, env={**pg, "DATABASE_URL": NOWHERE}) == ("--url", 0)
 
 
 def test_variables_without_a_host_neither_name_a_target_nor_spoil_the_embedded_one(tmp_path: Path) -> None:
     env = {"PGUSER": "nobody", "PGPASSWORD": SECRET, "PGSSLMODE": "require", "PGOPTIONS": "-c bogus=1"}
-    for driver in ("wire", "asyncpg", "psycopg"):
-        outcome = run_tool(*SHORT, "--driver", driver, "--json", "r.json", "--no-save", env=env, cwd=tmp_path)
-        assert outcome.code == 0, outcome.stdout
-        assert load(tmp_path / "r.json")["config"]["target_from"] == "embedded"
+    drivers = ("--interleave", "driver=asyncpg", "--interleave", "driver=psycopg")
+    pauses = ("--wait-between-runs", "0", "--quiet")
+    outcome = run_tool(*SHORT, *drivers, *pauses, "--json", "r.json", "--no-save", env=env, cwd=tmp_path)
+    assert outcome.code == 0, outcome.stdout
+    result = load(tmp_path / "r.json")
+    assert result["config"]["target_from"] == "embedded"
+    assert [run["driver"] for run in result["runs"]] == ["wire", "asyncpg", "psycopg"]
+    assert all(run["ok"] and not run["failed"] for run in result["runs"])
 
 
 def test_a_reader_that_goes_away_ends_the_run_which_is_saved_all_the_same(
     tmp_path: Path, embedded: EmbeddedPostgres
 ) -> None:
-    arguments = ["--url", embedded.url, "--duration", "0", "--warmup", "0", "--output-dir", str(tmp_path)]
+    arguments = ["--url", embedded.url, *ENDLESS, "--no-save", "--json", str(tmp_path / "r.json")]
     tool = subprocess.Popen(
         [sys.executable, "-m", COMMAND, *arguments],
         stdout=subprocess.PIPE,
@@ -355,9 +353,9 @@ def test_a_reader_that_goes_away_ends_the_run_which_is_saved_all_the_same(
     tool.stdout.close()
     complaint = tool.stderr.read()
     tool.stderr.close()
-    assert tool.wait(30) == 0
+    assert tool.wait(60) == 0
     assert "Traceback" not in complaint
-    result = load(only(tmp_path, "*.json"))
+    result = load(tmp_path / "r.json")
     assert result["interrupted"] is True
     assert result["runs"][0]["ok"] > 0
 
@@ -369,20 +367,10 @@ def test_a_result_that_has_lost_its_place_is_kept_elsewhere_and_said_so(
     place.mkdir()
     kept = tmp_path / "kept"
     kept.mkdir()
-    arguments = (
-        "--url",
-        embedded.url,
-        "--duration",
-        "0",
-        "--warmup",
-        "0",
-        "-c",
-        "2",
-        "--output-dir",
-        str(place),
+    started = Started(
+        tmp_path, "--url", embedded.url, *ENDLESS, "--output-dir", str(place), env={"TMPDIR": str(kept)}
     )
-    started = Started(tmp_path, *arguments, env={"TMPDIR": str(kept)})
-    started.wait_for("^ +1.*measure")
+    started.wait_for(MEASURING)
     place.rmdir()
     place.write_text("a file stands in its place")
     started.signal(signal.SIGINT)
@@ -393,14 +381,16 @@ def test_a_result_that_has_lost_its_place_is_kept_elsewhere_and_said_so(
     assert load(rescued)["runs"][0]["ok"] > 0
 
 
-def test_a_stop_while_the_first_answer_is_awaited_ends_at_once(tmp_path: Path) -> None:
+def test_a_stop_while_the_first_answer_is_awaited_is_obeyed_and_nothing_is_measured(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/db?sslmode=disable"
-        started = Started(tmp_path, "--url", url, "--no-save")
-        silent.settimeout(30)
-        asked, _ = silent.accept()
-        started.signal(signal.SIGINT)
-        outcome = started.finish(4)
-        asked.close()
+        started = Started(tmp_path, "--url", url)
+        silent.settimeout(60)
+        with silent.accept()[0]:  # the first look at the server, which it never answers
+            started.signal(signal.SIGINT)
+            outcome = started.finish(60)
     assert outcome.code == 1
+    # As it says where it has waited in vain.
     assert "no answer" not in outcome.stderr
+    assert "stopped before anything was measured" in outcome.stderr
+    assert not (tmp_path / "results").exists()

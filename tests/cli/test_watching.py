@@ -1,21 +1,36 @@
 """pg-connection-bench watches the server of its runs, and says what it saw."""
 
+import re
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from time import perf_counter_ns
+from types import SimpleNamespace
+from typing import Any, Self, cast
 
 import psycopg
 import pytest
 
-from pool_bench.cli.watching import is_wanted
+from pool_bench.cli.watching import Watching, follow_watched, is_wanted
+from pool_bench.cli.work import Work
 from pool_bench.errors import UsageError
+from pool_bench.load.runner import Run
 from pool_bench.report.loaded import load_result
+from pool_bench.runs import Snapshot, Stage
+from pool_bench.server_side import ServerSide
 from pool_bench.servers.pgbouncer import PgBouncer, PgBouncerConfig
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
-from tests.cli.tool import Outcome, load, run_tool
+from pool_bench.stats import BenchStats, ClientUsage
+from pool_bench.watch.watcher import ServerWatcher
+from tests.cli.tool import Outcome, load, run_here, run_tool
 from tests.fix_servers import StartPgBouncer, StartPostgres
 from tests.watch.held import await_true, clients, target
 
 COUNTS = ("ok", "failed", "unfinished")
+# Enough for the watcher to see something of it.
+_GENTLE = ("-c", "2", "-d", "300ms", "--warmup", "0")
+_ATTEMPTS = 3
+_DISTURBED = re.compile("no answer within 2 s|timeout expired|did not answer|too slow for a last look")
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +43,20 @@ def server(start_postgres: StartPostgres) -> EmbeddedPostgres:
 
 
 def measured(tmp_path: Path, *arguments: str) -> tuple[Outcome, list[dict[str, Any]]]:
-    """What the command said, and its runs."""
+    """What the command said, and its runs; measured again where something held the server up for seconds.
+
+    The watcher waits two seconds for an answer and no longer, which is what it says then.
+    """
     path = tmp_path / "result.json"
-    outcome = run_tool("--quiet", "--no-save", "--json", str(path), *arguments)
-    assert outcome.code == 0, outcome.stderr
-    # What was written is what can be read.
-    load_result(path)
-    runs: list[dict[str, Any]] = load(path)["runs"]
+    for _attempt in range(_ATTEMPTS):
+        outcome = run_tool("--quiet", "--no-save", "--json", str(path), *arguments)
+        assert outcome.code == 0, outcome.stderr
+        # What was written is what can be read.
+        load_result(path)
+        runs: list[dict[str, Any]] = load(path)["runs"]
+        notes = " ".join(note for run in runs for note in run.get("server_side", {}).get("notes", ()))
+        if not _DISTURBED.search(notes):
+            break
     return outcome, runs
 
 
@@ -48,9 +70,9 @@ def test_the_server_counts_as_many_sessions_as_the_client_began_in_each_run(
     server: EmbeddedPostgres, tmp_path: Path
 ) -> None:
     await_true(lambda: not clients(server))
-    levels = ("--concurrency-min", "1", "--concurrency-max", "4", "--wait-between-runs", "0")
-    outcome, runs = measured(tmp_path, "-u", server.url, *levels, "-d", "2s", "--warmup", "500ms")
-    assert len(runs) == 3
+    levels = ("--concurrency-min", "2", "--concurrency-max", "3", "--wait-between-runs", "0")
+    outcome, runs = measured(tmp_path, "-u", server.url, *levels, "-d", "1s", "--warmup", "500ms")
+    assert len(runs) == 2
     for run in runs:
         side = run["server_side"]
         assert side["sessions"] == {"sessions": begun(run), "abandoned": 0, "fatal": 0, "killed": 0}
@@ -58,7 +80,7 @@ def test_the_server_counts_as_many_sessions_as_the_client_began_in_each_run(
         assert side["notes"] == []
         assert {"before", "during", "after"} == side["memory"].keys()
         # The warm-up lies between the beginning of the watching and that of the run's clock.
-        assert 0.5 <= side["origin_s"] <= side["timeline"][-1]["t"] - 2
+        assert 0.5 <= side["origin_s"] <= side["timeline"][-1]["t"] - 1
         # This server does not log set-ups.
         assert side["setup"] is None
         looks = [look["cpu"] for look in side["timeline"] if look["cpu"]]
@@ -69,17 +91,17 @@ def test_the_server_counts_as_many_sessions_as_the_client_began_in_each_run(
 
 
 def test_the_embedded_server_tells_its_own_time_for_each_connection(tmp_path: Path) -> None:
-    outcome, (run,) = measured(tmp_path, "-c", "4", "-d", "3s", "--warmup", "0")
+    outcome, (run,) = measured(tmp_path, "-c", "4", "-d", "1s", "--warmup", "0")
     side = run["server_side"]
     setup = side["setup"]
     assert setup["seen"] == side["sessions"]["sessions"] == begun(run) == run["ok"]
     assert setup["missed_bytes"] == 0
     assert sum(look["setup"]["count"] for look in side["timeline"]) == run["ok"]
-    # A few may have been ready before word came that the run had begun.
+    # The clock begins when all are under way, and the log's times are whole milliseconds.
     count = load_result(tmp_path / "result.json").runs[0].server_side
     assert count is not None
     assert count.setup is not None
-    assert run["ok"] - 50 <= count.setup.histograms["total"].count <= run["ok"]
+    assert run["ok"] - 10 <= count.setup.histograms["total"].count <= run["ok"]
     # It is a part of what the client waited for.
     for name in ("p50", "p99", "max"):
         assert 0 < setup["latency_ms"]["total"][name] <= run["latency_ms"][name]
@@ -87,22 +109,86 @@ def test_the_embedded_server_tells_its_own_time_for_each_connection(tmp_path: Pa
     assert "accepted to ready" in outcome.stdout
 
 
+class _Told:
+    """A watcher that keeps what it is told of the run's clock."""
+
+    def __init__(self) -> None:
+        self.began: list[int] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        return
+
+    def start(self) -> None:
+        return
+
+    def during(self) -> None:
+        return
+
+    def tell_clock(self, began_ns: int) -> None:
+        self.began.append(began_ns)
+
+    def stop(self) -> ServerSide:
+        return ServerSide()
+
+
+def test_the_run_s_clock_is_that_of_measuring_and_not_what_the_warm_up_took_for_it() -> None:
+    def snapshot(stage: Stage, began_ns: int) -> Snapshot:
+        return Snapshot(
+            stage=stage,
+            elapsed_s=0.0,
+            seconds=1.0,
+            targets=(),
+            warmup=BenchStats(),
+            in_flight=0,
+            backing_off=0,
+            client=ClientUsage(),
+            began_ns=began_ns,
+        )
+
+    def follow(run: Run, saw: Callable[[Snapshot], None]) -> None:
+        for stage, began_ns in ((Stage.WARMUP, 7), (Stage.MEASURE, 9), (Stage.MEASURE, 9), (Stage.DONE, 9)):
+            saw(snapshot(stage, began_ns))
+
+    told = _Told()
+    work = cast(Work, SimpleNamespace(follow=follow))
+    run = cast(Run, SimpleNamespace(result=SimpleNamespace(server_side=None)))
+    follow_watched(work, run, cast(Watching, SimpleNamespace(watcher=lambda: told)))
+    assert told.began == [9]
+
+
+def test_the_run_s_clock_does_not_depend_on_when_word_of_it_came() -> None:
+    before_ns = perf_counter_ns()
+    watcher = ServerWatcher([])
+    watcher.start()
+    started_ns = perf_counter_ns()
+    # The watching began between the two, and word of a run that began earlier comes only now.
+    began_ns = before_ns - 3_000_000_000
+    watcher.tell_clock(began_ns)
+    origin_s = watcher.stop().origin_s
+    assert origin_s is not None
+    assert (began_ns - started_ns) / 1e9 - 0.001 <= origin_s <= (began_ns - before_ns) / 1e9 + 0.001
+
+
 def test_what_was_ready_in_the_warm_up_is_not_in_the_server_s_times(tmp_path: Path) -> None:
-    _, (run,) = measured(tmp_path, "-c", "2", "-d", "1s", "--warmup", "2s")
+    for _attempt in range(_ATTEMPTS):
+        _, (run,) = measured(tmp_path, "-c", "2", "-d", "500ms", "--warmup", "1s")
+        if run["warmup"]["ok"] > 20:  # otherwise something stood still, and it would not show
+            break
     result = load_result(tmp_path / "result.json").runs[0]
     side = result.server_side
     assert side is not None
     assert side.setup is not None
     assert side.setup.seen == begun(run)
-    warm = run["warmup"]["ok"]
-    assert warm > 50
-    # Those that were under way then count on one side only.
-    assert side.setup.histograms["total"].count == pytest.approx(run["ok"], abs=20)
+    # Those that were under way when it ended count on one side only.
+    assert abs(side.setup.histograms["total"].count - run["ok"]) <= 10 < run["warmup"]["ok"] - 10
 
 
 def test_without_watching_nobody_asks_and_nothing_is_logged(server: EmbeddedPostgres, tmp_path: Path) -> None:
     outcome, (run,) = measured(
-        tmp_path, "-u", server.url, "-c", "2", "-d", "1s", "--warmup", "0", "--no-watch"
+        tmp_path, "-u", server.url, "-c", "2", "-d", "100ms", "--warmup", "0", "--no-watch"
     )
     assert "server_side" not in run
     assert "server" not in outcome.stdout.splitlines()
@@ -113,22 +199,24 @@ def test_clients_that_wait_for_a_full_pool_are_seen_through_its_own_console(
     server: EmbeddedPostgres, start_pgbouncer: StartPgBouncer, tmp_path: Path
 ) -> None:
     bouncer = start_pgbouncer(PgBouncerConfig(backend_port=server.port, default_pool_size=2))
-    query = ("--query", "SELECT pg_sleep(0.02)")
-    outcome, (run,) = measured(tmp_path, "-u", bouncer.url, "-c", "12", "-d", "3s", "--warmup", "0", *query)
+    query = ("--query", "SELECT pg_sleep(0.03)")
+    outcome, (run,) = measured(tmp_path, "-u", bouncer.url, "-c", "12", "-d", "4s", "--warmup", "0", *query)
     side = run["server_side"]
     # Before the run there is nobody, not even the watcher.
     assert side["timeline"][0]["lists"]["used_clients"] == 0
-    looks = [look["pools"] for look in side["timeline"][1:-1]]
-    assert len(looks) >= 2
-    # The watcher itself waits at times, but not when it looks.
-    assert max(pools["cl_waiting"] for pools in looks) == 10
-    assert all(pools["cl_waiting"] + pools["cl_active"] <= 12 for pools in looks)
+    looks = [look["pools"] for look in side["timeline"][1:-1] if look["pools"]]
+    assert max(pools["cl_waiting"] for pools in looks) >= 4
+    # The watcher itself waits at times, but not when it looks, unless it has just waited in vain: PgBouncer
+    # sees that a client has gone when it is that one's turn.
+    for before, look in pairwise(side["timeline"][:-1]):
+        if before["states"] and look["pools"]:
+            assert look["pools"]["cl_waiting"] + look["pools"]["cl_active"] <= 12
     assert max(pools["maxwait_us"] for pools in looks) > 0
     assert side["pooler_totals"]["query_count"] >= run["ok"]
     assert side["pooler_totals"]["wait_time"] > 0
     assert side["pooler_memory"].keys() == {"before", "during", "after"}
     assert any((look["cpu"] or {}).get("pooler") is not None for look in side["timeline"])
-    assert side["limit"]["what"] in {"pool", "machine"}
+    assert side["limit"]["what"] in {"pool", "machine"}, side["limit"]
     assert "longest wait for a server connection in PgBouncer" in outcome.stdout
 
 
@@ -142,7 +230,7 @@ def test_a_console_that_is_for_others_is_a_note_and_its_process_is_seen_neverthe
     server: EmbeddedPostgres, start_pgbouncer: StartPgBouncer, tmp_path: Path
 ) -> None:
     bouncer = no_console(server, start_pgbouncer)
-    _, (run,) = measured(tmp_path, "-u", bouncer.url, "-c", "2", "-d", "2s", "--warmup", "0")
+    _, (run,) = measured(tmp_path, "-u", bouncer.url, *_GENTLE)
     side = run["server_side"]
     assert "the pooler has no console for user postgres: --pgbouncer-admin names one" in side["notes"]
     assert all(not look["pools"] for look in side["timeline"])
@@ -163,14 +251,14 @@ def test_a_console_that_is_named_is_asked(
     )
     bouncer = start_pgbouncer(config)
     admin = bouncer.url.replace("postgres@", "somebody@")
-    arguments = ("-u", bouncer.url, "--pgbouncer-admin", admin, "-c", "2", "-d", "1s", "--warmup", "0")
+    arguments = ("-u", bouncer.url, "--pgbouncer-admin", admin, *_GENTLE)
     _, (run,) = measured(tmp_path, *arguments)
     assert any(look["pools"].get("cl_active") is not None for look in run["server_side"]["timeline"])
 
 
 def test_a_user_without_rights_is_told_what_it_cannot_see(server: EmbeddedPostgres, tmp_path: Path) -> None:
     url = server.url.replace("postgres@", "plain@", 1)
-    _, (run,) = measured(tmp_path, "-u", url, "-c", "2", "-d", "1s", "--warmup", "0")
+    _, (run,) = measured(tmp_path, "-u", url, *_GENTLE)
     side = run["server_side"]
     assert side["sessions"]["sessions"] == begun(run)
     assert [note for note in side["notes"] if note.startswith("user plain may not see everybody's sessions")]
@@ -179,9 +267,7 @@ def test_a_user_without_rights_is_told_what_it_cannot_see(server: EmbeddedPostgr
 def test_a_server_that_is_not_there_is_watched_in_vain_and_the_run_is_as_ever(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     url = "postgresql://nobody@127.0.0.1:1/none?sslmode=disable"
-    outcome = run_tool(
-        "-q", "--no-save", "--json", str(path), "-u", url, "-c", "2", "-d", "1s", "--warmup", "0"
-    )
+    outcome = run_tool("-q", "--no-save", "--json", str(path), "-u", url, *_GENTLE)
     assert outcome.code == 1
     (run,) = load(path)["runs"]
     assert run["errors"].keys() == {"refused"}
@@ -190,7 +276,7 @@ def test_a_server_that_is_not_there_is_watched_in_vain_and_the_run_is_as_ever(tm
 
 
 def test_a_console_without_watching_is_bad_usage() -> None:
-    outcome = run_tool("--pgbouncer-admin", "postgresql://a@127.0.0.1:1/pgbouncer", "--no-watch")
+    outcome = run_here("--pgbouncer-admin", "postgresql://a@127.0.0.1:1/pgbouncer", "--no-watch")
     assert outcome.code == 2
     assert outcome.error_lines == ["error: --pgbouncer-admin and --no-watch exclude each other"]
 

@@ -1,5 +1,6 @@
 """Runs the commands as a user would, each in a process of its own."""
 
+import io
 import json
 import os
 import re
@@ -8,16 +9,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import chdir, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psutil
+import pytest
 
 from tests.warm import run_warm
 
 COMMAND = "pg_connection_bench"
 LOAD_COMMAND = "pg_connection_load"
+# Nobody listens there, nor ever will: the port is privileged, and none that the system hands out to others.
+NOWHERE = "postgresql://u@127.0.0.1:1/db?sslmode=disable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,27 @@ def run_tool(
     return Outcome(*run_warm(command, arguments, environment(env), cwd, timeout_s=100))
 
 
+def run_here(
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    command: str = COMMAND,
+) -> Outcome:
+    """Run it in this very process: the cheapest way for usage errors, and for what a test has patched."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with (
+        patch.dict(os.environ, environment(env), clear=True),
+        patch.object(sys, "argv", [f"{command}.py", *arguments]),
+        chdir(cwd or Path.cwd()),
+        redirect_stdout(stdout),
+        redirect_stderr(stderr),
+        pytest.raises(SystemExit) as left,
+    ):
+        import_module(command).main()
+    assert isinstance(left.value.code, int)
+    return Outcome(left.value.code, stdout.getvalue(), stderr.getvalue())
+
+
 class Started:
     """The command under way; its output goes through files, so that nothing blocks."""
 
@@ -79,7 +107,7 @@ class Started:
         """What it has said so far."""
         return Path(self._err.name).read_text()
 
-    def wait_for(self, pattern: str, seconds: float = 40) -> "re.Match[str]":
+    def wait_for(self, pattern: str, seconds: float = 60) -> "re.Match[str]":
         """Wait until stdout or stderr matches."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -95,10 +123,22 @@ class Started:
         """All processes that it has started."""
         return psutil.Process(self.process.pid).children(recursive=True)
 
+    def titles(self) -> list[list[str]]:
+        """The command lines of it and of all processes that it has started, as others see them."""
+        titles = []
+        for one in (psutil.Process(self.process.pid), *self.family()):
+            with suppress(psutil.Error):  # one that has ended shows nothing
+                titles.append(one.cmdline())
+        return titles
+
     def signal_all(self, number: signal.Signals) -> None:
         """Send a signal to its process group, as `timeout` does."""
         group = os.getpgid(self.process.pid)
-        members = [one.pid for one in self.family() if os.getpgid(one.pid) == group]
+        members = []
+        for one in self.family():
+            with suppress(ProcessLookupError):  # backends come and go
+                if os.getpgid(one.pid) == group:
+                    members.append(one.pid)
         assert members, "a generator at least"
         for pid in (*members, self.process.pid):
             os.kill(pid, number)
@@ -132,7 +172,7 @@ def only(directory: Path, pattern: str) -> Path:
     return path
 
 
-def all_gone(processes: Sequence[psutil.Process], seconds: float = 20) -> bool:
+def all_gone(processes: Sequence[psutil.Process], seconds: float = 30) -> bool:
     """Whether all of them end in time."""
     _, alive = psutil.wait_procs(list(processes), timeout=seconds)
     return not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]

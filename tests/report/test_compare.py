@@ -90,6 +90,25 @@ def test_values_are_those_of_the_file() -> None:
     assert values["failed"] == pytest.approx(own.failed / (own.ok + own.failed))
 
 
+def test_what_a_server_that_stood_still_answered_after_measuring_is_compared_too() -> None:
+    stalled = run(seconds=2, seed=2)
+    measured, late = stalled.total.intervals
+    stalled.total.intervals[:] = [Interval(0.5, 0.5, 0, 0, 8, 0.1, 0.2, histogram_of_ms([]))]
+    for interval in (measured, late):
+        stalled.total.intervals.append(replace(interval, t=interval.t + 1.0))
+    stalled.duration_s = 0.5
+    result = file(stalled)
+    own = measured_round(result.runs[0])
+    assert own is not None
+    assert own.ok.tolist() == [stalled.total.ok]
+    (pair,) = compare(file(run()), result).pairs
+    values = {figure.quantity.name: figure.new for figure in pair.figures}
+    assert values["p99"] == result.runs[0].histogram.percentile_ms(99)
+    # Nothing to resample: the figures of such a file are not shown, instead of an error.
+    (empty,) = compare(file(run()), edited(result, timeline=result.runs[0].timeline[:1])).pairs
+    assert empty.figures == ()
+
+
 def test_settings_are_matched_by_label_concurrency_rate_driver_and_setting() -> None:
     base = file(run(concurrency=4), run(concurrency=8), run(concurrency=16))
     new = file(run(concurrency=8, seed=2), run(concurrency=4, seed=3), run(concurrency=32))
