@@ -39,6 +39,7 @@ def reach(server: EmbeddedSurreal) -> dict[str, str]:
 
 
 def test_help_answers_without_importing_what_only_a_run_needs() -> None:
+    commands: tuple[list[str], ...]
     commands = ([], ["connect"], ["load"], ["pool"], ["check"], ["serve"], ["calibrate"])
     script = (
         "import sys, surreal_bench\n"
