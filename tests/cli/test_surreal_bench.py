@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,7 +131,7 @@ def test_what_cannot_be_used_is_one_line_and_exit_code_1(
 ) -> None:
     env = reach(surreal) | {"SURREAL_NAMESPACE": "cli", "SURREAL_DATABASE": "cli"}
     make_place(surreal, "cli")
-    with socket.create_server(("127.0.0.1", 0)) as listener, unanswered_port() as nobody:
+    with port_that_hangs_up() as rude, unanswered_port() as nobody:
         match trouble:
             case "password":
                 env["SURREAL_PASS"] = SECRET
@@ -148,14 +149,11 @@ def test_what_cannot_be_used_is_one_line_and_exit_code_1(
                 env["SURREAL_URL"] = f"ws://127.0.0.1:{nobody}"
                 named = "refused during tcp"
             case "no SurrealDB":
-                env["SURREAL_URL"] = f"ws://127.0.0.1:{listener.getsockname()[1]}"
+                env["SURREAL_URL"] = f"ws://127.0.0.1:{rude}"
                 named = "during upgrade"
             case _:
                 env["SURREAL_URL"] = surreal.url.replace("ws:", "wss:")
                 named = "during tls"
-        if trouble == "no SurrealDB":
-            listener.shutdown(socket.SHUT_RDWR)
-            named = "during"
         outcome = run_it(*command, "--no-save", cwd=tmp_path, env=env)
     assert outcome.code == 1, outcome.stderr
     assert len(outcome.error_lines) == 1, outcome.stderr
@@ -172,6 +170,25 @@ def test_a_mistyped_namespace_is_not_made(tmp_path: Path, surreal: EmbeddedSurre
         )
         assert outcome.code == 1
         assert "no namespace 'mistyped'" in outcome.stdout
+
+
+@contextlib.contextmanager
+def port_that_hangs_up() -> Iterator[int]:
+    """A port at which everybody is let in and left alone."""
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                listener.accept()[0].close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = threading.Thread(target=serve)
+        serving.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            serving.join()
 
 
 @contextlib.contextmanager
