@@ -24,7 +24,7 @@ from tests.cli.tool import Outcome, Started, all_gone, load, only, run_tool
 from tests.fix_servers import StartSurreal, TlsSurreal
 
 COMMAND = "surreal_bench"
-SHORT = ("--duration", "300ms", "--warmup", "0", "--concurrency", "4")
+SHORT = ("--duration", "300ms", "--warmup", "0", "--grace", "60s", "--concurrency", "4")
 SECRET = "s3cr3t-Pa55/w%rd"
 
 

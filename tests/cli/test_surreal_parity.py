@@ -123,7 +123,9 @@ def test_the_server_is_watched_in_each_run_and_the_limit_is_named(
 ) -> None:
     levels = ("--concurrency-min", "1", "--concurrency-max", "4", "--wait-between-runs", "0")
     outcome, runs = measured(
-        tmp_path, *levels, "--auth", "token", "-d", "500ms", "--warmup", "0", env=reach(server)
+        tmp_path,
+        *(*levels, "--auth", "token", "-d", "500ms", "--warmup", "0", "--grace", "60s"),
+        env=reach(server),
     )
     seen = []
     assert [run["concurrency"] for run in runs] == [1, 2, 4]
@@ -159,7 +161,7 @@ def test_the_embedded_engine_is_watched_as_well_and_others_only_if_wanted(tmp_pa
 
 
 def test_without_watching_nobody_looks(server: EmbeddedSurreal, tmp_path: Path) -> None:
-    short = ("--auth", "none", "-c", "2", "-d", "300ms", "--warmup", "0")
+    short = ("--auth", "none", "-c", "2", "-d", "300ms", "--warmup", "0", "--grace", "60s")
     outcome, (run,) = measured(tmp_path, *short, "--no-watch", env=reach(server))
     assert "server_side" not in run
     assert "server" not in outcome.stdout.splitlines()
@@ -184,7 +186,8 @@ def test_settings_are_measured_in_turn_and_compared(server: EmbeddedSurreal, tmp
     place = ("--namespace", "cli", "--database", "cli")
     outcome, runs = measured(
         tmp_path,
-        *("-c", "2", "-d", "200ms", "--warmup", "0", "--wait-between-runs", "0", "--rounds", "2", *place),
+        *("-c", "2", "-d", "200ms", "--warmup", "0", "--grace", "60s", *place),
+        *("--wait-between-runs", "0", "--rounds", "2"),
         *("--interleave", "auth=token,concurrency=3", "--interleave", "driver=surrealdb"),
         *("--interleave", f"url={url},query=RETURN [1, 2]"),
         env=reach(server),
