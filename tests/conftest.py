@@ -11,6 +11,10 @@ from hypothesis import HealthCheck, settings
 # Small matrices on a busy machine: threads of the linear algebra would only wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+# A machine that others use, too, stands still for longer than any example takes.
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
+
 pytest_plugins = ["tests.fix_servers", "tests.pool.fix_rig"]
 
 

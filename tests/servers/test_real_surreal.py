@@ -18,12 +18,12 @@ from pool_bench.servers.host import free_port
 from pool_bench.targets_surreal import SurrealTarget, surreal_target
 from tests.cli.tool import run_tool
 
-_START_S = 30.0
+_START_S = 60.0
 _PLACE = "bench"
 
 
 def _is_healthy(port: int) -> bool:
-    connection = HTTPConnection("127.0.0.1", port, timeout=1)
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request("GET", "/health")
         return connection.getresponse().status == 200
@@ -87,7 +87,7 @@ async def place(real_surreal: SurrealTarget) -> SurrealTarget:
 
 @pytest.mark.parametrize("auth", ["signin", "token"])
 async def test_connections_open_query_and_close(place: SurrealTarget, auth: str) -> None:
-    driver = SurrealDriver(place, auth="token" if auth == "token" else "signin", connect_timeout_s=10.0)
+    driver = SurrealDriver(place, auth="token" if auth == "token" else "signin", connect_timeout_s=30.0)
     await driver.prepare()
     connection = await driver.connect()
     await connection.execute("RETURN 1")
@@ -107,7 +107,7 @@ async def test_sessions_of_the_official_client_are_restored(place: SurrealTarget
 def test_the_tool_measures_it_and_does_not_call_it_embedded(place: SurrealTarget, tmp_path: Path) -> None:
     outcome = run_tool(
         *("connect", "--url", place.url, "--namespace", _PLACE, "--database", _PLACE),
-        *("-c", "2", "-d", "1s", "--warmup", "0", "--no-save"),
+        *("-c", "2", "-d", "300ms", "--warmup", "0", "--no-save"),
         cwd=tmp_path,
         env={"SURREAL_USER": "root", "SURREAL_PASS": place.password or ""},
         command="surreal_bench",
