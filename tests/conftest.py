@@ -62,11 +62,6 @@ _AT_THE_MACHINE_S_MERCY = (
 )
 
 
-# No example is at fault for a machine that stands still while it is tried.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
-
-
 def pytest_configure(config: pytest.Config) -> None:
     """Let the hundreds of processes that tests start find their modules compiled.
 

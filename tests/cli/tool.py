@@ -54,7 +54,7 @@ def run_tool(
     command: str = COMMAND,
 ) -> Outcome:
     """Run it to its end."""
-    return Outcome(*run_warm(command, arguments, environment(env), cwd, timeout_s=100))
+    return Outcome(*run_warm(command, arguments, environment(env), cwd, timeout_s=200))
 
 
 def run_here(
