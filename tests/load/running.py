@@ -116,7 +116,7 @@ def run(
 
     Args:
         stop_when: asks for an early end when a snapshot is such.
-        during: runs beside it; gets the stop event.
+        during: runs beside it; gets the stop event, which is set at the run's end, too.
     """
     outcome = Outcome(targets=[BenchStats() for _ in spec.targets])
     ports = [host.port for one in spec.postgres_targets for host in one.hosts if not host.is_unix]
@@ -133,6 +133,7 @@ def run(
         begin = time.monotonic()
         await generate(spec, send, stop)
         outcome.elapsed_s = time.monotonic() - begin
+        stop.set()
         if beside is not None:
             await beside
         # Closed transports end in a later turn of the loop.
