@@ -4,7 +4,7 @@ Client and server count every operation of a run, from its first to its last, so
 very same operations. They may differ by 1 %, by one bucket, and by what the client costs itself, which is
 measured first (`floor`). Where only operations are counted, a run ends when there are enough of them, however
 long that takes. Where it is their times that count, on a machine that others use, too, a measurement and its
-floor are repeated, four times at most, and only where the client's lag or the server's shows that something
+floor are repeated, eight times at most, and only where the client's lag or the server's shows that something
 held it up: what the client does to itself, it does each time.
 """
 
