@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import pytest
 import uvloop
@@ -173,6 +174,28 @@ def test_clients_join_and_leave_as_the_profile_says(embedded: EmbeddedPostgres) 
     assert clients[0] == 2
     assert max(clients) == 20
     assert 2 in clients[-4:]
+
+
+def test_both_timelines_of_a_client_that_stood_still_are_of_the_same_moments(
+    embedded: EmbeddedPostgres,
+) -> None:
+    stood_still = False
+
+    def stand_still(snapshot: Snapshot) -> bool:
+        nonlocal stood_still
+        if snapshot.stage is Stage.MEASURE and not stood_still:
+            stood_still = True
+            time.sleep(0.4)
+        return False
+
+    spec = spec_of(embedded, hold_s=0.005, duration_s=0.6, interval_s=0.02, tick_s=0.1)
+    outcome = run(spec, stop_when=stand_still)
+    times = [interval.t for interval in outcome.total.intervals]
+    assert stood_still
+    # Moments that were missed are not made up for: there is one stretch for all of them.
+    assert max(interval.seconds for interval in outcome.total.intervals) >= 0.4
+    assert min(b - a for a, b in pairwise(times)) >= 0.001 - 1e-9
+    assert len(times) <= (0.6 - 0.4) / 0.02 + 4
 
 
 def test_a_connection_that_is_held_makes_the_others_wait(embedded: EmbeddedPostgres) -> None:
