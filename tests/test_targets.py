@@ -71,7 +71,7 @@ def _urls(draw: st.DrawFn) -> str:
 
 
 @given(_urls())
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_a_valid_url_means_what_it_means_to_libpq(url: str) -> None:
     told = conninfo_to_dict(url)
     target = parse(url)
@@ -90,7 +90,7 @@ def test_a_valid_url_means_what_it_means_to_libpq(url: str) -> None:
 
 
 @given(_urls())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_the_printed_target_is_a_url_that_leads_to_the_same_place(url: str) -> None:
     target = parse(url)
     again = parse(str(target))
@@ -496,7 +496,7 @@ _secrets = st.text(st.sampled_from("QWXZJK7" + _ODD), min_size=4, max_size=14).f
         ]
     ),
 )
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 def test_a_planted_password_is_shown_nowhere(secret: str, encode: bool, shape: str) -> None:
     planted = quote(secret, safe="") if encode else secret
     url = shape.format(planted)
@@ -529,7 +529,7 @@ def test_a_password_of_the_environment_or_a_file_is_shown_nowhere(secret: str) -
 
 
 @given(st.one_of(st.text(max_size=60), st.text(max_size=40).map(lambda rest: f"postgresql://{rest}")))
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=600, deadline=None)
 def test_any_text_is_a_target_or_a_usage_error_of_one_line(text: str) -> None:
     try:
         target = parse(text)

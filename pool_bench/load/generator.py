@@ -22,6 +22,7 @@ from pool_bench.load.open_cycles import OpenCycleLoad
 from pool_bench.load.open_workers import OpenWorkerLoad
 from pool_bench.load.probes import LagProbe, PauseProbe
 from pool_bench.load.spec import ConnectSpec
+from pool_bench.load.ticks import next_tick
 from pool_bench.load.workers import WorkerLoad
 from pool_bench.load.workload import Ledger, Workload
 from pool_bench.pgwire import ScramKeyCache
@@ -110,7 +111,7 @@ class _Generator:
             if last or self._stop.is_set():
                 return
             self._snapshot()
-            tick += 1
+            tick = next_tick(tick, loop.time() - begin, self._spec.tick_s)
 
     def _snapshot(self, *, final: bool = False) -> None:
         now_ns, cpu_s = perf_counter_ns(), time.process_time()

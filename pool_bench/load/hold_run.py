@@ -17,6 +17,7 @@ from pool_bench.load.hold_wire import WireHoldLoad
 from pool_bench.load.holding import HoldLoad
 from pool_bench.load.probes import LagProbe, PauseProbe
 from pool_bench.load.spec import HoldSpec
+from pool_bench.load.ticks import next_tick
 from pool_bench.pgwire import ScramKeyCache
 from pool_bench.runs import Snapshot, Stage
 from pool_bench.stats import BenchStats, ClientUsage, Interval
@@ -106,7 +107,7 @@ class _HoldGenerator:
                 if last or hopeless or any(event.is_set() for event in events):
                     return
                 self._snapshot()
-                tick += 1
+                tick = next_tick(tick, loop.time() - begin, self._spec.tick_s)
         finally:
             for waiter in waiters:
                 waiter.cancel()

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import math
 import time
 from collections.abc import Callable
 from time import perf_counter_ns
@@ -22,6 +23,7 @@ from pool_bench.load.generator import Send, make_resident_bytes
 from pool_bench.load.pool_open import make_load
 from pool_bench.load.pool_spec import PoolSpec
 from pool_bench.load.probes import LagProbe
+from pool_bench.load.ticks import next_tick
 from pool_bench.runs import Snapshot, Stage
 from pool_bench.stats import BenchStats, ClientUsage, Interval
 
@@ -62,6 +64,7 @@ class _PoolGenerator:
         self._pending = BenchStats()
         self._usage = ClientUsage()
         self._began_ns = self._last_ns = self._sent_ns = 0
+        self._last_t = -math.inf
         self._last_cpu_s = 0.0
 
     async def run(self) -> None:
@@ -130,6 +133,7 @@ class _PoolGenerator:
     def _reset_clock(self, began_ns: int) -> None:
         self._began_ns = began_ns
         self._last_ns = self._sent_ns = perf_counter_ns()
+        self._last_t = -math.inf
         self._last_cpu_s = time.process_time()
         self._probe.take()
 
@@ -153,13 +157,14 @@ class _PoolGenerator:
             self._collect()
             if perf_counter_ns() - self._sent_ns >= (spec.tick_s - spec.interval_s / 2) * 1e9:
                 self._snapshot(collect=False)
-            step += 1
+            step = next_tick(step, loop.time() - begin, spec.interval_s)
 
     def _collect(self) -> None:
         """Close one interval of the timeline."""
         now_ns, cpu_s = perf_counter_ns(), time.process_time()
         seconds = (now_ns - self._last_ns) / 1e9
-        t = round((now_ns - self._began_ns) / 1e9, 3)
+        # Both timelines are told apart by it, and a client that stood still closes two at once.
+        t = self._last_t = max(round((now_ns - self._began_ns) / 1e9, 3), round(self._last_t + 0.001, 3))
         usage = ClientUsage(cpu_s=cpu_s - self._last_cpu_s, wall_s=seconds, rss_bytes=self._resident_bytes())
         usage.lag.record(np.array(self._probe.take(), dtype=np.int64))
         self._last_ns, self._last_cpu_s = now_ns, cpu_s

@@ -38,7 +38,7 @@ def hold_spec(*urls: str, **changes: object) -> HoldSpec:
         "targets": tuple(target(url) for url in urls),
         "connections": (5,) * len(urls),
         "duration_s": 0.0,
-        "connect_timeout_s": 20.0,
+        "connect_timeout_s": 60.0,
         "tick_s": 0.05,
         "seed": 1,
     }
@@ -201,12 +201,18 @@ def backends(server: EmbeddedPostgres) -> list[int]:
         return [int(pid) for (pid,) in connection.execute(query, [APPLICATION])]
 
 
-def await_no_backends(server: EmbeddedPostgres) -> None:
-    """Wait, for a bounded time, until the server has none left: its processes end after the sockets do."""
+def await_backends(server: EmbeddedPostgres, count: int) -> list[int]:
+    """Wait, for a bounded time, until the server has so many: its processes end after the sockets do."""
     deadline = time.monotonic() + MARGIN_S
-    while left := backends(server):
-        assert time.monotonic() < deadline, left
+    while len(found := backends(server)) != count:
+        assert time.monotonic() < deadline, found
         time.sleep(0.01)
+    return found
+
+
+def await_no_backends(server: EmbeddedPostgres) -> None:
+    """Wait, for a bounded time, until the server has none left."""
+    await_backends(server, 0)
 
 
 def terminate(server: EmbeddedPostgres, pids: list[int]) -> None:

@@ -35,8 +35,8 @@ ENGINES: tuple[tuple[LoopName, PollerName], ...] = (
 # libuv keeps a pipe for signals from its first loop on.
 uvloop.new_event_loop().close()
 
-# What a busy machine may add to any bound.
-MARGIN_S = 10.0
+# What a busy machine may add to any bound; what must not be waited for takes a minute.
+MARGIN_S = 30.0
 # All of pytest's objects would be looked at before each run, which takes longer than most of these.
 _QUICK_GC = SimpleNamespace(collect=lambda: gc.collect(0), freeze=gc.freeze, unfreeze=gc.unfreeze)
 
@@ -116,6 +116,20 @@ class Outcome:
         return max(snapshot.client.lag.max_ns for snapshot in self.snapshots) / 1e6
 
 
+def enough(condition: Callable[[list[BenchStats]], bool]) -> Callable[[Snapshot], bool]:
+    """Asks for an end as soon as what was measured so far, target by target, is such."""
+    targets: list[BenchStats] = []
+
+    def is_enough(snapshot: Snapshot) -> bool:
+        if not targets:
+            targets.extend(BenchStats() for _ in snapshot.targets)
+        for stats, delta in zip(targets, snapshot.targets, strict=True):
+            stats.merge(replace(delta, intervals=[]))
+        return condition(targets)
+
+    return is_enough
+
+
 def run(
     spec: ConnectSpec,
     *,
@@ -128,7 +142,7 @@ def run(
 
     Args:
         stop_when: asks for an early end when a snapshot is such.
-        during: runs beside it; gets the stop event.
+        during: runs beside it; gets the stop event, which is set at the run's end, too.
     """
     outcome = Outcome(targets=[BenchStats() for _ in spec.targets])
     ports = [host.port for one in spec.postgres_targets for host in one.hosts if not host.is_unix]
@@ -145,6 +159,7 @@ def run(
         begin = time.monotonic()
         await generator.generate(spec, send, stop)
         outcome.elapsed_s = time.monotonic() - begin
+        stop.set()
         if beside is not None:
             await beside
         # Closed transports end in a later turn of the loop.

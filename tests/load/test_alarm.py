@@ -9,7 +9,7 @@ import pytest
 import uvloop
 
 from pool_bench.load.alarm import Alarm, LoopAlarm, TimerFdAlarm, make_alarm
-from tests.load.running import nothing_left
+from tests.load.running import MARGIN_S, nothing_left
 
 MakeAlarm = Callable[[asyncio.AbstractEventLoop, Callable[[], None]], Alarm]
 every_alarm = pytest.mark.parametrize("make", [TimerFdAlarm, LoopAlarm, make_alarm])
@@ -21,17 +21,27 @@ def _rings(
     factory: Callable[[], asyncio.AbstractEventLoop],
     act: Callable[[Alarm], None],
     *,
-    wait_s: float,
+    awaited: bool,
 ) -> list[int]:
-    """When it rang, nanoseconds after the beginning."""
+    """When it rang, nanoseconds after the beginning; `awaited` if it is to."""
     rang: list[int] = []
 
     async def main() -> None:
         began_ns = perf_counter_ns()
-        alarm = make(asyncio.get_running_loop(), lambda: rang.append(perf_counter_ns() - began_ns))
+        first = asyncio.Event()
+
+        def ring() -> None:
+            rang.append(perf_counter_ns() - began_ns)
+            first.set()
+
+        alarm = make(asyncio.get_running_loop(), ring)
         try:
             act(alarm)
-            await asyncio.sleep(wait_s)
+            if awaited:
+                async with asyncio.timeout(MARGIN_S):
+                    await first.wait()
+            # For one ring too many.
+            await asyncio.sleep(0.05)
         finally:
             alarm.close()
             alarm.close()
@@ -46,7 +56,7 @@ def _rings(
 def test_it_rings_once_and_not_early(
     make: MakeAlarm, factory: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
-    rang = _rings(make, factory, lambda alarm: alarm.set(perf_counter_ns() + 30_000_000), wait_s=0.15)
+    rang = _rings(make, factory, lambda alarm: alarm.set(perf_counter_ns() + 30_000_000), awaited=True)
     assert len(rang) == 1
     # libuv counts whole milliseconds from the last turn of its loop.
     assert rang[0] >= (30_000_000 if make is TimerFdAlarm else 28_000_000)
@@ -55,8 +65,8 @@ def test_it_rings_once_and_not_early(
 @every_alarm
 @every_loop
 def test_the_past_is_now(make: MakeAlarm, factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
-    assert len(_rings(make, factory, lambda alarm: alarm.set(perf_counter_ns() - 5), wait_s=0.1)) == 1
-    assert len(_rings(make, factory, lambda alarm: alarm.set(0), wait_s=0.1)) == 1
+    assert len(_rings(make, factory, lambda alarm: alarm.set(perf_counter_ns() - 5), awaited=True)) == 1
+    assert len(_rings(make, factory, lambda alarm: alarm.set(0), awaited=True)) == 1
 
 
 @every_alarm
@@ -68,7 +78,7 @@ def test_only_the_last_setting_counts(
         alarm.set(perf_counter_ns())
         alarm.set(perf_counter_ns() + 3_600_000_000_000)
 
-    assert _rings(make, factory, act, wait_s=0.05) == []
+    assert _rings(make, factory, act, awaited=False) == []
 
 
 @every_alarm
@@ -82,4 +92,4 @@ def test_a_ring_that_the_kernel_has_reported_is_forgotten_when_it_is_set_anew(
         time.sleep(0.01)
         alarm.set(perf_counter_ns() + 3_600_000_000_000)
 
-    assert _rings(make, factory, act, wait_s=0.05) == []
+    assert _rings(make, factory, act, awaited=False) == []

@@ -28,6 +28,7 @@ from tests.load.running import (
     Outcome,
     PollerName,
     client_sockets,
+    enough,
     nothing_left,
     run,
     target,
@@ -47,7 +48,7 @@ def _spec(*urls: str, **changes: object) -> ConnectSpec:
         "concurrency": 4,
         "warmup_s": 0.0,
         "duration_s": 0.3,
-        "connect_timeout_s": 20.0,
+        "connect_timeout_s": 60.0,
         "tick_s": 0.1,
         "seed": 1,
     }
@@ -103,9 +104,10 @@ def test_operations_begun_in_the_warm_up_never_count(driver: DriverName) -> None
         def on_snapshot(snapshot: Snapshot) -> bool:
             if snapshot.stage is Stage.MEASURE:
                 gate.open()
-            return False
+            return snapshot.targets[0].ok > 0
 
-        outcome = run(_spec(server.url(), warmup_s=0.1, driver=driver, duration_s=0.5), stop_when=on_snapshot)
+        spec = _spec(server.url(), warmup_s=0.1, driver=driver, duration_s=60.0)
+        outcome = run(spec, stop_when=on_snapshot)
         assert outcome.warmup.ok == 4
         assert outcome.total.ok > 0
         assert outcome.total.latency.max_ns < 1e9 * MARGIN_S
@@ -118,14 +120,15 @@ def test_operations_in_flight_at_the_end_may_finish_and_count(driver: DriverName
     with nothing_left(), h.HostileServer((h.read_startup, gate, h.send(h.WELCOME), h.read_message)) as server:
 
         def on_snapshot(snapshot: Snapshot) -> bool:
-            if snapshot.elapsed_s >= 0.25:
-                gate.open()
+            gate.open()
             return False
 
-        outcome = run(_spec(server.url(), driver=driver, grace_s=20.0), stop_when=on_snapshot)
+        # The first snapshot is taken when nothing begins any more.
+        spec = _spec(server.url(), driver=driver, grace_s=60.0, tick_s=60.0)
+        outcome = run(spec, stop_when=on_snapshot)
         assert (outcome.total.ok, outcome.total.unfinished) == (4, 0)
         assert server.accepted == 4
-        assert outcome.elapsed_s < 20.0
+        assert outcome.elapsed_s < 0.3 + MARGIN_S
         assert outcome.total.intervals[-1].ok == 4
 
 
@@ -156,7 +159,8 @@ def test_a_dead_target_does_not_starve_a_live_one(driver: DriverName) -> None:
     with h.HostileServer(h.POLITE) as gone:
         dead_url = gone.url()
     with nothing_left(), h.HostileServer(h.POLITE) as alive:
-        outcome = run(_spec(dead_url, alive.url(), driver=driver, duration_s=0.6))
+        spec = _spec(dead_url, alive.url(), driver=driver, duration_s=MARGIN_S)
+        outcome = run(spec, stop_when=enough(lambda both: both[1].ok > 10 + 2 * both[0].failed > 10))
         dead, live = outcome.targets
         assert dead.ok == live.failed == 0
         assert set(dead.errors) == {K.REFUSED}
@@ -236,12 +240,13 @@ def test_the_lag_of_a_blocked_event_loop_is_seen(loop: LoopName, poller: PollerN
 def test_a_black_hole_times_out_at_the_limit(loop: LoopName, poller: PollerName) -> None:
     with nothing_left(), h.HostileServer((h.stall,)) as server:
         outcome = run(_spec(server.url(), connect_timeout_s=0.1), loop=loop, poller=poller)
-        assert outcome.failures == {(K.TIMEOUT, P.AUTH, "")}
-        assert outcome.total.failed == server.accepted
+        # A client that was held up may have got no further.
+        assert {(K.TIMEOUT, P.AUTH, "")} <= outcome.failures <= {(K.TIMEOUT, p, "") for p in (P.TCP, P.AUTH)}
+        _await(lambda: server.accepted == outcome.total.failed)
         assert outcome.total.failure_latency.min_ns >= 100_000_000
         assert outcome.elapsed_s < 0.4 + MARGIN_S
-        (failure,) = outcome.total.failures.values()
-        assert failure.sample == "no end after 100ms (--connect-timeout)"
+        samples = {failure.sample for failure in outcome.total.failures.values()}
+        assert samples == {"no end after 100ms (--connect-timeout)"}
 
 
 @slow_driver
@@ -254,17 +259,19 @@ def test_coroutine_drivers_time_out_and_do_not_hang_the_drain(
     driver: DriverName, script: h.Script, phase: Phase, loop: LoopName
 ) -> None:
     with nothing_left(), h.HostileServer(script) as server:
-        spec = _spec(server.url(), driver=driver, connect_timeout_s=0.15, query="SELECT 1")
+        spec = _spec(server.url(), driver=driver, duration_s=0.1, connect_timeout_s=0.3, query="SELECT 1")
         outcome = run(spec, loop=loop)
-        assert outcome.failures == {(K.TIMEOUT, phase, "")}
+        # A client that was held up may have got no further.
+        expected = {(K.TIMEOUT, phase, "")}
+        assert expected <= outcome.failures <= expected | {(K.TIMEOUT, P.CONNECT, "")}
         _await(lambda: server.accepted == outcome.total.failed)
         # psycopg left to itself waits ten seconds more.
-        assert outcome.elapsed_s < 8.0
+        assert outcome.elapsed_s < 9.5
     with nothing_left(), h.HostileServer(script) as server:
-        spec = _spec(server.url(), driver=driver, grace_s=0.1, query="SELECT 1")
+        spec = _spec(server.url(), driver=driver, duration_s=0.1, grace_s=0.1, query="SELECT 1")
         outcome = run(spec, loop=loop)
         assert (outcome.total.failed, outcome.total.unfinished) == (0, 4)
-        assert outcome.elapsed_s < 8.0
+        assert outcome.elapsed_s < 9.5
 
 
 @slow_driver
@@ -358,12 +365,15 @@ def test_look_ups_without_an_answer_time_out_and_are_dropped(monkeypatch: pytest
 
     monkeypatch.setattr(cycles, "resolve", hanging)
     with nothing_left():
-        spec = _spec("postgresql://u@localhost:1/d", concurrency=2, connect_timeout_s=0.05)
+        spec = _spec(
+            "postgresql://u@localhost:1/d", concurrency=2, connect_timeout_s=0.05, duration_s=MARGIN_S
+        )
+        is_enough = enough(lambda targets: targets[0].failed > 2)
 
         def release(snapshot: Snapshot) -> bool:
             if snapshot.final:
                 silent.set()
-            return False
+            return is_enough(snapshot)
 
         outcome = run(spec, stop_when=release)
         assert outcome.failures == {(K.TIMEOUT, P.RESOLVE, "")}
@@ -400,8 +410,13 @@ def test_scram_keys_are_derived_once_a_salt_or_once_a_connection(
         h.read_message,
     )
     with nothing_left(), h.HostileServer(script) as server:
-        spec = _spec(server.url("sslmode=disable&password=pencil"), scram_cache=cached)
-        outcome = run(spec)
+        spec = _spec(
+            server.url("sslmode=disable&password=pencil"),
+            scram_cache=cached,
+            duration_s=MARGIN_S,
+            grace_s=20.0,
+        )
+        outcome = run(spec, stop_when=enough(lambda targets: targets[0].ok > 4))
         assert outcome.total.failed == 0
         assert outcome.total.ok > 4
         assert calls == (1 if cached else _begun(outcome))

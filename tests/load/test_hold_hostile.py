@@ -150,10 +150,10 @@ def test_a_steady_rate_is_kept_and_connects_that_hang_do_not_hold_it_up(driver: 
             gate.open()
             await held.until_held(15)
 
+        began = time.perf_counter()
         hold(hold_spec(server.url(), connections=(15,), rate=25.0, driver=driver), during)
-        first = min(stamps)
         # None may come before its time; how late they come is up to the machine.
-        assert all(at - first >= index / 25 - 0.025 for index, at in enumerate(sorted(stamps)))
+        assert all(at - began >= index / 25 - 0.005 for index, at in enumerate(sorted(stamps)))
 
 
 @every_driver
@@ -177,7 +177,7 @@ def test_what_cannot_be_opened_is_counted_by_kind_and_the_rest_is_held(driver: D
             batch_size=1,
             open_concurrency=1,
             driver=driver,
-            connect_timeout_s=0.6,
+            connect_timeout_s=2.5,
         )
         held = hold(spec, during)
         assert held.counts == (3, 0, 0, 3)
@@ -265,10 +265,14 @@ def test_a_connection_that_is_dead_on_arrival_is_opened_and_dropped(driver: Driv
 @every_driver
 def test_a_server_that_keeps_ending_connections_is_not_stormed(driver: DriverName) -> None:
     with h.HostileServer(serve(h.hang_up)) as server:
-        spec = hold_spec(server.url(), connections=(4,), driver=driver, duration_s=0.6, reconnect=True)
-        held = hold(spec)
+
+        async def during(held: Held) -> None:
+            await asyncio.sleep(0.6)
+            await held.until(lambda held: held.stats.reopened > 0)
+
+        held = hold(hold_spec(server.url(), connections=(4,), driver=driver, reconnect=True), during)
         # With pauses that double up to a second, half of them on average, ten in a second are many.
-        assert 4 < server.accepted < 4 * 25
+        assert 4 < server.accepted < 4 * (20 + 5 * held.elapsed_s)
         assert held.stats.opened + held.stats.reopened + held.stats.reconnects.unfinished <= server.accepted
         assert held.stats.dropped <= held.stats.opened + held.stats.reopened
 
@@ -336,14 +340,14 @@ def test_a_black_hole_is_noticed_by_the_keep_alive(driver: DriverName) -> None:
             connections=(4,),
             driver=driver,
             keepalive_s=0.2,
-            connect_timeout_s=0.4,
-            duration_s=60.0,
+            connect_timeout_s=2.5,
+            duration_s=600.0,
         )
         held = hold(spec)
         assert held.counts == (4, 0, 4, 0)
         assert held.drops == {(K.TIMEOUT, P.QUERY, ""): 4}
-        # The last one is asked after 0.2 s, and may take 0.4 s.
-        assert all(age_s >= 0.4 for age_s, _ in held.stats.dropped_ages().items_s())
+        # The answer may take as long as a connect.
+        assert all(age_s >= 2.4 for age_s, _ in held.stats.dropped_ages().items_s())
         assert held.stats.emptied
 
 
@@ -361,14 +365,14 @@ def test_keep_alives_are_spread_evenly_and_each_connection_has_its_own_in_every_
             await held.until_held(20)
             await held.until(lambda held: held.stats.keepalive.count >= 40)
 
+        began = time.perf_counter()
         held = hold(hold_spec(server.url(), connections=(20,), keepalive_s=0.4, driver=driver), during)
         assert held.stats.keepalive.count <= sum(map(len, log.times.values()))
         asked = [len(moments) for moments in log.times.values()]
         assert len(asked) == 20
         assert max(asked) - min(asked) <= 1
-        # None before its turn: 20 ms apart, whatever the machine adds to either end.
-        first, last = log.all_times[0], log.all_times[-1]
-        assert last - first >= (sum(asked) - 1 - 20) * 0.02
+        # None before its turn: 20 ms apart, whatever the machine adds.
+        assert log.all_times[-1] - began >= (sum(asked) - 20) * 0.02
 
 
 # Closing
@@ -407,27 +411,30 @@ def test_a_query_that_does_not_fit_into_the_socket_does_not_keep_the_client_busy
     loop: LoopName, poller: PollerName
 ) -> None:
     gate = Gate()
+    busy = 1.0
     with h.HostileServer(serve(gate)) as server:
 
         async def during(held: Held) -> None:
+            nonlocal busy
             await held.until_held(2)
-            await asyncio.sleep(0.2)
+            before, began = time.process_time(), time.perf_counter()
+            await asyncio.sleep(0.4)
+            busy = (time.process_time() - before) / (time.perf_counter() - began)
             await end(held, gate)
 
         spec = hold_spec(
             server.url(),
             connections=(2,),
             active=1.0,
-            close_s=0.5,
+            close_s=60.0,
             keepalive_query="SELECT '" + "x" * 20_000_000 + "'",
         )
-        begin = time.process_time()
         held = hold(spec, during, loop=loop, poller=poller)
         assert held.counts == (2, 0, 0, 2)
         assert held.stats.forced == 2
         # It gives up at once, for half a message cannot be followed by another.
-        assert held.stats.close_s < 0.4
-        assert time.process_time() - begin < 0.5
+        assert held.stats.close_s < MARGIN_S
+        assert busy < 0.35
 
 
 @every_driver

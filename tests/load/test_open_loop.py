@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
@@ -17,14 +18,17 @@ from pool_bench.report.summary import CLOSED_LOOP_NOTE, run_summary
 from pool_bench.runs import RunResult, Snapshot
 from pool_bench.servers.pgbouncer import PgBouncer
 from pool_bench.stats import BenchStats, ClientUsage, Histogram, bucket_lower_us
+from pool_bench.verdict import judge
 from tests.drivers import hostile as h
 from tests.load.known import Behaviour, KnownServer
 from tests.load.running import (
     ENGINES,
+    MARGIN_S,
     LoopName,
     Outcome,
     PollerName,
     client_sockets,
+    enough,
     nothing_left,
     run,
     target,
@@ -32,7 +36,6 @@ from tests.load.running import (
 
 every_engine = pytest.mark.parametrize(("loop", "poller"), ENGINES)
 every_driver = pytest.mark.parametrize("driver", ["wire", "asyncpg", "psycopg"])
-# A run of these is a second or two; a stall must stand out from what a busy machine does by itself.
 STALL_S = 0.6
 
 
@@ -44,7 +47,8 @@ def _spec(*urls: str, rate: float | Profile = 200, **changes: object) -> Connect
         "concurrency": 1000,
         "warmup_s": 0.0,
         "duration_s": 0.5,
-        "connect_timeout_s": 20.0,
+        "connect_timeout_s": 60.0,
+        "grace_s": 20.0,
         "tick_s": 0.1,
         "seed": 1,
     }
@@ -90,10 +94,10 @@ def _result(spec: ConnectSpec, outcome: Outcome) -> RunResult:
 @every_engine
 def test_exactly_what_is_due_is_offered_and_reaches_the_server(loop: LoopName, poller: PollerName) -> None:
     with nothing_left(), h.HostileServer(h.POLITE) as server:
-        outcome = run(_spec(server.url(), warmup_s=0.2, duration_s=0.7), loop=loop, poller=poller)
-        assert _balanced(outcome).ok == 140
+        outcome = run(_spec(server.url(), warmup_s=0.2, duration_s=0.4), loop=loop, poller=poller)
+        assert _balanced(outcome).ok == 80
         assert outcome.warmup.ok == 40
-        assert server.accepted == 180
+        assert server.accepted == 120
 
 
 @every_driver
@@ -106,71 +110,63 @@ def test_every_driver_is_offered_exactly_what_is_due(driver: DriverName) -> None
 
 @every_driver
 def test_l1_a_stall_is_seen_by_all_who_would_have_come_meanwhile(driver: DriverName) -> None:
-    # L1 scaled: a tenth of the time stalled leaves 5 % of responses above half the stall, 1 % above 0.9.
-    stall = Behaviour(stall_after_s=0.5, stall_s=STALL_S)
+    stall = Behaviour(stall_after_s=0.3, stall_s=STALL_S)
     with nothing_left(), KnownServer(stall) as server:
-        spec = _spec(server.url, rate=50, driver=driver, duration_s=10 * STALL_S, tick_s=1.0)
+        spec = _spec(server.url, rate=100, driver=driver, duration_s=0.3 + 2 * STALL_S)
         total = _balanced(run(spec, loop="uvloop"))
-        assert total.ok == total.offered == 300
-        p95, p99 = total.latency.percentiles_ms((95, 99))
-        assert p95 is not None
-        assert p99 is not None
-        assert 0.7 * 500 * STALL_S < p95 < 1.4 * 500 * STALL_S
-        assert 0.75 * 900 * STALL_S < p99 < 1.4 * 900 * STALL_S
+        assert total.ok == total.offered == 150
+        # Due evenly over the stall, so responses are spread evenly up to its length.
+        for share in (0.9, 0.5, 0.1):
+            assert _longer_than(total.latency, share * STALL_S) >= (1 - share) * STALL_S * 100 - 2
 
 
 def test_a_closed_loop_hides_the_same_stall_and_says_so() -> None:
-    with nothing_left(), KnownServer(Behaviour(stall_after_s=0.5, stall_s=STALL_S)) as server:
-        spec = replace(_spec(server.url, duration_s=10 * STALL_S), open_loop=None, concurrency=1)
-        outcome = run(spec)
-        assert _longer_than(outcome.total.latency, STALL_S / 2) == 1
+    def is_seen(targets: list[BenchStats]) -> bool:
+        return targets[0].ok >= 500 and targets[0].latency.max_ns >= STALL_S * 1e9
+
+    with nothing_left(), KnownServer(Behaviour(stall_after_s=0.1, stall_s=STALL_S)) as server:
+        spec = replace(_spec(server.url, duration_s=MARGIN_S), open_loop=None, concurrency=1)
+        outcome = run(spec, stop_when=enough(is_seen))
+        # Once, unless this machine stalls, too.
+        assert 1 <= _longer_than(outcome.total.latency, STALL_S / 2) <= 4
         assert outcome.total.latency.percentile_ms(99) < 500 * STALL_S  # type: ignore[operator]  # some were ok
-        words = " ".join(run_summary(_result(spec, outcome)).split())
-        assert CLOSED_LOOP_NOTE in words
-
-
-def test_a_stall_of_one_second_at_a_thousand_a_second_is_a_thousand_slow_responses() -> None:
-    with nothing_left(), KnownServer(Behaviour(stall_after_s=0.6, stall_s=1.0)) as server:
-        spec = _spec(server.url, rate=1000, concurrency=2500, duration_s=2.2, tick_s=0.5)
-        total = _balanced(run(spec, loop="uvloop"))
-        assert total.ok == total.offered == 2200
-        assert total.dropped == 0
-        # Due evenly over the stall, so responses are spread evenly up to its length; the server then has
-        # the backlog to work off, for which a busy machine needs its time.
-        assert 850 <= _longer_than(total.latency, 0.1) <= 1900
-        assert 450 <= _longer_than(total.latency, 0.5) <= 1300
-        assert 0.9 <= total.latency.max_ns / 1e9 <= 2.0
-        assert server.accepted == 0
-    assert server.accepted == 2200
+        result = _result(spec, outcome)
+        words = " ".join(run_summary(result).split())
+        # Where the verdict has seen the pause itself, it says so in its own words.
+        assert CLOSED_LOOP_NOTE in words or [note.code for note in judge(result).notes] == ["hidden_pause"]
 
 
 def test_what_waits_for_a_connection_keeps_the_time_when_it_was_due() -> None:
-    # One at a time and 50 ms each: the n-th waits for the n before it, all served ones took 50 ms.
+    # One at a time and 50 ms each: the n-th waits for the n before it, and nothing more is due for long.
     with nothing_left(), KnownServer(Behaviour(delay_s=0.05)) as server:
-        spec = _spec(server.url, rate=steps((100, 0.5), 0.4), concurrency=1, duration_s=2.0)
-        total = _balanced(run(spec))
+        spec = _spec(server.url, rate=steps((100, 0.001), 0.4), concurrency=1, duration_s=MARGIN_S)
+        outcome = run(spec, stop_when=enough(lambda targets: targets[0].ok == 21))
+        total = _balanced(outcome)
         assert total.offered == total.ok == 20 + 1
-        assert total.service.percentile_ms(50) < 100  # type: ignore[operator]  # some were ok
+        # What waited was not served meanwhile.
+        assert total.service.total_s <= outcome.elapsed_s
         assert total.latency.max_ns / 1e6 > 20 * 50 - 200
+        waited_s = total.latency.total_s - total.service.total_s
+        assert waited_s > sum(n * (0.05 - 0.01) for n in range(21)) - 0.2
         # Waiting for a connection is not this client's lateness.
-        assert total.schedule_error.percentile_ms(50) < 25  # type: ignore[operator]  # some were begun
+        assert total.schedule_error.total_s < 0.2 * waited_s
 
 
 @every_engine
 def test_what_never_gets_a_connection_is_dropped_and_counted(loop: LoopName, poller: PollerName) -> None:
     with nothing_left(), h.HostileServer((h.stall,)) as server:
-        spec = _spec(server.url(), concurrency=7, duration_s=0.5, grace_s=0.0)
+        spec = _spec(server.url(), concurrency=7, duration_s=0.25, grace_s=0.0)
         total = _balanced(run(spec, loop=loop, poller=poller))
-        assert (total.offered, total.unfinished, total.dropped) == (100, 7, 93)
+        assert (total.offered, total.unfinished, total.dropped) == (50, 7, 43)
         assert server.accepted <= 7
 
 
 def test_what_has_waited_longer_than_an_operation_may_take_is_dropped_before_the_end() -> None:
     with nothing_left(), h.HostileServer((h.stall,)) as server:
-        spec = _spec(server.url(), concurrency=5, duration_s=1.0, grace_s=0.0, connect_timeout_s=0.3)
-        total = _balanced(run(spec))
-        early = sum(interval.dropped for interval in total.intervals if interval.t < 0.9)
-        assert early > 0
+        spec = _spec(server.url(), concurrency=5, duration_s=60.0, grace_s=0.0, connect_timeout_s=0.2)
+        outcome = run(spec, stop_when=enough(lambda targets: targets[0].dropped > 0))
+        total = _balanced(outcome)
+        assert outcome.elapsed_s < MARGIN_S
         assert {key.kind for key in total.failures} == {FailureKind.TIMEOUT}
 
 
@@ -205,18 +201,24 @@ def test_a_name_is_looked_up_for_each_operation_that_is_due() -> None:
 
 def test_a_spike_is_in_the_seconds_where_it_was_asked_for() -> None:
     with nothing_left(), KnownServer(Behaviour()) as server:
-        spec = _spec(server.url, rate=spike(20, 400, 0.4, 0.2), duration_s=1.0, tick_s=0.2)
-        total = _balanced(run(spec))
+        profile = spike(20, 400, 0.4, 0.2)
+        outcome = run(_spec(server.url, rate=profile, duration_s=1.0))
+        total = _balanced(outcome)
         assert total.ok == total.offered == 8 + 80 + 8
-        high = [interval for interval in total.intervals if 0.45 < interval.t - interval.seconds / 2 < 0.55]
-        assert sum(interval.offered for interval in high) >= 40
+        late_s = outcome.lag_max_ms / 1e3 + 0.02
+        so_far = 0
+        for interval in total.intervals:
+            so_far += interval.offered
+            # Never early, and no later than this client was.
+            due = profile.count(min(interval.t, 1.0))
+            assert profile.count(max(0.0, min(interval.t, 1.0) - late_s)) - 1 <= so_far <= due + 2
 
 
 def test_poisson_arrivals_are_repeated_by_their_seed() -> None:
     offered = []
-    for seed in (5, 5, 6, 7, 8):
-        with nothing_left(), KnownServer(Behaviour()) as server:
-            spec = _spec(server.url, seed=seed)
+    with nothing_left(), KnownServer(Behaviour()) as server:
+        for seed in (5, 5, 6, 7, 8):
+            spec = _spec(server.url, seed=seed, duration_s=0.25)
             open_loop = OpenLoop(profile=constant(400), spacing="poisson")
             offered.append(_balanced(run(replace(spec, open_loop=open_loop))).offered)
     assert offered[0] == offered[1]
@@ -236,18 +238,17 @@ def test_a_stop_ends_the_schedule_where_it_is(driver: DriverName) -> None:
 
 def test_l5_a_client_without_time_falls_behind_visibly() -> None:
     async def burn(stop: asyncio.Event) -> None:
-        end = time.monotonic() + 1.0
-        while time.monotonic() < end:
-            busy_until = time.monotonic() + 0.15
+        while not stop.is_set():
+            busy_until = time.monotonic() + 0.05
             while time.monotonic() < busy_until:
                 pass
             await asyncio.sleep(0)
 
     with nothing_left(), KnownServer(Behaviour()) as server:
-        spec = _spec(server.url, rate=2000, concurrency=20, duration_s=1.0)
+        spec = _spec(server.url, rate=2000, concurrency=20, duration_s=0.5)
         outcome = run(spec, during=burn)
         total = _balanced(outcome)
-        assert total.offered == 2000
+        assert total.offered == 1000
         assert total.ok < 0.9 * total.offered
         result = _result(spec, outcome)
         assert result.saturation is not None
@@ -263,10 +264,10 @@ def test_l6_what_a_blocked_event_loop_delays_is_marked_as_late(loop: LoopName, p
         await asyncio.sleep(0.2)
         asyncio.get_running_loop().call_soon(time.sleep, 0.2)
 
-    with nothing_left(), KnownServer(Behaviour()) as server:
-        outcome = run(_spec(server.url, rate=500), loop=loop, poller=poller, during=block)
+    with nothing_left(), h.HostileServer(h.POLITE) as server:
+        outcome = run(_spec(server.url(), rate=100), loop=loop, poller=poller, during=block)
         total = _balanced(outcome)
-        assert total.ok == 250
+        assert total.ok == 50
         assert outcome.lag_max_ms >= 150
         assert total.schedule_error.max_ns >= 150e6
         assert total.latency.max_ns >= 150e6
@@ -275,40 +276,49 @@ def test_l6_what_a_blocked_event_loop_delays_is_marked_as_late(loop: LoopName, p
 
 
 def test_l8_a_slow_start_belongs_to_the_warm_up() -> None:
-    with nothing_left(), KnownServer(Behaviour(slow_first=50, slow_s=0.5)) as server:
-        outcome = run(_spec(server.url, rate=100, warmup_s=1.0, duration_s=1.5))
+    # Slower than anything that this machine does to the others.
+    with nothing_left(), KnownServer(Behaviour(slow_first=20, slow_s=3.0)) as server:
+        outcome = run(_spec(server.url, rate=100, warmup_s=0.3, duration_s=0.5))
         total = _balanced(outcome)
-        assert (outcome.warmup.offered, total.offered) == (100, 150)
-        assert outcome.warmup.latency.max_ns >= 500e6
-        assert _longer_than(outcome.warmup.latency, 0.5) == 50
-        assert total.latency.percentile_ms(90) < 500  # type: ignore[operator]  # some were ok
+        assert (outcome.warmup.offered, total.offered) == (30, 50)
+        assert _longer_than(outcome.warmup.latency, 2.95) == 20
+        assert _longer_than(total.latency, 2.95) == 0
 
 
 @pytest.mark.parametrize("is_open", [True, False])
 def test_l11_connects_that_take_long_do_not_wait_for_each_other(is_open: bool) -> None:
     with nothing_left(), KnownServer(Behaviour(delay_s=0.2)) as server:
-        spec = _spec(server.url, rate=40, duration_s=1.0)
+        spec = _spec(server.url, rate=40, duration_s=0.6)
         if not is_open:
             spec = replace(spec, open_loop=None, concurrency=8)
-        total = run(spec).total
-        # One after the other it would be five in a second, and the last would have waited for 8 s.
-        assert total.ok >= 20
-        assert 200 <= (total.latency.percentile_ms(50) or 0) < 1000
+        outcome = run(spec)
+        served = outcome.total.service if is_open else outcome.total.latency
+        assert served.min_ns >= 195e6
+        # One after the other they would take no more time together than the run.
+        assert served.total_s > 1.2 * outcome.elapsed_s
+
+
+@pytest.fixture(scope="module")
+def slow_server() -> Iterator[KnownServer]:
+    """One that takes 100 ms to answer a start-up."""
+    with KnownServer(Behaviour(delay_s=0.1)) as server:
+        yield server
 
 
 @every_driver
 @pytest.mark.parametrize("is_open", [True, False])
-def test_l12_a_delayed_connect_shows_in_its_phase_and_in_the_total(driver: DriverName, is_open: bool) -> None:
-    with nothing_left(), KnownServer(Behaviour(delay_s=0.1)) as server:
-        spec = _spec(server.url, rate=50, duration_s=0.6, driver=driver, query="SELECT 1")
-        if not is_open:
-            spec = replace(spec, open_loop=None, concurrency=4)
-        total = run(spec).total
-        phase = total.phases[Phase.AUTH if driver == "wire" else Phase.CONNECT]
-        assert phase.count == total.ok > 0
-        assert phase.min_ns >= 95e6
-        assert total.latency.min_ns >= 95e6
-        assert total.phases[Phase.QUERY].min_ns < 95e6
+def test_l12_a_delayed_connect_shows_in_its_phase_and_in_the_total(
+    driver: DriverName, is_open: bool, slow_server: KnownServer
+) -> None:
+    spec = _spec(slow_server.url, rate=50, duration_s=0.3, driver=driver, query="SELECT 1")
+    if not is_open:
+        spec = replace(spec, open_loop=None, concurrency=4)
+    total = run(spec).total
+    phase = total.phases[Phase.AUTH if driver == "wire" else Phase.CONNECT]
+    assert phase.count == total.ok > 0
+    assert phase.min_ns >= 95e6
+    assert total.latency.min_ns >= 95e6
+    assert total.phases[Phase.QUERY].min_ns < 95e6
 
 
 @every_driver
@@ -338,6 +348,6 @@ def test_a_generator_that_is_cancelled_leaves_nothing(driver: DriverName) -> Non
 @every_driver
 def test_a_pooler_is_offered_what_is_due(driver: DriverName, pgbouncer: PgBouncer) -> None:
     with nothing_left():
-        total = _balanced(run(_spec(pgbouncer.url, rate=60, duration_s=1.0, driver=driver), loop="uvloop"))
-        assert total.ok == total.offered == 60
+        total = _balanced(run(_spec(pgbouncer.url, rate=100, duration_s=0.5, driver=driver), loop="uvloop"))
+        assert total.ok == total.offered == 50
         assert all(a.t < b.t for a, b in pairwise(total.intervals))

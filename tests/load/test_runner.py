@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,9 +35,9 @@ def _spec(server: h.HostileServer, **changes: object) -> ConnectSpec:
         "targets": (target(url),),
         "concurrency": 2,
         "warmup_s": 0.1,
-        "duration_s": 0.5,
+        "duration_s": 0.3,
         "tick_s": 0.1,
-        "connect_timeout_s": 20.0,
+        "connect_timeout_s": 60.0,
     }
     return ConnectSpec(**(given | changes))  # type: ignore[arg-type]  # checked by ConnectSpec
 
@@ -78,8 +79,11 @@ def _run(
 
 
 def test_a_result_is_the_sum_of_its_snapshots() -> None:
-    with h.HostileServer(POLITE_WITH_PASSWORD) as one, h.HostileServer(POLITE_WITH_PASSWORD) as two:
-        spec = _spec(one, targets=(*_spec(one).targets, *_spec(two).targets))
+    # Long enough for any standstill, and slow enough to cost nothing.
+    script: h.Script = (lambda peer: time.sleep(0.03), *POLITE_WITH_PASSWORD)
+    with h.HostileServer(script) as one, h.HostileServer(script) as two:
+        targets = (*_spec(one).targets, *_spec(two).targets)
+        spec = _spec(one, targets=targets, duration_s=2.5, tick_s=0.4)
         run, snapshots = _run(spec)
         result = run.result
         assert result.total.ok == sum(s.ok for snapshot in snapshots for s in snapshot.targets) > 0
@@ -88,12 +92,13 @@ def test_a_result_is_the_sum_of_its_snapshots() -> None:
         assert [part.ok for part in result.per_target] == [
             sum(snapshot.targets[index].ok for snapshot in snapshots) for index in range(2)
         ]
+        assert BenchStats.merged(result.per_target).attempts == result.total.attempts
         assert sum(interval.ok for interval in result.total.intervals) == result.total.ok
         assert result.total.latency.count == result.total.ok
         assert [part.intervals for part in result.per_target] == [[], []]
         assert all(interval.latency is None for interval in result.total.intervals)
         # uvloop counts in milliseconds.
-        assert 0.49 <= result.duration_s < 0.5 + MARGIN_S
+        assert 2.49 <= result.duration_s < 2.5 + MARGIN_S
         assert 0.09 <= result.warmup_s < 0.1 + MARGIN_S
         assert result.throughput == result.total.ok / result.duration_s
         assert result.client.cpu_s > 0
@@ -178,21 +183,18 @@ def test_an_interrupt_from_the_terminal_does_not_end_a_generator() -> None:
             os.kill(child.pid, signal.SIGINT)
 
     with h.HostileServer(POLITE_WITH_PASSWORD) as server:
-        run, _ = _run(_spec(server, duration_s=0.3), interrupt)
+        run, _ = _run(_spec(server), interrupt)
         assert run.result.total.ok > 0
 
 
 def test_an_unusable_certificate_is_the_users_mistake(tmp_path: Path) -> None:
     broken = tmp_path / "ca.pem"
     broken.write_text("not a certificate")
-    for path in (broken, tmp_path / "missing.pem"):
-        url = (
-            f"postgresql://u:{SECRET.replace(' ', '%20')}@127.0.0.1:1/d?sslmode=verify-ca&sslrootcert={path}"
-        )
-        with pytest.raises(UsageError, match="sslrootcert") as caught:
-            _run(ConnectSpec(targets=(target(url),)))
-        assert "\n" not in str(caught.value)
-        assert SECRET not in str(caught.value)
+    url = f"postgresql://u:{SECRET.replace(' ', '%20')}@127.0.0.1:1/d?sslmode=verify-ca&sslrootcert={broken}"
+    with pytest.raises(UsageError, match="sslrootcert") as caught:
+        _run(ConnectSpec(targets=(target(url),)))
+    assert "\n" not in str(caught.value)
+    assert SECRET not in str(caught.value)
 
 
 def test_a_password_is_in_no_command_line_and_no_environment() -> None:
@@ -203,13 +205,7 @@ def test_a_password_is_in_no_command_line_and_no_environment() -> None:
             seen.extend(Path(f"/proc/{child.pid}/{name}").read_bytes() for name in ("cmdline", "environ"))
 
     with h.HostileServer(POLITE_WITH_PASSWORD) as server:
-        run, _ = _run(_spec(server, duration_s=0.3), look)
+        run, _ = _run(_spec(server), look)
         assert run.result.total.ok > 0
     assert len(seen) >= 2
     assert not any(SECRET.encode() in text or b"correct" in text for text in seen)
-
-
-def test_the_parts_of_a_run_are_those_of_its_targets() -> None:
-    with h.HostileServer(POLITE_WITH_PASSWORD) as server:
-        run, _ = _run(_spec(server, duration_s=0.2))
-        assert BenchStats.merged(run.result.per_target).attempts == run.result.total.attempts

@@ -29,8 +29,8 @@ def test_steps_of_the_wall_clock_change_no_figure_l7(
         driver="wire" if driver == "wire" else "asyncpg",
         concurrency=2,
         warmup_s=0.0,
-        duration_s=1.0,
-        tick_s=0.25,
+        duration_s=0.4,
+        tick_s=0.1,
     )
     outcome = run(spec)
     total = outcome.total

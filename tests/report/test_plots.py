@@ -107,7 +107,7 @@ COMPARISONS: dict[str, Callable[[], list[LoadedResult]]] = {
 
 def boxes_of(sheet: Sheet) -> list[tuple[str, Bbox]]:
     """Every text that is drawn, and the pixels it takes: labels, ticks in view, annotations."""
-    sheet.figure.canvas.draw()  # ticks get their text when they are drawn
+    sheet.figure.draw_without_rendering()  # ticks get their text when they are drawn
     texts: list[Text] = list(sheet.figure.texts)
     for axes in sheet.figure.axes:
         texts += [*axes.texts, axes.xaxis.label, axes.yaxis.label]

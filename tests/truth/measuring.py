@@ -2,8 +2,10 @@
 
 Client and server count every operation of a run, from its first to its last, so both histograms are of the
 very same operations. They may differ by 1 %, by one bucket, and by what the client costs itself, which is
-measured first (`floor`). On a machine that others use, too, a measurement and its floor are repeated, four
-times at most, and only where the client's lag and the server's both show that something held them up.
+measured first (`floor`). Where only operations are counted, a run ends when there are enough of them, however
+long that takes. Where it is their times that count, on a machine that others use, too, a measurement and its
+floor are repeated, eight times at most, and only where the client's lag or the server's shows that something
+held it up: what the client does to itself, it does each time.
 """
 
 from collections.abc import Callable
@@ -21,8 +23,10 @@ from pool_bench.targets import parse_target
 from pool_bench.verdict import is_thin
 
 PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0)
-_ATTEMPTS = 4
+_ATTEMPTS = 8
 _DISTURBED_MS = 1.0
+
+Enough = Callable[[RunResult], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,29 +38,48 @@ class Measured:
 
     @property
     def disturbed(self) -> bool:
-        """Whether something held up both client and server."""
+        """Whether something held up client or server."""
         lags = (self.run.client.lag, self.truth.lag)
-        return all(lag.count and lag.max_ns / 1e6 > _DISTURBED_MS for lag in lags)
+        return any(lag.count and lag.max_ns / 1e6 > _DISTURBED_MS for lag in lags)
 
 
-def measure(behaviour: Behaviour, **settings: object) -> Measured:
-    """Run the bench against a server of this behaviour; without a warm-up, so that every operation counts."""
+def measure(behaviour: Behaviour, enough: Enough | None = None, /, **settings: object) -> Measured:
+    """Run the bench against a server of this behaviour; without a warm-up, so that every operation counts.
+
+    Args:
+        behaviour: the server's.
+        enough: ends the run as soon as its result so far is such, in place of `duration_s`.
+        settings: those of the `ConnectSpec` that are to be others.
+    """
     with KnownServer(behaviour) as server, closing(StopSwitch()) as stop:
         given: dict[str, object] = {
             "targets": (parse_target(server.url(), env={}, default_user="nobody"),),
             "warmup_s": 0.0,
-            "grace_s": 10.0,
+            "grace_s": 30.0,
             "seed": 1,
         }
+        if enough is not None:
+            given |= {"duration_s": 0.0, "tick_s": 0.05}
         run = Run(ConnectSpec(**(given | settings)), "truth", stop)  # type: ignore[arg-type]  # checked by ConnectSpec
-        for _ in run.snapshots():
-            continue
+        run_until(enough, run, stop)
         return Measured(run.result, server.truth())
+
+
+def run_until(enough: Enough | None, run: Run, stop: StopSwitch) -> None:
+    """Let `run` go on to its end, or until there is `enough` of it."""
+    for _ in run.snapshots():
+        if enough is not None and not stop.requested and enough(run.result):
+            stop.request()
+
+
+def attempts(count: int) -> Enough:
+    """Enough are so many operations, whatever became of them."""
+    return lambda result: result.total.ok + result.total.failed >= count
 
 
 def floor_of(**settings: object) -> Histogram:
     """What the client, the kernel and a server that answers at once take together."""
-    measured = measure(Behaviour(), **{**settings, "duration_s": 1.0})
+    measured = measure(Behaviour(), **{**settings, "duration_s": 0.6})
     assert measured.run.total.ok == measured.truth.served > 100
     return measured.run.total.latency
 
@@ -64,15 +87,32 @@ def floor_of(**settings: object) -> Histogram:
 def until_undisturbed(
     check: Callable[[Measured, Histogram], None], behaviour: Behaviour, floor: Histogram, **settings: object
 ) -> None:
-    """Measure and `check` against the floor; both once more where client and server were both disturbed."""
+    """Measure and `check` against the floor; both once more where client or server was disturbed."""
+
+    def again() -> Histogram:
+        nonlocal floor
+        floor = floor_of(**settings)
+        return floor
+
+    once_more_if_disturbed(
+        lambda: measure(behaviour, **settings), lambda measured: check(measured, floor), before_next=again
+    )
+
+
+def once_more_if_disturbed(
+    make: Callable[[], Measured],
+    check: Callable[[Measured], None],
+    before_next: Callable[[], object] = lambda: None,
+) -> None:
+    """Measure and `check`, and repeat that where client or server was disturbed."""
     for attempt in range(1, _ATTEMPTS + 1):
-        measured = measure(behaviour, **settings)
+        measured = make()
         try:
-            check(measured, floor)
+            check(measured)
         except AssertionError:
             if attempt == _ATTEMPTS or not measured.disturbed:
                 raise
-            floor = floor_of(**settings)
+            before_next()
         else:
             return
 

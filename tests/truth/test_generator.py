@@ -16,14 +16,12 @@ from pool_bench.errors import Phase
 from pool_bench.faults.behaviour import Behaviour, Fixed, Stall
 from pool_bench.faults.known import KnownServer
 from pool_bench.load.spec import ConnectSpec
-from pool_bench.runs import RunResult, Stage
+from pool_bench.runs import RunResult, Snapshot, Stage
 from pool_bench.stats import BenchStats, ClientUsage
 from pool_bench.verdict import judge
 from tests.cli.tool import COMMAND, environment
 from tests.load.running import Outcome, run, target
-from tests.truth.measuring import measure
-
-pytestmark = pytest.mark.quiet
+from tests.truth.measuring import Measured, measure, once_more_if_disturbed
 
 _UNSHARE = shutil.which("unshare")
 
@@ -53,7 +51,7 @@ def limited(*prefix: str, **limits: object) -> dict[str, Any]:
 @pytest.mark.parametrize("driver", ["wire", "asyncpg", "psycopg"])
 def test_l2_too_few_local_ports_are_the_generators_fault(driver: str) -> None:
     assert _UNSHARE is not None
-    found = limited(_UNSHARE, "-n", ports=50, driver=driver, concurrency=80, duration_s=0.5)
+    found = limited(_UNSHARE, "-n", ports=50, driver=driver, concurrency=80, duration_s=0.3)
     assert set(found["errors"]) == {"client_ports"}
     assert found["failed"] == found["errors"]["client_ports"] > 0
     assert found["ok"] == found["served"] > 0
@@ -63,7 +61,7 @@ def test_l2_too_few_local_ports_are_the_generators_fault(driver: str) -> None:
 
 @pytest.mark.parametrize("driver", ["wire", "asyncpg", "psycopg"])
 def test_l3_too_few_file_descriptors_are_the_generators_fault(driver: str) -> None:
-    found = limited(files=64, driver=driver, concurrency=100, duration_s=0.5)
+    found = limited(files=64, driver=driver, concurrency=100, duration_s=0.3)
     assert set(found["errors"]) == {"client_fds"}
     assert found["ok"] == found["served"] > 0
     assert "client_fds" in found["reasons"]
@@ -95,16 +93,20 @@ def overflows() -> int:
     return int(dict(zip(names, values, strict=True))["ListenOverflows"])
 
 
+@pytest.mark.quiet
 def test_l4_a_full_accept_queue_is_named_by_its_steps_of_whole_seconds() -> None:
     before = overflows()
+
+    def check(measured: Measured) -> None:
+        assert measured.run.total.unfinished == 0
+        assert overflows() > before
+        assert measured.run.total.phases[Phase.TCP].max_ns > 990e6
+        (reason,) = [r for r in judge(measured.run).reasons if r.code == "full_accept_queue"]
+        assert "connects waited 1 s" in reason.text
+        assert "listen backlog" in reason.remedy
+
     behaviour = Behaviour(backlog=10, stall=Stall(at_s=0.0, for_s=0.5))
-    measured = measure(behaviour, concurrency=30, duration_s=0.2)
-    assert measured.run.total.unfinished == 0
-    assert overflows() > before
-    assert measured.run.total.phases[Phase.TCP].max_ns > 990e6
-    (reason,) = [r for r in judge(measured.run).reasons if r.code == "full_accept_queue"]
-    assert "connects waited 1 s" in reason.text
-    assert "listen backlog" in reason.remedy
+    once_more_if_disturbed(lambda: measure(behaviour, concurrency=30, duration_s=0.2), check)
 
 
 def result_of(outcome: Outcome, spec: ConnectSpec) -> RunResult:
@@ -123,15 +125,14 @@ def result_of(outcome: Outcome, spec: ConnectSpec) -> RunResult:
 
 def test_l5_a_generator_without_cpu_to_spare_makes_the_run_suspect() -> None:
     async def burn(stop: asyncio.Event) -> None:
-        end = time.monotonic() + 1.5
-        while time.monotonic() < end:
+        while not stop.is_set():
             until = time.process_time() + 0.03
             while time.process_time() < until:
                 continue
             await asyncio.sleep(0)
 
     with KnownServer(Behaviour(auth=Fixed(0.005))) as server:
-        spec = ConnectSpec(targets=(target(server.url()),), concurrency=4, warmup_s=0.1, duration_s=1.2)
+        spec = ConnectSpec(targets=(target(server.url()),), concurrency=4, warmup_s=0.1, duration_s=0.6)
         result = result_of(run(spec, during=burn), spec)
     codes = [reason.code for reason in judge(result).reasons]
     assert "client_saturated" in codes
@@ -140,18 +141,29 @@ def test_l5_a_generator_without_cpu_to_spare_makes_the_run_suspect() -> None:
 
 
 def test_l6_a_loop_that_was_held_up_shows_in_its_second_and_in_the_verdict() -> None:
+    over = False
+    after: list[Snapshot] = []
+
     async def hold_up(stop: asyncio.Event) -> None:
-        await asyncio.sleep(1.3)
+        nonlocal over
+        await asyncio.sleep(0.4)
         time.sleep(0.2)  # noqa: ASYNC251  # what this is about
+        over = True
+
+    def on_snapshot(snapshot: Snapshot) -> bool:
+        if over:
+            after.append(snapshot)
+        return False
 
     with KnownServer(Behaviour(auth=Fixed(0.01))) as server:
         spec = ConnectSpec(
-            targets=(target(server.url()),), concurrency=4, warmup_s=0.0, duration_s=2.0, tick_s=0.5
+            targets=(target(server.url()),), concurrency=4, warmup_s=0.0, duration_s=1.5, tick_s=0.25
         )
-        result = result_of(run(spec, during=hold_up), spec)
-    late = [interval for interval in result.total.intervals if interval.lag_ms >= 185]
-    assert len(late) == 1
-    assert late[0].t >= 1.3
+        result = result_of(run(spec, during=hold_up, stop_when=on_snapshot), spec)
+    # The tick and the lag's own timer may both be due at its end: the lag is in one of two seconds then.
+    assert max(one.client.lag.max_ns for one in after[:2]) >= 185e6
+    # Whatever else holds the loop up does not do so all the time.
+    assert min(interval.lag_ms for interval in result.total.intervals) < 185
     # A tenth of the time the loop was late: not one of two hundred timers.
     assert result.client.lag.percentile_ms(95) > 50  # type: ignore[operator]
     assert "client_saturated" in [reason.code for reason in judge(result).reasons]

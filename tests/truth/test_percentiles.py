@@ -6,13 +6,21 @@ import pytest
 from pool_bench.errors import FailureKind, Phase
 from pool_bench.faults.behaviour import Behaviour, Bimodal, Fixed, LogNormal, Stall
 from pool_bench.histogram import Histogram
+from pool_bench.runs import RunResult
 from pool_bench.verdict import judge
-from tests.truth.measuring import Measured, assert_agrees, floor_of, measure, phase, until_undisturbed
-
-pytestmark = pytest.mark.quiet
+from tests.truth.measuring import (
+    Measured,
+    assert_agrees,
+    attempts,
+    floor_of,
+    measure,
+    once_more_if_disturbed,
+    phase,
+    until_undisturbed,
+)
 
 CONCURRENCY = 5
-SETTINGS = {"concurrency": CONCURRENCY, "duration_s": 1.5}
+SETTINGS = {"concurrency": CONCURRENCY, "duration_s": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +29,7 @@ def floor() -> Histogram:
     return floor_of(concurrency=CONCURRENCY)
 
 
+@pytest.mark.quiet
 @pytest.mark.parametrize(
     "auth",
     [Fixed(0.04), Bimodal(0.01, 0.08, 0.2), LogNormal(0.006, 0.5)],
@@ -33,12 +42,16 @@ def test_percentiles_are_those_of_the_server(auth: Fixed | Bimodal | LogNormal, 
         assert run.total.ok == truth.served == truth.accepted
         assert_agrees(run.total.latency, truth.total, floor)
         assert_agrees(phase(run, Phase.AUTH), truth.phases[Phase.AUTH], floor)
+        if isinstance(auth, Bimodal):
+            between_ms = np.array([45.0])
+            assert list(run.total.latency.binned(between_ms)) == list(truth.total.binned(between_ms))
 
     until_undisturbed(check, Behaviour(auth=auth), floor, **SETTINGS)
 
 
+@pytest.mark.quiet
 def test_each_phase_is_the_one_that_the_server_delayed(floor: Histogram) -> None:
-    delayed = {Phase.AUTH: 0.024, Phase.READY: 0.048, Phase.QUERY: 0.012, Phase.CLOSE: 0.036}
+    delayed = {Phase.AUTH: 0.012, Phase.READY: 0.024, Phase.QUERY: 0.006, Phase.CLOSE: 0.018}
 
     def check(measured: Measured, floor: Histogram) -> None:
         for name in delayed:
@@ -51,20 +64,12 @@ def test_each_phase_is_the_one_that_the_server_delayed(floor: Histogram) -> None
     until_undisturbed(check, behaviour, floor, query="SELECT 1", **SETTINGS)
 
 
-def test_two_modes_hold_as_many_operations_as_the_server_gave_them() -> None:
-    measured = measure(Behaviour(auth=Bimodal(0.005, 0.2, 0.1)), **SETTINGS)
-    between_ms = np.array([100.0])
-    assert list(measured.run.total.latency.binned(between_ms)) == list(
-        measured.truth.total.binned(between_ms)
-    )
-
-
 @pytest.mark.parametrize("driver", ["wire", "asyncpg", "psycopg"])
-def test_one_percent_of_resets_is_counted_one_by_one(driver: str) -> None:
-    behaviour = Behaviour(auth=Fixed(0.002), reset_share=0.01)
-    measured = measure(behaviour, driver=driver, concurrency=10, duration_s=1.0)
+def test_resets_are_counted_one_by_one(driver: str) -> None:
+    behaviour = Behaviour(auth=Fixed(0.002), reset_share=0.05)
+    measured = measure(behaviour, attempts(100), driver=driver, concurrency=10)
     run, truth = measured.run, measured.truth
-    assert truth.resets == truth.accepted // 100 > 0
+    assert truth.resets == truth.accepted // 20 > 0
     assert run.total.failed == truth.resets
     assert set(run.errors()) <= {FailureKind.RESET, FailureKind.CLOSED}
     assert run.total.ok == truth.served == truth.accepted - truth.resets
@@ -72,8 +77,11 @@ def test_one_percent_of_resets_is_counted_one_by_one(driver: str) -> None:
 
 @pytest.mark.parametrize("driver", ["wire", "asyncpg", "psycopg"])
 def test_a_cap_on_connections_is_seen_as_one_refusal_each(driver: str) -> None:
+    def both(result: RunResult) -> bool:
+        return result.total.ok >= 20 and result.total.failed >= 10
+
     behaviour = Behaviour(auth=Fixed(0.02), max_connections=6)
-    measured = measure(behaviour, driver=driver, concurrency=10, duration_s=1.0)
+    measured = measure(behaviour, both, driver=driver, concurrency=10)
     run, truth = measured.run, measured.truth
     assert truth.open_peak == 6
     assert run.errors() == {FailureKind.TOO_MANY_CONNECTIONS: truth.refused}
@@ -83,39 +91,46 @@ def test_a_cap_on_connections_is_seen_as_one_refusal_each(driver: str) -> None:
 
 
 def test_l10_failures_are_timed_apart_from_successes() -> None:
-    behaviour = Behaviour(auth=Fixed(0.1), reset_share=0.8)
-    run = measure(behaviour, concurrency=10, duration_s=1.5).run
+    behaviour = Behaviour(auth=Fixed(0.2), reset_share=0.8)
+    run = measure(behaviour, attempts(100), concurrency=10).run
     assert run.total.failed > 2 * run.total.ok > 0
-    slowest_failure, fastest_success = run.total.failure_latency.max_ns, run.total.latency.min_ns
-    assert fastest_success >= 100e6
+    fastest_success = run.total.latency.min_ns
+    assert fastest_success >= 200e6
+    # Mixed into one distribution, most of it would be failures.
     assert run.total.failure_latency.percentile_ms(50) < 0.5 * fastest_success / 1e6  # type: ignore[operator]
-    assert slowest_failure > 0
+    assert run.total.failure_latency.min_ns > 0
 
 
 def test_l8_a_cold_start_stays_in_the_warm_up() -> None:
-    behaviour = Behaviour(auth=Fixed(0.01), cold=50, cold_auth=Fixed(0.15))
-    run = measure(behaviour, concurrency=10, warmup_s=1.2, duration_s=1.0).run
-    slow = np.array([150.0])
-    assert run.warmup.latency.binned(slow)[1] >= 50
-    assert run.total.latency.percentile_ms(99) < 150  # type: ignore[operator]
-    assert run.total.latency.binned(slow)[1] < 5
+    # As many as begin together, so that all are begun in the warm-up, however long the client stands still.
+    behaviour = Behaviour(auth=Fixed(0.005), cold=10, cold_auth=Fixed(0.3))
+    run = measure(behaviour, lambda result: result.total.ok >= 200, concurrency=10, warmup_s=0.5).run
+    assert run.warmup.latency.binned(np.array([299.0]))[1] >= 10
+    # Those who may have been slow for another reason are fewer than a tenth.
+    assert run.total.latency.percentile_ms(90) < 300  # type: ignore[operator]
+    assert run.total.latency.min_ns < 299e6
 
 
 def test_l1_a_stall_of_a_second_is_noted_as_hidden_by_a_closed_loop() -> None:
-    behaviour = Behaviour(auth=Fixed(0.002), stall=Stall(at_s=1.0))
-    measured = measure(behaviour, concurrency=4, duration_s=3.0, tick_s=0.5)
-    run, truth = measured.run, measured.truth
-    assert truth.stall_ns >= 1_000_000_000
-    # Every worker shows it once, where a thousand operations would have been due.
-    assert run.total.latency.binned(np.array([500.0]))[1] == 4
-    assert run.total.latency.percentile_ms(99) < 500  # type: ignore[operator]
-    (note,) = judge(run).notes
-    assert note.code == "hidden_pause"
-    assert "closed loop" in note.text
-    assert "--rate" in note.remedy
+    def check(measured: Measured) -> None:
+        run, truth = measured.run, measured.truth
+        assert truth.stall_ns >= 1_000_000_000
+        # Every worker shows it once, where a hundred operations would have been due.
+        assert run.total.latency.binned(np.array([500.0]))[1] == 4
+        assert run.total.latency.percentile_ms(99) < 500  # type: ignore[operator]
+        (note,) = judge(run).notes
+        assert note.code == "hidden_pause"
+        assert "closed loop" in note.text
+        assert "--rate" in note.remedy
+
+    behaviour = Behaviour(auth=Fixed(0.005), stall=Stall(at_s=0.5))
+    once_more_if_disturbed(lambda: measure(behaviour, concurrency=4, duration_s=2.5, tick_s=0.25), check)
 
 
 def test_a_stall_that_is_not_there_is_not_noted() -> None:
-    run = measure(Behaviour(auth=Bimodal(0.002, 0.3, 0.02)), concurrency=4, duration_s=2.0, tick_s=0.5).run
-    assert run.total.latency.max_ns > 300e6
-    assert judge(run).notes == ()
+    def check(measured: Measured) -> None:
+        assert measured.run.total.latency.max_ns > 300e6
+        assert judge(measured.run).notes == ()
+
+    behaviour = Behaviour(auth=Bimodal(0.005, 0.3, 0.02))
+    once_more_if_disturbed(lambda: measure(behaviour, concurrency=4, duration_s=1.5, tick_s=0.25), check)

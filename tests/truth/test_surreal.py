@@ -12,8 +12,8 @@ from pool_bench.faults.behaviour import Behaviour, Bimodal, Fixed
 from pool_bench.faults.known import KnownSurreal
 from pool_bench.load.runner import Run, StopSwitch
 from pool_bench.load.spec import ConnectSpec
-from pool_bench.verdict import is_thin
-from tests.truth.measuring import Measured
+from pool_bench.runs import RunResult
+from tests.truth.measuring import Enough, Measured, attempts, run_until
 
 Scheme = Literal["ws", "http"]
 
@@ -24,7 +24,12 @@ ways = pytest.mark.parametrize(
 
 
 def measure(
-    behaviour: Behaviour, driver: DriverName, scheme: Scheme = "ws", *, concurrency: int = 5
+    behaviour: Behaviour,
+    driver: DriverName,
+    scheme: Scheme = "ws",
+    *,
+    enough: Enough,
+    concurrency: int = 5,
 ) -> Measured:
     """Run the bench against a server of this behaviour; without a warm-up, so that every operation counts."""
     with KnownSurreal(behaviour) as server, closing(StopSwitch()) as stop:
@@ -33,20 +38,20 @@ def measure(
             driver=driver,
             concurrency=concurrency,
             warmup_s=0.0,
-            duration_s=1.0,
-            grace_s=10.0,
+            duration_s=0.0,
+            grace_s=30.0,
+            tick_s=0.05,
             query="RETURN 1",
             seed=1,
         )
         run = Run(spec, "truth", stop)
-        for _ in run.snapshots():
-            continue
+        run_until(enough, run, stop)
         return Measured(run.result, server.truth())
 
 
 @ways
 def test_every_operation_is_counted_on_both_sides(driver: DriverName, scheme: Scheme) -> None:
-    measured = measure(Behaviour(), driver, scheme)
+    measured = measure(Behaviour(), driver, scheme, enough=attempts(50))
     run, truth = measured.run, measured.truth
     assert run.total.failed == run.total.unfinished == truth.abandoned == 0
     assert run.total.ok == truth.served == truth.accepted == truth.queries
@@ -57,14 +62,17 @@ def test_every_operation_is_counted_on_both_sides(driver: DriverName, scheme: Sc
 
 @ways
 def test_no_percentile_is_below_what_the_server_took(driver: DriverName, scheme: Scheme) -> None:
-    measured = measure(Behaviour(auth=Bimodal(0.005, 0.06, 0.2)), driver, scheme)
+    behaviour = Behaviour(auth=Bimodal(0.005, 0.06, 0.2))
+    measured = measure(behaviour, driver, scheme, enough=attempts(220))
     run, truth = measured.run, measured.truth
-    for name in (50, 90, 95, 99):
-        (mine,), (true,) = (one.percentiles_ms((name,)) for one in (run.total.latency, truth.total))
+    # All of the server's delay, and it ends before its answer is sent: no operation can be shorter.
+    delays = truth.phases[Phase.SIGNIN]
+    assert delays.count == run.total.ok
+    for name in (50, 75, 90, 95):
+        (mine,), (true,) = (one.percentiles_ms((name,)) for one in (run.total.latency, delays))
         assert mine is not None
         assert true is not None
-        if not is_thin(name, truth.total.count):
-            assert mine >= true * 0.99
+        assert mine >= true
     if driver == "surreal":
         # What was slow at the server was so at the client, and whatever held that up can only add to it.
         both = (run.total.phases[Phase.SIGNIN], truth.phases[Phase.SIGNIN])
@@ -74,9 +82,9 @@ def test_no_percentile_is_below_what_the_server_took(driver: DriverName, scheme:
 
 @pytest.mark.parametrize("driver", ["surreal", "surrealdb"])
 def test_resets_are_counted_one_by_one(driver: DriverName) -> None:
-    measured = measure(Behaviour(auth=Fixed(0.002), reset_share=0.02), driver)
+    measured = measure(Behaviour(auth=Fixed(0.002), reset_share=0.05), driver, enough=attempts(60))
     run, truth = measured.run, measured.truth
-    assert truth.resets == truth.accepted // 50 > 0
+    assert truth.resets == truth.accepted // 20 > 0
     assert run.total.failed == truth.resets
     assert set(run.errors()) <= {FailureKind.RESET, FailureKind.CLOSED}
     assert run.total.ok == truth.served == truth.accepted - truth.resets
@@ -84,7 +92,11 @@ def test_resets_are_counted_one_by_one(driver: DriverName) -> None:
 
 @pytest.mark.parametrize("driver", ["surreal", "surrealdb"])
 def test_a_cap_on_connections_is_seen_as_one_refusal_each(driver: DriverName) -> None:
-    measured = measure(Behaviour(auth=Fixed(0.02), max_connections=3), driver, concurrency=6)
+    def both(result: RunResult) -> bool:
+        return result.total.ok >= 20 and result.total.failed >= 10
+
+    behaviour = Behaviour(auth=Fixed(0.02), max_connections=3)
+    measured = measure(behaviour, driver, concurrency=6, enough=both)
     run, truth = measured.run, measured.truth
     assert truth.open_peak == 3
     assert run.errors() == {FailureKind.TOO_MANY_CONNECTIONS: truth.refused}
