@@ -306,6 +306,9 @@ def follow_pool(
         work.follow(run, saw)
     finally:
         restart.join()
+    seen = run.result.checkout
+    if not work.stop.requested and (seen is None or seen.recovery is None):
+        tell("the run was over before its server was restarted: how clients come back was not measured")
 
 
 def keep_so_far(work: Work) -> None:

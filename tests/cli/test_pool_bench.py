@@ -16,6 +16,7 @@ from wsgiref.simple_server import WSGIServer
 import pytest
 from prometheus_client import CollectorRegistry, start_http_server
 
+from pool_bench.cli import pool_run
 from pool_bench.drivers.asyncpg import AsyncpgDriver
 from pool_bench.faults import PASS, Conditions, Mode, ThreadedProxy
 from pool_bench.pool import ConnectionPool, PoolConfig
@@ -23,7 +24,7 @@ from pool_bench.pool.metrics import PoolCollector
 from pool_bench.servers.host import free_port
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
 from pool_bench.targets import parse_target
-from tests.cli.tool import Outcome, Started, all_gone, load, only, run_tool
+from tests.cli.tool import Outcome, Started, all_gone, load, only, run_here, run_tool
 from tests.fix_servers import StartPostgres
 
 COMMAND = "pool_bench.__main__"
@@ -256,6 +257,15 @@ def test_the_embedded_server_is_restarted_in_the_middle_and_everybody_comes_back
     assert "server away" in outcome.stdout
     assert "8/8" in outcome.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["results"], "the server's directory is left"
+
+
+def test_a_restart_that_came_too_late_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_run, "_RESTART_AT", 2.0)
+    arguments = ("run", "-s", "reconnect", "-p", "reference", "--rounds", "1", "-c", "2", "--size", "1")
+    timing = ("--duration", "300ms", "--warmup", "0", "--no-save", "-q")
+    outcome = run_here(*arguments, *timing, command=COMMAND, cwd=tmp_path)
+    assert outcome.code == 0, outcome.stderr
+    assert "before its server was restarted" in outcome.stderr
 
 
 def test_the_first_ctrl_c_ends_the_run_sums_up_and_saves(tmp_path: Path) -> None:
