@@ -5,12 +5,13 @@ very same operations. They may differ by 1 %, by one bucket, and by what the cli
 measured first (`floor`). Where only operations are counted, a run ends when there are enough of them, however
 long that takes. Where it is their times that count, on a machine that others use, too, a measurement and its
 floor are repeated, eight times at most, and only where the client's lag or the server's shows that something
-held it up: what the client does to itself, it does each time.
+held it up: what the client does to itself, it does each time. Where none of them was undisturbed, times of
+the last may be longer by what both were held up at most.
 """
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pool_bench.errors import Phase
 from pool_bench.faults.behaviour import Behaviour, Truth
@@ -31,10 +32,20 @@ Enough = Callable[[RunResult], bool]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One run and the truth about it."""
+    """One run and the truth about it.
+
+    Attributes:
+        allowance_ms: what may be added to a time because something held it up.
+    """
 
     run: RunResult
     truth: Truth
+    allowance_ms: float = 0.0
+
+    @property
+    def held_up_ms(self) -> float:
+        """How long something held up client and server at most, together."""
+        return sum(lag.max_ns / 1e6 for lag in (self.run.client.lag, self.truth.lag) if lag.count)
 
     @property
     def disturbed(self) -> bool:
@@ -107,6 +118,8 @@ def once_more_if_disturbed(
     """Measure and `check`, and repeat that where client or server was disturbed."""
     for attempt in range(1, _ATTEMPTS + 1):
         measured = make()
+        if attempt == _ATTEMPTS and measured.disturbed:
+            measured = replace(measured, allowance_ms=measured.held_up_ms)
         try:
             check(measured)
         except AssertionError:
@@ -117,8 +130,8 @@ def once_more_if_disturbed(
             return
 
 
-def assert_agrees(reported: Histogram, truth: Histogram, floor: Histogram) -> None:
-    """Percentiles as reported are the true ones, but for 1 %, a bucket and the client's own cost."""
+def assert_agrees(measured: Measured, reported: Histogram, truth: Histogram, floor: Histogram) -> None:
+    """Percentiles as reported are the true ones, but for 1 %, a bucket, its own cost and an allowance."""
     assert reported.count == truth.count
     for name, mine, true, own in zip(
         PERCENTILES,
@@ -134,7 +147,8 @@ def assert_agrees(reported: Histogram, truth: Histogram, floor: Histogram) -> No
         assert own is not None
         bucket_ms = _bucket_ms(truth, true)
         slack_ms = max(true * 0.01, bucket_ms)
-        assert true - slack_ms <= mine <= true + slack_ms + own, f"p{name:g}: {mine} ms, in truth {true} ms"
+        most_ms = true + slack_ms + own + measured.allowance_ms
+        assert true - slack_ms <= mine <= most_ms, f"p{name:g}: {mine} ms, in truth {true} ms"
 
 
 def _bucket_ms(histogram: Histogram, value_ms: float) -> float:

@@ -40,7 +40,7 @@ def test_response_times_are_those_of_the_server_and_nothing_due_is_left_out() ->
         total, truth = measured.run.total, measured.truth
         assert total.offered == total.ok == truth.served == 200
         assert total.dropped == total.failed == total.unfinished == 0
-        assert_agrees(total.latency, truth.total, floor)
+        assert_agrees(measured, total.latency, truth.total, floor)
 
     settings = {"open_loop": at(200), "concurrency": 200}
     behaviour = Behaviour(auth=LogNormal(0.03, 0.3))

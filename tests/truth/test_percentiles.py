@@ -40,8 +40,8 @@ def test_percentiles_are_those_of_the_server(auth: Fixed | Bimodal | LogNormal, 
         run, truth = measured.run, measured.truth
         assert run.total.failed == run.total.unfinished == truth.abandoned == 0
         assert run.total.ok == truth.served == truth.accepted
-        assert_agrees(run.total.latency, truth.total, floor)
-        assert_agrees(phase(run, Phase.AUTH), truth.phases[Phase.AUTH], floor)
+        assert_agrees(measured, run.total.latency, truth.total, floor)
+        assert_agrees(measured, phase(run, Phase.AUTH), truth.phases[Phase.AUTH], floor)
         if isinstance(auth, Bimodal):
             between_ms = np.array([45.0])
             assert list(run.total.latency.binned(between_ms)) == list(truth.total.binned(between_ms))
@@ -55,7 +55,7 @@ def test_each_phase_is_the_one_that_the_server_delayed(floor: Histogram) -> None
 
     def check(measured: Measured, floor: Histogram) -> None:
         for name in delayed:
-            assert_agrees(phase(measured.run, name), measured.truth.phases[name], floor)
+            assert_agrees(measured, phase(measured.run, name), measured.truth.phases[name], floor)
         assert measured.truth.queries == measured.truth.served
         shares = {name: phase(measured.run, name).total_s for name in delayed}
         assert sorted(shares, key=shares.__getitem__) == sorted(delayed, key=delayed.__getitem__)
