@@ -178,7 +178,7 @@ def hold_line(
     """
     second = HoldSecond.of(snapshot)
     cells = [
-        f"{snapshot.elapsed_s:.1f}s",
+        f"{snapshot.elapsed_s:z.1f}s",
         STAGE_NAMES[snapshot.stage],
         str(totals.held),
         str(asked),

@@ -140,7 +140,7 @@ def snapshot_line(snapshot: Snapshot, totals: Totals) -> str:
     """
     second = Second.of(snapshot)
     cells = [
-        f"{snapshot.elapsed_s:.1f}s",
+        f"{snapshot.elapsed_s:z.1f}s",
         STAGE_NAMES[snapshot.stage],
         format_rate(second.rate).replace(",", ""),
         str(totals.ok),

@@ -25,6 +25,7 @@ from pool_bench.report.plot_parts import (
     VERMILLION,
     Sheet,
     count_axis,
+    time_ticks,
 )
 from pool_bench.report.plot_run import (
     histogram_panel,
@@ -145,12 +146,11 @@ def held_curve(timeline: Sequence[LoadedHoldSecond]) -> tuple[FloatArray, FloatA
     return times, lows, highs
 
 
-def time_axis(axes: Axes, end_s: float) -> float:
-    """A horizontal axis from 0 to `end_s` seconds; returns the seconds of its unit."""
+def time_axis(axes: Axes, end_s: float, *, at_most: int = 8) -> float:
+    """A horizontal axis from 0 to `end_s` seconds, with few ticks; returns the seconds of its unit."""
     unit, name = time_unit(end_s)
     axes.set_xlim(0, (end_s or 1.0) / unit)
-    axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 3, 5, 6, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} {name}"))
+    time_ticks(axes, name, at_most=at_most)
     return unit
 
 
@@ -288,8 +288,7 @@ def _queries_panel(name: str, high_name: str, seconds: Sequence[LoadedSecond]) -
         edges = [points[0].start / unit, *(point.end / unit for point in points)]
         known = [value for point in points for value in (*point.p50, *point.p99) if not math.isnan(value)]
         latency_over_time(axes, points, edges, known)
-        time_axis(axes, seconds[-1].t)
-        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 3, 5, 6, 10]))
+        time_axis(axes, seconds[-1].t, at_most=5)
         # Where one point stands for several seconds, the shade behind the lines needs a word.
         shaded = "shade: all seconds" if len(points) < len(seconds) - 1 else ""
         sheet.panel_title(left, top - 0.08, name, shaded)
@@ -301,8 +300,7 @@ def _queries_panel(name: str, high_name: str, seconds: Sequence[LoadedSecond]) -
 def _survival_panel(sheet: Sheet, hold: LoadedHold, left: float, top: float, height: float) -> None:
     axes = sheet.axes(left, top, _SMALL_WIDTH, height)
     last = hold.survival[-1]
-    unit = time_axis(axes, last.age_s)
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 3, 5, 6, 10]))
+    unit = time_axis(axes, last.age_s, at_most=5)
     ages = [point.age_s / unit for point in hold.survival]
     shares = [point.share for point in hold.survival]
     axes.fill_between(ages, 0, shares, step="post", color=BLUE, alpha=0.14, linewidth=0)
@@ -337,8 +335,7 @@ def _server_panel(
     def draw(sheet: Sheet, left: float, top: float, height: float) -> None:
         axes = sheet.axes(left, top, _SMALL_WIDTH, height)
         looks = side.timeline
-        unit = time_axis(axes, looks[-1].t)
-        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 3, 5, 6, 10]))
+        unit = time_axis(axes, looks[-1].t, at_most=5)
         times = np.array([look.t for look in looks]) / unit
         names = _most(looks, by_name)
         entries = []

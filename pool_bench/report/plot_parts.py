@@ -298,6 +298,17 @@ def count_axis(axes: Axes, *, ticks: int = 4, whole: bool = False) -> None:
     axes.grid(visible=True, axis="y", color=GRID, linewidth=0.8)
 
 
+def time_ticks(axes: Axes, unit: str, *, at_most: int) -> None:
+    """Label a horizontal axis of times whose limits are set: `2 s`, `30 min`.
+
+    Minutes and hours are read in threes and sixes; less than one of them in tenths, fifths or halves.
+    """
+    low, high = axes.get_xlim()
+    steps = [1, 2, 3, 5, 6, 10] if high - low > at_most else [1, 2, 5, 10]
+    axes.xaxis.set_major_locator(MaxNLocator(at_most, steps=steps))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} {unit}"))
+
+
 def short_count(value: float) -> str:
     """`950`, `1.2k`, `3M`."""
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

@@ -8,7 +8,6 @@ from typing import Final
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from pool_bench.errors import Phase
 from pool_bench.report.buckets import choose_edges, counts_between, extent_ms
@@ -26,6 +25,7 @@ from pool_bench.report.plot_parts import (
     format_latency,
     latency_axis,
     spread,
+    time_ticks,
     widen,
 )
 from pool_bench.report.server_plot import server_height, server_panels
@@ -383,8 +383,7 @@ def _timeline_panel(
         sheet.text(left, below, words, size=8.5, colour=MUTED, vertical="bottom")
     for axes in (rate, lowest):
         axes.set_xlim(edges[0], edges[-1])
-        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 3, 5, 6, 10]))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} {name}"))
+        time_ticks(axes, name, at_most=6)
 
 
 def latency_over_time(

@@ -5,7 +5,6 @@ from itertools import pairwise
 from typing import Final
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from pool_bench.report.loaded import LoadedRun
 from pool_bench.report.loaded_parts import LoadedSummary
@@ -22,6 +21,7 @@ from pool_bench.report.plot_parts import (
     Sheet,
     count_axis,
     latency_axis,
+    time_ticks,
     widen,
 )
 from pool_bench.report.server_loaded import LoadedServerSide
@@ -108,8 +108,7 @@ def server_panels(
     _heading(sheet, timeline_left, width, below, "clients" if pooled else "at each look", entries)
     for axes in (cores, counts):
         axes.set_xlim(0, end_s / unit[0])
-        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 3, 5, 6, 10]))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} {unit[1]}"))
+        time_ticks(axes, unit[1], at_most=6)
 
 
 def _figures(side: LoadedServerSide) -> list[str]:

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -30,6 +31,11 @@ def snapshots(draw: st.DrawFn, targets: int = 1) -> Snapshot:
         backing_off=draw(st.integers(0, 10**6)),
         client=ClientUsage(cpu_s=draw(st.floats(0, 10)), wall_s=draw(st.floats(0, 10))),
     )
+
+
+def test_nought_has_no_sign() -> None:
+    line = snapshot_line(replace(snapshot_of(), elapsed_s=-0.04), Totals())
+    assert line.split()[0] == "0.0s"
 
 
 @given(snapshots())

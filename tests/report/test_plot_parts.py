@@ -1,8 +1,10 @@
+from decimal import Decimal
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from pool_bench.report.plot_parts import (
     Sheet,
@@ -12,6 +14,7 @@ from pool_bench.report.plot_parts import (
     short_count,
     spread,
     style,
+    time_ticks,
     widen,
 )
 
@@ -95,3 +98,17 @@ def test_long_text_is_shortened_to_its_room() -> None:
 
 def test_counts_are_short() -> None:
     assert [short_count(value) for value in (0, 950, 1200, 3e6, 2.5e9)] == ["0", "950", "1.2k", "3M", "2.5G"]
+
+
+@given(st.floats(0.2, 5000), st.integers(5, 8))
+def test_times_are_labelled_in_steps_that_are_easily_read(end: float, at_most: int) -> None:
+    axes = Figure().add_subplot()
+    axes.set_xlim(0, end)
+    time_ticks(axes, "s", at_most=at_most)
+    shown = [tick for tick in axes.get_xticks() if 0 <= tick <= end]
+    assert 2 <= len(shown) <= at_most + 1
+    assert shown[0] == 0
+    step = Decimal(f"{shown[1]:.3g}").normalize()
+    digit = step.as_tuple().digits
+    assert digit in ({(1,), (2,), (5,)} if step < 1 else {(1,), (2,), (3,), (5,), (6,)})
+    assert axes.xaxis.get_major_formatter()(shown[1]) == f"{shown[1]:g} s"
