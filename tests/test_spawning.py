@@ -3,10 +3,7 @@
 import multiprocessing as mp
 import os
 import signal
-import subprocess
-import sys
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 from pool_bench.spawning import ignore_interrupts, start_deaf
 
@@ -45,36 +42,3 @@ def test_the_parent_hears_it_as_before() -> None:
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
     process.join(30)
     assert process.exitcode == 0
-
-
-SCRIPT = """
-import multiprocessing as mp, sys
-from pool_bench.spawning import start_deaf
-from tests.test_spawning import tell_main
-ours, theirs = mp.get_context("spawn").Pipe()
-before = __spec__, __file__
-process = mp.get_context("spawn").Process(target=tell_main, args=(theirs,))
-start_deaf(process)
-print(ours.recv(), (__spec__, __file__) == before)
-process.join(30)
-"""
-
-
-def tell_main(control: "Connection[str | None, None]") -> None:
-    """The target: what its `__main__` was made from."""
-    ignore_interrupts()
-    control.send(vars(sys.modules["__main__"]).get("__file__"))
-
-
-def test_what_the_parent_was_started_with_is_not_imported_again(tmp_path: Path) -> None:
-    # Without a guard: imported again, it would start processes without end, which Python refuses.
-    (tmp_path / "script.py").write_text(SCRIPT)
-    done = subprocess.run(
-        [sys.executable, str(tmp_path / "script.py")],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
-        timeout=30,
-        check=True,
-    )
-    assert done.stdout == "None True\n"
