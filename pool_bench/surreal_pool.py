@@ -348,7 +348,8 @@ class SurrealDBConnectionPool:
         if connection is None:
             raise ValueError(f"pool {self._name}: that client is not, or no longer, leased")
         # It refuses or is done without a turn of the loop, so nobody else can have the client by then.
-        await self._pool.release(connection)
+        if self._pool.state is not PoolState.CLOSED:
+            await self._pool.release(connection)
         del self._leased[id(client)]
 
     async def execute_query(self, query: str, params: "dict[str, Value] | None" = None) -> "Value":

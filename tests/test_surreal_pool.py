@@ -15,7 +15,14 @@ import pytest
 
 from pool_bench.drivers.surreal_direct import DirectWebSocket
 from pool_bench.errors import ConnectError, FailureKind
-from pool_bench.pool import PoolClosedError, PoolConfig, PoolError, PoolTimeoutError, PoolUnavailableError
+from pool_bench.pool import (
+    PoolClosedError,
+    PoolConfig,
+    PoolError,
+    PoolTimeoutError,
+    PoolUnavailableError,
+    core,
+)
 from pool_bench.servers.surreal import EmbeddedSurreal, SurrealConfig
 from pool_bench.surreal_pool import SurrealDBConnectionPool
 from tests.fix_servers import StartSurreal
@@ -222,14 +229,19 @@ async def test_initialize_that_fails_after_the_closing_says_that_the_pool_is_clo
         await pool.acquire()
 
 
-async def test_a_client_that_closing_took_back_may_still_be_released_once(surreal: EmbeddedSurreal) -> None:
-    async with make_pool(surreal, min_connections=1) as pool:
-        client = await pool.acquire()
+async def test_clients_that_closing_took_back_may_still_be_released_once(
+    surreal: EmbeddedSurreal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Fewer than are taken back here.
+    monkeypatch.setattr(core, "_REMEMBERED", 1)
+    async with make_pool(surreal, min_connections=1, max_connections=3) as pool:
+        clients = [await pool.acquire() for _ in range(3)]
         await pool._pool.close(timeout=0.01)
         await pool.close()
-        await pool.release(client)
-        with pytest.raises(ValueError, match="no longer, leased"):
+        for client in clients:
             await pool.release(client)
+            with pytest.raises(ValueError, match="no longer, leased"):
+                await pool.release(client)
 
 
 async def test_a_pool_that_was_never_opened_can_be_closed(surreal: EmbeddedSurreal) -> None:

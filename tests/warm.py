@@ -1,8 +1,9 @@
 """Processes whose modules are there already: commands and servers of known behaviour.
 
 Most of what a short run costs is Python's import of numpy, click and matplotlib, which hundreds of tests need
-not repeat: a server process has imported them once, and the others are forks of it. Everything else is as in
-a shell: a command's arguments, environment, directory and streams are its own, and so is its end.
+not repeat: a server process has imported them once, and the others are forks of it. A command's arguments,
+environment, directory, output and end are its own all the same; what is read from the environment at import
+is that of the tests.
 """
 
 import multiprocessing as mp
@@ -40,12 +41,14 @@ def run_warm(
             args=(module, list(arguments), dict(env), str(cwd or Path.cwd()), [str(s) for s in streams]),
         )
         process.start()
-        process.join(timeout_s)
-        code = process.exitcode
-        if code is None:
-            process.kill()
-            process.join()
-        process.close()
+        try:
+            process.join(timeout_s)
+            code = process.exitcode
+        finally:
+            if process.is_alive():
+                process.kill()
+                process.join()
+            process.close()
         stdout, stderr = (stream.read_text() if stream.exists() else "" for stream in streams)
     if code is None:
         raise NeverEndedError(f"{module} {' '.join(arguments)}: {stdout}{stderr}")

@@ -299,7 +299,8 @@ def follow_pool(
     restart = _Restart(outage, run, work.stop)
 
     def saw(snapshot: Snapshot) -> None:
-        if snapshot.stage is Stage.MEASURE and snapshot.elapsed_s >= spec.duration_s * _RESTART_AT:
+        is_time = spec.duration_s * _RESTART_AT <= snapshot.elapsed_s < spec.duration_s
+        if snapshot.stage is Stage.MEASURE and is_time:
             restart.begin()
 
     try:

@@ -101,14 +101,15 @@ def follow_watched(work: Work, run: Run, watching: Watching | None) -> None:
         work.follow(run)
         return
     with watching.watcher() as watcher:
-        clock_told = sampled = False
+        clock_told: Stage | None = None
+        sampled = False
 
         def saw(snapshot: Snapshot) -> None:
             nonlocal clock_told, sampled
-            # A warm-up ends a little later than it was to.
-            if not clock_told and snapshot.stage is not Stage.WARMUP:
-                clock_told = True
-                watcher.tell_clock(snapshot.began_ns)
+            # A warm-up ends a little later than it was to, so that is told once more.
+            if clock_told is None or (clock_told is Stage.WARMUP and snapshot.stage is not Stage.WARMUP):
+                clock_told = snapshot.stage
+                watcher.tell_clock(snapshot.began_ns, expected=snapshot.stage is Stage.WARMUP)
             if not sampled and snapshot.stage is Stage.MEASURE:
                 sampled = True
                 watcher.during()

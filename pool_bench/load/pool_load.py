@@ -162,6 +162,8 @@ class PoolLoad(Generic[L]):
         t = (at_ns - self._began_ns) / 1e9
         opens = self._contender.opens
         if mark == "stopping":
+            if self._stopping or t >= self._spec.duration_s:
+                return  # it comes too late for clients that are about to leave
             failed = sum(failed_ns >= at_ns for failed_ns in self._failures_ns)
             self.recovery = Recovery(stopping_s=t, clients=self._spec.clients, failed=failed)
             opens.opening_peak = opens.opening

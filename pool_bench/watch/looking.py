@@ -20,7 +20,7 @@ class Looking(Protocol):
     def look(self, t: float, when: When | None = None) -> None:
         """Look at everything, `t` seconds after the beginning; with the memory sample `when`, if any."""
 
-    def begin(self, origin_s: float, wall_s: float) -> None:
+    def begin(self, origin_s: float, wall_s: float, *, expected: bool = False) -> None:
         """Say when the run's own clock is at 0: seconds since the watching began, and since 1970."""
 
     def forget_before(self) -> None:

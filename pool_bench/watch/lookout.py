@@ -197,16 +197,17 @@ class Lookout:
                 )
             )
 
-    def begin(self, origin_s: float, wall_s: float) -> None:
+    def begin(self, origin_s: float, wall_s: float, *, expected: bool = False) -> None:
         """Say when the run's own clock is, or was, at 0.
 
         Args:
             origin_s: seconds since the watching began.
             wall_s: seconds since 1970.
+            expected: it will be then at the earliest.
         """
         self.side.origin_s = round(origin_s, 3)
         if self._setup_log is not None:
-            self._setup_log.begin(wall_s)
+            self._setup_log.begin(wall_s, expected=expected)
 
     def forget_before(self) -> None:
         """Leave out the look before the run: it came too late to show only what was there before."""

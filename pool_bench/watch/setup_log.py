@@ -49,14 +49,24 @@ class SetupLog:
         self._at = _size(path)
         self._rest = b""
         self._began_at: float | None = None
+        self._not_before = 0.0
         self._waiting: list[_Rows] = []
 
     def skip(self) -> None:
         """Leave out everything that is in the log now."""
         self._at, self._rest = _size(self._path), b""
 
-    def begin(self, began_at: float) -> None:
-        """Say when measuring began, seconds since 1970: what was ready earlier is not in the histograms."""
+    def begin(self, began_at: float, *, expected: bool = False) -> None:
+        """Say when measuring began, seconds since 1970: what was ready earlier is not in the histograms.
+
+        Args:
+            began_at: the moment.
+            expected: it will be then at the earliest, so that what is earlier need not be kept.
+        """
+        if expected:
+            self._not_before = began_at
+            self._waiting = [self._kept(rows) for rows in self._waiting]
+            return
         self._began_at = began_at
         waiting, self._waiting = self._waiting, []
         for rows in waiting:
@@ -84,9 +94,9 @@ class SetupLog:
         return self._take(whole + newline)
 
     def finish(self) -> SetupTimes:
-        """Everything read; where it was never told when measuring began, all counts."""
+        """Everything read; where measuring never began, what is from when it was expected to."""
         if self._began_at is None:
-            self.begin(0.0)
+            self.begin(self._not_before)
         return self.times
 
     def _take(self, lines: bytes) -> SetupSecond:
@@ -94,13 +104,16 @@ class SetupLog:
         rows = np.array(_LINE.findall(lines), dtype=np.bytes_).astype(np.float64).reshape(-1, 4)
         self.times.seen += len(rows)
         if self._began_at is None:
-            self._waiting.append(rows)
+            self._waiting.append(self._kept(rows))
         else:
             self._record(rows)
         second = Histogram()
         second.record(_to_ns(rows[:, 1]))
         p50, p99 = second.percentiles_ms((50, 99))
         return SetupSecond(len(rows), p50, p99)
+
+    def _kept(self, rows: _Rows) -> _Rows:
+        return rows[rows[:, 0] >= self._not_before]
 
     def _record(self, rows: _Rows) -> None:
         rows = rows[rows[:, 0] >= (self._began_at or 0.0)]

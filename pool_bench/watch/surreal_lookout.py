@@ -71,12 +71,13 @@ class SurrealLookout:
             self.side.in_use_after = connections
         self.side.seconds.append(ServerSecond(t=round(t, 3), states=states or {}, cpu=self._use_cpu(process)))
 
-    def begin(self, origin_s: float, wall_s: float) -> None:
+    def begin(self, origin_s: float, wall_s: float, *, expected: bool = False) -> None:
         """Say when the run's own clock is, or was, at 0.
 
         Args:
             origin_s: seconds since the watching began.
             wall_s: seconds since 1970.
+            expected: it will be then at the earliest.
         """
         self.side.origin_s = round(origin_s, 3)
 

@@ -48,6 +48,7 @@ class _Began:
 
     at: float
     wall: float
+    expected: bool
 
 
 # None: stop.
@@ -118,10 +119,15 @@ class Watcher:
         if wait_s > 0:
             taken.wait(wait_s)
 
-    def tell_clock(self, began_ns: int) -> None:
-        """Say when the run's own clock was, or will be, at 0: perf_counter_ns."""
+    def tell_clock(self, began_ns: int, *, expected: bool = False) -> None:
+        """Say when the run's own clock was at 0.
+
+        Args:
+            began_ns: the moment, perf_counter_ns.
+            expected: it will be then at the earliest, for a warm-up is still under way.
+        """
         elapsed_s = (time.perf_counter_ns() - began_ns) / 1e9
-        self._words.put(_Began(time.monotonic() - elapsed_s, time.time() - elapsed_s))
+        self._words.put(_Began(time.monotonic() - elapsed_s, time.time() - elapsed_s, expected))
 
     def stop(self) -> ServerSide:
         """Look once more when the run's connections have gone, or after 5 s, and end; blocks 12 s at most.
@@ -178,7 +184,7 @@ class Watcher:
             if word is None:
                 return
             if isinstance(word, _Began):
-                self._lookout.begin(word.at - origin, word.wall)
+                self._lookout.begin(word.at - origin, word.wall, expected=word.expected)
             else:
                 self._lookout.look(time.monotonic() - origin, word.when)
                 word.taken.set()

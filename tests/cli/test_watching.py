@@ -113,7 +113,7 @@ class _Told:
     """A watcher that keeps what it is told of the run's clock."""
 
     def __init__(self) -> None:
-        self.began: list[int] = []
+        self.began: list[tuple[int, bool]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -127,8 +127,8 @@ class _Told:
     def during(self) -> None:
         return
 
-    def tell_clock(self, began_ns: int) -> None:
-        self.began.append(began_ns)
+    def tell_clock(self, began_ns: int, *, expected: bool = False) -> None:
+        self.began.append((began_ns, expected))
 
     def stop(self) -> ServerSide:
         return ServerSide()
@@ -149,14 +149,14 @@ def test_the_run_s_clock_is_that_of_measuring_and_not_what_the_warm_up_took_for_
         )
 
     def follow(run: Run, saw: Callable[[Snapshot], None]) -> None:
-        for stage, began_ns in ((Stage.WARMUP, 7), (Stage.MEASURE, 9), (Stage.MEASURE, 9), (Stage.DONE, 9)):
+        for stage, began_ns in (*[(Stage.WARMUP, 7)] * 2, *[(Stage.MEASURE, 9)] * 2, (Stage.DONE, 9)):
             saw(snapshot(stage, began_ns))
 
     told = _Told()
     work = cast(Work, SimpleNamespace(follow=follow))
     run = cast(Run, SimpleNamespace(result=SimpleNamespace(server_side=None)))
     follow_watched(work, run, cast(Watching, SimpleNamespace(watcher=lambda: told)))
-    assert told.began == [9]
+    assert told.began == [(7, True), (9, False)]
 
 
 def test_the_run_s_clock_does_not_depend_on_when_word_of_it_came() -> None:

@@ -345,3 +345,16 @@ def test_clients_come_back_after_a_restart_and_their_times_are_told(
     assert recovery.failed <= outcome.total.failed
     assert 1 <= recovery.opened <= outcome.checkout.opened
     assert outcome.total.unfinished == 0
+
+
+def test_a_restart_after_the_time_is_up_is_none(restartable: EmbeddedPostgres) -> None:
+    spec = spec_of(restartable, pool="reference", scenario="reconnect", clients=2, size=1, duration_s=0.2)
+
+    def too_late(stop: asyncio.Event, notes: Notes) -> None:
+        after_ns = time.perf_counter_ns() + round(spec.duration_s * 1e9)
+        for mark in ("stopping", "down", "up"):
+            notes.hear(mark, after_ns)
+
+    outcome = run(spec, during=too_late, when=lambda snapshot: snapshot.stage is Stage.MEASURE)
+    assert outcome.total.ok > 0
+    assert outcome.checkout.recovery is None

@@ -73,6 +73,29 @@ def test_what_was_ready_before_measuring_began_is_seen_but_not_in_the_figures(pa
     assert times.total.summary_ms()["max"] == pytest.approx(3.0)
 
 
+def test_what_was_ready_before_measuring_was_to_begin_is_not_kept(path: Path) -> None:
+    log = SetupLog(path)
+    append(path, line(10.0, 90.0) * 1000)
+    log.read()
+    log.begin(12.0, expected=True)
+    append(path, line(11.0, 90.0) * 1000 + line(12.1, 3.0) + line(12.3, 3.0))
+    log.read()
+    assert sum(len(rows) for rows in log._waiting) == 2
+    # Its warm-up ended a little later.
+    log.begin(12.2)
+    times = log.finish()
+    assert (times.seen, times.total.count) == (2002, 1)
+
+
+def test_of_a_run_that_ended_in_its_warm_up_nothing_is_in_the_figures(path: Path) -> None:
+    log = SetupLog(path)
+    log.begin(12.0, expected=True)
+    append(path, line(11.0, 90.0) * 1000)
+    log.read()
+    times = log.finish()
+    assert (times.seen, times.total.count) == (1000, 0)
+
+
 def test_where_nobody_says_when_measuring_began_all_counts(path: Path) -> None:
     log = SetupLog(path)
     append(path, line(10.0) * 4)
