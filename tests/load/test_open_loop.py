@@ -27,6 +27,7 @@ from tests.load.running import (
     LoopName,
     Outcome,
     PollerName,
+    assert_missed_ticks_are_not_made_up_for,
     client_sockets,
     enough,
     nothing_left,
@@ -279,7 +280,9 @@ def test_l6_what_a_blocked_event_loop_delays_is_marked_as_late(loop: LoopName, p
         asyncio.get_running_loop().call_soon(time.sleep, 0.2)
 
     with nothing_left(), h.HostileServer(h.POLITE) as server:
-        outcome = run(_spec(server.url(), rate=100), loop=loop, poller=poller, during=block)
+        # Ten ticks are missed.
+        spec = _spec(server.url(), rate=100, tick_s=0.02)
+        outcome = run(spec, loop=loop, poller=poller, during=block)
         total = _balanced(outcome)
         assert total.ok == 50
         assert outcome.lag_max_ms >= 150
@@ -287,6 +290,7 @@ def test_l6_what_a_blocked_event_loop_delays_is_marked_as_late(loop: LoopName, p
         assert total.latency.max_ns >= 150e6
         assert max(interval.late_ms for interval in total.intervals) >= 150
         assert max(interval.lag_ms for interval in total.intervals) >= 150
+        assert_missed_ticks_are_not_made_up_for(outcome.snapshots[:-2], spec.tick_s)
 
 
 def test_l8_a_slow_start_belongs_to_the_warm_up() -> None:
