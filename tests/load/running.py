@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal
@@ -114,6 +115,16 @@ class Outcome:
     def lag_max_ms(self) -> float:
         """The worst event-loop lag."""
         return max(snapshot.client.lag.max_ns for snapshot in self.snapshots) / 1e6
+
+
+def assert_missed_ticks_are_not_made_up_for(snapshots: list[Snapshot], tick_s: float) -> None:
+    """Assert that two neighbours together are a tick long, those at the end of a stage excepted.
+
+    One alone may have next to no length: where the one before it was late until just before the next was due.
+    """
+    together_s = [one.seconds + following.seconds for one, following in pairwise(snapshots)]
+    # What a loop's clock in milliseconds may be off by, at both ends.
+    assert min(together_s) >= tick_s - 0.005
 
 
 def enough(condition: Callable[[list[BenchStats]], bool]) -> Callable[[Snapshot], bool]:

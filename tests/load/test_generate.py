@@ -27,6 +27,7 @@ from tests.load.running import (
     LoopName,
     Outcome,
     PollerName,
+    assert_missed_ticks_are_not_made_up_for,
     client_sockets,
     enough,
     nothing_left,
@@ -231,9 +232,12 @@ def test_the_lag_of_a_blocked_event_loop_is_seen(loop: LoopName, poller: PollerN
         asyncio.get_running_loop().call_soon(time.sleep, 0.2)
 
     with nothing_left(), h.HostileServer(h.POLITE) as server:
-        outcome = run(_spec(server.url(), concurrency=1), loop=loop, poller=poller, during=block)
+        # Ten ticks are missed.
+        spec = _spec(server.url(), concurrency=1, tick_s=0.02)
+        outcome = run(spec, loop=loop, poller=poller, during=block)
         assert outcome.lag_max_ms >= 150
         assert max(interval.lag_ms for interval in outcome.total.intervals) >= 150
+        assert_missed_ticks_are_not_made_up_for(outcome.snapshots[:-2], spec.tick_s)
 
 
 @every_engine

@@ -11,7 +11,13 @@ from pool_bench.errors import FailureKind, Phase
 from pool_bench.runs import Stage
 from tests.drivers import hostile as h
 from tests.load.holding import Held, hold, hold_spec
-from tests.load.running import ENGINES, MARGIN_S, LoopName, PollerName
+from tests.load.running import (
+    ENGINES,
+    MARGIN_S,
+    LoopName,
+    PollerName,
+    assert_missed_ticks_are_not_made_up_for,
+)
 
 K, P = FailureKind, Phase
 
@@ -467,3 +473,20 @@ def test_a_stop_before_the_first_connection_ends_the_run_with_nothing(driver: Dr
     held = hold(hold_spec(url, driver=driver, rate=0.5, connections=(50,)), during)
     assert held.counts == (0, 0, 0, 0)
     assert held.opening.attempts <= 1
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_what_a_blocked_event_loop_missed_of_the_timeline_is_not_made_up_for(loop: LoopName) -> None:
+    async def block(held: Held) -> None:
+        await held.until_held(5)
+        asyncio.get_running_loop().call_soon(time.sleep, 0.2)
+        await held.until(lambda held: held.snapshots[-1].seconds >= 0.15)
+        # Those that would follow it at once, and some in their time.
+        count = len(held.snapshots) + 10
+        await held.until(lambda held: len(held.snapshots) >= count)
+
+    with h.HostileServer(serve(h.read_message)) as server:
+        spec = hold_spec(server.url(), tick_s=0.02)
+        held = hold(spec, block, loop=loop)
+        holding = [snapshot for snapshot in held.snapshots if snapshot.stage is Stage.HOLD]
+        assert_missed_ticks_are_not_made_up_for(holding[:-1], spec.tick_s)

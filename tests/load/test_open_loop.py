@@ -27,6 +27,7 @@ from tests.load.running import (
     LoopName,
     Outcome,
     PollerName,
+    assert_missed_ticks_are_not_made_up_for,
     client_sockets,
     enough,
     nothing_left,
@@ -68,6 +69,15 @@ def _balanced(outcome: Outcome) -> BenchStats:
     return total
 
 
+def _assert_nothing_else_is_in_the_response_time(total: BenchStats) -> None:
+    """Where all were ok and there was room for each, it is the service time and this client's lateness."""
+    assert total.ok == total.attempts
+    waited_s = total.latency.total_s - total.service.total_s
+    assert waited_s == pytest.approx(total.schedule_error.total_s, abs=1e-6 * total.ok)
+    assert total.latency.max_ns <= total.service.max_ns + total.schedule_error.max_ns
+    assert total.latency.min_ns >= total.service.min_ns
+
+
 def _longer_than(histogram: Histogram, seconds: float) -> int:
     indices, counts = histogram.nonzero()
     return int(counts[bucket_lower_us(indices) >= seconds * 1e6].sum())
@@ -104,7 +114,9 @@ def test_exactly_what_is_due_is_offered_and_reaches_the_server(loop: LoopName, p
 def test_every_driver_is_offered_exactly_what_is_due(driver: DriverName) -> None:
     with nothing_left(), h.HostileServer(h.POLITE_QUERY) as server:
         outcome = run(_spec(server.url(), driver=driver, rate=100, duration_s=0.5, query="SELECT 1"))
-        assert _balanced(outcome).ok == 50
+        total = _balanced(outcome)
+        assert total.ok == 50
+        _assert_nothing_else_is_in_the_response_time(total)
         assert server.accepted == 50
 
 
@@ -113,8 +125,11 @@ def test_l1_a_stall_is_seen_by_all_who_would_have_come_meanwhile(driver: DriverN
     stall = Behaviour(stall_after_s=0.3, stall_s=STALL_S)
     with nothing_left(), KnownServer(stall) as server:
         spec = _spec(server.url, rate=100, driver=driver, duration_s=0.3 + 2 * STALL_S)
-        total = _balanced(run(spec, loop="uvloop"))
+        outcome = run(spec, loop="uvloop")
+        total = _balanced(outcome)
         assert total.ok == total.offered == 150
+        _assert_nothing_else_is_in_the_response_time(total)
+        assert total.latency.max_ns / 1e9 <= outcome.elapsed_s
         # Due evenly over the stall, so responses are spread evenly up to its length.
         for share in (0.9, 0.5, 0.1):
             assert _longer_than(total.latency, share * STALL_S) >= (1 - share) * STALL_S * 100 - 2
@@ -265,7 +280,9 @@ def test_l6_what_a_blocked_event_loop_delays_is_marked_as_late(loop: LoopName, p
         asyncio.get_running_loop().call_soon(time.sleep, 0.2)
 
     with nothing_left(), h.HostileServer(h.POLITE) as server:
-        outcome = run(_spec(server.url(), rate=100), loop=loop, poller=poller, during=block)
+        # Ten ticks are missed.
+        spec = _spec(server.url(), rate=100, tick_s=0.02)
+        outcome = run(spec, loop=loop, poller=poller, during=block)
         total = _balanced(outcome)
         assert total.ok == 50
         assert outcome.lag_max_ms >= 150
@@ -273,6 +290,7 @@ def test_l6_what_a_blocked_event_loop_delays_is_marked_as_late(loop: LoopName, p
         assert total.latency.max_ns >= 150e6
         assert max(interval.late_ms for interval in total.intervals) >= 150
         assert max(interval.lag_ms for interval in total.intervals) >= 150
+        assert_missed_ticks_are_not_made_up_for(outcome.snapshots[:-2], spec.tick_s)
 
 
 def test_l8_a_slow_start_belongs_to_the_warm_up() -> None:

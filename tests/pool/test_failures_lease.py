@@ -3,8 +3,10 @@
 import asyncio
 import logging
 import os
+import re
 import threading
 from contextlib import nullcontext
+from time import perf_counter_ns
 
 import pytest
 
@@ -256,8 +258,10 @@ async def test_p27_a_lease_held_too_long_is_reported_once_with_its_holders_stack
 
     caplog.set_level(logging.WARNING)
     # Longer than any lease of the one that does not forget, also where the machine stands still for a while.
-    pool = await rig.full(leak_threshold=2.5, leak_stack=stack)
+    threshold_s = 2.5
+    pool = await rig.full(leak_threshold=threshold_s, leak_stack=stack)
     unsubscribe = pool.subscribe(listen)
+    began_ns = perf_counter_ns()
 
     async def the_one_that_forgets() -> AsyncpgConnection:
         return await pool.acquire(timeout=LONG_S)
@@ -272,6 +276,10 @@ async def test_p27_a_lease_held_too_long_is_reported_once_with_its_holders_stack
         group.create_task(one_that_does_not())
     warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(events) == len(warnings) == pool.get_stats().leaks == 1
+    assert events[0].at_ns - began_ns >= threshold_s * 1e9
+    told = re.search(r"held for ([\d.]+) s", warnings[0].getMessage())
+    assert told is not None
+    assert float(told[1]) >= threshold_s
     assert ("the_one_that_forgets" in warnings[0].getMessage()) is stack
     assert "one_that_does_not" not in warnings[0].getMessage()
     await pool.release(forgotten.result())
@@ -280,9 +288,11 @@ async def test_p27_a_lease_held_too_long_is_reported_once_with_its_holders_stack
 
 
 async def test_p27_a_lease_within_its_time_is_not_reported(rig: Rig) -> None:
-    pool = await rig.full(leak_threshold=10.0)
-    async with pool.acquire(timeout=LONG_S) as connection:
-        await connection.execute("SELECT pg_sleep(0.1)")
+    # A third of its time, and enough is left for a machine that stands still for a while.
+    threshold_s = 6.0
+    pool = await rig.full(leak_threshold=threshold_s)
+    async with pool.acquire(timeout=LONG_S):
+        await asyncio.sleep(threshold_s / 3)
     await asyncio.sleep(0.1)
     assert pool.get_stats().leaks == 0
 

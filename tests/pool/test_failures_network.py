@@ -237,6 +237,7 @@ async def test_p12_a_demoted_primary_is_left_for_the_new_one(
                 pool.expire_connections()
                 pool.resume()
             failed = good = 0
+            pause_s = 0.05
             while good < 5 and loop.time() < began + lifetime_s + SLACK_S:
                 try:
                     await _write(pool)
@@ -245,10 +246,10 @@ async def test_p12_a_demoted_primary_is_left_for_the_new_one(
                     # It answers pings as well as ever.
                     failed += 1
                     good = 0
-                    await asyncio.sleep(0.05)
+                    await asyncio.sleep(pause_s)
             assert good == 5
-            if way != "lifetime":
-                assert failed == 0
+            # Connections past their lifetime are not handed out: no slowness makes room for more in it.
+            assert failed <= (lifetime_s / pause_s + 1 if way == "lifetime" else 0)
             assert await new.fetchval("SELECT count(*) FROM writes") >= 5
         finally:
             await rig.witness.execute("ALTER SYSTEM RESET default_transaction_read_only")

@@ -1,7 +1,12 @@
 """What a server may leave behind: looked for here, so that a test can say that there is nothing."""
 
+import os
+import signal
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import psutil
@@ -45,3 +50,40 @@ def assert_nothing_left(directory: Path, pids: Iterable[int] = ()) -> None:
         if time.monotonic() > deadline:
             raise AssertionError(f"left behind: {', '.join(left)}")
         time.sleep(0.02)
+
+
+def nothing_is_left_of_a_start(
+    code: str, environment: Mapping[str, str], number: signal.Signals, has_begun: Callable[[Path], bool]
+) -> bool:
+    """Signal a Python once its server's start has begun; assert that this ends it and that nothing is left.
+
+    Args:
+        code: starts a server, and when that has returned makes the file that its argument names.
+        has_begun: looks into the directory for temporary files.
+
+    Returns:
+        Whether the signal came before the start was over.
+    """
+    # Open to the server's account; below /tmp, so that a socket's path fits.
+    with tempfile.TemporaryDirectory(dir="/tmp") as outer:
+        started, place = Path(outer, "started"), Path(outer, "tmp")
+        place.mkdir()
+        for path in (place.parent, place):
+            path.chmod(0o755)
+        child = subprocess.Popen(
+            [sys.executable, "-c", code, os.fspath(started)],
+            env={**environment, "TMPDIR": os.fspath(place)},
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            while not has_begun(place):
+                assert child.poll() is None
+                time.sleep(0.002)
+            child.send_signal(number)
+            assert child.wait(60) == -number
+        finally:
+            child.kill()
+            child.wait()
+        assert_nothing_left(next(place.glob("pool-bench-*"), place / "gone"))
+        assert list(place.iterdir()) == []
+        return not started.exists()

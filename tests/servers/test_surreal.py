@@ -7,8 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.message import Message
@@ -26,7 +24,7 @@ from pool_bench.errors import ServerStartError, UsageError
 from pool_bench.servers import host, process
 from pool_bench.servers.surreal import EmbeddedSurreal, SurrealConfig, parse_bind
 from tests.fix_servers import StartSurreal
-from tests.servers.leftovers import assert_nothing_left, processes_of
+from tests.servers.leftovers import assert_nothing_left, nothing_is_left_of_a_start, processes_of
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 
@@ -348,13 +346,15 @@ def test_nothing_is_left_when_a_signal_ends_the_program(
     assert_nothing_left(child.directory, child.pids)
 
 
-# Whoever is slow to send the signal finds it started, and not gone.
+# Whoever is slow to send the signal finds it started, and is told so.
 _STARTING = """
-import signal
+import signal, sys
+from pathlib import Path
 from pool_bench.servers.surreal import EmbeddedSurreal
 
 server = EmbeddedSurreal()
 server.start()
+Path(sys.argv[1]).touch()
 signal.pause()
 """
 
@@ -364,25 +364,12 @@ signal.pause()
 def test_nothing_is_left_when_a_signal_ends_the_program_while_the_server_starts(
     number: signal.Signals,
 ) -> None:
-    with tempfile.TemporaryDirectory(dir="/tmp") as name:
-        place = Path(name)
-        child = subprocess.Popen(
-            [sys.executable, "-c", _STARTING],
-            env={**_environment(), "TMPDIR": name},
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            # Written before the start, and the log by what is started.
-            while not [*place.glob("pool-bench-*/gateway.json"), *place.glob("pool-bench-*/server.log")]:
-                assert child.poll() is None
-                time.sleep(0.002)
-            child.send_signal(number)
-            assert child.wait(60) == -number
-        finally:
-            child.kill()
-            child.wait()
-        assert_nothing_left(next(place.glob("pool-bench-*"), place / "gone"))
-        assert list(place.iterdir()) == []
+    def has_begun(place: Path) -> bool:
+        # Made for the process that is to serve, before that is there.
+        return bool(list(place.glob("pool-bench-*/server.log")))
+
+    # A start may be over before one that is held up has sent the signal.
+    assert any(nothing_is_left_of_a_start(_STARTING, _environment(), number, has_begun) for _ in range(3))
 
 
 @posix
