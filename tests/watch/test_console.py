@@ -66,7 +66,8 @@ def test_the_memory_of_its_process_is_measured(bouncer: PgBouncer) -> None:
     before, peak, after = (side.pooler_memory[when] for when in ("before", "peak", "after"))
     assert (before.clients, peak.clients, after.clients) == (0, 60, 0)
     assert {before.processes, peak.processes, after.processes} == {1}
-    assert 100 * 1024 < before.total_bytes <= peak.total_bytes
+    # Which of them is more depends on how many other PgBouncers share its pages, too.
+    assert min(before.total_bytes, peak.total_bytes) > 100 * 1024
     assert side.pooler_client_bytes is not None
 
 
