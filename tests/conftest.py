@@ -55,11 +55,6 @@ class _Room:
 
 
 _ROOM = pytest.StashKey[_Room]()
-# Where real processes and clocks are tested, which a machine that others use, too, may hold up for seconds.
-_AT_THE_MACHINE_S_MERCY = (
-    *("cli", "contenders", "drivers", "faults", "load", "pool", "servers", "truth", "watch"),
-    *("test_spawning.py", "test_surreal_pool.py"),
-)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -70,15 +65,6 @@ def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("PYTHONDONTWRITEBYTECODE") and config.pluginmanager.has_plugin("cacheprovider"):
         del os.environ["PYTHONDONTWRITEBYTECODE"]
         os.environ["PYTHONPYCACHEPREFIX"] = str(config.cache.mkdir("bytecode"))
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Try a test once more that a busy machine may have failed; the summary names each of those."""
-    tests = config.rootpath / "tests"
-    for item in items:
-        inside = item.path.is_relative_to(tests)
-        if inside and item.path.relative_to(tests).parts[0] in _AT_THE_MACHINE_S_MERCY:
-            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -54,7 +54,7 @@ class _Surreal(KnownLoop):
     def _left(self, peer: Peer, now_ns: int) -> None:
         """Note that a client has ended its connection, which over HTTP is its only goodbye."""
         if peer.answered and not peer.greeted:
-            # Its client had left when it had its last answer, whenever that is seen here.
+            # Nothing it measures lies between its last answer and when its going is seen here.
             self._serve_out(peer, peer.since_ns)
         else:
             super()._left(peer, now_ns)

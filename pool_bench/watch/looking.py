@@ -21,7 +21,13 @@ class Looking(Protocol):
         """Look at everything, `t` seconds after the beginning; with the memory sample `when`, if any."""
 
     def begin(self, origin_s: float, wall_s: float, *, expected: bool = False) -> None:
-        """Say when the run's own clock is at 0: seconds since the watching began, and since 1970."""
+        """Say when the run's own clock is at 0, or at the earliest where that is only `expected`.
+
+        Args:
+            origin_s: seconds since the watching began.
+            wall_s: seconds since 1970.
+            expected: a warm-up is still under way; it is said again at its end.
+        """
 
     def forget_before(self) -> None:
         """Leave out the look before the run: it came too late."""

@@ -6,7 +6,7 @@ measured first (`floor`). Where only operations are counted, a run ends when the
 long that takes. Where it is their times that count, on a machine that others use, too, a measurement and its
 floor are repeated, eight times at most, and only where the client's lag or the server's shows that something
 held it up: what the client does to itself, it does each time. Where none of them was undisturbed, times of
-the last may be longer by what both were held up at most, but by no more than a quarter.
+the last may be longer by what both were held up at most, if both were, but by no more than a quarter.
 """
 
 from collections.abc import Callable
@@ -51,8 +51,16 @@ class Measured:
     @property
     def disturbed(self) -> bool:
         """Whether something held up client or server."""
+        return any(self._held_up())
+
+    @property
+    def disturbed_by_others(self) -> bool:
+        """Whether something held up both, which a client that holds up itself does not do."""
+        return all(self._held_up())
+
+    def _held_up(self) -> list[bool]:
         lags = (self.run.client.lag, self.truth.lag)
-        return any(lag.count and lag.max_ns / 1e6 > _DISTURBED_MS for lag in lags)
+        return [lag.count > 0 and lag.max_ns / 1e6 > _DISTURBED_MS for lag in lags]
 
 
 def measure(behaviour: Behaviour, enough: Enough | None = None, /, **settings: object) -> Measured:
@@ -119,7 +127,7 @@ def once_more_if_disturbed(
     """Measure and `check`, and repeat that where client or server was disturbed."""
     for attempt in range(1, _ATTEMPTS + 1):
         measured = make()
-        if attempt == _ATTEMPTS and measured.disturbed:
+        if attempt == _ATTEMPTS and measured.disturbed_by_others:
             measured = replace(measured, allowance_ms=measured.held_up_ms)
         try:
             check(measured)
