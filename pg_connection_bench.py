@@ -4,6 +4,10 @@ Options, wiring and exit codes; everything else is in `pool_bench/`. Heavy impor
 functions that need them, so that `--help` answers at once.
 """
 
+import pool_bench.cli.early  # noqa: F401  # first: from here on Ctrl-C is one line
+
+# isort: split
+
 import os
 from typing import Literal
 
@@ -11,14 +15,17 @@ import click
 
 from pool_bench import __version__
 from pool_bench.cli.calibrate import calibrate
+from pool_bench.cli.help_pages import Group
 from pool_bench.cli.levels import concurrency_options, measuring_options
 from pool_bench.cli.open_loop import RateOptions, loop_of, rate_options
 from pool_bench.cli.options import (
     CONTEXT_SETTINGS,
     Output,
+    by_address_option,
     calibrate_option,
     connect_timeout_option,
     driver_option,
+    keep_going_option,
     name_option,
     output_options,
     pgbouncer_admin_option,
@@ -32,6 +39,7 @@ from pool_bench.cli.options import (
 )
 from pool_bench.cli.params import guard, run_cli
 from pool_bench.cli.rounds import check_rounds, rounds_options
+from pool_bench.cli.status import busy
 from pool_bench.cli.thresholds import Checks, threshold_options
 from pool_bench.drivers.base import DriverName
 
@@ -39,6 +47,7 @@ TOOL = "pg-connection-bench"
 
 
 @click.group(
+    cls=Group,
     invoke_without_command=True,
     context_settings=CONTEXT_SETTINGS,
     epilog="Exit codes: 0 fine, 1 a run had no success, a threshold failed, or a run is suspect with "
@@ -54,6 +63,7 @@ TOOL = "pg-connection-bench"
 @connect_timeout_option("Bound on one operation, from the first packet to the close.")
 @scram_cache_option
 @resolve_option
+@by_address_option
 @name_option("-n")
 @rounds_options()
 @threshold_options
@@ -63,6 +73,7 @@ TOOL = "pg-connection-bench"
 @pgbouncer_admin_option
 @calibrate_option
 @require_valid_option
+@keep_going_option
 @output_options
 @click.version_option(__version__, prog_name=TOOL)
 @click.pass_context
@@ -80,10 +91,12 @@ def cli(
     connect_timeout: float,
     scram_cache: bool,
     resolve: Literal["each", "once"],
+    by_address: bool,
     name: str,
     wait_between_runs: float,
     calibrate_first: bool,
     require_valid: bool,
+    keep_going: bool,
     rates: RateOptions,
     rounds: int,
     interleave: tuple[str, ...],
@@ -115,10 +128,11 @@ def cli(
 
         # Before the imports below, which take their time.
         hide_secrets()
-        from pool_bench.cli.locate import find_console, find_targets, read_url
-        from pool_bench.cli.measure import Benchmark, measure
-        from pool_bench.cli.rounds import read_variants
-        from pool_bench.load.spec import ConnectSpec
+        with busy("loading", only_terminals=True):
+            from pool_bench.cli.locate import find_console, find_targets, read_url
+            from pool_bench.cli.measure import Benchmark, measure
+            from pool_bench.cli.rounds import read_variants
+            from pool_bench.load.spec import ConnectSpec
 
         place = find_targets(urls, application_name=TOOL)
         return measure(
@@ -137,6 +151,7 @@ def cli(
                     query=query,
                     scram_cache=scram_cache,
                     resolve_once=resolve == "once",
+                    by_address=by_address,
                     seed=rates.seed_or_new,
                 ),
                 label=loop.label,
@@ -152,6 +167,7 @@ def cli(
                 watch=watch,
                 admin=None if admin_url is None else find_console(admin_url, application_name=TOOL),
                 require_valid=require_valid,
+                keep_going=keep_going,
                 calibrate=calibrate_first,
             )
         )

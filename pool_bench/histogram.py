@@ -54,13 +54,16 @@ def bucket_upper_us(indices: Int64Array) -> Int64Array:
 class Histogram:
     """Durations in HDR buckets, with exact count, extremes, mean and variance.
 
-    Empty histograms hold no array, so the ones of unused phases cost nothing.
+    Empty histograms hold no array, so the ones of unused phases cost nothing, and those that were read
+    from a file or a pipe only the buckets in use.
     """
 
-    __slots__ = ("_counts", "_m2", "_mean", "count", "max_ns", "min_ns")
+    __slots__ = ("_counts", "_m2", "_mean", "_used", "count", "max_ns", "min_ns")
 
     def __init__(self) -> None:
+        # All buckets, once something is added; else those in use: their indices and counts.
         self._counts: Int64Array | None = None
+        self._used: tuple[Int64Array, Int64Array] | None = None
         self.count = 0
         self.min_ns = 0
         self.max_ns = 0
@@ -84,27 +87,45 @@ class Histogram:
         count = len(values_ns)
         if count == 0:
             return
-        if self._counts is None:
-            self._counts = np.zeros(_LENGTH, dtype=np.int64)
+        counts = self._all_buckets()
         values_us = np.minimum((values_ns + 500) // 1000, HIGHEST_US)
         indices = _bucket_indices(values_us)
         if count < 4096:
-            np.add.at(self._counts, indices, 1)
+            np.add.at(counts, indices, 1)
         else:
-            self._counts += np.bincount(indices, minlength=_LENGTH)
+            counts += np.bincount(indices, minlength=_LENGTH)
         mean = float(values_ns.mean())
         m2 = float(np.square(values_ns - mean).sum())
         self._fold(count, int(values_ns.min()), int(values_ns.max()), mean, m2)
 
     def merge(self, other: "Histogram") -> None:
         """Add all of `other`."""
-        if other._counts is None:
+        if not other.count:
             return
-        if self._counts is None:
-            self._counts = other._counts.copy()
+        counts = self._all_buckets()
+        if other._counts is not None:
+            counts += other._counts
         else:
-            self._counts += other._counts
+            indices, added = other.nonzero()
+            counts[indices] += added
         self._fold(other.count, other.min_ns, other.max_ns, other._mean, other._m2)
+
+    @staticmethod
+    def merged(*parts: "Histogram") -> "Histogram":
+        """The sum of `parts`, none of which is changed."""
+        total = Histogram()
+        for part in parts:
+            total.merge(part)
+        return total
+
+    def _all_buckets(self) -> Int64Array:
+        """The array of all buckets, to be added to."""
+        if self._counts is None:
+            self._counts = np.zeros(_LENGTH, dtype=np.int64)
+            if self._used is not None:
+                self._counts[self._used[0]] = self._used[1]
+                self._used = None
+        return self._counts
 
     def _fold(self, count: int, min_ns: int, max_ns: int, mean: float, m2: float) -> None:
         """Combine moments (Chan, Golub and LeVeque 1979: stable where a sum of squares is not)."""
@@ -137,13 +158,13 @@ class Histogram:
         Never outside the exact minimum and maximum; all None where nothing was recorded.
         """
         wanted = list(percentiles)
-        if self._counts is None:
+        if not self.count:
             return [None] * len(wanted)
-        cumulative = np.cumsum(self._counts)
+        used, counts = self.nonzero()
+        cumulative = np.cumsum(counts)
         # Rounding first keeps 99.9 % of 1000 at rank 999: 0.999 * 1000 is a little over 999.
         ranks = [min(self.count, max(1, math.ceil(round(p / 100 * self.count, 6)))) for p in wanted]
-        indices = np.searchsorted(cumulative, ranks)
-        upper_ms = bucket_upper_us(indices.astype(np.int64)) / 1e3
+        upper_ms = bucket_upper_us(used[np.searchsorted(cumulative, ranks)]) / 1e3
         return [min(max(float(v), self.min_ns / 1e6), self.max_ns / 1e6) for v in upper_ms]
 
     def percentile_ms(self, percentile: float) -> float | None:
@@ -164,6 +185,8 @@ class Histogram:
 
     def nonzero(self) -> tuple[Int64Array, Int64Array]:
         """Indices of the buckets in use and their counts (two arrays of one shape)."""
+        if self._used is not None:
+            return self._used
         if self._counts is None:
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
         indices = np.flatnonzero(self._counts).astype(np.int64)
@@ -186,9 +209,11 @@ class Histogram:
         from hdrh.histogram import HdrHistogram
 
         hdr = HdrHistogram(LOWEST_US, HIGHEST_US, SIGNIFICANT_DIGITS)
-        if self._counts is not None:
-            ctypes.memmove(hdr.counts, self._counts.ctypes.data, self._counts.nbytes)
-            used = np.flatnonzero(self._counts).astype(np.int64)
+        used, counts = self.nonzero()
+        if len(used):
+            dense = np.zeros(_LENGTH, dtype=np.int64)
+            dense[used] = counts
+            ctypes.memmove(hdr.counts, dense.ctypes.data, dense.nbytes)
             hdr.total_count = self.count
             hdr.min_value = int(bucket_lower_us(used[:1])[0])
             hdr.max_value = int(bucket_upper_us(used[-1:])[0])
@@ -204,26 +229,21 @@ class Histogram:
         Raises:
             ValueError: the text is no HdrHistogram encoding of this layout.
         """
-        import zlib
-
+        _check_encoding(data)
         from hdrh.codec import HdrCookieException, HdrLengthException
         from hdrh.histogram import HdrHistogram
 
         try:
             hdr = HdrHistogram.decode(data)
-        except (HdrCookieException, HdrLengthException, ValueError, zlib.error, IndexError) as error:
+        except (HdrCookieException, HdrLengthException, ValueError, IndexError) as error:
             raise ValueError(f"not an HdrHistogram V2 encoding: {error}") from error
-        if (hdr.lowest_trackable_value, hdr.highest_trackable_value, hdr.significant_figures) != (
-            LOWEST_US,
-            HIGHEST_US,
-            SIGNIFICANT_DIGITS,
-        ):
-            raise ValueError("the histogram has another range or precision than 1 us to 1 h, 3 digits")
         histogram = cls()
         counts = np.array(hdr.counts, dtype=np.int64)
         used = np.flatnonzero(counts).astype(np.int64)
+        if (counts < 0).any():
+            raise ValueError("it has negative counts")
         if len(used):
-            histogram._counts = counts
+            histogram._used = used, counts[used]
             lower, upper = bucket_lower_us(used), bucket_upper_us(used)
             middles_ns = (lower + upper) * 500.0
             total = int(counts.sum())
@@ -246,7 +266,34 @@ class Histogram:
 
     def __setstate__(self, state: tuple[int, int, int, float, float, bytes, bytes]) -> None:
         self.count, self.min_ns, self.max_ns, self._mean, self._m2, indices, counts = state
-        self._counts = None
+        self._counts = self._used = None
         if self.count:
-            self._counts = np.zeros(_LENGTH, dtype=np.int64)
-            self._counts[np.frombuffer(indices, np.uint16)] = np.frombuffer(counts, np.int64)
+            self._used = np.frombuffer(indices, np.uint16).astype(np.int64), np.frombuffer(counts, np.int64)
+
+
+def _check_encoding(data: str) -> None:
+    """See that an encoding unpacks to no more than one of this layout can, and says it is one.
+
+    HdrHistogram V2: a cookie and a length around zlib, in it cookie, length, normalizing offset, digits,
+    lowest, highest and ratio, and at most nine bytes for each bucket.
+
+    Raises:
+        ValueError: it does not.
+    """
+    import base64
+    import struct
+    import zlib
+
+    most = 40 + 9 * _LENGTH
+    if len(data) > 2 * most:
+        raise ValueError("it is longer than any histogram of this layout")
+    inflate = zlib.decompressobj()
+    try:
+        content = inflate.decompress(base64.b64decode(data)[8:], most + 1)
+        layout = struct.unpack_from(">iqq", content, 12)
+    except (zlib.error, struct.error, ValueError) as error:
+        raise ValueError(f"not an HdrHistogram V2 encoding: {error}") from error
+    if len(content) > most:
+        raise ValueError("it unpacks to more than any histogram of this layout")
+    if layout != (SIGNIFICANT_DIGITS, LOWEST_US, HIGHEST_US):
+        raise ValueError("the histogram has another range or precision than 1 us to 1 h, 3 digits")

@@ -9,7 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from pool_bench.costs import client_cost_each
 from pool_bench.stats import BenchStats, FailureKey, Histogram
+from pool_bench.timeline import in_a_row
 
 _DIGITS: Final = 3
 _MAX_SAMPLE_CHARACTERS: Final = 500
@@ -156,6 +158,23 @@ class HoldInterval:
         self.keepalive = _sum(self.keepalive, other.keepalive)
         self.active = _sum(self.active, other.active)
 
+    @property
+    def sort(self) -> str:
+        """Its stage: opening, holding and closing stay apart."""
+        return self.stage
+
+    def joined(self, later: "HoldInterval") -> "HoldInterval":
+        """This stretch and the one after it as one; neither is changed.
+
+        Raises:
+            ValueError: one of the two is sealed; percentiles cannot be merged.
+        """
+        whole = in_a_row(self, later)
+        whole.held = later.held
+        whole.seconds = self.seconds + later.seconds
+        whole.held_peak = max(self.held_peak, later.held_peak)
+        return whole
+
 
 def _sum(*histograms: Histogram | None) -> Histogram:
     total = Histogram()
@@ -191,6 +210,7 @@ class HoldStats:
         intervals: second by second.
         open_s: how long the first opening took, seconds, until the last one was open or had failed.
         hold_s, close_s: how long holding and closing took, seconds.
+        gave_up_s: for how long none had opened when opening was given up, seconds; 0 where it was not.
         emptied: holding ended early because no connection was left and none could come back.
         base_rss_bytes, held_rss_bytes: the generator's resident size before the first connection
             and at the end of opening.
@@ -211,6 +231,7 @@ class HoldStats:
     open_s: float = 0.0
     hold_s: float = 0.0
     close_s: float = 0.0
+    gave_up_s: float = 0.0
     emptied: bool = False
     base_rss_bytes: int = 0
     held_rss_bytes: int = 0
@@ -233,9 +254,13 @@ class HoldStats:
 
     @property
     def client_bytes_each(self) -> float | None:
-        """Client memory for each held connection over the baseline, bytes; None where none was held."""
-        grown = self.held_rss_bytes - self.base_rss_bytes
-        return max(grown, 0) / self.held_peak if self.held_peak and self.held_rss_bytes else None
+        """Client memory for each held connection over the baseline, bytes.
+
+        None where too few were held, or too little grew, to say.
+        """
+        if not self.held_rss_bytes:
+            return None
+        return client_cost_each(self.held_rss_bytes - self.base_rss_bytes, self.held_peak)
 
     @property
     def hold_cpu_share(self) -> float | None:
@@ -290,6 +315,7 @@ class HoldStats:
         self.open_s = max(self.open_s, other.open_s)
         self.hold_s = max(self.hold_s, other.hold_s)
         self.close_s = max(self.close_s, other.close_s)
+        self.gave_up_s = max(self.gave_up_s, other.gave_up_s)
         self.emptied = self.emptied or other.emptied
         self.base_rss_bytes = max(self.base_rss_bytes, other.base_rss_bytes)
         self.held_rss_bytes = max(self.held_rss_bytes, other.held_rss_bytes)

@@ -4,17 +4,23 @@ Plain data, no I/O. Generators send `Snapshot`s, the runner turns them into a `R
 reports and the result file are made from a `Session` of those.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
 from pool_bench.calibration import Calibration, OwnShare
 from pool_bench.checkouts import CheckoutStats
+from pool_bench.client_time import ClientState
 from pool_bench.errors import FailureKind
 from pool_bench.holds import HoldStats
+from pool_bench.server_cpu import mean_cpu
 from pool_bench.server_side import ServerSide
 from pool_bench.sizing import Sizing
+from pool_bench.starving import starver_words
 from pool_bench.stats import BenchStats, ClientUsage
+from pool_bench.units import format_ms
+from pool_bench.walls import Wall
 
 # A client that uses more of its core, or whose loop is later than this, was part of what it measured.
 SATURATED_CPU_SHARE = 0.90
@@ -83,6 +89,7 @@ class PoolSetting:
         clients: tasks that asked for connections.
         size: connections the pool might have.
         reset: `own`, `always` or `never`.
+        prepared: whether the pool might prepare statements.
         query: what each operation ran, None for nothing.
         hold_s, timeout_s: how long a connection was kept after the query, and the bound on an acquire.
         round: which repetition this was, from 1.
@@ -97,6 +104,7 @@ class PoolSetting:
     hold_s: float
     timeout_s: float
     round: int
+    prepared: bool = True
 
 
 @dataclass(slots=True)
@@ -116,6 +124,7 @@ class RunResult:
         event_loop: the generators' event loop, such as `uvloop`.
         interrupted: the run was ended before its time.
         hold: what happened to the connections, in a run that holds them; `total` is then their opening.
+        asked: connections the user asked for; None where `concurrency`, what was to be opened, is all.
         server_side: what was seen of the server during the run, None where nobody looked.
         embedded: the target is the embedded server, which shares the client's cores.
         own: what of it is this client, where that was calibrated.
@@ -124,6 +133,10 @@ class RunResult:
         setting: how it differs from the session's other settings, "" where it does not.
         pool: what load which pool was put under, in a run that does so; `driver` is then the pool's name.
         checkout: what the pool showed.
+        parameters: what it was asked to do, plain values by name (`load.parameters`); {} where not known.
+        not_started: why it could not even begin, in words; "" where it did.
+        by_address: results are wanted by address also where there is only one.
+        wall: what connections met when they stopped growing, None where they did not.
     """
 
     label: str
@@ -139,6 +152,7 @@ class RunResult:
     event_loop: str = ""
     interrupted: bool = False
     hold: HoldStats | None = None
+    asked: int | None = None
     server_side: ServerSide | None = None
     embedded: bool = False
     own: OwnShare | None = None
@@ -147,6 +161,10 @@ class RunResult:
     setting: str = ""
     pool: PoolSetting | None = None
     checkout: CheckoutStats | None = None
+    parameters: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    not_started: str = ""
+    by_address: bool = False
+    wall: Wall | None = None
 
     @property
     def throughput(self) -> float:
@@ -155,25 +173,55 @@ class RunResult:
 
     @property
     def client_limits(self) -> list[str]:
-        """Why the client itself was the bottleneck, in words; none where it was not."""
+        """Where the client itself was at a limit, in words, whatever the cause; none where it was not."""
         reasons = []
         if self.client.cpu_share > SATURATED_CPU_SHARE * self.client.processes:
             reasons.append(f"it used {self.client.cpu_share:.0%} of a core")
         lag = self.client.lag.percentile_ms(99)
         if lag is not None and lag > SATURATED_LAG_P99_MS:
-            reasons.append(f"its event loop was {lag:.1f} ms late (p99)")
+            reasons.append(f"its event loop was {format_ms(lag)} ms late (p99)")
         if self.client.pause_share > SATURATED_PAUSE_SHARE * self.client.processes:
             reasons.append(f"its garbage collector took {self.client.pause_share:.0%} of the time")
         return reasons
 
     @property
-    def saturation(self) -> str | None:
-        """Why the client was the bottleneck, its schedule included, in words; None where it was not."""
+    def client_trouble(self) -> str | None:
+        """How the client was at a limit, its schedule included, in words; None where it was not."""
         reasons = self.client_limits
         late = self.total.schedule_error.percentile_ms(99)
         if late is not None and late > SATURATED_LAG_P99_MS:
-            reasons.append(f"it began operations {late:.1f} ms after they were due (p99)")
+            reasons.append(f"it began operations {format_ms(late)} ms after they were due (p99)")
         return " and ".join(reasons) or None
+
+    @property
+    def client_state(self) -> ClientState:
+        """What kept the client from being on time, by the kernel's account where there is one."""
+        client, time = self.client, self.client.time
+        if self.client_trouble is None:
+            return ClientState.SUSPENDED if time.suspensions else ClientState.FREE
+        busy = (
+            client.cpu_share > SATURATED_CPU_SHARE * client.processes
+            or client.pause_share > SATURATED_PAUSE_SHARE * client.processes
+        )
+        if busy or not time.seen_s or not time.late_s:
+            return ClientState.SATURATED
+        # What the hypervisor took looks like standing still from inside.
+        waiting_s = time.late_waiting_s + min(time.stolen_s, time.late_standing_s)
+        return ClientState.STARVED if waiting_s >= time.late_s / 2 else ClientState.BLOCKED
+
+    @property
+    def saturation(self) -> str | None:
+        """Why the client was the bottleneck, in words; None where it was not, as where it had no core."""
+        own = (ClientState.SATURATED, ClientState.BLOCKED)
+        return self.client_trouble if self.client_state in own else None
+
+    @property
+    def starved_by(self) -> str:
+        """Who had the cores that the client waited for, in words; "" where that is not known."""
+        side = self.server_side
+        length_s = self.duration_s + self.client.time.suspended_s
+        server = None if side is None else mean_cpu(side, length_s)[0].server
+        return starver_words(self.client, server, embedded=self.embedded)
 
     @property
     def cpu_us_per_op(self) -> float | None:
@@ -196,7 +244,7 @@ class SearchStep:
         kind: what it was for: raise, lower, narrow or confirm.
         passed: whether all objectives were met.
         breaches: those that were not, in words.
-        client: why the client was the bottleneck, in words; None where it was not.
+        client: how the client was at a limit, in words; None where it was not.
         client_to_blame: whether that can account for what was missed.
     """
 

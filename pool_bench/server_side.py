@@ -4,8 +4,10 @@ Clocks: `t` counts from the beginning of the watching. A run's own clock, that o
 `ServerSide.origin_s` seconds after that.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
+from pool_bench.between import Between
+from pool_bench.costs import client_cost_each, server_cost_each
 from pool_bench.stats import Histogram
 
 
@@ -51,8 +53,8 @@ class CpuUse:
         machine: all processes of the machine together, what the hypervisor took included.
         server: the postmaster and its processes, those that have ended included.
         postmaster: the postmaster alone, which forks one backend after another.
-        pooler: PgBouncer's processes together.
-        pooler_busiest: the busiest one of them; each has one thread.
+        pooler: the processes together of the pooler or proxy in between.
+        pooler_busiest: the busiest one of them; of one that has several threads, its busiest thread.
         server_thread: the busiest thread of a server that is one process.
     """
 
@@ -110,6 +112,7 @@ class ServerSecond:
             behind it included.
         cpu: cores in use since the look before.
         setup: connections that became ready since the look before; None where the server does not log it.
+        looks: how many looks, a second apart, it stands for: in a long run old ones become one.
     """
 
     t: float
@@ -121,6 +124,50 @@ class ServerSecond:
     totals: dict[str, int] = field(default_factory=dict)
     cpu: CpuUse | None = None
     setup: SetupSecond | None = None
+    looks: int = 1
+
+    @property
+    def sort(self) -> str:
+        """All looks are alike."""
+        return ""
+
+    def seal(self) -> None:
+        """Nothing is kept for joining."""
+
+    def joined(self, later: "ServerSecond") -> "ServerSecond":
+        """This look and the next as one: the highest of what goes up and down, the last of what only grows.
+
+        Cores in use are the mean. Of set-up times only the count remains: percentiles are not put together.
+        """
+        setups = [one.setup for one in (self, later) if one.setup is not None]
+        return ServerSecond(
+            t=later.t,
+            states=_highest(self.states, later.states),
+            used=max((used for used in (self.used, later.used) if used is not None), default=None),
+            pools=_highest(self.pools, later.pools),
+            lists=_highest(self.lists, later.lists),
+            sessions=later.sessions or self.sessions,
+            totals=later.totals or self.totals,
+            cpu=_mean_cpu(self, later),
+            setup=SetupSecond(sum(one.count for one in setups), None, None) if setups else None,
+            looks=self.looks + later.looks,
+        )
+
+
+def _highest(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    return {key: max(one.get(key, 0), other.get(key, 0)) for key in (*one, *other)}
+
+
+def _mean_cpu(one: ServerSecond, other: ServerSecond) -> CpuUse | None:
+    if one.cpu is None or other.cpu is None:
+        return one.cpu or other.cpu
+    means: dict[str, float | None] = {}
+    for each in fields(CpuUse):
+        mine, theirs = getattr(one.cpu, each.name), getattr(other.cpu, each.name)
+        means[each.name] = None
+        if mine is not None and theirs is not None:
+            means[each.name] = (mine * one.looks + theirs * other.looks) / (one.looks + other.looks)
+    return CpuUse(**means)
 
 
 @dataclass(slots=True)
@@ -138,7 +185,8 @@ class ServerSide:
         cores: how many this machine has.
         origin_s: when the run's own clock was at 0, seconds since the watching began; None where not told.
         setup: the server's own time for setting connections up, None where it does not log it.
-        pooled: there is a pooler between the watcher and the server.
+        pooled: sessions of the server serve several connections each.
+        between: who stands between the watcher and the server; None where nobody looked.
         one_process: the server is one process, so that what is counted are connections, not backends.
     """
 
@@ -156,6 +204,14 @@ class ServerSide:
     setup: SetupTimes | None = None
     pooled: bool = False
     one_process: bool = False
+    between: Between | None = None
+
+    @property
+    def pooler_name(self) -> str:
+        """What is called the pooler, or the proxy, in between."""
+        if self.between is None or self.between.kind not in ("pooler", "proxy"):
+            return "PgBouncer"
+        return self.between.name or f"the {self.between.kind}"
 
     @property
     def sessions(self) -> dict[str, int]:
@@ -174,16 +230,20 @@ class ServerSide:
 
     @property
     def backend_cost_bytes(self) -> int | None:
-        """What the server's memory grew by for each further client backend, bytes."""
+        """What the server's memory grew by for each further client backend, bytes.
+
+        None where too little grew to say: a server's memory moves by itself, too.
+        """
         before, peak = self.memory.get("before"), self.memory.get("peak")
-        if before is None or peak is None or peak.backends <= before.backends:
+        if before is None or peak is None:
             return None
-        return round((peak.total_bytes - before.total_bytes) / (peak.backends - before.backends))
+        return server_cost_each(peak.total_bytes - before.total_bytes, peak.backends - before.backends)
 
     @property
     def pooler_client_bytes(self) -> int | None:
-        """What PgBouncer's memory grew by for each further client connection, bytes."""
+        """What PgBouncer's memory grew by for each further client connection, bytes; None as above."""
         before, peak = self.pooler_memory.get("before"), self.pooler_memory.get("peak")
-        if before is None or peak is None or peak.clients <= before.clients:
+        if before is None or peak is None:
             return None
-        return round((peak.total_bytes - before.total_bytes) / (peak.clients - before.clients))
+        each = client_cost_each(peak.total_bytes - before.total_bytes, peak.clients - before.clients)
+        return None if each is None else round(each)

@@ -4,13 +4,36 @@ A terminal sends SIGINT to every process of its foreground group, and a Python t
 it with a traceback. So it is blocked from before such a process starts until that ignores it, for good.
 """
 
+import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Final
+
+# What may hold a password. Targets are read by then and carry their own.
+_SECRETS: Final = ("PGPASSWORD", "DATABASE_URL", "SURREAL_PASS", "SURREAL_URL")
+
+
+@contextmanager
+def _without_secrets() -> Iterator[None]:
+    """An environment that gives away no password to whoever may look at a child's (`/proc/PID/environ`)."""
+    kept = {name: os.environ.pop(name) for name in _SECRETS if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
 
 
 def start_deaf(process: BaseProcess) -> None:
-    """Start `process`, whose target is to call `ignore_interrupts` first of all."""
+    """Start `process`, whose target is to call `ignore_interrupts` first of all; without our passwords."""
+    with _without_secrets():
+        _start_deaf(process)
+
+
+def _start_deaf(process: BaseProcess) -> None:
     if not hasattr(signal, "pthread_sigmask"):
         process.start()  # Windows: what is sent too early ends it
         return
@@ -28,3 +51,13 @@ def ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
+
+
+def is_stopped(pid: int | None) -> bool:
+    """Whether a process is stopped by a signal (state T of proc(5)); False where the system does not tell."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return False
+    # A process may be called anything, so its name ends at the last bracket.
+    return text[text.rindex(b")") + 2 : text.rindex(b")") + 3] in (b"T", b"t")

@@ -7,12 +7,14 @@ Memory depends on the number of histograms and seconds, never on the number of o
 """
 
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 
+from pool_bench.addresses import UNKNOWN, AddressRecorder, AddressStats, merge_addresses
+from pool_bench.client_time import ClientTime
 from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.histogram import (
     HIGHEST_US,
@@ -24,6 +26,7 @@ from pool_bench.histogram import (
     bucket_lower_us,
     bucket_upper_us,
 )
+from pool_bench.timeline import in_a_row
 
 __all__ = [
     "HIGHEST_US",
@@ -130,17 +133,25 @@ class Interval:
         self.offered += other.offered
         self.dropped += other.dropped
         self.late_ms = max(self.late_ms, other.late_ms)
-        self.latency = _sum_of(self.latency, other.latency)
+        self.latency = Histogram.merged(self.latency, other.latency)
         if self.service is not None and other.service is not None:
-            self.service = _sum_of(self.service, other.service)
+            self.service = Histogram.merged(self.service, other.service)
 
+    @property
+    def sort(self) -> str:
+        """All stretches of measuring are alike."""
+        return ""
 
-def _sum_of(one: Histogram, other: Histogram) -> Histogram:
-    """Both together; neither is changed, since they may belong to somebody else."""
-    merged = Histogram()
-    merged.merge(one)
-    merged.merge(other)
-    return merged
+    def joined(self, later: "Interval") -> "Interval":
+        """This stretch and the one after it as one; neither is changed.
+
+        Raises:
+            ValueError: one of the two is sealed; percentiles cannot be merged.
+        """
+        whole = in_a_row(self, later)
+        whole.in_flight = later.in_flight
+        whole.seconds = self.seconds + later.seconds
+        return whole
 
 
 @dataclass(slots=True)
@@ -150,10 +161,16 @@ class BenchStats:
     In an open loop `latency` is the response time, from when an operation was due.
 
     Attributes:
-        offered: operations that were due, in an open loop: ok + failed + unfinished + dropped in the end.
+        offered: operations that were due, in an open loop: ok + failed + unfinished + dropped + aside
+            in the end.
         dropped: operations that were due and were given up before they were begun.
         service: successes from when they were begun, in an open loop.
         schedule_error: how late this client began what was due and had room, of every operation begun.
+        aside: operations that were under way while this client was suspended: they ended, but their times are
+            not the target's, so they are in no other figure.
+        closed_by_us: operations whose connection the server did not close when it was told that it ends.
+        unfinished_in: those of `unfinished` by the step they were at, as far as that is known.
+        addresses: all of it by the address that was used, where there may be several; else empty.
     """
 
     ok: int = 0
@@ -168,6 +185,10 @@ class BenchStats:
     dropped: int = 0
     service: Histogram = field(default_factory=Histogram)
     schedule_error: Histogram = field(default_factory=Histogram)
+    aside: int = 0
+    closed_by_us: int = 0
+    unfinished_in: dict[Phase, int] = field(default_factory=dict)
+    addresses: dict[str, AddressStats] = field(default_factory=dict)
 
     @property
     def attempts(self) -> int:
@@ -203,10 +224,16 @@ class BenchStats:
         self.dropped += other.dropped
         self.service.merge(other.service)
         self.schedule_error.merge(other.schedule_error)
+        self.aside += other.aside
+        self.closed_by_us += other.closed_by_us
+        for phase, count in other.unfinished_in.items():
+            self.unfinished_in[phase] = self.unfinished_in.get(phase, 0) + count
         for phase, histogram in other.phases.items():
             self.phases.setdefault(phase, Histogram()).merge(histogram)
         for key, failure in other.failures.items():
             self.count_failure(key, failure.count, failure.sample)
+        if other.addresses:
+            merge_addresses(self.addresses, other.addresses)
         self._merge_intervals(other.intervals)
 
     def count_failure(self, key: FailureKey, count: int, sample: str) -> None:
@@ -262,6 +289,8 @@ class ClientUsage:
         lag: event-loop lag, as it was at any moment.
         pauses: the garbage collector's runs, each of which holds everything up.
         processes: how many generator processes this adds up.
+        time: where its time went, by the kernel's account.
+        port_searches: connects for which this machine's kernel searched half of its local ports in vain.
     """
 
     cpu_s: float = 0.0
@@ -270,6 +299,8 @@ class ClientUsage:
     lag: Histogram = field(default_factory=Histogram)
     processes: int = 1
     pauses: Histogram = field(default_factory=Histogram)
+    time: ClientTime = field(default_factory=ClientTime)
+    port_searches: int = 0
 
     @property
     def cpu_share(self) -> float:
@@ -288,64 +319,116 @@ class ClientUsage:
         self.rss_bytes = max(self.rss_bytes, other.rss_bytes)
         self.lag.merge(other.lag)
         self.pauses.merge(other.pauses)
+        self.time.merge(other.time)
+        self.port_searches += other.port_searches
 
 
 class Recorder:
     """Takes operations one by one at the cost of an `array.extend`, and fills histograms in bulk.
 
     Rows are `total_ns` and then one column for each of `phases`, -1 where the operation skipped it. With
-    `responses` they are the response time, the service time, and the phases.
+    `responses` they are the response time, the service time, and the phases. With `by_address` operations are
+    also counted by the address that they ended at.
+
+    Attributes:
+        addresses: takes what is known of an address beside the operations that ended there; None without a
+            split.
     """
 
-    # Small enough that a fill stalls the event loop for tens of microseconds, large enough that
-    # NumPy's fixed cost per call vanishes.
-    _ROWS_PER_FILL: Final = 256
+    # Small enough that a fill stalls the event loop for a fifth of a millisecond, most of which is NumPy's
+    # fixed cost for each call.
+    _ROWS_PER_FILL: Final = 512
 
     __slots__ = (
         "_columns",
+        "_earlier",
         "_errors_ns",
         "_failures_ns",
         "_limit",
+        "_now_ns",
         "_phases",
         "_responses",
+        "_resumed_ns",
         "_rows",
         "_stats",
+        "addresses",
     )
 
-    def __init__(self, phases: tuple[Phase, ...], *, responses: bool = False) -> None:
+    def __init__(
+        self, phases: tuple[Phase, ...], *, responses: bool = False, by_address: bool = False
+    ) -> None:
         self._phases = phases
         self._responses = responses
         self._columns = len(phases) + (2 if responses else 1)
+        self.addresses = AddressRecorder() if by_address else None
+        # Where a row has what addresses before the last one took.
+        self._earlier = phases.index(Phase.EARLIER) - len(phases) if Phase.EARLIER in phases else None
         self._limit = self._ROWS_PER_FILL * self._columns
         self._rows = array("q")
         self._failures_ns = array("q")
         self._errors_ns = array("q")
         self._stats = BenchStats()
+        self._resumed_ns = 0
+        self._now_ns: Callable[[], int] = int
 
     @property
     def phases(self) -> tuple[Phase, ...]:
         """What a row's columns are."""
         return self._phases
 
-    def ok(self, row: tuple[int, ...]) -> None:
-        """Record a success by its row, phases in the order of `phases`."""
+    def set_aside(self, resumed_ns: int, now_ns: Callable[[], int]) -> None:
+        """Only count what began before a moment of the clock `now_ns`; safe in a signal handler."""
+        self._now_ns, self._resumed_ns = now_ns, resumed_ns
+
+    def _is_aside(self, total_ns: int) -> bool:
+        """Whether an operation that has ended now, after that time, saw its client suspended."""
+        if self._now_ns() - total_ns >= self._resumed_ns:
+            return False
+        self._stats.aside += 1
+        return True
+
+    def closed_by_us(self) -> None:
+        """Count an operation whose connection the server did not close when it was told to."""
+        self._stats.closed_by_us += 1
+
+    def ok(self, row: tuple[int, ...], address: str = UNKNOWN) -> None:
+        """Record a success by its row, phases in the order of `phases`, as soon as it has ended."""
+        if self._resumed_ns and self._is_aside(row[0]):
+            return
         rows = self._rows
         rows.extend(row)
         if len(rows) >= self._limit:
             self._fill()
+        if self.addresses is not None:
+            earlier_ns = 0 if self._earlier is None else max(row[self._earlier], 0)
+            self.addresses.ok(address, row[1 if self._responses else 0] - earlier_ns)
 
-    def failed(self, error: ConnectError, total_ns: int) -> None:
-        """Record a failure and the time it took to fail, nanoseconds."""
+    def failed(self, error: ConnectError, total_ns: int, address: str = UNKNOWN) -> None:
+        """Record a failure and the time it took to fail, nanoseconds, as soon as it has."""
+        if self._resumed_ns and self._is_aside(total_ns):
+            return
         stats = self._stats
         stats.failed += 1
         self._failures_ns.append(total_ns)
         if len(self._failures_ns) >= self._ROWS_PER_FILL:
             self._fill_failures()
         stats.count_failure(FailureKey(error.kind, error.phase, error.sqlstate or ""), 1, error.message)
+        if self.addresses is not None:
+            self.addresses.failed(address, error.kind)
 
     def unfinished(self, count: int) -> None:
         """Record operations that were given up when the grace period ended."""
         self._stats.unfinished += count
+        if self.addresses is not None:
+            self.addresses.unfinished(UNKNOWN, count)
+
+    def unfinished_in(self, phase: Phase, address: str = UNKNOWN) -> None:
+        """Tell the step, and the address, that one of the `unfinished` was at."""
+        stats = self._stats
+        if self.addresses is not None and address != UNKNOWN:
+            self.addresses.unfinished(UNKNOWN, -1)
+            self.addresses.unfinished(address, 1)
+        stats.unfinished_in[phase] = stats.unfinished_in.get(phase, 0) + 1
 
     def offered(self, count: int) -> None:
         """Record operations that have become due."""
@@ -392,6 +475,8 @@ class Recorder:
         if self._errors_ns:
             self._fill_errors()
         taken, self._stats = self._stats, BenchStats()
+        if self.addresses is not None:
+            taken.addresses = self.addresses.take()
         return taken
 
 

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     OnCreate = Callable[[SurrealClient], Awaitable[object] | object]
 
 
+# Some times what a new client costs, of which the most is the hashing of its password.
+_DRAIN_S: Final = 0.25
+
+
 class PooledClient(SurrealClientConnection):
     """An official client as the pool keeps it."""
 
@@ -66,11 +70,20 @@ class PooledClient(SurrealClientConnection):
         Raises:
             ConnectError: the connection is of no further use.
         """
-        if self.raw.changes.cut_off:
+        changes = self.raw.changes
+        is_at_work = changes.given_up and not await _drain(self.raw)
+        if changes.cut_off or is_at_work:
             raise ConnectError(FailureKind.CLOSED, Phase.QUERY, "a request was given up in the middle")
         await super().reset()
         if self._prepare is not None:
             await self._prepare(self.raw)
+
+
+async def _drain(raw: "SurrealClient") -> bool:
+    """Wait for the answers that nobody wants any more; whether all have come."""
+    from pool_bench.drivers.surreal_direct import DirectWebSocket
+
+    return isinstance(raw, DirectWebSocket) and await raw.drain(_DRAIN_S)
 
 
 class SurrealClientConnector:

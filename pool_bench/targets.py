@@ -8,16 +8,23 @@ environment and files hold is passed in.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from ipaddress import ip_address
 from typing import Final, Literal, TypeVar, cast, get_args
 from urllib.parse import quote, unquote
 
+from pool_bench.conninfo import PARAMETERS, check_values, from_environment
 from pool_bench.errors import UsageError
+from pool_bench.service_file import read_service
 
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 SslNegotiation = Literal["postgres", "direct"]
 ChannelBinding = Literal["disable", "prefer", "require"]
+SessionAttrs = Literal["any", "read-write", "read-only", "primary", "standby", "prefer-standby"]
 TlsVersion = Literal["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"]
 ProtocolVersion = Literal["3.0", "3.2", "latest"]
+# What `connect` takes: of IPv4, of IPv6, of a Unix socket.
+SocketAddress = tuple[str, int] | tuple[str, int, int, int] | str
 _Choice = TypeVar("_Choice")
 
 DEFAULT_PORT: Final = 5432
@@ -25,48 +32,30 @@ _MASK: Final = "***"
 # What stands behind an unescaped colon in the password is dropped, as libpq does.
 _PASSFILE_LINE: Final = re.compile(r"((?:\\.|[^:\\])*):" * 4 + r"((?:\\.|[^:\\]|\\$)*)")
 
-_ENVIRONMENT: Final = {
-    "host": "PGHOST",
-    "hostaddr": "PGHOSTADDR",
-    "port": "PGPORT",
-    "dbname": "PGDATABASE",
-    "user": "PGUSER",
-    "password": "PGPASSWORD",
-    "passfile": "PGPASSFILE",
-    "channel_binding": "PGCHANNELBINDING",
-    "options": "PGOPTIONS",
-    "application_name": "PGAPPNAME",
-    "sslmode": "PGSSLMODE",
-    "sslnegotiation": "PGSSLNEGOTIATION",
-    "sslcert": "PGSSLCERT",
-    "sslkey": "PGSSLKEY",
-    "sslrootcert": "PGSSLROOTCERT",
-    "sslsni": "PGSSLSNI",
-    "ssl_min_protocol_version": "PGSSLMINPROTOCOLVERSION",
-    "ssl_max_protocol_version": "PGSSLMAXPROTOCOLVERSION",
-    "connect_timeout": "PGCONNECT_TIMEOUT",
-    "client_encoding": "PGCLIENTENCODING",
-    "load_balance_hosts": "PGLOADBALANCEHOSTS",
-    "target_session_attrs": "PGTARGETSESSIONATTRS",
-    "gssencmode": "PGGSSENCMODE",
-    "max_protocol_version": "PGMAXPROTOCOLVERSION",
-}
-_PARAMETERS: Final = frozenset(_ENVIRONMENT) | {"sslpassword", "fallback_application_name"}
-
 _SECRET_NAME: Final = re.compile(r"(?i)pass|pwd|secret|token")
 # From the first colon to the last @ before the next URL, so that an unescaped @ hides all of it.
-_CREDENTIALS: Final = re.compile(r"(://[^:\s]*):(?:(?![\s,]+[a-z]+://).)*@", re.DOTALL)
+_CREDENTIALS: Final = re.compile(r"(//[^:\s]*):(?:(?![\s,]+[a-z]+://).)*@", re.DOTALL)
 # `scheme://user:secret` without a host: what stands where a port belongs may be a password.
 _CREDENTIALS_ONLY: Final = re.compile(r"(://[^:/@?\s\[]*):(?!\d{0,5}(?:[,/?\s]|$)|\*\*\*@)\S*")
+_WORD: Final = re.compile(r"\S+")
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _ENCODED_NAME: Final = re.compile(r"(?<=[?&])[^=&\s]*%[^=&\s]*(?==)")
 # An unescaped & is part of the secret unless a parameter follows it.
 _SECRET_VALUE: Final = re.compile(
-    r"(?i)\b(\w*(?:pass|pwd|secret|token)\w*\s*=\s*)"
-    rf"(?:'(?:\\.|[^'\\])*'|(?!&(?:{'|'.join(sorted(_PARAMETERS))})=)\S)*"
+    r"(?i)\b(\w*(?:pass|pwd|secret|token|scram_client_key|scram_server_key)\w*\s*=\s*)"
+    rf"(?:'(?:\\.|[^'\\])*'|(?!&(?:{'|'.join(sorted(PARAMETERS))})=)\S)*"
 )
 
 # These name a server. Someone who only keeps PGUSER or PGPASSWORD in a profile named none.
-NAMING_VARIABLES: Final = ("PGHOST", "PGHOSTADDR", "PGPORT")
+NAMING_VARIABLES: Final = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGSERVICE")
+
+
+@lru_cache(maxsize=1024)
+def label_of(address: SocketAddress) -> str:
+    """`127.0.0.1:5432`, `[::1]:5432`, or the path of a Unix socket."""
+    if isinstance(address, str):
+        return address.replace("\0", "@")
+    return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,11 +118,48 @@ class Target:
     options: str | None = None
     connect_timeout_s: float | None = None
     load_balance_hosts: bool = False
+    target_session_attrs: SessionAttrs = "any"
     max_protocol_version: ProtocolVersion = "3.0"
 
     def password_for(self, host: Host) -> str | None:
         """The password to use at `host`: an explicit one, else the password file's."""
         return self.password if self.password is not None else host.password
+
+    def shared_password(self, driver: str) -> str | None:
+        """The one password for all hosts, for a driver that takes no other.
+
+        Raises:
+            UsageError: the password file has different ones.
+        """
+        passwords = {self.password_for(host) for host in self.hosts}
+        if len(passwords) > 1:
+            raise UsageError(
+                f"{self}: the password file has different passwords for these hosts; {driver} takes one, "
+                "wire takes all"
+            )
+        return passwords.pop()
+
+    @property
+    def has_one_address(self) -> bool:
+        """Whether there is one place to connect to: a single host that is an address or a Unix socket."""
+        host = self.hosts[0]
+        if len(self.hosts) > 1 or self.target_session_attrs == "prefer-standby":
+            return False
+        if host.is_unix:
+            return True
+        try:
+            ip_address(host.address or host.name)
+        except ValueError:
+            return False
+        return True
+
+    @property
+    def only_address(self) -> str:
+        """The one place to connect to, as results name it; "" where there may be several."""
+        if not self.has_one_address:
+            return ""
+        host = self.hosts[0]
+        return label_of(host.socket_path if host.is_unix else (host.address or host.name, host.port))
 
     def startup_parameters(self) -> dict[str, str]:
         """The parameters of the StartupMessage, in the order libpq sends them."""
@@ -166,16 +192,34 @@ def redact(text: str) -> str:
     """
     text = _CREDENTIALS.sub(rf"\1:{_MASK}@", text)
     text = _CREDENTIALS_ONLY.sub(rf"\1:{_MASK}", text)
+    text = _WORD.sub(lambda match: _without_bare(match[0]), text)
     text = _ENCODED_NAME.sub(
         lambda match: unquote(match[0]) if _SECRET_NAME.search(unquote(match[0])) else match[0], text
     )
     return _SECRET_VALUE.sub(rf"\1{_MASK}", text)
 
 
-def _shown(url: str) -> str:
+def _without_bare(word: str) -> str:
+    """A word without what may be a password in a URL that lacks its scheme, as `user:secret@host`."""
+    colon, at = word.find(":"), word.rfind("@")
+    if colon < 0 or at < colon or word.startswith("://", colon):
+        return word
+    return f"{word[: colon + 1]}{_MASK}{word[at:]}"
+
+
+def shown_url(url: str) -> str:
     """`url` for an error message: on one line and without secrets."""
+    is_url = _SCHEME.match(url) is not None
     # White space ends a URL in running text; here all of it is one.
-    return redact("".join(c if c.isprintable() and c != " " else "\N{REPLACEMENT CHARACTER}" for c in url))
+    url = "".join(c if c.isprintable() and c != " " else "\N{REPLACEMENT CHARACTER}" for c in url)
+    if is_url:
+        return redact(url)
+    # Where a value of a keyword/value string ends is not to be told, nor whether `one:other` has a port.
+    name, colon, _ = url.partition(":")
+    return _MASK if "=" in url or "/" in name else redact(name) + (f"{colon}{_MASK}" if colon else "")
+
+
+_shown = shown_url
 
 
 def parse_target(
@@ -185,6 +229,7 @@ def parse_target(
     default_user: str,
     default_host: str = "localhost",
     read_passfile: Callable[[str | None], str] = lambda path: "",
+    read_service_file: Callable[[str], str | None] = lambda path: None,
 ) -> Target:
     """Read a `postgresql://` URL; what it leaves out comes from `PG*` variables in `env`.
 
@@ -195,19 +240,29 @@ def parse_target(
         default_host: host where neither names one.
         read_passfile: gives the text of the password file at a path (None: the default place),
             "" where there is none.
+        read_service_file: gives the text of the service file at a path, None where there is none.
 
     Raises:
-        UsageError: the URL is malformed or asks for something unsupported; no secret in the message.
+        UsageError: the URL, a variable or a service file is malformed or asks for something unsupported; no
+            secret in the message.
     """
-    given = _split_url(url)
-    values = {key: env[name] for key, name in _ENVIRONMENT.items() if env.get(name)}
-    values |= given
+    values = _split_url(url)
+    service = values.pop("service", "") or env.get("PGSERVICE")
+    if service:
+        named = read_service(service, env, PARAMETERS, read_service_file)
+        values = named | values
+    values = from_environment(env, values) | values
+    values.pop("service", None)
     return _build(values, default_user, default_host, read_passfile, _shown(url))
 
 
 def _split_url(url: str) -> dict[str, str]:
     """The parameters a URL names; the scan of libpq's conninfo_uri_parse_options."""
     scheme = re.match(r"postgres(?:ql)?://", url)
+    if scheme is None and "=" in url and _SCHEME.match(url) is None:
+        raise UsageError(
+            "a keyword/value string is not a PostgreSQL URL (postgresql://user@host:port/database)"
+        )
     if scheme is None:
         raise UsageError(f"{_shown(url)} is not a PostgreSQL URL (postgresql://user@host:port/database)")
     values: dict[str, str] = {}
@@ -247,7 +302,7 @@ def _split_query(query: str, url: str) -> dict[str, str]:
         key, value = _decode(key, url), _decode(value, url)
         if key == "ssl" and value == "true":
             key, value = "sslmode", "require"
-        if key not in _PARAMETERS:
+        if key not in PARAMETERS:
             # Behind an unescaped ? or & in a password the "name" would be the rest of it.
             named = f" {key!r}" if re.fullmatch(r"[a-z_]+", key) and f"{key}=" in _shown(url) else ""
             raise UsageError(f"{_shown(url)}: URL parameter{named} is not supported")
@@ -278,15 +333,7 @@ def _build(
     read_passfile: Callable[[str | None], str],
     shown: str,
 ) -> Target:
-    unsupported = {
-        "target_session_attrs": ("any",),
-        "gssencmode": ("disable", "prefer"),
-        "load_balance_hosts": ("disable", "random"),
-        "sslsni": ("0", "1"),
-    }
-    for key, allowed in unsupported.items():
-        if values.get(key, allowed[0]) not in allowed:
-            raise UsageError(f"{shown}: {key} can only be {' or '.join(allowed)} here")
+    check_values(values, shown)
     user = values.get("user") or default_user
     # A certificate from a public authority proves nothing without the name in it.
     default_mode: SslMode = "verify-full" if values.get("sslrootcert") == "system" else "prefer"
@@ -310,6 +357,7 @@ def _build(
         options=values.get("options"),
         connect_timeout_s=_connect_timeout(values.get("connect_timeout"), shown),
         load_balance_hosts=values.get("load_balance_hosts") == "random",
+        target_session_attrs=_choice(values, "target_session_attrs", SessionAttrs, "any", shown),
         max_protocol_version=_choice(values, "max_protocol_version", ProtocolVersion, "3.0", shown),
     )
     _check_tls(target, shown)

@@ -11,7 +11,7 @@ from typing import Final, Literal, get_args
 from urllib.parse import quote, unquote, urlsplit
 
 from pool_bench.errors import UsageError
-from pool_bench.targets import Target, redact
+from pool_bench.targets import Target, shown_url
 
 Scheme = Literal["ws", "wss", "http", "https"]
 AuthLevel = Literal["root", "namespace", "database"]
@@ -62,6 +62,15 @@ class SurrealTarget:
     level: AuthLevel = "root"
     ca_file: str | None = None
     verify: bool = True
+
+    @property
+    def has_one_address(self) -> bool:
+        """Whether the host is an address, not a name, which may have several."""
+        try:
+            ipaddress.ip_address(self.host)
+        except ValueError:
+            return False
+        return True
 
     @property
     def is_secure(self) -> bool:
@@ -145,13 +154,18 @@ def surreal_target(
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise UsageError(f"{option}: {redact(url)!r} is no URL: {_reason(error)}") from None
+        raise UsageError(f"{option}: {shown_url(url)!r} is no URL: {_reason(error)}") from None
     if parts.scheme not in SCHEMES:
-        raise UsageError(f"{option}: a SurrealDB URL begins with {', '.join(SCHEMES)}, not {redact(url)!r}")
+        raise UsageError(
+            f"{option}: a SurrealDB URL begins with {', '.join(SCHEMES)}, not {shown_url(url)!r}"
+        )
     scheme = parts.scheme
+    if "@" in parts.path:
+        # What stands before it would be taken for the host, and be looked up.
+        raise UsageError(f"{option}: write / in a password as %2F, in {shown_url(url)!r}")
     host = _host(parts.hostname, option, url)
     if parts.query or parts.fragment:
-        raise UsageError(f"{option}: there is nothing to say behind a ? or # in {redact(url)!r}")
+        raise UsageError(f"{option}: there is nothing to say behind a ? or # in {shown_url(url)!r}")
     if port == 0:
         raise UsageError(f"{option}: port 0 cannot be connected to")
     for name, value in (("namespace", namespace), ("database", database)):
@@ -186,7 +200,7 @@ def surreal_target(
 
 def _host(name: str | None, option: str, url: str) -> str:
     if not name or any(not mark.isprintable() or mark in " \\\"'<>^`{|}" for mark in name):
-        raise UsageError(f"{option}: there is no host in {redact(url)!r}")
+        raise UsageError(f"{option}: there is no host in {shown_url(url)!r}")
     if ":" in name:
         try:
             ipaddress.ip_address(name)

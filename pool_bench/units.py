@@ -71,9 +71,9 @@ def parse_share(text: str) -> float:
 
 def format_duration(seconds: float) -> str:
     """Write seconds the way `parse_duration` reads them, to three significant digits below a minute."""
-    if 0 < seconds < 0.001:
-        return f"{seconds * 1e6:.3f}".rstrip("0").rstrip(".") + "us"
-    # From here on three digits would round up to `1e+03ms`.
+    # From these limits on three digits would round up to `1e+03us`, `1e+03ms`.
+    if 0 < seconds < 0.0009995:
+        return f"{seconds * 1e6:.3g}us"
     if seconds < 0.9995:
         return f"{seconds * 1000:.3g}ms"
     if seconds < 60:

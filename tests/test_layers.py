@@ -12,9 +12,12 @@ PACKAGE = ROOT / "pool_bench"
 # From the bottom; what stands in one row may not import each other, but for the plain data.
 LAYERS = (
     (
-        *("errors", "units", "histogram", "stats", "targets", "targets_surreal", "objectives"),
-        *("syn_steps", "steadiness", "verdict", "calibration"),
-        *("runs", "holds", "checkouts", "sizing", "server_side"),
+        *("cleaning", "costs", "errors", "units", "histogram", "stats", "conninfo", "service_file"),
+        *("targets", "targets_surreal", "objectives"),
+        *("syn_steps", "steadiness", "verdict", "verdict_client", "reasons", "calibration"),
+        *("runs", "timeline", "holds", "checkouts", "sizing", "between", "server_side"),
+        *("server_cpu", "client_time", "addresses", "starving", "hanging"),
+        *("walls", "walls_ahead", "growth"),
     ),
     ("pgwire",),
     ("drivers",),

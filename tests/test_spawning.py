@@ -4,6 +4,9 @@ import multiprocessing as mp
 import os
 import signal
 from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
 
 from pool_bench.spawning import ignore_interrupts, start_deaf
 
@@ -42,3 +45,23 @@ def test_the_parent_hears_it_as_before() -> None:
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
     process.join(30)
     assert process.exitcode == 0
+
+
+def environment_of_itself(answers: "Connection[bytes, bytes]") -> None:
+    """The target: what anybody who may look finds in `/proc/PID/environ`."""
+    answers.send(Path("/proc/self/environ").read_bytes())
+
+
+def test_it_gets_none_of_our_passwords_and_we_keep_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PGPASSWORD", "DATABASE_URL", "SURREAL_PASS", "SURREAL_URL"):
+        monkeypatch.setenv(name, "hush-hush")
+    context = mp.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=environment_of_itself, args=(theirs,), daemon=True)
+    start_deaf(process)
+    assert ours.poll(30)
+    environment = ours.recv()
+    process.join(30)
+    assert b"PATH=" in environment
+    assert b"hush-hush" not in environment
+    assert os.environ["PGPASSWORD"] == "hush-hush"

@@ -294,7 +294,7 @@ def test_a_recorder_does_not_grow_with_the_number_of_operations() -> None:
         recorder.ok((number, number, -1, number))
         recorder.failed(failure(), number)
         largest = max(largest, size())
-    assert largest < 2 * (256 * 4 + 256) * 8
+    assert largest < 2 * (512 * 4 + 512) * 8
     assert recorder.take().attempts == 6000
 
 
@@ -457,3 +457,28 @@ def test_what_the_client_cost_adds_up_over_time() -> None:
     assert usage.cpu_share == pytest.approx(0.6)
     assert (usage.rss_bytes, usage.lag.count) == (10, 2)
     assert ClientUsage().cpu_share == 0.0
+
+
+# Made by this encoder, and what hdr-histogram-js 3.0.1 reads from it (docs/read_percentiles.mjs), in us.
+READ_BY_JAVASCRIPT = {
+    "HISTFAAAACJ4nJNpmSzMwMDAwwABzFCaEURcm7yEwf4DVIAJAQCJ2gSq": {10: 2, 50: 6, 90: 10, 95: 11, 99.9: 11},
+    "HISTFAAAAUB4nJWTfU6DQBDFoZSW0lqrjR8EkTRIGkIIQcN/Jl7AUxlv0Ct4Js/hEdydGWbZ3YKyv3lvExLyMjPw8HnaO47/4eDx6HalfZ++nLcfevD6/vz"
+    "0eH97vdtuN5swDIMgWEgWc1lzWXBmVAAVmXVc5S5KXVCWKUR5xiPPcJTuNj67kt+7Jcvejeq8Y8W+YkfW7GuNC1bHJavjCqTYg5AbUMedQHrEimYxCEmYlDgQ"
+    "GZELHYUfgUKoFF4CFVALGtALkVHOf1IOkGCmICqlBjWEzGjFm6qbhJWOpiB2StXrpeYMSUoJEXUSG52cm5idImdWGRPr95Joe5maUlBOqU3M7KXVOpmSIjdTjE"
+    "xM9dIKxdr2p6ToExvvJRr4xoZScP/mN1aO9tIYvQynZJSTn9kL/i/VYC+N8U/+lZJre/kF8R1YdA==": {
+        0.1: 1,
+        10: 4,
+        50: 889,
+        90: 205439,
+        95: 405759,
+        99: 699391,
+        99.9: 790015,
+    },
+}
+
+
+@pytest.mark.parametrize("payload", READ_BY_JAVASCRIPT)
+def test_a_payload_has_the_percentiles_that_javascripts_reader_finds_in_it(payload: str) -> None:
+    histogram = Histogram.decode(payload)
+    for percentile, microseconds in READ_BY_JAVASCRIPT[payload].items():
+        assert histogram.percentile_ms(percentile) == pytest.approx(microseconds / 1000, rel=0.001)

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import inspect
+import itertools
 import logging
 import re
 import uuid
@@ -404,6 +405,83 @@ async def test_a_client_whose_request_was_given_up_is_not_lent_again(surreal: Em
         async with pool.acquire() as client:
             assert client is not first
             assert await client.query("RETURN 1") == 1
+
+
+async def test_p45_requests_that_are_given_up_cost_neither_the_client_nor_a_sign_in_nor_an_answer(
+    surreal: EmbeddedSurreal, methods: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # However long a machine stands still.
+    monkeypatch.setattr("pool_bench.surreal_pool._DRAIN_S", 60.0)
+    async with make_pool(surreal, min_connections=1, max_connections=1, acquisition_timeout=90.0) as pool:
+        async with pool.acquire() as first:
+            pass
+
+        async def ask(number: int, begun: asyncio.Event) -> None:
+            async with pool.acquire() as client:
+                begun.set()
+                assert await client.query("RETURN $number", {"number": number}) == number
+
+        for number in range(200):
+            begun = asyncio.Event()
+            task = asyncio.create_task(ask(number, begun))
+            await begun.wait()
+            task.cancel()
+            assert isinstance((await asyncio.gather(task, return_exceptions=True))[0], asyncio.CancelledError)
+            if number % 10 == 0:
+                await ask(-number, begun)
+        async with pool.acquire() as client:
+            assert client is first
+        assert pool.get_stats()["total_connections_created"] == 1
+        assert methods.count("signin") == 1
+
+
+async def test_p45_what_a_given_up_request_did_to_the_session_is_undone(surreal: EmbeddedSurreal) -> None:
+    async with make_pool(surreal, min_connections=1, max_connections=1) as pool:
+        for _ in range(20):
+            begun = asyncio.Event()
+
+            async def change(begun: asyncio.Event) -> None:
+                async with pool.acquire() as client:
+                    begun.set()
+                    await client.query("USE DB elsewhere; LET $mine = 1")
+
+            task = asyncio.create_task(change(begun))
+            await begun.wait()
+            task.cancel()
+            await asyncio.wait([task])
+            async with pool.acquire() as client:
+                assert await client.query("RETURN [session::db(), $mine]") == ["here", None]
+
+
+async def test_p44_a_session_that_expires_is_signed_in_again_after_one_refused_query(
+    surreal: EmbeddedSurreal,
+) -> None:
+    user = f"short_{uuid.uuid4().hex}"
+    async with make_pool(surreal, min_connections=0, max_connections=1) as pool:
+        await pool.execute_query(
+            f"DEFINE USER {user} ON ROOT PASSWORD 'pw' ROLES OWNER DURATION FOR TOKEN 1h, FOR SESSION 1s"
+        )
+    expiring = SurrealDBConnectionPool(
+        f"{surreal.url}/rpc", {"username": user, "password": "pw"}, f"pool_{user}", "here", 0, 1
+    )
+    said: list[object] = []
+    async with expiring:
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        while loop.time() - began_s < 6.0:
+            try:
+                said.append(await expiring.execute_query("CREATE hit RETURN VALUE 1"))
+            except Exception as error:
+                if "The session has expired" not in str(error):
+                    raise
+                said.append(None)
+            await asyncio.sleep(0.1)
+        hits = await expiring.execute_query("RETURN count(SELECT * FROM hit)")
+        assert expiring.get_stats()["total_connections_created"] == 1
+    assert None in said, "no session has expired"
+    # What was refused was not executed, and the next one was.
+    assert hits in (len(said) - said.count(None), None)
+    assert all(one is not None or after is not None for one, after in itertools.pairwise(said))
 
 
 async def test_a_statement_that_fails_is_the_callers_error_and_costs_no_connection(

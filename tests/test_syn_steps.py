@@ -44,3 +44,11 @@ def test_latency_that_rises_evenly_to_seconds_shows_no_steps() -> None:
 @pytest.mark.parametrize("values", [[], [1000.5] * 4, [999_999.0] * 50])
 def test_too_few_and_other_durations_are_no_steps(values: list[float]) -> None:
     assert syn_steps(histogram_of_ms(values) if values else Histogram()) == []
+
+
+def test_requests_that_linux_repeats_late_are_found_at_their_step() -> None:
+    # As measured: the longer the kernel's timer, the later it is.
+    late = (1.03, 2.05, 3.06, 4.10, 5.11, 7.13, 11.20, 19.38, 35.51)
+    values = np.concatenate([lognormal_ms(1000, median=1.0), *(np.full(7, each * 1000) for each in late)])
+    found = syn_steps(histogram_of_ms(values))
+    assert found == [SynStep(int(each), 7) for each in late]

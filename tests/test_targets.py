@@ -7,10 +7,14 @@ from urllib.parse import quote
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict
 
+from pool_bench.cli.title import shown_arguments
+from pool_bench.conninfo import ENVIRONMENT, PARAMETERS
 from pool_bench.errors import UsageError
 from pool_bench.targets import NAMING_VARIABLES, Host, Target, parse_passfile, parse_target, redact
+from pool_bench.targets_surreal import surreal_target
 
 
 def parse(url: str, env: Mapping[str, str] | None = None, passfile: str = "") -> Target:
@@ -294,8 +298,58 @@ def test_the_database_is_named_after_the_user_where_neither_says_more() -> None:
     assert parse("postgresql://h?dbname=&user=").dbname == "me"
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PGREQUIREAUTH", "scram-sha-256"),
+        ("PGREQUIREPEER", "postgres"),
+        ("PGSSLCRL", "crl.pem"),
+        ("PGSSLCRLDIR", "crls"),
+        ("PGSSLCERTMODE", "require"),
+        ("PGSSLCOMPRESSION", "1"),
+        ("PGGSSENCMODE", "require"),
+        ("PGKRBSRVNAME", "pg"),
+        ("PGGSSDELEGATION", "1"),
+        ("PGMINPROTOCOLVERSION", "3.2"),
+    ],
+)
+def test_a_variable_that_is_not_supported_is_refused_as_its_url_form_is(variable: str, value: str) -> None:
+    name = next(key for key, known in ENVIRONMENT.items() if known == variable)
+    with pytest.raises(UsageError, match=variable) as caught:
+        parse("postgresql://h", {variable: value})
+    assert value not in str(caught.value)
+    with pytest.raises(UsageError, match=name):
+        parse(f"postgresql://h?{name}={value}")
+
+
+def test_a_variable_that_the_url_overrides_is_not_refused() -> None:
+    assert parse("postgresql://h?gssencmode=disable", {"PGGSSENCMODE": "require"}).hosts[0].name == "h"
+
+
+def test_variables_name_servers_and_rules_for_choosing_among_them() -> None:
+    env = {"PGTARGETSESSIONATTRS": "standby", "PGLOADBALANCEHOSTS": "random", "PGREQUIRESSL": "1"}
+    target = parse("postgresql://a,b", env)
+    assert (target.target_session_attrs, target.load_balance_hosts, target.sslmode) == (
+        "standby",
+        True,
+        "require",
+    )
+
+
+def test_every_parameter_of_libpq_is_known() -> None:
+    # Those of the libpq that psycopg brings; debugging aside.
+    theirs = {option.keyword.decode(): option.envvar for option in pq.Conninfo.get_defaults()}
+    unknown = {name for name in theirs if name not in PARAMETERS and "debug" not in name}
+    assert unknown <= {"authtype", "tty", "requiressl", "servicefile", "oauth_ca_file"}
+    assert {variable.decode() for variable in theirs.values() if variable} - set(ENVIRONMENT.values()) <= {
+        "PGSERVICEFILE",
+        "PGAUTHTYPE",
+        "PGTTY",
+    }
+
+
 def test_host_variables_name_a_server() -> None:
-    assert NAMING_VARIABLES == ("PGHOST", "PGHOSTADDR", "PGPORT")
+    assert NAMING_VARIABLES == ("PGHOST", "PGHOSTADDR", "PGPORT", "PGSERVICE")
 
 
 # --- the password file ------------------------------------------------------------------------
@@ -412,7 +466,7 @@ def test_any_text_can_be_a_password_file(text: str) -> None:
         ("postgresql://h?channel_binding=x", "channel_binding must be one of"),
         ("postgresql://h?sslsni=2", "sslsni can only be 0 or 1"),
         ("postgresql://h?gssencmode=require", "gssencmode can only be"),
-        ("postgresql://h?target_session_attrs=primary", "target_session_attrs can only be any"),
+        ("postgresql://h?target_session_attrs=master", "target_session_attrs must be one of any, read-write"),
         ("postgresql://h?connect_timeout=soon", "whole number"),
         ("postgresql://h?connect_timeout=1.5", "whole number"),
         ("postgresql://h?connect_timeout=" + "9" * 5000, "whole number"),
@@ -538,3 +592,51 @@ def test_any_text_is_a_target_or_a_usage_error_of_one_line(text: str) -> None:
     else:
         assert str(target).isprintable()
     redact(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("user:hunter22@host/db", "//user:hunter22@host/db", "postgresql:user:hunter22@host"),
+        *("postgresql:/user:hunter22@host", "postgresql//user:hunter22@host", "user:a hunter22@host"),
+        *("user:hunter22@x@host", "user:hunter22", "postgres:hunter22", "postgresql:user:a hunter22@h"),
+        *("host=h password = hunter22", "host=h password = 's3 hunter22'", "password = a hunter22"),
+        *("postgresql:host=h password = hunter22", "PASSWORD =hunter22", "user=u\tpassword\t=\thunter22"),
+        *("mysql://u:hunter22@h", "postgresql://user:a@b/hunter22@h/d", "ws:root:hunter22@host"),
+        *("ws://root:1/hunter22@host:8000", "ws://root:a?hunter22@host", "ws://root:a#hunter22@host"),
+        *("ws://root:hunter22@a/b@host", "ws://root:1@hunter22/x@host", "ws:/root:hunter22@h"),
+    ],
+)
+def test_what_is_no_url_is_refused_and_shown_without_what_may_be_a_password(text: str) -> None:
+    for read in (parse, lambda url: surreal_target(url, environ={})):
+        with pytest.raises(UsageError) as caught:
+            read(text)
+        assert "hunter22" not in str(caught.value)
+    shown = shown_arguments(["pg-connection-bench", "-u", text, f"--url={text}", "-q"])
+    assert "hunter22" not in " ".join(shown)
+    assert shown[-1] == "-q"
+
+
+def test_more_than_one_at_belongs_to_the_password_not_to_the_host() -> None:
+    found = surreal_target("ws://ro@ot:a@hunter22@host", environ={})
+    assert (found.host, found.user, found.password) == ("host", "ro@ot", "a@hunter22")
+    assert "hunter22" not in str(found) + repr(found)
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        *(
+            "at postgresql://bench@127.0.0.1:5432/postgres?sslmode=disable",
+            "12:30 [me@here]",
+            "SELECT a::int",
+        ),
+        *(
+            "C-0x55: postgres/postgres@127.0.0.1:1234 closing",
+            "ws://root@127.0.0.1:8000/rpc",
+            "127.0.0.1:5432",
+        ),
+    ],
+)
+def test_text_without_a_password_stays_as_it_is(kept: str) -> None:
+    assert redact(kept) == kept

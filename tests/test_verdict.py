@@ -11,7 +11,15 @@ from pool_bench.holds import HoldStats
 from pool_bench.runs import RunResult
 from pool_bench.stats import BenchStats, ClientUsage, FailureKey, Histogram
 from pool_bench.verdict import Verdict, judge, short_words, verdict_words
-from tests.report.factory import client_of, histogram_of_ms, intervals_of, lognormal_ms, run_of, stats_of
+from tests.report.factory import (
+    TOO_MANY,
+    client_of,
+    histogram_of_ms,
+    intervals_of,
+    lognormal_ms,
+    run_of,
+    stats_of,
+)
 
 
 def good(count: int = 5000, **changes: object) -> RunResult:
@@ -38,6 +46,14 @@ def open_loop(late_ms: float, *, dropped: int = 0) -> RunResult:
     run.total.offered = run.total.ok + dropped
     run.total.dropped = dropped
     run.total.schedule_error = histogram_of_ms([late_ms] * 100)
+    return run
+
+
+def searching(tcp_ms: float = 0.76, searches: int = 2000) -> RunResult:
+    """A run whose kernel had to search for local ports."""
+    run = good()
+    run.total.phases[Phase.TCP] = histogram_of_ms([tcp_ms] * run.total.ok)
+    run.client.port_searches = searches
     return run
 
 
@@ -78,13 +94,15 @@ def paused(share: float) -> RunResult:
             "of the generator",
             "net.ipv4.ip_local_port_range",
         ),
+        (searching(), "port_search", "the phase tcp (p50 0.760 ms)", "Linux from 6.3 on"),
         (open_loop(30.0), "schedule_slipped", "late (p99)", "lower --rate"),
         (open_loop(5.0), "schedule_slipped", "upper bound", "lower --rate"),
         (open_loop(0.1, dropped=900), "rate_not_achieved", "900 of 5,900", "--max-in-flight"),
         (steps(), "full_accept_queue", "80 connects waited 1 s, 20 waited 3 s", "somaxconn"),
         (slow_start(), "warmup_not_over", "first 3s of measuring", "--warmup 4s"),
         (good(400), "few_samples", "400 operations, 4 of them beyond", "--duration"),
-        (run_of(stats_of([])), "few_samples", "No operation succeeded", "failures above"),
+        (run_of(stats_of(failures={TOO_MANY: 9})), "no_success", "No operation succeeded", "failures above"),
+        (run_of(stats_of([])), "no_success", "No operation was both begun and ended", "--grace"),
     ],
 )
 def test_a_flaw_is_named_explained_and_given_a_remedy(
@@ -96,7 +114,8 @@ def test_a_flaw_is_named_explained_and_given_a_remedy(
     assert reason.code == code
     assert words in reason.text
     assert remedy in reason.remedy
-    assert verdict.words == f"suspect: {short_words(code)}"
+    state = "failed" if code == "no_success" else "suspect"
+    assert verdict.words == f"{state}: {short_words(code)}"
     assert reason.paragraph.endswith(f"{reason.remedy}.")
 
 
@@ -109,8 +128,19 @@ def test_a_flaw_is_named_explained_and_given_a_remedy(
         with_failures(good(), FailureKind.TOO_MANY_CONNECTIONS),
         open_loop(0.2),
         open_loop(0.2, dropped=10),
+        searching(tcp_ms=30.0),
+        searching(searches=50),
     ],
-    ids=["good", "just enough", "interrupted", "refused by the server", "open loop", "few dropped"],
+    ids=[
+        "good",
+        "just enough",
+        "interrupted",
+        "refused by the server",
+        "open loop",
+        "few dropped",
+        "searches beside a long way",
+        "few searches",
+    ],
 )
 def test_a_run_without_a_flaw_is_valid(run: RunResult) -> None:
     assert judge(run) == Verdict()

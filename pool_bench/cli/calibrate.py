@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pool_bench.cli.help_pages import Command
 from pool_bench.cli.params import EXIT_FAILED, EXIT_LEFT, EXIT_OK, Duration, OutputPath, guard
 from pool_bench.drivers.base import SURREAL_DRIVER_NAMES, DriverName
 from pool_bench.targets_surreal import AuthMode
 
 if TYPE_CHECKING:
     from pool_bench.load.calibrate import Protocol
+    from pool_bench.targets import SslMode
 
 _TOOL = "calibrate"
 
@@ -53,17 +55,19 @@ def calibrate_options(language: str) -> Callable[[Callable[..., None]], Callable
     return add
 
 
-@click.command()
+@click.command(cls=Command)
 @calibrate_options("SQL")
+@click.option("--tls", is_flag=True, help="Through TLS, as with sslmode=require.")
 @click.pass_context
 def calibrate(
-    ctx: click.Context, concurrency: int, duration: float, query: str | None, path: Path | None
+    ctx: click.Context, concurrency: int, duration: float, query: str | None, path: Path | None, tls: bool
 ) -> None:
     """Measure this client itself: each driver against a server that answers at once.
 
     What it finds is the least that a run can show here: of a latency of 2.0 ms, 0.15 ms may be the client.
     """
-    ctx.exit(guard(lambda: run_calibration("wire", concurrency, duration, query, path)))
+    sslmode: SslMode = "require" if tls else "disable"
+    ctx.exit(guard(lambda: run_calibration("wire", concurrency, duration, query, path, sslmode=sslmode)))
 
 
 def run_calibration(
@@ -75,6 +79,7 @@ def run_calibration(
     *,
     auth: AuthMode = "signin",
     protocol: "Protocol" = "ws",
+    sslmode: "SslMode" = "disable",
 ) -> int:
     """Measure this client and show it.
 
@@ -86,6 +91,7 @@ def run_calibration(
         json_path: where the result goes, `-` for stdout, None for nowhere.
         auth: how drivers of SurrealDB sign in.
         protocol: what they speak.
+        sslmode: how drivers of PostgreSQL come to the server.
 
     Returns:
         The exit code.
@@ -114,6 +120,8 @@ def run_calibration(
     session.config = {"concurrency": concurrency, "duration_s": duration_s, "query": query}
     if driver in SURREAL_DRIVER_NAMES:
         session.config |= {"auth": auth, "protocol": protocol}
+    else:
+        session.config["sslmode"] = sslmode
     try:
         with stop_on_signals(tell) as stop:
             session.calibration = load.calibrate(
@@ -123,6 +131,7 @@ def run_calibration(
                 query=query,
                 auth=auth,
                 protocol=protocol,
+                sslmode=sslmode,
                 begin=lambda driver, level: tell(f"calibrating {driver} at concurrency {level:,}"),
             )
             session.interrupted = stop.requested

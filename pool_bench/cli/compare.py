@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from pool_bench.cli.help_pages import Command
+from pool_bench.cli.options import verbose_option
 from pool_bench.cli.params import EXIT_FAILED, EXIT_OK, OutputPath, Share, guard
+from pool_bench.cli.status import busy
 from pool_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,10 +18,13 @@ if TYPE_CHECKING:
     from pool_bench.report.compare import Comparison
 
 # `report.compare.ALLOWABLE`, whose import would make `--help` slow.
-_ALLOWABLE: Final = ("target", "server", "host", "driver", "saturated", "interrupted")
+_ALLOWABLE: Final = (
+    *("target", "server", "host", "driver", "setting"),
+    *("saturated", "neighbours", "interrupted", "starved"),
+)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("files", nargs=-1, required=True, metavar="BASE NEW...", type=click.Path(path_type=Path))
 @click.option(
     "--fail-on-regression",
@@ -31,11 +37,14 @@ _ALLOWABLE: Final = ("target", "server", "host", "driver", "saturated", "interru
     "--allow",
     type=click.Choice(_ALLOWABLE),
     multiple=True,
-    help="Compare all the same where this differs between the files or is wrong with one. Repeatable.",
+    metavar="WHAT",
+    help="Compare all the same where this differs between the files or is wrong with one: "
+    f"{', '.join(_ALLOWABLE[:-1])} or {_ALLOWABLE[-1]}. Repeatable.",
 )
 @click.option("--json", "json_path", type=OutputPath(), metavar="FILE|-", help="As JSON, - for stdout.")
 @click.option("--summary", "summary_path", type=OutputPath(), metavar="FILE.md", help="As Markdown.")
 @click.option("--plot", "plot_path", type=OutputPath(), metavar="FILE.png|svg", help="As a picture.")
+@verbose_option
 @click.pass_context
 def compare(
     ctx: click.Context,
@@ -45,6 +54,7 @@ def compare(
     json_path: Path | None,
     summary_path: Path | None,
     plot_path: Path | None,
+    verbose: bool,
 ) -> None:
     """Compare result files: better, worse, or no difference shown, with intervals for every change.
 
@@ -55,7 +65,13 @@ def compare(
     setting hold together in 95 % of comparisons, so two runs of the same thing are called different in at
     most 5 %.
     """
-    ctx.exit(guard(lambda: _compare(files, fail_on_regression, allow, json_path, summary_path, plot_path)))
+    ctx.exit(
+        guard(
+            lambda: _compare(
+                files, fail_on_regression, allow, json_path, summary_path, plot_path, verbose=verbose
+            )
+        )
+    )
 
 
 def _compare(
@@ -65,8 +81,12 @@ def _compare(
     json_path: Path | None,
     summary_path: Path | None,
     plot_path: Path | None,
+    *,
+    verbose: bool,
 ) -> int:
+    from pool_bench.report.brief import rows_of
     from pool_bench.report.compare import compare as compare_results
+    from pool_bench.report.compare_brief import comparisons_brief
     from pool_bench.report.compare_text import (
         comparison_markdown,
         comparison_text,
@@ -97,8 +117,12 @@ def _compare(
     else:
         raise UsageError(f"{base.source} has nothing to be compared with: name a second file")
     text = sys.stderr if on_stdout else sys.stdout
-    shown = [comparison_text(one, colour=colour_wanted(text)) for one in comparisons]
-    print("\n\n".join(shown), file=text)
+    brief = comparisons_brief(comparisons, colour=colour_wanted(text))
+    files = [path for path in (None if on_stdout else json_path, summary_path, plot_path) if path is not None]
+    if verbose:
+        print("\n\n".join(comparison_text(one, colour=colour_wanted(text)) for one in comparisons), file=text)
+    elif body := brief.body(sum(rows_of(f"wrote {path}") for path in files) + (plot_path is not None)):
+        print(body, file=text, flush=True)
     if json_path is not None:
         content = comparisons_json(comparisons)
         if on_stdout:
@@ -109,10 +133,11 @@ def _compare(
         markdown = "\n".join(map(comparison_markdown, comparisons))
         write_atomically(summary_path, markdown.encode("utf-8", "replace"))
     if plot_path is not None:
-        save_differences(plot_path, comparisons)
-    for path in (None if on_stdout else json_path, summary_path, plot_path):
-        if path is not None:
-            print(f"wrote {path}", file=sys.stderr)
+        with busy(f"drawing {plot_path}"):
+            save_differences(plot_path, comparisons)
+    for path in files:
+        print(f"wrote {path}", file=sys.stderr, flush=True)
+    print(f"\n{brief.last}", file=text, flush=True)
     if fail_on_regression is None:
         return EXIT_OK
     reasons = [reason for one in comparisons for reason in regressions(one, fail_on_regression)]

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from pool_bench.cli.work import Work, tell
-from pool_bench.errors import UsageError
+from pool_bench.cli.work import Work
 from pool_bench.load.arrivals import Spacing, constant
 from pool_bench.load.runner import Run
 from pool_bench.load.search import RateSearch, Trial
@@ -83,7 +82,7 @@ def find_maximum(work: Work, plan: FindMax, spec: ConnectSpec) -> None:
                     kind=trial.kind,
                     passed=not breaches,
                     breaches=tuple(map(str, breaches)),
-                    client=last.saturation,
+                    client=last.client_trouble,
                     client_to_blame=is_client_to_blame(last, breaches),
                 )
             )
@@ -94,13 +93,13 @@ def find_maximum(work: Work, plan: FindMax, spec: ConnectSpec) -> None:
             search.tell(passed=not breaches)
             if not work.output.quiet:
                 print(step_line(result.steps[-1], last), file=work.text, flush=True)
-            _keep(work)
+            work.keep()
     finally:
-        _conclude(result, search)
+        conclude(result, search, work.session.runs)
     if last is not None:
         colour = colour_wanted(work.text)
-        work.print(run_summary(_run_of_answer(work, result), colour=colour))
-        work.print(search_summary(work.session.runs, result, colour=colour))
+        work.detail(run_summary(_run_of_answer(work, result), colour=colour))
+        work.detail(search_summary(work.session.runs, result, colour=colour))
 
 
 def _measure(work: Work, plan: FindMax, spec: ConnectSpec, trial: Trial, *, number: int) -> RunResult:
@@ -111,17 +110,20 @@ def _measure(work: Work, plan: FindMax, spec: ConnectSpec, trial: Trial, *, numb
         f"{trial.kind} {trial.rate:.4g}/s",
         work.stop,
     )
-    work.view.begin_run(f"trial {number}: {run.result.label}", 1, 1, duration_s, spec.warmup_s)
+    # How many trials there will be nobody knows, but a confirmation may be the last one.
+    total = int(trial.kind == "confirm")
+    work.view.begin_run(f"trial {number}: {run.result.label}", 1, total, duration_s, spec.warmup_s)
     work.follow(run)
     return run.result
 
 
 def is_client_to_blame(run: RunResult, breaches: Sequence[Breach]) -> bool:
     """Whether this client may be the reason for what was missed: at its limit, or late by as much."""
-    if not breaches or run.saturation is None:
+    if not breaches or run.client_trouble is None:
         return False
     if run.client.cpu_share > SATURATED_CPU_SHARE * run.client.processes:
         return True
+    # Whoever had its core, or blocked it: what it was late by is not the server's.
     late = (run.client.lag.percentile_ms(99), run.total.schedule_error.percentile_ms(99))
     late_ms = max(value or 0.0 for value in late)
     return all(
@@ -130,22 +132,14 @@ def is_client_to_blame(run: RunResult, breaches: Sequence[Breach]) -> bool:
     )
 
 
-def _keep(work: Work) -> None:
-    # Kept after every trial: a later one that fails must not lose the earlier ones.
-    try:
-        work.write_result()
-    except UsageError as error:
-        tell(f"going on, although the result so far cannot be kept: {error}")
-
-
 def _run_of_answer(work: Work, result: SearchResult) -> RunResult:
     """The run that a person wants to see in full: the confirmation, else the last one."""
     passed = [step.run for step in result.steps if step.passed]
     return work.session.runs[passed[-1] if passed and result.found else -1]
 
 
-def _conclude(result: SearchResult, search: RateSearch) -> None:
-    """Say what kept the search from a higher rate, where that is not said yet."""
+def conclude(result: SearchResult, search: RateSearch, runs: Sequence[RunResult]) -> None:
+    """Say what kept the search from a higher rate, where that is not said yet; `runs` are its trials'."""
     result.found = search.found
     if result.limit is not None:
         return
@@ -156,9 +150,13 @@ def _conclude(result: SearchResult, search: RateSearch) -> None:
         result.why = f"the search was ended before its end{passed}"
     elif not broken:
         result.limit, result.why = Limit.MAX_RATE, "it met the objective up to --max-rate"
+    elif search.found is not None and (trouble := runs[result.steps[-1].run].saturation) is not None:
+        # The verdict on the answer says so; what was missed above it says nothing of the server then.
+        result.limit = Limit.CLIENT
+        result.why = f"at {search.found:.4g}/s, which was confirmed, {trouble}"
     elif all(step.client_to_blame for step in broken):
         result.limit = Limit.CLIENT
-        result.why = f"at {broken[-1].rate:.4g}/s the client was the bottleneck: {broken[-1].client}"
+        result.why = f"at {broken[-1].rate:.4g}/s the client was late, or at its limit: {broken[-1].client}"
     else:
         step = next(step for step in reversed(broken) if not step.client_to_blame)
         result.limit = Limit.SERVER

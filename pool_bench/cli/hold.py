@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,18 +15,23 @@ from pool_bench.cli.signals import LeaveNow, stop_on_signals
 from pool_bench.cli.sites import AnyPlace, ask_any, config_of, serve_any, targets_of_any
 from pool_bench.cli.thresholds import NO_CHECKS, Checks
 from pool_bench.cli.title import shown_arguments
+from pool_bench.cli.walls import KnownLimits, WallWatch, warn_of_walls
 from pool_bench.cli.watching import watch_for
 from pool_bench.cli.work import Work, tell
+from pool_bench.drivers.honoured import check_settings
 from pool_bench.drivers.sources import check_sources
 from pool_bench.errors import PoolBenchError
 from pool_bench.load.runner import Run
 from pool_bench.load.spec import HoldSpec
+from pool_bench.report.brief_hold import hold_brief
 from pool_bench.report.hold_summary import hold_summary
 from pool_bench.report.hold_views import make_hold_view
 from pool_bench.report.text import colour_wanted
 from pool_bench.runs import Session, Snapshot, Stage
 from pool_bench.targets import Host, Target
-from pool_bench.watch.slots import guard_note, look_at_slots, room
+from pool_bench.walls_ahead import Asked
+from pool_bench.watch.limits import LimitsReader
+from pool_bench.watch.slots import Slots, guard_note, look_at_slots, room
 from pool_bench.watch.watcher import Watcher
 
 _LOOK_TIMEOUT_S: Final = 5.0
@@ -43,9 +48,11 @@ class Holding:
         spec: the settings; targets and connections are filled in.
         reserve: leave the servers' reserved slots, and some more, free.
         admin: PgBouncer's administration console, where there is one to ask.
+        watch: whether the server is watched while connections are held.
         output: where results go.
         checks: what must hold of them.
         require_valid: whether a suspect run makes the exit code 1.
+        keep_going: measure also targets that the first connection does not get into.
     """
 
     tool: str
@@ -58,6 +65,8 @@ class Holding:
     output: Output
     checks: Checks = NO_CHECKS
     require_valid: bool = False
+    keep_going: bool = False
+    watch: bool = True
 
 
 def hold(holding: Holding) -> int:
@@ -74,6 +83,7 @@ def hold(holding: Holding) -> int:
     """
     output, asked = holding.output, holding.connections
     output.check()
+    check_settings(holding.spec.driver, holding.place.targets)
     thresholds = holding.checks.read(hold=True)
     raise_file_limit(asked, option="--connections")
     text = output.text
@@ -87,29 +97,45 @@ def hold(holding: Holding) -> int:
                 check_sources(holding.spec.source_ips, targets)
             timeout_s = holding.spec.connect_timeout_s
             product = ask_any(
-                holding.place, targets[0], stop, timeout_s=timeout_s, embedded=server is not None
+                holding.place,
+                targets,
+                stop,
+                timeout_s=timeout_s,
+                embedded=server is not None,
+                keep_going=holding.keep_going,
             )
             shares = share_out(asked, len(targets))
             # Only these have slots, and say how it is with them.
             slotted = [target for target in targets if isinstance(target, Target)]
-            if holding.reserve and product and slotted and not stop.requested:
-                shares = guard(slotted, shares, min(timeout_s, _LOOK_TIMEOUT_S))
+            known = KnownLimits()
+            if (holding.reserve or holding.watch) and product and slotted and not stop.requested:
+                looks = look_at_servers(slotted, min(timeout_s, _LOOK_TIMEOUT_S))
+                if holding.reserve:
+                    shares = guard(slotted, shares, looks, watched=holding.watch)
+                known = KnownLimits.of(slotted[0], looks[slotted[0].hosts], holding.admin)
             spec = replace(holding.spec, targets=targets, connections=shares)
-            note = local_ports_note(targets, shares, spec.source_ips)
+            reader = LimitsReader(targets, len(spec.source_ips))
+            ports, _ = reader.ports()
+            taken = 0 if ports is None else ports.used
+            note = local_ports_note(targets, shares, spec.source_ips, taken=taken)
             if note is not None:
                 tell(note)
+            warn_of_walls(_asked(spec, reader), reader, known, tell)
             session = _session(holding, spec)
             session.server = product
-            watching = replace(watch_for(server, targets, holding.admin), setup_log=None, find_console=False)
-            watcher = stack.enter_context(watching.watcher())
+            watcher = None
+            if holding.watch:
+                watching = watch_for(server, targets, holding.admin)
+                watching = replace(watching, setup_log=None, find_console=False)
+                watcher = stack.enter_context(watching.watcher(spec.concurrency))
             view = make_hold_view(
                 text,
                 stream_is_terminal=text.isatty(),
-                asked=spec.concurrency,
+                asked=asked,
                 quiet=output.quiet,
                 targets=[str(target) for target in targets],
                 active=spec.active > 0,
-                slots=watcher.slots,
+                slots=None if watcher is None else watcher.slots,
             )
             stack.callback(view.close)
             work = Work(
@@ -126,26 +152,44 @@ def hold(holding: Holding) -> int:
             )
             try:
                 if not stop.requested:
-                    _hold(work, spec, watcher)
+                    _hold(work, spec, watcher, reader, known)
             except PoolBenchError:
                 work.save()
                 raise
-            work.save()
+            held = work.session.runs
+            work.save(hold_brief(held[0], asked=asked, colour=colour_wanted(text)) if held else None)
             return work.exit_code
     except LeaveNow:
         tell("left without a summary")
         return EXIT_LEFT
 
 
-def _hold(work: Work, spec: HoldSpec, watcher: Watcher) -> None:
+def _asked(spec: HoldSpec, reader: LimitsReader) -> Asked:
+    at_once, option = min((spec.open_concurrency, "--open-concurrency"), (spec.batch_size, "--batch-size"))
+    return Asked(
+        connections=spec.concurrency,
+        at_once=0 if spec.rate else min(at_once, spec.concurrency),
+        option=option,
+        servers=reader.servers,
+    )
+
+
+def _hold(
+    work: Work, spec: HoldSpec, watcher: Watcher | None, reader: LimitsReader, known: KnownLimits
+) -> None:
     (asked,) = work.levels
     run = Run(spec, f"n{asked}", work.stop)
+    run.result.asked = asked
+    walls = WallWatch(run, reader, known, watcher, work.message)
     stage = Stage.OPEN
 
     clock_told = False
 
     def saw(snapshot: Snapshot) -> None:
         nonlocal stage, clock_told
+        walls.saw(snapshot)
+        if watcher is None:
+            return
         if not clock_told:
             clock_told = True
             watcher.tell_clock(snapshot.began_ns)
@@ -153,15 +197,21 @@ def _hold(work: Work, spec: HoldSpec, watcher: Watcher) -> None:
             watcher.peak()
         stage = snapshot.stage
 
-    watcher.start()
+    if watcher is not None:
+        watcher.start()
     work.view.begin_run(run.result.label, 1, 1, spec.duration_s, 0.0)
     try:
         work.follow(run, saw)
     except PoolBenchError:
-        run.result.server_side = watcher.stop()
+        _stop(run, watcher)
         raise
-    run.result.server_side = watcher.stop()
-    work.print(hold_summary(run.result, asked=asked, colour=colour_wanted(work.text)))
+    _stop(run, watcher)
+    work.detail(hold_summary(run.result, asked=asked, colour=colour_wanted(work.text)))
+
+
+def _stop(run: Run, watcher: Watcher | None) -> None:
+    if watcher is not None:
+        run.result.server_side = watcher.stop()
 
 
 def share_out(connections: int, targets: int) -> tuple[int, ...]:
@@ -170,13 +220,29 @@ def share_out(connections: int, targets: int) -> tuple[int, ...]:
     return tuple(each + (index < left) for index in range(targets))
 
 
-def guard(targets: Sequence[Target], shares: Sequence[int], timeout_s: float) -> tuple[int, ...]:
+def look_at_servers(targets: Sequence[Target], timeout_s: float) -> dict[tuple[Host, ...], Slots | None]:
+    """The slots of each server; blocks for `timeout_s` seconds at most for each."""
+    found: dict[tuple[Host, ...], Slots | None] = {}
+    for target in targets:
+        if target.hosts not in found:
+            found[target.hosts] = look_at_slots(target, timeout_s)
+    return found
+
+
+def guard(
+    targets: Sequence[Target],
+    shares: Sequence[int],
+    looks: Mapping[tuple[Host, ...], Slots | None],
+    *,
+    watched: bool = True,
+) -> tuple[int, ...]:
     """Lower `shares` so that every server keeps its reserved slots, and five more, free; says so.
 
     Args:
         targets: where to; several of them may be the same server.
         shares: connections to each of `targets`.
-        timeout_s: bound on the look at one server, seconds.
+        looks: what `look_at_servers` gave.
+        watched: one more slot is for the watcher.
 
     Raises:
         PoolBenchError: no connection may be opened at all.
@@ -187,11 +253,11 @@ def guard(targets: Sequence[Target], shares: Sequence[int], timeout_s: float) ->
     allowed = dict(asked)
     notes = []
     for hosts, count in asked.items():
-        slots = look_at_slots(next(target for target in targets if target.hosts == hosts), timeout_s)
-        free = None if slots is None else room(slots, count)
+        slots = looks[hosts]
+        free = None if slots is None else room(slots, count, watched=watched)
         if free is not None:
             allowed[hosts] = free
-        note = guard_note(slots, count)
+        note = guard_note(slots, count, watched=watched)
         if note is not None:
             notes.append(note)
     kept = []
@@ -224,7 +290,9 @@ def _session(holding: Holding, spec: HoldSpec) -> Session:
             "keepalive_query": spec.keepalive_query or "ping",
             "active": spec.active,
             "reconnect": spec.reconnect,
+            "give_up_s": spec.give_up_s,
             "reserve": holding.reserve,
+            "watch": holding.watch,
             "connect_timeout_s": spec.connect_timeout_s,
             "driver": spec.driver,
             "scram_cache": spec.scram_cache,

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import click
 
 from pool_bench.cli.params import Duration, Rate, Share
+
+_GIVE_UP_S: Final = 60.0
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
@@ -42,11 +44,26 @@ def batch_options(command: Callable[..., None]) -> Callable[..., None]:
         metavar="N",
         help="Connects under way at once, at most.",
     )
+    @click.option(
+        "--give-up",
+        type=Duration(zero=True),
+        metavar="DURATION",
+        help="End the opening where for so long connections were tried and none opened, and hold those that "
+        "are open; 0 for never. [default: 60s, or twice --connect-timeout where that is longer]",
+    )
     @wraps(command)
     def with_batches(*args: object, **kwargs: object) -> None:
         command(*args, **kwargs)
 
     return with_batches
+
+
+def patience_s(give_up: float | None, connect_timeout_s: float) -> float:
+    """After how long without a new connection opening ends, seconds; `give_up` is what the user said.
+
+    Where he said nothing, as long as two connects may take: one that ends in time is not cut short.
+    """
+    return max(_GIVE_UP_S, 2 * connect_timeout_s) if give_up is None else give_up
 
 
 def check_batches(ctx: click.Context, rate: float | None) -> None:

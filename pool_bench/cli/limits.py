@@ -73,7 +73,11 @@ def local_ports() -> int | None:
 
 
 def local_ports_note(
-    targets: Sequence[AnyTarget], connections: Sequence[int], source_ips: Sequence[str]
+    targets: Sequence[AnyTarget],
+    connections: Sequence[int],
+    source_ips: Sequence[str],
+    *,
+    taken: int = 0,
 ) -> str | None:
     """What to do where connections need more local ports than there are; None where they suffice.
 
@@ -83,6 +87,7 @@ def local_ports_note(
     Args:
         connections: how many to each of `targets`.
         source_ips: local addresses to connect from; empty where the system chooses one.
+        taken: ports to that server which are in use already.
     """
     ports = local_ports()
     if ports is None:
@@ -93,11 +98,12 @@ def local_ports_note(
             needed[server] += count
     most = max(needed.values(), default=0)
     have = ports * max(len(source_ips), 1)
-    if most <= have:
+    if most <= have - taken:
         return None
+    used = f", {taken:,} of them in use" if taken else ""
     return (
-        f"{most:,} connections to one server need as many local ports, but there are {have:,}: give more "
-        "addresses of this machine with --source-ip, or widen net.ipv4.ip_local_port_range"
+        f"{most:,} connections to one server need as many local ports, but there are {have:,}{used}: give "
+        "more addresses of this machine with --source-ip, or widen net.ipv4.ip_local_port_range"
     )
 
 

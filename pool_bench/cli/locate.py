@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pool_bench.cli.status import busy, entered
 from pool_bench.cli.work import tell
-from pool_bench.errors import ConnectError, UsageError
+from pool_bench.errors import ConnectError, PoolBenchError, UsageError
 from pool_bench.load.runner import StopSwitch
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
+from pool_bench.servers.priority import GIVE_WAY
 from pool_bench.targets import NAMING_VARIABLES, Target, parse_target
 from pool_bench.watch.setup_log import SETTINGS
 
@@ -42,7 +44,7 @@ class Place:
 
 
 def find_targets(urls: tuple[str, ...], *, application_name: str) -> Place:
-    """The targets named by `--url`, else by DATABASE_URL, else by PGHOST, PGHOSTADDR or PGPORT.
+    """The targets named by `--url`, else by DATABASE_URL, else by PGHOST, PGHOSTADDR, PGPORT or PGSERVICE.
 
     Raises:
         UsageError: a URL is malformed.
@@ -86,6 +88,7 @@ def read_url(url: str, env: Mapping[str, str], application_name: str) -> Target:
         default_user=_system_user(),
         default_host=_default_host(),
         read_passfile=_read_passfile,
+        read_service_file=_read_service_file,
     )
 
 
@@ -122,6 +125,14 @@ def _read_passfile(path: str | None) -> str:
         return ""
 
 
+def _read_service_file(path: str) -> str | None:
+    """The service file's text, None where there is none that can be read."""
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8", errors="surrogateescape")
+    except (OSError, RuntimeError):  # also where there is no home directory
+        return None
+
+
 def serve(
     place: Place, *, connections: int, ending: int = 0, log_setup: bool = False
 ) -> "AbstractContextManager[EmbeddedPostgres | None]":
@@ -137,7 +148,10 @@ def serve(
     if not place.is_embedded:
         return nullcontext()
     size = max(100, connections + ending + _SPARE_CONNECTIONS)
-    return EmbeddedPostgres(PostgresConfig(max_connections=size, settings=SETTINGS if log_setup else {}))
+    server = EmbeddedPostgres(
+        PostgresConfig(max_connections=size, settings=SETTINGS if log_setup else {}, niceness=GIVE_WAY)
+    )
+    return entered("starting an embedded PostgreSQL", server)
 
 
 def targets_of(place: Place, server: EmbeddedPostgres | None, *, tool: str) -> tuple[Target, ...]:
@@ -147,40 +161,54 @@ def targets_of(place: Place, server: EmbeddedPostgres | None, *, tool: str) -> t
     return (embedded_target(server, application_name=tool),)
 
 
-def ask(target: Target, stop: StopSwitch, *, timeout_s: float, embedded: bool) -> dict[str, str]:
-    """Say on stderr what the server says it is; a target that fails is still measured, failure being data.
+def ask(
+    target: Target, stop: StopSwitch, *, timeout_s: float, embedded: bool, keep_going: bool | None = None
+) -> dict[str, str]:
+    """Say on stderr what the server says it is.
 
     Args:
         stop: lets the user give up waiting for the answer.
-        timeout_s: bound on the answer, seconds; five at most are waited.
+        timeout_s: bound on each host and address, and on the answer, seconds; five at most are waited.
+        keep_going: measure also what cannot be measured as it was named; None where there is no such option.
 
     Returns:
-        Product, version and what stands in between, {} where it could not be asked.
+        Product, version and what stands in between, {} where it gave no answer and is measured all the same.
+
+    Raises:
+        PoolBenchError: nobody is there, or nobody lets us in: a line that says what to do.
     """
     import asyncio
     import contextlib
 
+    from pool_bench.cli.advice import ADVICE, DEAD
     from pool_bench.cli.questions import put
     from pool_bench.drivers.wire import ask_server
+    from pool_bench.watch.way import look_between
 
     async def ask_it() -> dict[str, str]:
-        question = asyncio.ensure_future(ask_server(target))
+        limit_s = min(_PROBE_TIMEOUT_S, timeout_s)
+        question = asyncio.ensure_future(ask_server(target, connect_timeout_s=limit_s))
         with contextlib.suppress(NotImplementedError):  # Windows cannot watch a pipe
             asyncio.get_running_loop().add_reader(stop.fileno(), question.cancel)
-        async with asyncio.timeout(min(_PROBE_TIMEOUT_S, timeout_s)):
-            info = await question
+        info = await question
         server = {"product": info.product, "version": info.version}
-        if info.pooled:
-            server["through"] = "a pooler"
+        if info.tls:
+            server["tls"] = info.tls
+        if not embedded:
+            between = await asyncio.to_thread(look_between, target, limit_s)
+            if between.words:
+                server["through"] = between.words
         return server
 
     try:
-        server = put(ask_it())
+        with busy(f"connecting to {target}", only_terminals=True):
+            server = put(ask_it())
     except ConnectError as error:
-        tell(f"first connection to {target} failed: {error}")
-        return {}
-    except TimeoutError:
-        tell(f"first connection to {target}: no answer yet")
+        failed = f"first connection to {target} failed: {error}"
+        if error.kind in DEAD and not keep_going:
+            anyway = "" if keep_going is None else " (--keep-going measures it anyway)"
+            raise PoolBenchError(f"{failed}; {ADVICE[error.kind]}{anyway}") from None
+        tell(failed)
         return {}
     except asyncio.CancelledError:
         return {}  # stopped by the user

@@ -1,7 +1,7 @@
 """One benchmark from settings to exit code: servers, runs, views, summaries, files."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,14 +16,19 @@ from pool_bench.cli.signals import LeaveNow, stop_on_signals
 from pool_bench.cli.sites import AnyPlace, ask_any, config_of, serve_any, targets_of_any
 from pool_bench.cli.thresholds import NO_CHECKS, Checks
 from pool_bench.cli.title import shown_arguments
+from pool_bench.cli.walls import KnownLimits, warn_of_walls
 from pool_bench.cli.watching import Watching, follow_watched, is_wanted, watch_for
-from pool_bench.cli.work import Work, tell
+from pool_bench.cli.work import Work, lose, tell
+from pool_bench.drivers.honoured import check_settings
 from pool_bench.errors import PoolBenchError, UsageError
 from pool_bench.load.calibrate import Protocol, calibrate, settings_for
-from pool_bench.load.runner import Run
+from pool_bench.load.runner import GeneratorError, Run
 from pool_bench.load.spec import ConnectSpec
+from pool_bench.report.brief import Brief
+from pool_bench.report.brief_run import rounds_brief, run_brief, search_brief, sweep_brief
 from pool_bench.report.calibration import calibration_table
 from pool_bench.report.loaded import LoadedResult
+from pool_bench.report.readiness import settings_too_short
 from pool_bench.report.results import from_session
 from pool_bench.report.rounds import round_line, rounds_summary
 from pool_bench.report.server_lines import watched_summary
@@ -31,9 +36,11 @@ from pool_bench.report.summary import sweep_table
 from pool_bench.report.text import colour_wanted
 from pool_bench.report.views import make_view
 from pool_bench.runs import RunResult, Session
-from pool_bench.targets import Target
+from pool_bench.targets import SslMode, Target
 from pool_bench.targets_surreal import SurrealTarget
 from pool_bench.units import format_duration
+from pool_bench.walls_ahead import Asked
+from pool_bench.watch.limits import LimitsReader
 
 _SILENT_PAUSE_S: Final = 2.0
 _CALIBRATION_S: Final = 1.0
@@ -60,6 +67,7 @@ class Benchmark:
         watch: watch the server meanwhile; None: where it is on this machine.
         admin: PgBouncer's administration console, where there is one to ask.
         require_valid: whether a suspect run makes the exit code 1.
+        keep_going: measure also targets that the first connection does not get into.
         calibrate: measure what the client costs by itself before the first run.
     """
 
@@ -71,6 +79,7 @@ class Benchmark:
     pause_s: float
     output: Output
     require_valid: bool = False
+    keep_going: bool = False
     calibrate: bool = False
     label: str = ""
     find_max: FindMax | None = None
@@ -97,7 +106,10 @@ def measure(benchmark: Benchmark) -> int:
     watched = is_wanted(benchmark.watch, benchmark.admin, benchmark.place.targets)
     is_open = benchmark.spec.open_loop is not None
     thresholds = benchmark.checks.read()
-    most = max(step.spec.concurrency for step in _plan(benchmark, benchmark.spec))
+    planned = _plan(benchmark, replace(benchmark.spec, targets=benchmark.place.targets))
+    for step in planned:
+        check_settings(step.spec.driver, step.spec.targets)
+    most = max(step.spec.concurrency for step in planned)
     raise_file_limit(most, option="--max-in-flight" if is_open else "--concurrency")
     text = output.text
     try:
@@ -119,8 +131,17 @@ def measure(benchmark: Benchmark) -> int:
             watching = watch_for(server, targets, benchmark.admin) if watched else None
             timeout_s = benchmark.spec.connect_timeout_s
             session.server = ask_any(
-                benchmark.place, targets[0], stop, timeout_s=timeout_s, embedded=server is not None
+                benchmark.place,
+                targets,
+                stop,
+                timeout_s=timeout_s,
+                embedded=server is not None,
+                keep_going=benchmark.keep_going,
             )
+            if not is_open and not stop.requested:
+                reader = LimitsReader(targets)
+                asked = Asked(connections=most, at_once=most, option="--concurrency", servers=reader.servers)
+                warn_of_walls(asked, reader, KnownLimits(), tell)
             view = make_view(
                 text,
                 stream_is_terminal=text.isatty(),
@@ -225,10 +246,21 @@ def _calibrate(work: Work, spec: ConnectSpec) -> None:
         query=spec.query,
         auth=spec.auth,
         protocol=_protocol(spec),
+        sslmode=_sslmode(spec, work.session.server),
         begin=lambda driver, level: work.view.message(f"calibrating {driver} at concurrency {level:,}"),
     )
     work.session.calibration = calibration
     work.print(calibration_table(calibration, colour=colour_wanted(work.text)))
+
+
+def _sslmode(spec: ConnectSpec, server: Mapping[str, str]) -> SslMode:
+    """How runs come to the server: with TLS where that is demanded, or the first connection had it."""
+    target = spec.targets[0]
+    if not isinstance(target, Target):
+        return "disable"
+    if target.sslmode in ("require", "verify-ca", "verify-full"):
+        return target.sslmode
+    return "require" if "tls" in server else "disable"
 
 
 def _protocol(spec: ConnectSpec) -> Protocol:
@@ -237,7 +269,13 @@ def _protocol(spec: ConnectSpec) -> Protocol:
 
 
 def _measure_all(work: Work, benchmark: Benchmark, steps: Sequence[Step], watching: Watching | None) -> None:
+    if benchmark.variants:
+        for line in settings_too_short(benchmark.rounds, benchmark.spec.duration_s):
+            tell(line)
+    lost: set[str] = set()
     for index, step in enumerate(steps):
+        if step.setting in lost:
+            continue
         pause_s = benchmark.pause_s if index else 0
         if pause_s > _SILENT_PAUSE_S and not work.stop.requested:
             tell(f"next run in {format_duration(pause_s)}")
@@ -248,17 +286,19 @@ def _measure_all(work: Work, benchmark: Benchmark, steps: Sequence[Step], watchi
         label = step.label if step.round is None else f"{step.label}, round {step.round}"
         work.view.begin_run(label, index + 1, len(steps), step.spec.duration_s, step.spec.warmup_s)
         base = step.spec.targets == steps[0].spec.targets
-        follow_watched(work, run, watching if base else None)
+        try:
+            follow_watched(work, run, watching if base else None, step.spec.targets)
+        except (GeneratorError, UsageError) as error:
+            lost.add(step.setting)
+            # There is nothing to go on with where it is the only one, or all have failed.
+            if not benchmark.variants or lost == {one.setting for one in steps}:
+                raise
+            lose(work, run, step.setting or "the base", error)
+            continue
         if step.round is None:
-            work.print(watched_summary(run.result, colour=colour_wanted(work.text)))
-        else:
+            work.detail(watched_summary(run.result, colour=colour_wanted(work.text)))
+        if len(steps) > 1 and (step.round is not None or not work.output.verbose):
             work.print(round_line(_loaded(work, run.result).runs[0]))
-        if len(steps) > 1:
-            # Kept after every run: a later one that fails must not lose the earlier ones.
-            try:
-                work.write_result()
-            except UsageError as error:
-                tell(f"going on, although the result so far cannot be kept: {error}")
 
 
 def _loaded(work: Work, *runs: RunResult) -> LoadedResult:
@@ -268,9 +308,22 @@ def _loaded(work: Work, *runs: RunResult) -> LoadedResult:
 
 def _finish(work: Work) -> None:
     """Sum up the session and write its files, if it measured anything."""
-    runs = work.session.runs
-    if runs and runs[0].round is not None:
-        work.print(rounds_summary(_loaded(work, *runs), colour=colour_wanted(work.text)))
-    elif len(work.levels) > 1 and runs:
-        work.print(sweep_table(runs, colour=colour_wanted(work.text)))
-    work.save()
+    work.save(_answer(work))
+
+
+def _answer(work: Work) -> Brief:
+    """The last screen; with `-v`, what else is known of all runs together is printed as well."""
+    session, colour = work.session, colour_wanted(work.text)
+    runs = session.runs
+    if all(run.not_started for run in runs):
+        return Brief()
+    if session.find_max is not None:
+        return search_brief(runs, session.find_max, colour=colour)
+    if runs[0].round is not None:
+        loaded = _loaded(work, *runs)
+        work.detail(rounds_summary(loaded, colour=colour))
+        return rounds_brief(loaded, colour=colour)
+    if len(work.levels) > 1:
+        work.detail(sweep_table(runs, colour=colour))
+        return sweep_brief(runs, colour=colour)
+    return run_brief(runs[0], colour=colour)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Literal, TextIO, TypeVar
 
 import click
 
+from pool_bench.cli.help_pages import Command
 from pool_bench.cli.params import Duration, OutputPath, guard
+from pool_bench.cli.status import busy
 from pool_bench.drivers.base import DRIVER_NAMES, DriverName
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ class Output:
         directory: where files go that have no path of their own.
         save: whether files without a path of their own are written at all.
         quiet: no live view.
+        verbose: everything that is known of each run, instead of a last screen.
     """
 
     json: Path | None
@@ -41,6 +44,7 @@ class Output:
     directory: Path
     save: bool
     quiet: bool
+    verbose: bool = False
 
     @property
     def json_on_stdout(self) -> bool:
@@ -77,7 +81,7 @@ url_option = click.option(
     multiple=True,
     metavar="URL",
     help="PostgreSQL URL, postgresql://user@host:port/database?sslmode=...; repeat it to use several "
-    "round-robin. Without it: DATABASE_URL, else PGHOST, PGHOSTADDR or PGPORT, else an embedded "
+    "round-robin. Without it: DATABASE_URL, else PGHOST, PGHOSTADDR, PGPORT or PGSERVICE, else an embedded "
     "PostgreSQL is started, used and removed.",
 )
 
@@ -122,6 +126,16 @@ def watch_option(what: str) -> Callable[[_Function], _Function]:
     )
 
 
+def watch_held_option(what: str) -> Callable[[_Function], _Function]:
+    """`--watch/--no-watch` of commands that hold connections, where watching is half of what they are for."""
+    return click.option(
+        "--watch/--no-watch",
+        default=True,
+        show_default=True,
+        help=f"Watch the server once a second: {what}.",
+    )
+
+
 calibrate_option = click.option(
     "--calibrate",
     "calibrate_first",
@@ -137,6 +151,24 @@ resolve_option = click.option(
     show_default=True,
     help="Look host names up for each connection, or once before the run. [wire, surreal]",
 )
+
+by_address_option = click.option(
+    "--by-address",
+    is_flag=True,
+    help="Results by the address that was really used also where there is only one; where a name or URL has "
+    "several they are split by themselves.",
+)
+
+
+def check_split_driver(by_address: bool, driver: DriverName) -> None:
+    """Make sure that `driver` tells addresses where results by address are asked for.
+
+    Raises:
+        UsageError: Click's own; it does not.
+    """
+    if by_address and driver == "surrealdb":
+        raise click.UsageError("--by-address needs --driver surreal: surrealdb does not tell its addresses")
+
 
 source_option = click.option(
     "--source-ip",
@@ -174,6 +206,11 @@ def connect_timeout_option(help_text: str) -> Callable[[_Function], _Function]:
     )
 
 
+verbose_option = click.option(
+    "--verbose", "-v", is_flag=True, help="All figures of each run before the answer, and what they mean."
+)
+
+
 def output_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of where results go; `command` gets them as one `Output`, named `output`."""
 
@@ -191,6 +228,7 @@ def output_options(command: Callable[..., None]) -> Callable[..., None]:
     @plot_format_option
     @click.option("--no-save", is_flag=True, help="Write nothing to --output-dir.")
     @click.option("--quiet", "-q", is_flag=True, help="No line every second, only the summary.")
+    @verbose_option
     @wraps(command)
     def with_output(
         *args: object,
@@ -200,6 +238,7 @@ def output_options(command: Callable[..., None]) -> Callable[..., None]:
         plot_format: PlotFormat,
         no_save: bool,
         quiet: bool,
+        verbose: bool,
         **kwargs: object,
     ) -> None:
         output = Output(
@@ -209,11 +248,19 @@ def output_options(command: Callable[..., None]) -> Callable[..., None]:
             directory=output_dir,
             save=not no_save,
             quiet=quiet,
+            verbose=verbose,
         )
         command(*args, output=output, **kwargs)
 
     return with_output
 
+
+keep_going_option = click.option(
+    "--keep-going",
+    is_flag=True,
+    help="Measure although the first connection is refused, finds no such host or database, is not let in, "
+    "or meets a certificate that does not hold: failures are then what is counted.",
+)
 
 require_valid_option = click.option(
     "--require-valid",
@@ -230,7 +277,7 @@ def shortest_timeout(targets: "Iterable[Target]", connect_timeout_s: float) -> f
     return connect_timeout_s if given or not limits else min(limits)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
 @click.option(
     "--output-name", "-o", "output", type=OutputPath(), metavar="FILE.png|svg", help="Picture file."
@@ -245,10 +292,11 @@ def plot(ctx: click.Context, files: tuple[Path, ...], output: Path | None, plot_
     """
 
     def run() -> int:
-        from pool_bench.report.files import check_writable
-        from pool_bench.report.loaded import load_result
-        from pool_bench.report.plots import plot_format as format_of
-        from pool_bench.report.plots import save_plot
+        with busy("loading", only_terminals=True):
+            from pool_bench.report.files import check_writable
+            from pool_bench.report.loaded import load_result
+            from pool_bench.report.plots import plot_format as format_of
+            from pool_bench.report.plots import save_plot
 
         path = output
         if path is None:
@@ -259,7 +307,9 @@ def plot(ctx: click.Context, files: tuple[Path, ...], output: Path | None, plot_
             path = path.with_suffix(f".{plot_format}")
         format_of(path, option="--output-name")
         check_writable(path, option="--output-name")
-        save_plot(path, [load_result(file) for file in files])
+        results = [load_result(file) for file in files]
+        with busy(f"drawing {path}"):
+            save_plot(path, results)
         click.echo(f"wrote {path}")
         return 0
 

@@ -3,12 +3,15 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from pool_bench.errors import PoolBenchError, UsageError
+from pool_bench.cli.early import disarm
+from pool_bench.cli.outlets import outlets
+from pool_bench.errors import PoolBenchError, UsageError, reason_of
 from pool_bench.units import parse_duration, parse_rate, parse_share
 
 if TYPE_CHECKING:
@@ -91,18 +94,34 @@ class OutputPath(click.ParamType[Path]):
 
 def run_cli(command: click.Command, prog_name: str) -> NoReturn:
     """Run a Click command as a console script: usage errors are one line, and exit code 2."""
+    if f"_{prog_name}_COMPLETE".replace("-", "_").upper() in os.environ:
+        # Click's answer to a shell that completes a line is bytes, which outlets do not take.
+        sys.exit(_run(command, prog_name))
+    code = EXIT_LEFT
+    # Ctrl-C while a reader is waited for leaves without it.
+    with suppress(KeyboardInterrupt), outlets() as streams:
+        code = _run(command, prog_name)
+        if streams is not None and code == EXIT_OK and not streams[0].drain() and not streams[0].expendable:
+            click.echo(f"error: cannot write to stdout: {reason_of(streams[0].failure)}", err=True)
+            code = EXIT_FAILED
+    sys.exit(code)
+
+
+def _run(command: click.Command, prog_name: str) -> int:
     try:
-        code = command.main(prog_name=prog_name, standalone_mode=False)
+        code: int = command.main(prog_name=prog_name, standalone_mode=False)
     except click.ClickException as error:
         click.echo(f"error: {' '.join(error.format_message().split())} (see {prog_name} --help)", err=True)
-        code = error.exit_code
+        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        code = EXIT_LEFT
-    sys.exit(code)
+        click.echo("left", err=True)
+        return EXIT_LEFT
+    return code
 
 
 def guard(action: Callable[[], int]) -> int:
     """Run `action` and return its exit code, errors made one line on stderr."""
+    disarm()
     try:
         return action()
     except UsageError as error:
@@ -112,6 +131,4 @@ def guard(action: Callable[[], int]) -> int:
         click.echo(f"error: {error}", err=True)
         return EXIT_FAILED
     except BrokenPipeError:
-        # The reader has gone (`| head`); without this Python would complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
+        return EXIT_FAILED  # the reader has gone (`| head`)

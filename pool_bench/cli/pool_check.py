@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from pool_bench.cli.advice import ADVICE
 from pool_bench.cli.locate import Place, serve, targets_of
 from pool_bench.cli.params import EXIT_FAILED, EXIT_LEFT, EXIT_OK
 from pool_bench.cli.questions import put
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
 from pool_bench.cli.work import tell
 from pool_bench.drivers.wire import ask_server
-from pool_bench.errors import ConnectError, FailureKind, Phase
+from pool_bench.errors import ConnectError, Phase
 from pool_bench.load.generator import generate
 from pool_bench.load.runner import StopSwitch
 from pool_bench.load.spec import ConnectSpec
@@ -25,11 +26,14 @@ from pool_bench.runs import Snapshot
 from pool_bench.stats import BenchStats, FailureKey
 from pool_bench.targets import Target
 from pool_bench.units import format_ms
+from pool_bench.watch.way import look_between
 
 # Together with what a start and an end take, under five seconds.
 _LIMIT_S: Final = 3.0
 _FOR_S: Final = 0.5
 _LOOK_S: Final = 1.0
+# A session that outlives its connection is watched for a second.
+_BETWEEN_S: Final = 3.0
 
 _STEPS: Final = (
     (Phase.RESOLVE, "look the name up"),
@@ -40,25 +44,6 @@ _STEPS: Final = (
     (Phase.QUERY, "run SELECT 1"),
     (Phase.CLOSE, "close"),
 )
-
-_ADVICE: Final = {
-    FailureKind.DNS: "the name is unknown here: check its spelling, /etc/hosts, and this machine's DNS",
-    FailureKind.REFUSED: "nothing listens there: check host and port, that the server runs, and its "
-    "listen_addresses",
-    FailureKind.TIMEOUT: "no answer: a firewall may drop the packets, or the server hangs",
-    FailureKind.TLS: "TLS failed: check sslmode, sslrootcert, and the name in the server's certificate",
-    FailureKind.AUTH: "the server knows neither this user nor this password, or pg_hba.conf forbids it: "
-    "check user, password, database and pg_hba.conf",
-    FailureKind.TOO_MANY_CONNECTIONS: "all connection slots are taken: close some, raise max_connections, or "
-    "put a pooler in front",
-    FailureKind.SERVER_STARTING: "the server is starting up or recovering: try again in a moment",
-    FailureKind.SERVER_SHUTDOWN: "the server is shutting down",
-    FailureKind.PROTOCOL: "what answers there does not speak PostgreSQL's protocol: check the port",
-    FailureKind.RESET: "the connection was cut, by the server or by something in between",
-    FailureKind.CLOSED: "the other side hung up without a word: it may be no PostgreSQL, or be overloaded",
-    FailureKind.CLIENT_FDS: "this process has no file descriptors left: raise ulimit -n",
-    FailureKind.CLIENT_PORTS: "this machine has no local ports left: wait for those in TIME_WAIT",
-}
 
 
 def check(place: Place, *, tool: str) -> int:
@@ -120,8 +105,9 @@ async def _connect(target: Target, stop: StopSwitch) -> tuple[BenchStats, str]:
         with contextlib.suppress(ConnectError, TimeoutError):
             async with asyncio.timeout(_LOOK_S):
                 info = await ask_server(target)
+            through = (await asyncio.to_thread(look_between, target, _BETWEEN_S)).words
             product = (
-                f"{clean(info.product)} {clean(info.version)}{', through a pooler' if info.pooled else ''}"
+                f"{clean(info.product)} {clean(info.version)}{f', through {through}' if through else ''}"
             )
     return total, product
 
@@ -143,8 +129,8 @@ def report(target: Target, stats: BenchStats, product: str) -> list[str]:
     lines.append(f"failed: {clean(sample.sample)}{state}")
     if stats.ok:
         lines.append(f"{stats.ok:,} connections before it were fine")
-    if key.kind in _ADVICE:
-        lines.append(f"what to do: {_ADVICE[key.kind]}")
+    if key.kind in ADVICE:
+        lines.append(f"what to do: {ADVICE[key.kind]}")
     return lines
 
 

@@ -20,6 +20,7 @@ from pool_bench.cli.params import EXIT_FAILED, EXIT_LEFT, EXIT_OK
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
 from pool_bench.cli.work import tell
 from pool_bench.drivers.asyncpg import AsyncpgConnection, AsyncpgDriver
+from pool_bench.drivers.honoured import check_settings
 from pool_bench.errors import ConnectError, PoolBenchError, UsageError
 from pool_bench.load.runner import StopSwitch
 from pool_bench.pool import ConnectionPool, EventKind, PoolConfig, PoolError, PoolEvent
@@ -77,6 +78,7 @@ def monitor(watched: Monitoring) -> int:
                     return rows_of_metrics(await asyncio.to_thread(fetch, url))
 
                 return asyncio.run(_watch(read, watched, stop, f"metrics of {redact(url)}"))
+            check_settings("asyncpg", watched.place.targets)
             raise_file_limit(watched.size, option="--size")
             with serve(watched.place, connections=watched.size) as server:
                 (target, *_) = targets_of(watched.place, server, tool=watched.tool)
@@ -118,11 +120,11 @@ def fetch(url: str) -> str:
         MetricsError: it gives none in time.
     """
     from http.client import HTTPException
-    from urllib.request import urlopen
+    from urllib.request import ProxyHandler, build_opener
 
     try:
-        # The scheme was checked.
-        with urlopen(url, timeout=_FETCH_S) as answer:  # noqa: S310
+        # The scheme was checked; a proxy of the environment would look for a loopback address at its own.
+        with build_opener(ProxyHandler({})).open(url, timeout=_FETCH_S) as answer:
             body: bytes = answer.read(_LARGEST_ANSWER)
     except (OSError, HTTPException, ValueError) as error:
         raise MetricsError(f"cannot read {redact(url)}: {_reason(error)}") from error

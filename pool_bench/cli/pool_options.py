@@ -90,8 +90,8 @@ class Sizes(click.ParamType[tuple[int, ...]]):
 
 
 _WITHOUT_URL: Final = (
-    "Without it: DATABASE_URL, else PGHOST, PGHOSTADDR or PGPORT, else an embedded PostgreSQL is started, "
-    "used and removed."
+    "Without it: DATABASE_URL, else PGHOST, PGHOSTADDR, PGPORT or PGSERVICE, else an embedded PostgreSQL is "
+    "started, used and removed."
 )
 
 
@@ -184,6 +184,18 @@ def lending_options(
             "--reset", type=click.Choice(RESET_MODES), default="own", show_default=True, help=reset_help
         ),
     )
+
+
+def prepared_option(command: _Command) -> _Command:
+    """`--no-prepared`; the command gets `prepared`."""
+    return click.option(
+        "--no-prepared",
+        "prepared",
+        is_flag=True,
+        flag_value=False,
+        default=True,
+        help="Let no pool prepare statements, as suits a pooler that gives each transaction another session.",
+    )(command)
 
 
 def timing_options(duration: str, rounds: int) -> Callable[[_Command], _Command]:

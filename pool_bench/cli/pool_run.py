@@ -11,22 +11,32 @@ from typing import Final
 from pool_bench.cli.limits import raise_file_limit
 from pool_bench.cli.options import Output
 from pool_bench.cli.params import EXIT_FAILED, EXIT_LEFT
+from pool_bench.cli.questions import put
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
 from pool_bench.cli.sites import AnyPlace, AnyServer, ask_any, config_of, serve_any, targets_of_any
 from pool_bench.cli.thresholds import NO_CHECKS, Checks
 from pool_bench.cli.title import shown_arguments
 from pool_bench.cli.work import Work, tell
-from pool_bench.contenders.base import ContenderName
+from pool_bench.contenders.base import PREPARE, ContenderName
+from pool_bench.drivers.honoured import check_settings
 from pool_bench.errors import PoolBenchError, UsageError
 from pool_bench.load.pool_spec import MEANINGS, STRESS_CLIENTS, PoolSpec, ScenarioName
-from pool_bench.load.runner import Run, StopSwitch
+from pool_bench.load.runner import GeneratorError, Run, StopSwitch
 from pool_bench.report import results
+from pool_bench.report.brief import Brief, Part
+from pool_bench.report.brief_pool import contests_brief
+from pool_bench.report.hanging_lines import hanging_of_runs
 from pool_bench.report.pool_groups import contests
+from pool_bench.report.pool_progress import Progress
 from pool_bench.report.pool_summary import contest_summary, manners_summary
+from pool_bench.report.readiness import pools_too_few
+from pool_bench.report.summary import wrap
 from pool_bench.report.text import colour_wanted
 from pool_bench.report.views import make_view
 from pool_bench.runs import Session, Snapshot, Stage
 from pool_bench.servers.postgres import EmbeddedPostgres
+from pool_bench.targets import Target
+from pool_bench.targets_surreal import AnyTarget
 from pool_bench.units import format_duration
 
 UNIT: Final = "op/s"
@@ -35,6 +45,8 @@ _OVERHEAD_S: Final = 1.0
 # What share of a run passes before its server is restarted.
 _RESTART_AT: Final = 1 / 3
 _LOOKS: Final = 6
+# For a look at what the target does with sessions.
+_LOOK_S: Final = 2.0
 # Fine enough for a spike of seconds; a long run has longer stretches rather than more.
 _INTERVAL_S: Final = 0.25
 _MOST_INTERVALS: Final = 240
@@ -139,6 +151,8 @@ def measure_pools(benchmark: PoolBenchmark) -> int:
     output.check()
     thresholds = benchmark.checks.read(pool=True)
     everything = bouts(benchmark)
+    for pool in benchmark.pools:
+        check_settings(pool, benchmark.place.targets)
     if "reconnect" in benchmark.scenarios and not benchmark.place.is_embedded:
         raise UsageError(
             f"--scenario reconnect restarts the server, and this tool may not restart the one that "
@@ -154,11 +168,13 @@ def measure_pools(benchmark: PoolBenchmark) -> int:
             spec = replace(benchmark.spec, targets=targets)
             session = _session(benchmark, spec)
             session.server = ask_any(
-                benchmark.place, targets[0], stop, timeout_s=spec.timeout_s, embedded=server is not None
+                benchmark.place, targets[:1], stop, timeout_s=spec.timeout_s, embedded=server is not None
             )
             if not session.server and not stop.requested:
-                tell("error: there is no use in pools to a server that does not answer")
+                tell("error: the server does not answer: not measuring pools")
                 return EXIT_FAILED
+            if server is None and spec.prepared:
+                _warn_of_shared_sessions(benchmark, targets[0], spec.timeout_s)
             view = make_view(
                 text,
                 stream_is_terminal=text.isatty(),
@@ -184,13 +200,27 @@ def measure_pools(benchmark: PoolBenchmark) -> int:
             try:
                 _measure_all(work, benchmark, everything, server)
             except PoolBenchError:
-                work.save()
+                work.save(_answer(work))
                 raise
-            work.save()
+            work.save(_answer(work))
             return work.exit_code
     except LeaveNow:
         tell("left without a summary")
         return EXIT_LEFT
+
+
+def _warn_of_shared_sessions(benchmark: PoolBenchmark, target: AnyTarget, timeout_s: float) -> None:
+    """Say so before pools that prepare statements fail behind a pooler that does not keep them."""
+    preparing = [pool for pool in benchmark.pools if pool in PREPARE]
+    if not preparing or not isinstance(target, Target):
+        return
+    from pool_bench.watch.sharing import shares_sessions
+
+    if put(shares_sessions(target, min(_LOOK_S, timeout_s))):
+        tell(
+            f"warning: each transaction may meet another session (a pooler in transaction mode): what "
+            f"{' and '.join(preparing)} prepare may be missing there; --no-prepared prepares nothing"
+        )
 
 
 def _connections(everything: Sequence[Bout]) -> int:
@@ -212,6 +242,7 @@ def _session(benchmark: PoolBenchmark, spec: PoolSpec) -> Session:
             "size": spec.size,
             "rounds": benchmark.rounds,
             "reset": spec.reset,
+            "prepared": spec.prepared,
             "outage_s": benchmark.outage_s,
             "query": benchmark.query,
             "hold_s": benchmark.hold_s,
@@ -242,19 +273,38 @@ def _measure_all(
     each_s = benchmark.spec.duration_s + benchmark.spec.warmup_s + _OVERHEAD_S
     if total > 1:
         tell(f"{total} runs, about {format_duration(total * each_s)}")
+    for line in pools_too_few(
+        benchmark.pools, benchmark.scenarios, benchmark.rounds, benchmark.spec.duration_s
+    ):
+        tell(line)
+    progress = Progress(total, benchmark.rounds, each_s)
     number = 0
     for bout in everything:
         begun = len(work.session.runs)
         turns = [(round_, pool) for round_ in range(1, benchmark.rounds + 1) for pool in bout.order(round_)]
+        lost: set[ContenderName] = set()
         try:
             for round_, pool in turns:
                 number += 1
                 if work.stop.requested:
                     break
+                if pool in lost:
+                    continue
                 spec = replace(bout.spec, pool=pool, round=round_)
                 outage = Outage(server, benchmark.outage_s) if isinstance(server, EmbeddedPostgres) else None
-                follow_pool(work, spec, number=number, total=total, rounds=benchmark.rounds, outage=outage)
-                keep_so_far(work)
+                try:
+                    follow_pool(
+                        work, spec, number=number, total=total, rounds=benchmark.rounds, outage=outage
+                    )
+                except (GeneratorError, UsageError) as error:
+                    lost.add(pool)
+                    if not_started(work, spec, error) and lost == set(bout.pools):
+                        raise
+                work.keep()
+                if total > 1:
+                    row = results.from_session(replace(work.session, runs=work.session.runs[-1:])).runs[0]
+                    for line in progress.lines(row, number):
+                        work.row(line)
         except PoolBenchError:
             # What was measured before a failure is worth as much.
             print_contests(work, begun)
@@ -263,6 +313,19 @@ def _measure_all(
         if work.stop.requested:
             break
     print_manners(work)
+
+
+def not_started(work: Work, spec: PoolSpec, error: PoolBenchError) -> bool:
+    """Keep a row for a pool that failed, and go on without it; returns whether it never began."""
+    runs = work.session.runs
+    tell(f"{spec.pool} failed, going on without it: {error}")
+    if runs and runs[-1].pool is not None and (runs[-1].driver, runs[-1].interrupted) == (spec.pool, True):
+        # What it had measured until then is its row.
+        return False
+    row = Run(spec, f"{spec.scenario} · {spec.pool}", work.stop).result
+    row.not_started = str(error)
+    runs.append(row)
+    return True
 
 
 def follow_pool(
@@ -312,27 +375,29 @@ def follow_pool(
         tell("the run was over before its server was restarted: how clients come back was not measured")
 
 
-def keep_so_far(work: Work) -> None:
-    """Write the result after every run: a later one that fails must not lose the earlier ones."""
-    try:
-        work.write_result()
-    except UsageError as error:
-        tell(f"going on, although the result so far cannot be kept: {error}")
-
-
 def print_contests(work: Work, begun: int) -> None:
     """Sum up the runs from the one numbered `begun` (from 0) on."""
     measured = replace(work.session, runs=work.session.runs[begun:])
     for contest in contests(results.from_session(measured).runs):
         meaning = MEANINGS[contest.scenario]  # type: ignore[index]
-        work.print(contest_summary(contest, meaning, colour=colour_wanted(work.text)))
+        work.detail(contest_summary(contest, meaning, colour=colour_wanted(work.text)))
 
 
 def print_manners(work: Work) -> None:
     """Say what each pool does, and how to read the figures."""
     measured = contests(results.from_session(work.session).runs)
     if measured:
-        work.print(manners_summary(measured, colour=colour_wanted(work.text)))
+        work.detail(manners_summary(measured, colour=colour_wanted(work.text)))
+
+
+def _answer(work: Work) -> Brief | None:
+    """The last screen, None where nothing was measured."""
+    measured = contests(results.from_session(work.session).runs)
+    if not measured:
+        return None
+    brief = contests_brief(measured, colour=colour_wanted(work.text))
+    hanging = [line for words in hanging_of_runs(work.session.runs) for line in wrap(words, "  ")]
+    return replace(brief, parts=(*brief.parts, Part(hanging, rank=70)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,14 @@ from pool_bench.cli.limits import raise_file_limit
 from pool_bench.cli.locate import Place, ask, serve, targets_of
 from pool_bench.cli.options import Output
 from pool_bench.cli.params import EXIT_FAILED, EXIT_LEFT
-from pool_bench.cli.pool_run import UNIT, follow_pool, keep_so_far
+from pool_bench.cli.pool_run import UNIT, follow_pool
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
 from pool_bench.cli.work import Work, tell
+from pool_bench.drivers.honoured import check_settings
 from pool_bench.errors import PoolBenchError, UsageError
 from pool_bench.load.pool_spec import PoolSpec
 from pool_bench.report import results
+from pool_bench.report.brief_pool import sizes_brief
 from pool_bench.report.pool_sizes import by_size, sizes_summary, sizing_of
 from pool_bench.report.text import colour_wanted
 from pool_bench.report.views import make_view
@@ -72,6 +74,7 @@ def measure_sizes(sweep: SizeSweep) -> int:
         )
     output = sweep.output
     output.check()
+    check_settings(sweep.spec.pool, sweep.place.targets)
     raise_file_limit(sweep.sizes[-1], option="--sizes")
     text = output.text
     try:
@@ -83,7 +86,7 @@ def measure_sizes(sweep: SizeSweep) -> int:
             session = _session(sweep, spec)
             session.server = ask(targets[0], stop, timeout_s=spec.timeout_s, embedded=server is not None)
             if not session.server and not stop.requested:
-                tell("error: there is no use in pools to a server that does not answer")
+                tell("error: the server does not answer: not measuring pools")
                 return EXIT_FAILED
             view = make_view(
                 text,
@@ -120,6 +123,7 @@ def _session(sweep: SizeSweep, spec: PoolSpec) -> Session:
             "clients": spec.clients,
             "rounds": sweep.rounds,
             "reset": spec.reset,
+            "prepared": spec.prepared,
             "query": spec.query,
             "hold_s": spec.hold_s,
             "timeout_s": spec.timeout_s,
@@ -146,15 +150,17 @@ def _measure_all(work: Work, sweep: SizeSweep, spec: PoolSpec) -> None:
             number += 1
             one = replace(spec, size=size, round=round_)
             follow_pool(work, one, number=number, total=total, rounds=sweep.rounds)
-            keep_so_far(work)
+            work.keep()
 
 
 def _finish(work: Work) -> None:
     """Fit the law, say what it says, and write the files."""
+    brief, colour = None, colour_wanted(work.text)
     groups = by_size(results.from_session(work.session).runs)
     if groups:
         sizing = sizing_of(groups)
         if sizing is not None:
             work.session.sizing = sizing
-            work.print(sizes_summary(groups, sizing, colour=colour_wanted(work.text)))
-    work.save()
+            work.detail(sizes_summary(groups, sizing, colour=colour))
+            brief = sizes_brief(groups, sizing, colour=colour)
+    work.save(brief)

@@ -1,11 +1,18 @@
-"""Ctrl-C and SIGTERM: the first asks the run to end and be summed up, the second leaves at once."""
+"""Ctrl-C and SIGTERM: the first asks the run to end and be summed up, the second leaves at once.
 
+While leaving, one more ends the process whatever it is doing: what it started (servers, generators) sees
+that and ends by itself.
+"""
+
+import os
+import select
 import signal
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic
 from types import FrameType
-from typing import Final
+from typing import Final, NoReturn
 
 from pool_bench.load.runner import StopSwitch
 
@@ -17,6 +24,8 @@ class LeaveNow(BaseException):
 # `timeout` signals its command and then its group, and `uv run` passes on what it gets: one request that
 # arrives several times. Who presses Ctrl-C twice means it.
 _ECHO_S: Final = 1.0
+_EXIT_LEFT: Final = 130
+_SHOW_CURSOR: Final = b"\x1b[?25h\n"
 _SIGNALS: Final = tuple(
     number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None
 )
@@ -24,25 +33,26 @@ _SIGNALS: Final = tuple(
 
 @contextmanager
 def stop_on_signals(tell: Callable[[str], None]) -> Iterator[StopSwitch]:
-    """A switch that the first signal turns; the second raises `LeaveNow` in the main thread.
+    """A switch that the first signal turns; the second raises `LeaveNow` in the main thread; a third exits.
 
     Args:
         tell: says in one line what is happening, for the first signal.
     """
     switch = StopSwitch()
     leaving = False
-    asked_s = 0.0
+    last_s = -_ECHO_S
 
     def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal leaving, asked_s
+        nonlocal leaving, last_s
+        now_s = monotonic()
+        if number != signal.SIGINT and now_s - last_s < _ECHO_S:
+            return
+        last_s = now_s
         if leaving:
-            return  # already on the way out: nothing may interrupt the cleaning up
+            _exit_now()
         if switch.requested:
-            if number != signal.SIGINT and monotonic() - asked_s < _ECHO_S:
-                return
             leaving = True
             raise LeaveNow
-        asked_s = monotonic()
         switch.request()
         tell("stopping: waiting for what is under way (again to leave at once)")
 
@@ -56,3 +66,14 @@ def stop_on_signals(tell: Callable[[str], None]) -> Iterator[StopSwitch]:
         for number, handler in before.items():
             signal.signal(number, handler)
         switch.close()
+
+
+def _exit_now() -> NoReturn:
+    """End this process here, with the cursor that a live view hides shown again."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that is held (Ctrl-S) would block us.
+        with suppress(OSError, ValueError):
+            if stream.isatty() and select.select([], [stream], [], 0)[1]:
+                os.write(stream.fileno(), _SHOW_CURSOR)
+                break
+    os._exit(_EXIT_LEFT)

@@ -1,9 +1,12 @@
 """Where a command's targets are, whether they speak PostgreSQL's protocol or SurrealDB's."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from pool_bench.cli.locate import Place, ask, serve, targets_of
 from pool_bench.cli.surreal_place import SurrealPlace, ask_surrealdb, serve_surreal, surreal_targets_of
+from pool_bench.cli.work import tell
+from pool_bench.errors import PoolBenchError
 from pool_bench.load.runner import StopSwitch
 from pool_bench.servers.postgres import EmbeddedPostgres
 from pool_bench.servers.surreal import EmbeddedSurreal
@@ -39,17 +42,44 @@ def targets_of_any(place: AnyPlace, server: AnyServer | None, *, tool: str) -> t
 
 
 def ask_any(
-    place: AnyPlace, target: AnyTarget, stop: StopSwitch, *, timeout_s: float, embedded: bool
+    place: AnyPlace,
+    targets: Sequence[AnyTarget],
+    stop: StopSwitch,
+    *,
+    timeout_s: float,
+    embedded: bool,
+    keep_going: bool | None = None,
 ) -> dict[str, str]:
-    """Say on stderr what the server says it is, and return it.
+    """Say on stderr what the first of `targets` that can be used says it is, and return it.
 
     Raises:
-        PoolBenchError: it is a SurrealDB, and cannot be used as it was named.
+        PoolBenchError: none of them can be used as it was named.
     """
+    *others, last = targets
+    for target in others:
+        try:
+            return _ask(place, target, stop, timeout_s, embedded=embedded, keep_going=keep_going)
+        except PoolBenchError as error:
+            tell(str(error))
+    return _ask(place, last, stop, timeout_s, embedded=embedded, keep_going=keep_going)
+
+
+def _ask(
+    place: AnyPlace,
+    target: AnyTarget,
+    stop: StopSwitch,
+    timeout_s: float,
+    *,
+    embedded: bool,
+    keep_going: bool | None,
+) -> dict[str, str]:
     if isinstance(place, SurrealPlace) and isinstance(target, SurrealTarget):
-        return ask_surrealdb(target, place.server.auth, stop, timeout_s=timeout_s, embedded=embedded)
+        auth = place.server.auth
+        return ask_surrealdb(
+            target, auth, stop, timeout_s=timeout_s, embedded=embedded, keep_going=bool(keep_going)
+        )
     if isinstance(target, Target):
-        return ask(target, stop, timeout_s=timeout_s, embedded=embedded)
+        return ask(target, stop, timeout_s=timeout_s, embedded=embedded, keep_going=keep_going)
     raise TypeError(f"{target} is no target of {place.origin}")
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pool_bench.cli.calibrate import calibrate_options, run_calibration
+from pool_bench.cli.help_pages import Command
 from pool_bench.cli.params import guard
 from pool_bench.cli.surreal_options import auth_option
 from pool_bench.targets_surreal import AuthMode
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from pool_bench.load.calibrate import Protocol
 
 
-@click.command()
+@click.command(cls=Command)
 @calibrate_options("SURQL")
 @auth_option
 @click.option(

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pool_bench.cli.rounds import OPTION, SURREAL, Variant, read_variants
+from pool_bench.cli.status import busy, entered
 from pool_bench.cli.work import tell
 from pool_bench.drivers.base import DriverName
 from pool_bench.errors import ConnectError, FailureKind, PoolBenchError, UsageError
 from pool_bench.load.runner import StopSwitch
 from pool_bench.load.spec import ConnectSpec
+from pool_bench.servers.priority import GIVE_WAY
 from pool_bench.servers.surreal import EmbeddedSurreal, SurrealConfig
 from pool_bench.targets_surreal import URL_VARIABLE, AuthLevel, AuthMode, SurrealTarget, surreal_target
 
@@ -197,9 +199,14 @@ def serve_surreal(place: SurrealPlace) -> "AbstractContextManager[EmbeddedSurrea
     if not place.is_embedded:
         return nullcontext()
     server = place.server
-    return EmbeddedSurreal(
-        SurrealConfig(user=server.user or "root", password=server.password or secrets.token_urlsafe(12))
+    embedded = EmbeddedSurreal(
+        SurrealConfig(
+            user=server.user or "root",
+            password=server.password or secrets.token_urlsafe(12),
+            niceness=GIVE_WAY,
+        )
     )
+    return entered("starting an embedded SurrealDB engine", embedded)
 
 
 def surreal_targets_of(place: SurrealPlace, server: EmbeddedSurreal | None) -> tuple[SurrealTarget, ...]:
@@ -223,7 +230,13 @@ def embedded_surreal_target(server: EmbeddedSurreal, said: Server) -> SurrealTar
 
 
 def ask_surrealdb(
-    target: SurrealTarget, auth: AuthMode, stop: StopSwitch, *, timeout_s: float, embedded: bool
+    target: SurrealTarget,
+    auth: AuthMode,
+    stop: StopSwitch,
+    *,
+    timeout_s: float,
+    embedded: bool,
+    keep_going: bool = False,
 ) -> dict[str, str]:
     """Say on stderr what the server says it is.
 
@@ -231,6 +244,7 @@ def ask_surrealdb(
         stop: lets the user give up waiting for the answer.
         timeout_s: bound on the answer, seconds; less than five at most are waited.
         embedded: whether it is ours; its namespace and database are then made.
+        keep_going: measure also what cannot be measured as it was named.
 
     Returns:
         Product and version, {} where it gave no answer in time, which is measured all the same.
@@ -251,9 +265,10 @@ def ask_surrealdb(
             return await question
 
     try:
-        look = put(ask_it())
+        with busy(f"connecting to {target}", only_terminals=True):
+            look = put(ask_it())
     except ConnectError as error:
-        if error.kind is FailureKind.TIMEOUT:
+        if keep_going or error.kind is FailureKind.TIMEOUT:
             tell(f"first connection to {target}: {error}")
             return {}
         raise PoolBenchError(f"{target}: {error}") from None

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +13,21 @@ import click
 from pool_bench.cli.params import EXIT_OK
 from pool_bench.cli.work import tell
 from pool_bench.drivers.surreal import SurrealDriver
-from pool_bench.errors import UsageError
-from pool_bench.servers.surreal import EmbeddedSurreal, parse_bind, serve
+from pool_bench.errors import UsageError, reason_of
+from pool_bench.servers.surreal import EmbeddedSurreal, SurrealConfig, is_loopback, parse_bind, serve
 from pool_bench.targets_surreal import surreal_target
 
 _PASSWORD_VARIABLE: Final = "SURREAL_PASS"  # noqa: S105  # the name of one
-_DEFAULT_PASSWORD: Final = "root"  # noqa: S105  # that of SurrealDB's own examples; we listen on loopback
-_LOCAL: Final = ("127.", "::1", "localhost")
+_MADE_BYTES: Final = 12
+_LEAST_CHARACTERS: Final = 12
+_LEAST_DISTINCT: Final = 5
+# What a password is that has but digits and signs besides.
+_COMMON_WORDS: Final = frozenset(
+    (
+        *("admin", "administrator", "changeme", "default", "letmein", "master", "password", "passwort"),
+        *("qwerty", "qwertyuiop", "root", "secret", "surreal", "surrealdb", "test", "welcome"),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +42,8 @@ class Served:
     key: Path | None
     namespace: str
     database: str
+    sign_in_within_s: float
+    allowed_hosts: tuple[str, ...]
 
 
 def serve_forever(served: Served) -> int:
@@ -48,7 +59,6 @@ def serve_forever(served: Served) -> int:
     """
     if not served.user:
         raise UsageError("--user must not be empty")
-    password = _password(served)
     if not served.namespace or not served.database:
         raise UsageError("--namespace and --database must not be empty")
     if (served.certificate is None) != (served.key is None):
@@ -57,36 +67,81 @@ def serve_forever(served: Served) -> int:
         check_certificate(served.certificate, served.key)
     if served.path is not None:
         check_store(served.path)
-    host, _port = parse_bind(served.bind)
-    if not host.startswith(_LOCAL):
-        tell(f"warning: {served.bind} can be reached from other machines; this server is for local use")
+    host, port = parse_bind(served.bind)
+    given = _given_password(served)
+    if given is None and served.path is not None and _is_filled(served.path):
+        raise UsageError(
+            f"--path: {served.path} has a user with a password already: "
+            f"give it in {_PASSWORD_VARIABLE} or by --pass"
+        )
+    if not is_loopback(host):
+        if given is not None:
+            check_password(given, served.user)
+        clear = "" if served.certificate else ", passwords in the clear without --certificate"
+        tell(
+            f"warning: {served.bind} can be reached from other machines{clear}; this server is for local use"
+        )
+    password = secrets.token_urlsafe(_MADE_BYTES) if given is None else given
 
     def ready(server: EmbeddedSurreal) -> None:
         asyncio.run(_make_place(server, served.namespace, served.database))
         place = f"namespace {served.namespace}, database {served.database}"
         click.echo(f"{server.version}, at {server.url}, user {server.user}, {place}; Ctrl-C ends it")
+        if given is None:
+            tell(f"password of {server.user}, made for this server and shown only here: {password}")
 
-    serve(
-        served.bind,
-        served.user,
-        password,
-        served.path,
-        ready,
+    config = SurrealConfig(
+        user=served.user,
+        password=password,
+        path=served.path,
+        host=host,
+        port=port,
         certificate=served.certificate,
         key=served.key,
+        sign_in_within_s=served.sign_in_within_s,
+        allowed_hosts=served.allowed_hosts,
     )
+    serve(config, ready)
     return EXIT_OK
 
 
-def _password(served: Served) -> str:
-    """The option's, else the environment's, else the one of SurrealDB's examples; never an empty one."""
+def _given_password(served: Served) -> str | None:
+    """The option's, else the environment's, never an empty one; None where one is to be made."""
     if served.password is not None:
         password, origin = served.password, "--pass"
     else:
-        password, origin = os.environ.get(_PASSWORD_VARIABLE, _DEFAULT_PASSWORD), _PASSWORD_VARIABLE
+        found = os.environ.get(_PASSWORD_VARIABLE)
+        if found is None:
+            return None
+        password, origin = found, _PASSWORD_VARIABLE
     if not password:
         raise UsageError(f"{origin} must not be empty")
     return password
+
+
+def _is_filled(store: Path) -> bool:
+    return store.is_dir() and any(store.iterdir())
+
+
+def check_password(password: str, user: str) -> None:
+    """Make sure that a password may stand between other machines and everything in the store.
+
+    Raises:
+        UsageError: it is one that is tried first; says what is wrong with it, not what it is.
+    """
+    letters = "".join(filter(str.isalpha, password.casefold()))
+    words = _COMMON_WORDS | {"".join(filter(str.isalpha, user.casefold()))}
+    if len(password) < _LEAST_CHARACTERS:
+        fault = f"has fewer than {_LEAST_CHARACTERS} characters"
+    elif len(set(password)) < _LEAST_DISTINCT:
+        fault = f"has fewer than {_LEAST_DISTINCT} different characters"
+    elif letters and any(not letters.replace(word, "") for word in words if word):
+        fault = "is a common word or the user's name with signs"
+    else:
+        return
+    raise UsageError(
+        f"the password {fault}, and --bind is reached from other machines; without one a good one is made"
+    )
 
 
 def check_certificate(certificate: Path, key: Path) -> None:
@@ -100,7 +155,7 @@ def check_certificate(certificate: Path, key: Path) -> None:
             with file.open("rb"):
                 pass
         except OSError as error:
-            raise UsageError(f"{option}: cannot read {file}: {_reason(error)}") from None
+            raise UsageError(f"{option}: cannot read {file}: {reason_of(error)}") from None
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(certificate)
     except ssl.SSLError:
@@ -123,7 +178,7 @@ def check_certificate(certificate: Path, key: Path) -> None:
 
 
 def check_store(path: Path) -> None:
-    """Make sure that `path` is a directory that can be written to, or that it can be made.
+    """Make sure that `path` is a directory that can be read and written to, or that it can be made.
 
     Raises:
         UsageError: it is none, and cannot.
@@ -134,10 +189,8 @@ def check_store(path: Path) -> None:
         raise UsageError(f"--path: {there} is no directory")
     if not os.access(there, os.W_OK | os.X_OK):
         raise UsageError(f"--path: {there} cannot be written to")
-
-
-def _reason(error: OSError) -> str:
-    return str(error) if error.errno is None else os.strerror(error.errno).lower()
+    if there == path.absolute() and not os.access(there, os.R_OK):
+        raise UsageError(f"--path: {there} cannot be read")
 
 
 async def _make_place(server: EmbeddedSurreal, namespace: str, database: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pool_bench.cli.params import OutputPath
+from pool_bench.cli.params import Duration, OutputPath
 
 if TYPE_CHECKING:
     from pool_bench.cli.surreal_serve import Served
@@ -24,7 +24,8 @@ def serve_options(command: Callable[..., None]) -> Callable[..., None]:
         "--pass",
         "password",
         metavar="PASSWORD",
-        help="Its password; better from SURREAL_PASS: others may read a command line. [default: root]",
+        help="Its password; better from SURREAL_PASS: others may read a command line. "
+        "[default: one is made and shown once]",
     )
     @click.option(
         "--path",
@@ -40,6 +41,21 @@ def serve_options(command: Callable[..., None]) -> Callable[..., None]:
         "--namespace", default="bench", show_default=True, metavar="NAME", help="Namespace to make."
     )
     @click.option("--database", default="bench", show_default=True, metavar="NAME", help="Database to make.")
+    @click.option(
+        "--allow-host",
+        "allowed_hosts",
+        multiple=True,
+        metavar="NAME",
+        help="A name by which clients reach it, besides this machine's own; may be repeated.",
+    )
+    @click.option(
+        "--sign-in-within",
+        "sign_in_within_s",
+        type=Duration(zero=True),
+        default="30s",
+        show_default=True,
+        help="Close what has not signed in by then; 0 lets it stay, as `load --auth none` needs.",
+    )
     @wraps(command)
     def with_served(
         *args: object,
@@ -51,6 +67,8 @@ def serve_options(command: Callable[..., None]) -> Callable[..., None]:
         key: Path | None,
         namespace: str,
         database: str,
+        allowed_hosts: tuple[str, ...],
+        sign_in_within_s: float,
         **kwargs: object,
     ) -> None:
         def make_served() -> "Served":
@@ -65,6 +83,8 @@ def serve_options(command: Callable[..., None]) -> Callable[..., None]:
                 key=key,
                 namespace=namespace,
                 database=database,
+                allowed_hosts=allowed_hosts,
+                sign_in_within_s=sign_in_within_s,
             )
 
         command(*args, make_served=make_served, **kwargs)

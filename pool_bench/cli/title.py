@@ -4,9 +4,10 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from pool_bench.targets import redact
+from pool_bench.targets import redact, shown_url
 
 _OPTION: Final = "--pass"
+_URL_OPTIONS: Final = ("--url", "-u", "--pgbouncer-admin")
 _HIDDEN: Final = "***"
 
 
@@ -26,13 +27,21 @@ def hide_secrets() -> None:
 def shown_arguments(arguments: Sequence[str]) -> tuple[str, ...]:
     """A command line without its passwords: those in URLs, and what `--pass` says."""
     shown = []
-    is_password = False
+    is_password = is_url = False
     for word in arguments:
+        name, equals, value = word.partition("=")
         if is_password:
             shown.append(_HIDDEN)
+        elif is_url:
+            shown.append(shown_url(word))
+        elif equals and name in _URL_OPTIONS:
+            shown.append(f"{name}={shown_url(value)}")
         elif word.startswith(f"{_OPTION}="):
             shown.append(f"{_OPTION}={_HIDDEN}")
         else:
             shown.append(redact(word))
-        is_password = word == _OPTION and not is_password
+        is_password, is_url = (
+            word == _OPTION and not is_password,
+            word in _URL_OPTIONS and not is_url and not is_password,
+        )
     return tuple(shown)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pool_bench.cli.sites import AnyServer
+from pool_bench.cli.walls import KnownLimits, WallWatch
 from pool_bench.cli.work import Work
 from pool_bench.errors import PoolBenchError, UsageError
 from pool_bench.load.runner import Run
@@ -13,6 +14,7 @@ from pool_bench.runs import Snapshot, Stage
 from pool_bench.servers.postgres import EmbeddedPostgres
 from pool_bench.targets import Target
 from pool_bench.targets_surreal import AnyTarget, SurrealTarget
+from pool_bench.watch.limits import LimitsReader
 from pool_bench.watch.listener import is_here
 from pool_bench.watch.watcher import ServerWatcher, SurrealWatcher, Watcher
 
@@ -35,8 +37,8 @@ class Watching:
     setup_log: Path | None = None
     find_console: bool = True
 
-    def watcher(self) -> Watcher:
-        """The watcher of one run."""
+    def watcher(self, wanted: int) -> Watcher:
+        """The watcher of one run, which opens `wanted` connections at most."""
         surreal = [target for target in self.targets if isinstance(target, SurrealTarget)]
         if surreal:
             return SurrealWatcher(surreal, self.pid)
@@ -46,6 +48,7 @@ class Watching:
             self.pid,
             setup_log=self.setup_log,
             find_console=self.find_console,
+            wanted=wanted,
         )
 
 
@@ -90,22 +93,25 @@ def watch_for(
     return Watching(targets, admin, server.pid, log)
 
 
-def follow_watched(work: Work, run: Run, watching: Watching | None) -> None:
-    """Measure and show `run`, watching the server from before it to after it.
+def follow_watched(work: Work, run: Run, watching: Watching | None, targets: Sequence[AnyTarget]) -> None:
+    """Measure and show `run`, watching the server at `targets` from before it to after it.
 
     Raises:
         GeneratorError: the generator failed; what it had measured until then is kept.
         UsageError: the run could not begin.
     """
+    reader = LimitsReader(targets)
     if watching is None:
-        work.follow(run)
+        work.follow(run, WallWatch(run, reader, KnownLimits(), None, work.message).saw)
         return
-    with watching.watcher() as watcher:
+    with watching.watcher(run.result.concurrency) as watcher:
+        walls = WallWatch(run, reader, KnownLimits(), watcher, work.message)
         clock_told: Stage | None = None
         sampled = False
 
         def saw(snapshot: Snapshot) -> None:
             nonlocal clock_told, sampled
+            walls.saw(snapshot)
             # A warm-up ends a little later than it was to, so that is told once more.
             if clock_told is None or (clock_told is Stage.WARMUP and snapshot.stage is not Stage.WARMUP):
                 clock_told = snapshot.stage

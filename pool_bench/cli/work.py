@@ -1,6 +1,6 @@
 """A command under way: shows its runs, keeps their results, and writes them whatever happens meanwhile."""
 
-import os
+import contextlib
 import sys
 import tempfile
 from collections.abc import Callable
@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import TextIO
 
 from pool_bench.cli.options import Output
+from pool_bench.cli.outlets import deliver, make_expendable, stalled
 from pool_bench.cli.params import EXIT_FAILED, EXIT_OK
+from pool_bench.cli.status import busy, clear, draws_in_place
 from pool_bench.cli.thresholds import NO_CHECKS, Checks
-from pool_bench.errors import SaveError, UsageError
+from pool_bench.errors import PoolBenchError, SaveError, UsageError, reason_of
 from pool_bench.load.runner import GeneratorError, Run, StopSwitch
 from pool_bench.report import results
+from pool_bench.report.brief import Brief, Part, rows_of
 from pool_bench.report.files import write_atomically
 from pool_bench.report.markdown import session_markdown
 from pool_bench.report.plots import save_plot
 from pool_bench.report.text import colour_wanted
-from pool_bench.report.thresholds import Threshold, Watch, judge_run, threshold_lines
+from pool_bench.report.thresholds import Threshold, Watch, failed_thresholds, judge_run, threshold_lines
 from pool_bench.report.verdict_words import suspects_of
 from pool_bench.report.views import LiveView, QuietView
 from pool_bench.runs import Limit, RunResult, Session, Snapshot
@@ -55,6 +58,7 @@ class Work:
     written: list[Path] = field(default_factory=list)
     require_valid: bool = False
     _json_path: Path | None = None
+    _kept: int = 0
 
     def follow(self, run: Run, saw: Callable[[Snapshot], None] | None = None) -> None:
         """Measure `run`, show it second by second, and keep its result.
@@ -68,6 +72,7 @@ class Work:
         """
         watch = Watch(self.thresholds if self.checks.abort_on_fail else ())
         self._describe(run.result)
+        ended = False
         try:
             for snapshot in run.snapshots():
                 lost = watch.look(run.result, snapshot)
@@ -76,10 +81,8 @@ class Work:
                     self.stop.request()
                 if saw is not None:
                     saw(snapshot)
-                try:
-                    self.view.update(snapshot)
-                except BrokenPipeError:
-                    self._lose_reader()
+                self._show(snapshot)
+            ended = True
         except GeneratorError:
             # What it had measured until then is as good as after an interruption.
             run.result.interrupted = True
@@ -87,10 +90,11 @@ class Work:
                 self.session.runs.append(run.result)
             raise
         finally:
-            self.view.end_run()
+            # Of a run that was cut short, what was seen last is what there is.
+            self.view.end_run(last=self.stop.requested or not ended)
         self.session.runs.append(run.result)
         self.session.finished_at = datetime.now(UTC)
-        self.view.message(f"done, {judge(run.result).words}")
+        self.message(f"done, {judge(run.result).words}")
 
     def _describe(self, result: RunResult) -> None:
         """Tell a run what the session knows and its generator does not."""
@@ -109,22 +113,57 @@ class Work:
         runs = self.session.runs
         self.session.thresholds = [one for run in runs for one in judge_run(self.thresholds, run)]
 
+    def _show(self, snapshot: Snapshot) -> None:
+        # Who does not read now would have to read all that piled up later.
+        if not stalled(self.text):
+            try:
+                self.view.update(snapshot)
+            except BrokenPipeError:
+                self._lose_reader()
+
+    def message(self, text: str) -> None:
+        """Say one line among those of the runs."""
+        try:
+            self.view.message(text)
+        except BrokenPipeError:
+            self._lose_reader()
+
     def print(self, text: str) -> None:
-        """Print a summary or a table where people read."""
+        """Print a summary or a table where people read, what was measured being safe by then."""
+        self.keep()
         if not (self.output.quiet and self.output.json_on_stdout):
             try:
                 print(f"\n{text}", file=self.text, flush=True)
             except BrokenPipeError:
                 self._lose_reader()
 
+    def row(self, text: str) -> None:
+        """Print a row of a table that fills as the runs go, its columns kept."""
+        if not self.output.quiet:
+            try:
+                print(text, file=self.text, flush=True)
+            except BrokenPipeError:
+                self._lose_reader()
+
+    def detail(self, text: str) -> None:
+        """Print what only those read who asked for everything."""
+        if self.output.verbose:
+            self.print(text)
+
     def _lose_reader(self) -> None:
         """Whoever read our output has gone (`| head`): end the run as Ctrl-C does, and save it."""
         self.stop.request()
         self.view = QuietView()
-        # Not closed: it takes the place of stdout, or of stderr, until the process ends.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self.text.fileno())
-        os.close(nowhere)
+
+    def keep(self) -> None:
+        """Write what was measured so far, once for each run: what comes later must not lose it."""
+        if len(self.session.runs) > self._kept:
+            self._kept = len(self.session.runs)
+            self.session.interrupted = self.stop.requested
+            try:
+                self.write_result()
+            except UsageError as error:
+                tell(f"going on, although the result so far cannot be kept: {error}")
 
     def write_result(self) -> None:
         """Write the result as it is now to its file, if it is to have one.
@@ -142,6 +181,7 @@ class Work:
             self._judge()
             results.write_json(path, results.session_to_json(self.session))
             self.written.append(path)
+            make_expendable(self.text)
 
     def _write_result_somewhere(self) -> None:
         """Write the result to its file, or where that has become impossible, to the temporary directory.
@@ -159,46 +199,116 @@ class Work:
                 raise SaveError(f"{error}; nor could it be kept elsewhere: {second}") from error
             raise SaveError(f"{error}; the result is in {rescue} instead") from error
 
+    def _write_result_to_stdout(self) -> None:
+        """Give the result to whoever reads stdout, or keep it in the temporary directory.
+
+        Raises:
+            BrokenPipeError: the reader has gone.
+            SaveError: it could not be written.
+        """
+        make_expendable(sys.stdout)
+        content = results.session_to_json(self.session)
+        failure = deliver(sys.stdout, results.dumps(content).decode("utf-8"))
+        if failure is not None:
+            rescue = results.default_path(Path(tempfile.gettempdir()), self.session)
+            results.write_json(rescue, content)
+            raise SaveError(
+                f"cannot write to stdout: {reason_of(failure)}; the result is in {rescue} instead"
+            )
+
     def _default_path(self) -> Path:
         return results.default_path(self.output.directory, self.session, levels=self.levels, span=self.span)
 
-    def save(self) -> None:
-        """Write what the session measured, and its picture, and say where they are.
+    def save(self, brief: Brief | None = None) -> None:
+        """Write what the session measured, and its picture, say where they are, and then the answer.
+
+        Args:
+            brief: the last screen; its headline is the last thing said. None for none.
 
         Raises:
             SaveError: something is not where it was to go.
         """
-        session, output = self.session, self.output
-        if not session.runs:
+        if not self.session.runs:
             if self.stop.requested:
                 tell("stopped before anything was measured")
             return
-        session.interrupted = self.stop.requested
+        self.session.interrupted = self.stop.requested
         self._judge()
-        if session.thresholds:
-            self.print(threshold_lines(session.thresholds, colour=colour_wanted(self.text)))
-        self._write_result_somewhere()
-        if output.json_on_stdout:
-            sys.stdout.write(results.dumps(results.session_to_json(session)).decode("utf-8"))
-            sys.stdout.flush()
-        plot = output.plot
-        if plot is None and output.save:
-            beside = output.json if output.json and not output.json_on_stdout else self._json_path
-            plot = (beside or self._default_path()).with_suffix(f".{output.plot_format}")
-        if plot is not None:
-            try:
-                save_plot(plot, [results.from_session(session)])
-            except UsageError as error:
-                raise SaveError(str(error)) from error
+        failures: list[PoolBenchError] = []
+        try:
+            # What was measured first, then what people read while the picture is drawn.
+            steps = (
+                self._write_result_somewhere,
+                lambda: self._show_body(brief or Brief()),
+                self._write_plot,
+                self._write_markdown,
+            )
+            for step in steps:
+                try:
+                    step()
+                except (SaveError, UsageError) as error:
+                    failures.append(error)
+            for file in dict.fromkeys(self.written):
+                tell(f"wrote {file}")
+            if self.require_valid and (suspects := suspects_of(self._answers())):
+                tell(f"--require-valid: {suspects}")
+            if self.output.json_on_stdout:
+                try:
+                    self._write_result_to_stdout()
+                except SaveError as error:
+                    failures.append(error)
+        finally:
+            if brief is not None and brief.headline:
+                self.print(brief.last)
+        if failures:
+            raise SaveError("; ".join(str(error) for error in failures))
+
+    def _show_body(self, brief: Brief) -> None:
+        """Print what goes above the paths of files and the headline."""
+        judged, colour = self.session.thresholds, colour_wanted(self.text)
+        if self.output.verbose or not brief.headline:
+            if judged:
+                self.print(threshold_lines(judged, colour=colour))
+            return
+        told = Part(failed_thresholds(judged, colour=colour), rank=100, fewest=2, rows="thresholds")
+        paths = [self._plot_path(), self.checks.summary, *self.written]
+        below = sum(rows_of(f"wrote {path}") for path in dict.fromkeys(paths) if path is not None)
+        if paths[0] is not None and not draws_in_place():
+            below += rows_of(f"drawing {paths[0]} ...")
+        body = Brief((*brief.parts, told), brief.headline).body(below + self.require_valid)
+        if body:
+            self.print(body)
+
+    def _plot_path(self) -> Path | None:
+        """Where the picture goes, None where there is to be none."""
+        output = self.output
+        if output.plot is not None or not output.save:
+            return output.plot
+        beside = output.json if output.json and not output.json_on_stdout else self._json_path
+        return (beside or self._default_path()).with_suffix(f".{output.plot_format}")
+
+    def _write_plot(self) -> None:
+        """Draw what was measured, if it is to be drawn.
+
+        Raises:
+            UsageError: it cannot be written.
+        """
+        plot = self._plot_path()
+        if plot is not None and not all(run.not_started for run in self.session.runs):
+            with busy(f"drawing {plot}"):
+                save_plot(plot, [results.from_session(self.session)])
             self.written.append(plot)
-        if self.checks.summary is not None:
-            try:
-                write_atomically(self.checks.summary, session_markdown(session).encode("utf-8", "replace"))
-            except UsageError as error:
-                raise SaveError(str(error)) from error
-            self.written.append(self.checks.summary)
-        for file in dict.fromkeys(self.written):
-            tell(f"wrote {file}")
+
+    def _write_markdown(self) -> None:
+        """Write the summary for the page of a CI job, if there is to be one.
+
+        Raises:
+            UsageError: it cannot be written.
+        """
+        summary = self.checks.summary
+        if summary is not None:
+            write_atomically(summary, session_markdown(self.session).encode("utf-8", "replace"))
+            self.written.append(summary)
 
     @property
     def exit_code(self) -> int:
@@ -209,13 +319,24 @@ class Work:
             fine = search.found is not None
         if not fine or not all(one.ok for one in self.session.thresholds):
             return EXIT_FAILED
-        suspects = suspects_of(self._answers()) if self.require_valid else ""
-        if suspects:
-            tell(f"--require-valid: {suspects}")
+        if self.require_valid and suspects_of(self._answers()):
             return EXIT_FAILED
         return EXIT_OK
 
 
+def lose(work: Work, run: Run, name: str, error: PoolBenchError) -> None:
+    """Keep a row for a run that failed, whose session goes on without `name`."""
+    tell(f"{name} failed, going on without it: {error}")
+    # What it had measured until then is its row.
+    if not any(one is run.result for one in work.session.runs):
+        run.result.not_started = str(error)
+        work.session.runs.append(run.result)
+    work.keep()
+
+
 def tell(text: str) -> None:
     """Say something that is no result, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    clear()
+    # Where stderr is a pipe without a reader there is nobody to tell, and no reason to stop.
+    with contextlib.suppress(BrokenPipeError):
+        print(text, file=sys.stderr, flush=True)

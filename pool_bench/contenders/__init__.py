@@ -4,6 +4,7 @@ from importlib.util import find_spec
 from typing import Final, cast
 
 from pool_bench.contenders.base import (
+    ALWAYS_PREPARE,
     CONTENDER_NAMES,
     RESET_MODES,
     SURREAL_CONTENDER_NAMES,
@@ -17,6 +18,7 @@ from pool_bench.errors import UsageError
 from pool_bench.targets_surreal import SurrealTarget
 
 __all__ = [
+    "ALWAYS_PREPARE",
     "CONTENDER_NAMES",
     "RESET_MODES",
     "SURREAL_CONTENDER_NAMES",

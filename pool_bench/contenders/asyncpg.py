@@ -3,7 +3,7 @@
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
-from pool_bench.contenders.base import ContenderConfig, ContenderName, Opens
+from pool_bench.contenders.base import ContenderConfig, ContenderName, Opens, explained
 from pool_bench.drivers.asyncpg import asyncpg_options, connect_error
 from pool_bench.errors import ConnectError, FailureKind, Phase
 
@@ -57,6 +57,7 @@ class AsyncpgContender:
             connect=self._connect,
             reset=_no_reset if self._config.reset == "never" else None,
             **asyncpg_options(self._config.postgres_target),
+            **({} if self._config.prepared else {"statement_cache_size": 0}),
         )
 
     def lease(self) -> "AbstractAsyncContextManager[asyncpg.pool.PoolConnectionProxy]":
@@ -85,4 +86,4 @@ class AsyncpgContender:
         if isinstance(error, TimeoutError) and phase is Phase.CHECKOUT:
             limit = f"no connection within {self._config.timeout_s:g} s"
             return ConnectError(FailureKind.TIMEOUT, phase, limit)
-        return connect_error(error, phase)
+        return explained(connect_error(error, phase))

@@ -32,6 +32,12 @@ RESET_MODES: Final[tuple[ResetMode, ...]] = ("own", "always", "never")
 
 L = TypeVar("L")
 
+# Those that prepare what they run, and those of them that know no other way.
+PREPARE: Final[tuple[ContenderName, ...]] = ("psycopg", "sqlalchemy")
+ALWAYS_PREPARE: Final[tuple[ContenderName, ...]] = ("sqlalchemy",)
+# invalid_sql_statement_name, duplicate_prepared_statement
+_UNPREPARED: Final = ("26000", "42P05")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContenderConfig:
@@ -43,12 +49,14 @@ class ContenderConfig:
         timeout_s: bound on one acquire, seconds.
         reset: what happens to a connection on its return: `own` is what the pool does by itself,
             `always` one round trip that resets the session, `never` none.
+        prepared: whether a pool may prepare statements as it does by itself.
     """
 
     target: AnyTarget
     size: int
     timeout_s: float = 5.0
     reset: ResetMode = "own"
+    prepared: bool = True
 
     @property
     def postgres_target(self) -> Target:
@@ -65,6 +73,14 @@ def opened_at_first(name: ContenderName, size: int) -> int:
     """How many connections `Contender.open` opens where pools have `size`."""
     # Without a pool it is one to see whether there is anybody.
     return 1 if name in ("shared", "naive") else size
+
+
+def explained(error: ConnectError) -> ConnectError:
+    """`error`, with what helps where a statement that was prepared is not found, or is there already."""
+    if error.sqlstate not in _UNPREPARED:
+        return error
+    words = f"{error.message} · behind a pooler that gives each transaction another session: --no-prepared"
+    return ConnectError(error.kind, error.phase, words, sqlstate=error.sqlstate)
 
 
 class Contender(Protocol[L]):

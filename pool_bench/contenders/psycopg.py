@@ -3,7 +3,7 @@
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Final
 
-from pool_bench.contenders.base import ContenderConfig, ContenderName, Opens
+from pool_bench.contenders.base import ContenderConfig, ContenderName, Opens, explained
 from pool_bench.drivers.psycopg import connect_error, libpq_options
 from pool_bench.errors import ConnectError, FailureKind, Phase
 
@@ -39,7 +39,8 @@ class PsycopgContender:
         self.version = psycopg_pool.__version__
         self.opens = opens = Opens()
         resets = "reset always (1 round trip)" if config.reset == "always" else "no reset, rollback if needed"
-        self.manner = f"return: {resets}; checkout: no check; queries: prepared from the 6th on"
+        queries = "prepared from the 6th on" if config.prepared else "not prepared"
+        self.manner = f"return: {resets}; checkout: no check; queries: {queries}"
         self._timeout_s = config.timeout_s
 
         class Counted(psycopg.AsyncConnection[tuple[object, ...]]):
@@ -52,7 +53,11 @@ class PsycopgContender:
 
         self._pool: psycopg_pool.AsyncConnectionPool[Connection] = psycopg_pool.AsyncConnectionPool(
             connection_class=Counted,
-            kwargs={**libpq_options(config.postgres_target), "autocommit": True},
+            kwargs={
+                **libpq_options(config.postgres_target),
+                "autocommit": True,
+                **({} if config.prepared else {"prepare_threshold": None}),
+            },
             min_size=config.size,
             max_size=config.size,
             timeout=config.timeout_s,
@@ -87,4 +92,4 @@ class PsycopgContender:
 
         if isinstance(error, psycopg_pool.PoolTimeout):
             return ConnectError(FailureKind.TIMEOUT, phase, str(error))
-        return connect_error(error, phase)
+        return explained(connect_error(error, phase))

@@ -1,7 +1,7 @@
 """The reference pool over asyncpg connections."""
 
 from pool_bench import __version__
-from pool_bench.contenders.base import ContenderConfig, ContenderName, Opens
+from pool_bench.contenders.base import ContenderConfig, ContenderName, Opens, explained
 from pool_bench.drivers.asyncpg import AsyncpgConnection, AsyncpgDriver
 from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.pool import ConnectionPool, Lease, PoolConfig, PoolTimeoutError, ResetPolicy
@@ -13,7 +13,8 @@ class _CountingDriver:
     """An asyncpg driver whose connects are counted."""
 
     def __init__(self, config: ContenderConfig, opens: Opens) -> None:
-        self._driver = AsyncpgDriver(config.postgres_target)
+        cache = None if config.prepared else 0
+        self._driver = AsyncpgDriver(config.postgres_target, statement_cache_size=cache)
         self._opens = opens
 
     async def connect(self) -> AsyncpgConnection:
@@ -72,7 +73,7 @@ class ReferenceContender:
     def as_error(self, error: Exception, phase: Phase) -> ConnectError:
         """A pool error is told by its class, and by the failed connect behind it."""
         if isinstance(error, ConnectError):
-            return error
+            return explained(error)
         if isinstance(error, PoolTimeoutError):
             return ConnectError(FailureKind.TIMEOUT, phase, str(error))
         if isinstance(error.__cause__, ConnectError):

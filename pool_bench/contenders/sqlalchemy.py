@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from pool_bench.contenders.base import ContenderConfig, ContenderName, Opens
+from pool_bench.contenders.base import ContenderConfig, ContenderName, Opens, explained
 from pool_bench.drivers.asyncpg import asyncpg_options, connect_error
-from pool_bench.errors import ConnectError, FailureKind, Phase
+from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
 
 if TYPE_CHECKING:
     import asyncpg
@@ -28,6 +28,8 @@ class SqlalchemyContender:
         from sqlalchemy import event
         from sqlalchemy.ext.asyncio import create_async_engine
 
+        if not config.prepared:
+            raise UsageError("--no-prepared: sqlalchemy's asyncpg dialect prepares every query; leave it out")
         self.version = sqlalchemy.__version__
         self.opens = Opens()
         resets = "reset always (1 round trip)" if config.reset == "always" else "no reset in autocommit"
@@ -89,7 +91,7 @@ class SqlalchemyContender:
         innermost: BaseException = error
         if isinstance(error, exc.DBAPIError) and error.orig is not None:
             innermost = error.orig.__cause__ or error.orig
-        return connect_error(innermost if isinstance(innermost, Exception) else error, phase)
+        return explained(connect_error(innermost if isinstance(innermost, Exception) else error, phase))
 
 
 def _reset(connection: "DBAPIConnection", record: "ConnectionPoolEntry", state: "PoolResetState") -> None:

@@ -5,21 +5,25 @@ import re
 import socket
 import ssl
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Final, NotRequired, TypedDict
+from urllib.parse import quote
 
 from pool_bench.drivers.base import DriverName
+from pool_bench.drivers.failures import said_error
+from pool_bench.drivers.honoured import check_settings
 from pool_bench.drivers.last_words import LastWords
 from pool_bench.drivers.tls import make_context
-from pool_bench.errors import ConnectError, FailureKind, Phase, kind_of_os_error, kind_of_sqlstate
-from pool_bench.targets import Target
+from pool_bench.errors import ConnectError, FailureKind, Phase, kind_of_os_error
+from pool_bench.targets import Target, label_of
 
 if TYPE_CHECKING:
-    import asyncpg
+    from pool_bench.drivers.asyncpg_session import Session
 
 
 class AsyncpgOptions(TypedDict):
     """What `asyncpg.connect` is told of a target; holds the password."""
 
+    dsn: str | None
     host: list[str]
     port: list[int]
     user: str
@@ -28,6 +32,7 @@ class AsyncpgOptions(TypedDict):
     ssl: ssl.SSLContext | str
     direct_tls: bool
     server_settings: dict[str, str]
+    target_session_attrs: NotRequired[str]
 
 
 class _Options(AsyncpgOptions):
@@ -43,12 +48,12 @@ class AsyncpgConnection:
 
     __slots__ = ("_raw", "touched")
 
-    def __init__(self, raw: "asyncpg.Connection") -> None:
+    def __init__(self, raw: "Session") -> None:
         self._raw = raw
         self.touched = True
 
     @property
-    def raw(self) -> "asyncpg.Connection":
+    def raw(self) -> "Session":
         """asyncpg's own object; to ask for it counts as use."""
         self.touched = True
         return self._raw
@@ -59,6 +64,12 @@ class AsyncpgConnection:
             return False
         is_open: bool = self._raw.is_in_transaction()
         return is_open
+
+    @property
+    def address(self) -> str:
+        """Where it is open to, of a connection that is; "" where that cannot be told."""
+        peer = self._raw._transport.get_extra_info("peername")
+        return label_of(peer) if peer else ""
 
     async def ping(self) -> None:
         """`SELECT 1` by the simple protocol."""
@@ -72,11 +83,15 @@ class AsyncpgConnection:
             raise connect_error(error, Phase.QUERY) from error
 
     async def reset(self) -> None:
-        """asyncpg's own reset: roll back, release locks, close cursors, RESET ALL."""
+        """Roll back, then what DISCARD ALL does, but for asyncpg's own prepared statements."""
         try:
             await self.raw.reset()
         except Exception as error:
             raise connect_error(error, Phase.QUERY) from error
+
+    def settle(self) -> None:
+        """Let the codecs and callbacks that have been set until now outlast every reset."""
+        self._raw.settle()
 
     async def close(self) -> None:
         """Send Terminate and wait until the transport is gone."""
@@ -150,17 +165,26 @@ def _end_of(exc: Exception | None) -> ConnectError:
 class AsyncpgDriver:
     """Opens asyncpg connections to one target.
 
+    Args:
+        target: where to.
+        statement_cache_size: prepared statements that a connection keeps; 0 suits a pooler that gives each
+            transaction another session, None is asyncpg's own choice.
+
     Raises:
         UsageError: a certificate file is unusable.
     """
 
     name: DriverName = "asyncpg"
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, *, statement_cache_size: int | None = None) -> None:
         # Now, or the first connection would pay for it.
-        import asyncpg  # noqa: F401
+        from pool_bench.drivers.asyncpg_session import Session
 
+        self._class = Session
+        self._cache = {} if statement_cache_size is None else {"statement_cache_size": statement_cache_size}
         self._options = _Options(**asyncpg_options(target), timeout=None)
+        # Of several addresses asyncpg does not say which one it failed at.
+        self._address = target.only_address
 
     async def connect(self) -> AsyncpgConnection:
         """Open one connection.
@@ -171,35 +195,65 @@ class AsyncpgDriver:
         import asyncpg
 
         try:
-            return AsyncpgConnection(await asyncpg.connect(**self._options))
+            raw = await asyncpg.connect(**self._options, **self._cache, connection_class=self._class)
+            return AsyncpgConnection(raw)
         except Exception as error:
-            raise connect_error(error, Phase.CONNECT) from error
+            raise connect_error(error, Phase.CONNECT).at(self._address) from error
 
 
 def asyncpg_options(target: Target) -> AsyncpgOptions:
     """Everything `asyncpg.connect` must be told to connect to `target`; holds the password.
 
     Raises:
-        UsageError: a certificate file is unusable.
+        UsageError: a certificate file is unusable, or the target asks for what asyncpg does not do.
     """
+    check_settings("asyncpg", (target,))
     startup = target.startup_parameters()
-    return AsyncpgOptions(
+    options = AsyncpgOptions(
+        dsn=_dsn(target),
         host=[host.address or host.name for host in target.hosts],
         port=[host.port for host in target.hosts],
         user=target.user,
-        password=target.password_for(target.hosts[0]),
+        password=target.shared_password("asyncpg"),
         database=target.dbname,
         ssl=_ssl(target),
         direct_tls=target.sslnegotiation == "direct",
         server_settings={k: v for k, v in startup.items() if k not in ("user", "database")},
     )
+    if target.target_session_attrs != "any":
+        options["target_session_attrs"] = target.target_session_attrs
+    return options
+
+
+_FALLBACK: Final = ("allow", "prefer")
 
 
 def _ssl(target: Target) -> ssl.SSLContext | str:
     """Modes that fall back are asyncpg's own business; strict ones get a context like libpq's."""
-    if target.sslmode in ("disable", "allow", "prefer"):
+    if target.sslmode == "disable" or target.sslmode in _FALLBACK:
         return target.sslmode
     return make_context(target)
+
+
+def _dsn(target: Target) -> str | None:
+    """What asyncpg must know to make its own context, which it does in the modes that fall back.
+
+    These settings it takes from a DSN only; what it is told apart from it goes before.
+    """
+    if target.sslmode not in _FALLBACK:
+        return None
+    if not all(host.is_unix for host in target.hosts):
+        # asyncpg reads the files for each connection; what is wrong with them is said once, before.
+        make_context(target)
+    given = {
+        "sslcert": target.sslcert,
+        "sslkey": target.sslkey,
+        "sslpassword": target.sslpassword,
+        "ssl_min_protocol_version": target.ssl_min_protocol_version,
+        "ssl_max_protocol_version": target.ssl_max_protocol_version,
+    }
+    named = "&".join(f"{name}={quote(value, safe='')}" for name, value in given.items() if value)
+    return f"postgresql:///?{named}"
 
 
 def connect_error(error: Exception, phase: Phase) -> ConnectError:
@@ -210,14 +264,20 @@ def connect_error(error: Exception, phase: Phase) -> ConnectError:
     if isinstance(error, asyncpg.exceptions.ConnectionDoesNotExistError):
         return ConnectError(FailureKind.CLOSED, phase, message)
     if isinstance(error, asyncpg.PostgresError):
-        state: str | None = error.sqlstate
-        return ConnectError(kind_of_sqlstate(state, message), phase, message, sqlstate=state)
+        said = " ".join((error.message or message).split())
+        return said_error(said, phase, sqlstate=error.sqlstate, detail=error.detail, hint=error.hint)
     if isinstance(error, socket.gaierror) or (isinstance(error, UnicodeError) and phase is Phase.CONNECT):
         return ConnectError(FailureKind.DNS, phase, message)
     if isinstance(error, ssl.SSLError) or "rejected SSL upgrade" in message:
         return ConnectError(FailureKind.TLS, phase, message)
     if isinstance(error, OSError):
         return ConnectError(_os_kind(error, message), phase, message)
+    if isinstance(error, asyncpg.exceptions.TargetServerAttributeNotMatched):
+        return ConnectError(FailureKind.SESSION_ATTRS, phase, message)
+    # A session that its server has ended leaves asyncpg in the middle of an operation that has no end.
+    lost = "another operation" in message or "connection is closed" in message
+    if lost and isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError)):
+        return ConnectError(FailureKind.CLOSED, phase, message)
     if isinstance(error, asyncpg.exceptions.InternalClientError):
         return ConnectError(FailureKind.PROTOCOL, phase, message)
     return ConnectError(FailureKind.OTHER, phase, message)

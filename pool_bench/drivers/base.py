@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from pool_bench.cleaning import clean
 from pool_bench.errors import ConnectError, Phase
 
 DriverName = Literal["wire", "asyncpg", "psycopg", "surreal", "surrealdb"]
@@ -18,6 +19,23 @@ SURREAL_DRIVER_NAMES: tuple[DriverName, ...] = ("surreal", "surrealdb")
 
 # What drivers show that hide the steps of a connect.
 COARSE_PHASES = (Phase.CONNECT, Phase.QUERY, Phase.CLOSE)
+_MAX_NAME_CHARACTERS = 100
+
+
+def given_up_in(given_up: BaseException, phase: Phase) -> None:
+    """Have whoever cancelled a connect learn the step it was at, where its driver knows.
+
+    Args:
+        given_up: the `asyncio.CancelledError` on its way up, which must stay the same object and class:
+            timeouts know theirs by it.
+        phase: the step.
+    """
+    given_up.args = (phase,)
+
+
+def phase_given_up(given_up: BaseException) -> Phase | None:
+    """The step that a cancelled connect was at, None where its driver does not tell."""
+    return next((one for one in given_up.args if isinstance(one, Phase)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +46,18 @@ class ServerInfo:
         product: such as `PostgreSQL`.
         version: such as `18.6`.
         pooled: True where something between us and the server answered for it.
+        tls: the version of TLS that we had, as `TLSv1.3`; "" without.
     """
 
     product: str
     version: str
     pooled: bool
+    tls: str = ""
+
+    def __post_init__(self) -> None:
+        # A server may call itself anything, and what it says is shown.
+        object.__setattr__(self, "product", clean(self.product, _MAX_NAME_CHARACTERS))
+        object.__setattr__(self, "version", clean(self.version, _MAX_NAME_CHARACTERS))
 
 
 class Connection(Protocol):

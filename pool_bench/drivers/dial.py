@@ -12,12 +12,17 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from time import perf_counter_ns
 from typing import Final
 
-from pool_bench.drivers.failures import server_error, socket_failure
-from pool_bench.drivers.plan import IN_PROGRESS, STREAM, Endpoint, WirePlan
+from pool_bench.drivers.failing import Failing
+from pool_bench.drivers.failures import server_error
+from pool_bench.drivers.farewell import CONNECT, DONE, HUNG_UP, READ, WRITE, Ending
+from pool_bench.drivers.local_ports import IN_PROGRESS
+from pool_bench.drivers.plan import STREAM, Endpoint, WirePlan
+from pool_bench.drivers.routes import ABSENT, SessionCheck
 from pool_bench.drivers.tls import ALPN_PROTOCOL, server_end_point, wrap
 from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.pgwire import (
@@ -25,28 +30,35 @@ from pool_bench.pgwire import (
     AuthenticationError,
     Authenticator,
     Connection,
-    NeedData,
     RemoteProtocolError,
+    State,
+    is_known_welcome,
 )
 from pool_bench.pgwire import events as ev
 
-# What a dial waits for; the values are those of select.EPOLLIN and EPOLLOUT.
-DONE: Final = 0
-READ: Final = 1
-WRITE: Final = 4
-
 _RECEIVE_BYTES: Final = 8192
-# A server reports about fifteen parameters; more than this in one start-up is an attack on our memory.
-_MAX_PARAMETERS: Final = 256
-_MAX_PARAMETER_CHARACTERS: Final = 100_000
 _SSL_REQUEST: Final = ev.SSLRequest()
 _TERMINATE: Final = ev.Terminate()
-_ABSENT: Final = -1
+# Where nobody tells that a connect has failed, the socket has to be asked.
+_ASKS: Final = not HUNG_UP
+
+# Members by names of their own: to look one up in its enumeration takes Python 3.11 a fifth of a microsecond.
+_RESOLVE: Final = Phase.RESOLVE
+_TCP: Final = Phase.TCP
+_TLS: Final = Phase.TLS
+_AUTH: Final = Phase.AUTH
+_READY: Final = Phase.READY
+_QUERY: Final = Phase.QUERY
+_CLOSE: Final = Phase.CLOSE
+_NEW: Final = State.NEW
+_TLS_ASKED: Final = State.TLS_ASKED
+_STARTING: Final = State.STARTING
+_IDLE: Final = State.READY
 
 _certificate_hash = lru_cache(maxsize=64)(server_end_point)
 
 
-class Dial:
+class Dial(Failing):
     """One connect cycle. Phase times are nanoseconds, -1 where a phase did not happen.
 
     Args:
@@ -59,39 +71,18 @@ class Dial:
     """
 
     __slots__ = (
-        "_authenticator",
-        "_before_close",
-        "_endpoint",
-        "_endpoints",
-        "_first_error",
         "_handler",
         "_mark_at_send",
-        "_mark_ns",
         "_outbox",
-        "_plan",
-        "_query_error",
+        "_reports",
         "_stop_at_ready",
-        "_tls",
-        "_tls_wanted",
-        "_unsent",
         "attempt",
-        "auth_ns",
-        "backend",
-        "close_ns",
-        "error",
-        "fd",
-        "parameters",
-        "phase",
         "query_ns",
-        "ready_ns",
-        "resolve_ns",
-        "sock",
-        "started_ns",
-        "tcp_ns",
-        "tls_ns",
-        "total_ns",
-        "wire",
     )
+
+    _handler: "Callable[[Dial, int, int], int]"
+    # Counts sockets: a new one may have the file descriptor of the one before.
+    attempt: int
 
     def __init__(
         self,
@@ -105,32 +96,37 @@ class Dial:
         self._plan = plan
         self._outbox = outbox
         self._before_close = before_close
-        self._stop_at_ready = stop_at_ready
-        self._endpoints: tuple[Endpoint, ...] = ()
-        self._endpoint = 0
-        self._first_error: ConnectError | None = None
-        self._tls_wanted = False
-        self._tls: ssl.SSLSocket | None = None
-        # A plain function, not a bound method, which would make a reference cycle of every dial.
-        self._handler: Callable[[Dial, int, bool], int] = Dial._connected
-        self._authenticator: Authenticator | None = None
-        self._query_error: ConnectError | None = None
+        self._stop_at_ready = self._reports = stop_at_ready
+        self._endpoints = ()
         self._unsent = b""
-        self._mark_ns = started_ns
-        self._mark_at_send = False
-        # Counts sockets: a new one may have the file descriptor of the one before.
-        self.attempt = 0
-        self.sock: socket.SocketType | None = None
-        self.fd = -1
-        self.wire = Connection(reports=self._stop_at_ready)
-        self.phase = Phase.RESOLVE
-        self.error: ConnectError | None = None
-        self.parameters: dict[str, str] | None = {} if stop_at_ready else None
-        self.backend: ev.BackendKeyData | None = None
-        self.started_ns = started_ns
-        self.total_ns = 0
-        self.resolve_ns = self.tls_ns = self.query_ns = self.close_ns = _ABSENT
+        self._wire_state = _NEW
+        self.phase = _RESOLVE
+        # A plain function, not a bound method, which would make a reference cycle of every dial.
+        self._handler = Dial._connected
+        # In chains, which take half of the time.
+        self.started_ns = self.since_ns = self._mark_ns = started_ns
+        self._tls_wanted = self._mark_at_send = self.closed_by_us = self._ends_next = self.edge = False
+        self._endpoint = self.attempt = self.total_ns = self._ended_ns = 0
         self.tcp_ns = self.auth_ns = self.ready_ns = 0
+        self.resolve_ns = self.earlier_ns = self.tls_ns = self.query_ns = self.close_ns = self.fd = ABSENT
+        self.sock = self.error = self.passed = self.backend = self.parameters = None
+        self._session = self._wire = self._tls = None
+        self._authenticator = self._first_error = self._query_error = None
+        attrs = plan.target.target_session_attrs
+        if attrs != "any":
+            self._session = SessionCheck(attrs)
+            self._reports = True
+        if self._reports:
+            self.parameters = {}
+
+    @property
+    def wire(self) -> Connection:
+        """The connection's protocol, made once it is needed: to know an answer by heart takes none."""
+        wire = self._wire
+        if wire is None:
+            wire = self._wire = Connection(reports=self._reports)
+            wire.state = self._wire_state
+        return wire
 
     def begin(self, endpoints: tuple[Endpoint, ...], now_ns: int) -> int:
         """Start connecting to the first of `endpoints`; returns what to wait for."""
@@ -140,20 +136,26 @@ class Dial:
         self._tls_wanted = self._plan.tls_first
         return self._connect(now_ns)
 
-    def step(self, now_ns: int, hung_up: bool = False) -> int:
+    def step(self, now_ns: int, events: int = 0) -> int:
         """Go on after what was waited for has come; returns what to wait for next.
 
         Args:
             now_ns: when it came, by `perf_counter_ns`.
-            hung_up: the peer has closed its side.
+            events: what came, as far as that is known: READ, WRITE, HUNG_UP.
         """
         try:
             # Once the peer has closed its side, what it said before counts, not what it will not read.
-            if self._unsent and not hung_up:
+            if self._unsent and not events & HUNG_UP:
                 return self._flush()
-            return self._handler(self, now_ns, hung_up)
-        except (BlockingIOError, ssl.SSLWantReadError):
+            want = self._handler(self, now_ns, events)
+            # An end that was told is not told again, and TLS may leave something unread.
+            if self.edge and want == READ and (events & HUNG_UP or self._tls is not None):
+                return self._unread()
+            return want
+        except BlockingIOError:
             return READ
+        except ssl.SSLWantReadError:
+            return self._unread()
         except ssl.SSLWantWriteError:
             return WRITE
         except OSError as error:
@@ -172,45 +174,53 @@ class Dial:
         except OSError as error:
             return self._os_error(error, perf_counter_ns())
 
-    def abort(self, kind: FailureKind, message: str, now_ns: int) -> None:
-        """Give up from outside: `error` says why, the socket is closed."""
-        # A query that failed is the reason even where the server then does not let go of us.
-        self.error = self._query_error or ConnectError(kind, self.phase, message)
-        self._finish(now_ns)
-
     def _connect(self, now_ns: int) -> int:
         endpoint = self._endpoints[self._endpoint]
-        self.phase = Phase.TCP
+        plan = self._plan
+        ports = plan.ports
+        if now_ns >= ports.look_ns:
+            ports.look(now_ns)
+            now_ns = perf_counter_ns()
+        self.phase = _TCP
         self.attempt += 1
         self._handler = Dial._connected
         self._mark_ns = now_ns
-        # Nagle's algorithm is left on: this is a strict exchange of small messages, in which nothing
-        # is ever unacknowledged when the next one is sent.
+        self.edge = False
+        # Without TLS, Nagle's algorithm is left on: this is a strict exchange of small messages, in which
+        # nothing is ever unacknowledged when the next one is sent. With TLS it is not: `wrap` sees to that.
         try:
             sock = self.sock = socket.SocketType(endpoint.family, STREAM)
             self.fd = sock.fileno()
             if STREAM == socket.SOCK_STREAM:
                 sock.setblocking(False)
-            if self._plan.sources is not None:
-                self._plan.sources.bind(sock, endpoint.family)
-            outcome = sock.connect_ex(endpoint.address)
+            source = "" if plan.sources is None else plan.sources.bind(sock, endpoint.family)
+            if ports.crowded:
+                outcome = ports.connect_ex(sock, endpoint.family, endpoint.address, source)
+            else:
+                outcome = sock.connect_ex(endpoint.address)
             if outcome not in IN_PROGRESS:
                 # Not raised: as an exception, EAGAIN would be the BlockingIOError of a send.
                 return self._os_error(OSError(outcome, os.strerror(outcome)), perf_counter_ns())
-            if not endpoint.is_near or self._plan.target.sslnegotiation == "direct":
+            if not endpoint.is_near:
+                self.edge = True
+                return CONNECT
+            if plan.target.sslnegotiation == "direct":
                 return WRITE
-            return self._greet(perf_counter_ns())
+            return self._greet(sock, perf_counter_ns())
         except BlockingIOError:
             return WRITE
         except OSError as error:
             return self._os_error(error, perf_counter_ns())
 
-    def _connected(self, now_ns: int, hung_up: bool) -> int:
-        outcome = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if outcome:
-            raise OSError(outcome, os.strerror(outcome))
+    def _connected(self, now_ns: int, events: int) -> int:
+        if events & HUNG_UP or _ASKS or self._plan.target.sslnegotiation == "direct":
+            outcome = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if outcome:
+                raise OSError(outcome, os.strerror(outcome))
         try:
-            return self._greet(now_ns)
+            want = self._greet(self._socket, now_ns)
+            # A server that speaks unasked has done so before we listen.
+            return self._unread() if want == READ and events & READ else want
         except BlockingIOError:
             return WRITE
 
@@ -220,36 +230,32 @@ class Dial:
             raise OSError(errno.EBADF, "the socket is closed")
         return self.sock
 
-    def _greet(self, now_ns: int) -> int:
+    def _greet(self, sock: socket.SocketType, now_ns: int) -> int:
         """Send the first message; raises BlockingIOError where the socket is not connected yet."""
-        sock = self._socket
-        target = self._plan.target
+        plan = self._plan
         if not self._tls_wanted or self._endpoints[self._endpoint].family == socket.AF_UNIX:
-            startup = self.wire.send(self._plan.startup)
-            following = Phase.AUTH
-        elif target.sslnegotiation == "direct":
-            self._end_tcp(now_ns, Phase.TLS)
+            startup = plan.startup.encoded
+            sent = sock.send(startup)
+            self._wire_state = _STARTING
+            self._handler = Dial._welcomed
+            self.phase = _AUTH
+        elif plan.target.sslnegotiation == "direct":
+            self.tcp_ns += now_ns - self._mark_ns
+            self._mark_ns = now_ns
+            self.phase = _TLS
             return self._wrap()
         else:
-            startup = self.wire.send(_SSL_REQUEST)
-            following = Phase.TLS
-        self._handler = Dial._receive
-        try:
+            startup = _SSL_REQUEST.encoded
             sent = sock.send(startup)
-        except BlockingIOError:
-            self.wire = Connection(reports=self._stop_at_ready)
-            self._handler = Dial._connected
-            raise
-        self._end_tcp(now_ns, following)
+            self._wire_state = _TLS_ASKED
+            self._handler = Dial._offered
+            self.phase = _TLS
+        self.tcp_ns += now_ns - self._mark_ns
+        self._mark_ns = now_ns
         if sent < len(startup):
             self._unsent = startup[sent:]
             return WRITE
         return READ
-
-    def _end_tcp(self, now_ns: int, following: Phase) -> None:
-        self.tcp_ns += now_ns - self._mark_ns
-        self._mark_ns = now_ns
-        self.phase = following
 
     def _wrap(self) -> int:
         context = self._plan.tls
@@ -259,9 +265,9 @@ class Dial:
         name = host.name if self._plan.target.sslsni or context.check_hostname else None
         self.sock = self._tls = wrap(context, self._socket, name)
         self._handler = Dial._shake_hands
-        return self._shake_hands(perf_counter_ns(), False)
+        return self._shake_hands(perf_counter_ns(), 0)
 
-    def _shake_hands(self, now_ns: int, hung_up: bool) -> int:
+    def _shake_hands(self, now_ns: int, events: int) -> int:
         tls = self._tls
         if tls is None:
             raise RemoteProtocolError("handshake without a TLS socket")
@@ -275,9 +281,10 @@ class Dial:
 
     def _start_up(self, now_ns: int) -> int:
         self._mark_ns = now_ns
-        self.phase = Phase.AUTH
-        self._handler = Dial._receive
-        return self._write(self.wire.send(self._plan.startup))
+        self.phase = _AUTH
+        self._handler = Dial._welcomed
+        self._wire, self._wire_state = None, _STARTING
+        return self._write(self._plan.startup.encoded)
 
     def _write(self, data: bytes) -> int:
         self._unsent = data
@@ -297,16 +304,46 @@ class Dial:
         except (BlockingIOError, ssl.SSLWantWriteError):
             return WRITE
         self._unsent = data[sent:]
-        return WRITE if self._unsent else READ
+        if self._unsent:
+            return WRITE
+        if self._ends_next:
+            self._ends_next = False
+            self._half_close()
+        return READ
 
-    def _receive(self, now_ns: int, hung_up: bool) -> int:
+    def _offered(self, now_ns: int, events: int) -> int:
+        """The answer to whether the server speaks TLS: mostly one byte."""
+        self._handler = Dial._receive
+        data = self._socket.recv(_RECEIVE_BYTES)
+        return self._tls_answered(False, now_ns) if data == b"N" else self._take(data, now_ns)
+
+    def _welcomed(self, now_ns: int, events: int) -> int:
+        """The first answer to the start-up message: mostly, but for the key, what others were answered."""
+        self._handler = Dial._receive
+        sock = self.sock
+        if sock is None or self._tls is not None or self._plan.target.channel_binding == "require":
+            return self._receive(now_ns, events)
+        data = sock.recv(_RECEIVE_BYTES)
+        if is_known_welcome(data) and not self._reports:
+            self._wire, self._wire_state = None, _IDLE
+            self.auth_ns += now_ns - self._mark_ns
+            self._mark_ns = now_ns
+            self.phase = _READY
+            return self._ready(now_ns)
+        return self._take(data, now_ns)
+
+    def _take(self, data: bytes, now_ns: int) -> int:
+        self.wire.receive_data(data)
+        want = self._digest(now_ns)
+        return self._unread() if want == READ and len(data) == _RECEIVE_BYTES else want
+
+    def _receive(self, now_ns: int, events: int) -> int:
         tls = self._tls
         while True:
             sock = self.sock
             if sock is None:
                 return DONE
-            self.wire.receive_data(sock.recv(_RECEIVE_BYTES))
-            want = self._digest(now_ns)
+            want = self._take(sock.recv(_RECEIVE_BYTES), now_ns)
             # Decrypted bytes wait inside the TLS object, where no poll sees them.
             if want != READ or tls is None or not tls.pending():
                 return want
@@ -327,25 +364,15 @@ class Dial:
                 self._note(event)
             else:
                 want = self._unusual(event, now_ns)
-                if want == DONE or self.wire is not wire:
+                if want == DONE or self._wire is not wire:
                     return want
-
-    def _note(self, event: ev.ServerEvent | NeedData) -> None:
-        match event:
-            case ev.ParameterStatus(name, value) if self.parameters is not None:
-                self.parameters[name] = value
-                size = sum(len(known) + len(setting) for known, setting in self.parameters.items())
-                if size > _MAX_PARAMETER_CHARACTERS or len(self.parameters) > _MAX_PARAMETERS:
-                    raise RemoteProtocolError("the server reports parameters without an end")
-            case ev.BackendKeyData():
-                self.backend = event
 
     def _authenticated(self, now_ns: int) -> None:
         if self._endpoints[self._endpoint].credentials.channel_binding == "require":
             self._answer(ev.AuthenticationOk())
         self.auth_ns += now_ns - self._mark_ns
         self._mark_ns = now_ns
-        self.phase = Phase.READY
+        self.phase = _READY
 
     def _unusual(self, event: ev.ServerEvent, now_ns: int) -> int:
         match event:
@@ -355,12 +382,15 @@ class Dial:
                 return self._server_error(event, now_ns)
             case ev.ConnectionClosed(clean):
                 if self._query_error is not None:
-                    return self._conclude(self._query_error, now_ns)
+                    return self._closed(now_ns)
                 where = "" if clean else " in the middle of a message"
                 return self._fail(FailureKind.CLOSED, f"the server closed the connection{where}", now_ns)
             case ev.NegotiateProtocolVersion(minor, unrecognized):
                 if minor > self._plan.startup.minor or unrecognized:
                     raise RemoteProtocolError("the server negotiates what was not asked for")
+                return READ
+            case ev.CommandComplete(rows=rows) if self._session is not None and self._session.asked:
+                self._session.answered(rows)
                 return READ
             case ev.NoticeResponse() | ev.NotificationResponse() | ev.CommandComplete():
                 return READ
@@ -385,113 +415,54 @@ class Dial:
         return self._start_up(perf_counter_ns())
 
     def _server_error(self, event: ev.ErrorResponse, now_ns: int) -> int:
-        if self.phase is Phase.CLOSE:
+        if self.phase is _CLOSE:
             return READ
         error = server_error(event, self.phase)
-        if self.phase is Phase.QUERY:
+        if self.phase is _QUERY:
             self._query_error = error
             return READ
         return self._fail(error.kind, error.message, now_ns, error.sqlstate)
 
     def _ready(self, now_ns: int) -> int:
-        if self.phase is Phase.READY:
+        if self.phase is _READY:
+            if self._session is not None and self._is_choosy and (want := self._look(now_ns)) is not None:
+                return want
             self.ready_ns += now_ns - self._mark_ns
             if self._stop_at_ready:
                 self.total_ns = now_ns - self.started_ns
                 return DONE
             query = self._plan.query
             if query is not None:
-                self.phase = Phase.QUERY
+                self.phase = _QUERY
                 self._mark_at_send = True
                 return self._write(self.wire.send(query))
-        elif self.phase is Phase.QUERY:
+        elif self.phase is _QUERY:
             self.query_ns = now_ns - self._mark_ns
-        self.phase = Phase.CLOSE
+        self.phase = _CLOSE
         self._handler = Dial._closing
         self._mark_at_send = True
-        return self._write(self.wire.send(_TERMINATE))
+        self._ends_next = self._plan.farewell.half_close
+        return self._write(_TERMINATE.encoded)
 
-    def _closing(self, now_ns: int, hung_up: bool) -> int:
-        # The server closes first: its own work for this connection is over then, and the local port
-        # is free at once instead of a minute later (TIME_WAIT stays with the side that closes first).
-        if not hung_up and self._socket.recv(_RECEIVE_BYTES):
-            return READ
-        return self._conclude(self._query_error, now_ns)
-
-    def _conclude(self, error: ConnectError | None, now_ns: int) -> int:
-        if error is None:
-            self.close_ns = now_ns - self._mark_ns
-        self.error = error
-        return self._finish(now_ns)
-
-    def _os_error(self, error: OSError, now_ns: int) -> int:
-        if self.phase is Phase.CLOSE:
-            return self._conclude(self._query_error, now_ns)
-        kind, reason = socket_failure(error)
-        return self._fail(kind, reason, now_ns)
-
-    def _fail(self, kind: FailureKind, message: str, now_ns: int, sqlstate: str | None = None) -> int:
-        """Try another way where libpq would; else end with an error."""
-        # File descriptors that have run out are missing for any other host too.
-        refused_host = kind is FailureKind.SERVER_STARTING or (
-            self.phase is Phase.TCP and kind is not FailureKind.CLIENT_FDS
-        )
-        if refused_host and self._endpoint + 1 < len(self._endpoints):
-            self._endpoint += 1
-            self._first_error = None
-            self._tls_wanted = self._plan.tls_first
-            return self._again(now_ns)
-        error = ConnectError(kind, self.phase, message, sqlstate=sqlstate)
-        if self._other_tls_mode(kind):
-            self._first_error = error
-            return self._again(now_ns)
-        first = self._first_error
-        # A wrong password, or a refusal that made us ask for TLS, says more than how the other way ended.
-        if first is not None and (kind is FailureKind.TLS or first.sqlstate == "28P01"):
-            error = first
-        self.error = error
-        return self._finish(now_ns)
-
-    def _other_tls_mode(self, kind: FailureKind) -> bool:
-        """Switch TLS on (sslmode=allow) or off (prefer) once, where that may have been the reason."""
-        mode = self._plan.target.sslmode
-        if self._plan.tls is None:
-            return False
-        refused = self.phase is Phase.AUTH and kind is FailureKind.AUTH
-        if mode == "allow" and not self._tls_wanted and refused:
-            self._tls_wanted = self._endpoints[self._endpoint].family != socket.AF_UNIX
-            return self._tls_wanted
-        if mode == "prefer" and self._tls is not None and (refused or self.phase is Phase.TLS):
-            self._tls_wanted = False
-            return True
-        return False
-
-    def _again(self, now_ns: int) -> int:
-        spent = now_ns - self._mark_ns
-        if self.phase is Phase.TCP:
-            self.tcp_ns += spent
-        elif self.phase is Phase.TLS:
-            self.tls_ns = max(self.tls_ns, 0) + spent
-        else:
-            self.auth_ns += spent
-        self._close_socket()
-        self.wire = Connection(reports=self._stop_at_ready)
-        self._authenticator = None
-        self._tls = None
-        return self._connect(perf_counter_ns())
-
-    def _finish(self, now_ns: int) -> int:
-        self.total_ns = now_ns - self.started_ns
-        self._close_socket()
-        return DONE
+    def _look(self, now_ns: int) -> int | None:
+        """See whether this server is of the wanted sort; None where it is, else what to wait for."""
+        check = self._session
+        if check is None:
+            return None
+        question = check.question(self.parameters or {})
+        if question is not None:
+            return self._write(self.wire.send(question))
+        complaint = check.complaint()
+        if complaint is None:
+            return None
+        with suppress(OSError):
+            self._socket.send(self.wire.send(_TERMINATE))
+        return self._fail(FailureKind.SESSION_ATTRS, complaint, now_ns)
 
     def _close_socket(self) -> None:
-        sock, self.sock = self.sock, None
         if self._unsent:
             self._unsent = b""
             if self._outbox is not None and self in self._outbox:
                 self._outbox.remove(self)
-        if sock is not None:
-            if self._before_close is not None:
-                self._before_close(self.fd)
-            sock.close()
+        # Not by super(), which takes longer than all of this.
+        Ending._close_socket(self)

@@ -5,7 +5,15 @@ import os
 import ssl
 from typing import Final
 
-from pool_bench.errors import ConnectError, FailureKind, Phase, kind_of_os_error, kind_of_sqlstate
+from pool_bench.cleaning import clean
+from pool_bench.errors import (
+    ConnectError,
+    FailureKind,
+    Phase,
+    is_about_connection,
+    kind_of_os_error,
+    kind_of_sqlstate,
+)
 from pool_bench.pgwire import events as ev
 
 _MAX_REASON_CHARACTERS: Final = 500
@@ -13,12 +21,23 @@ _MAX_REASON_CHARACTERS: Final = 500
 
 def server_error(event: ev.ErrorResponse, phase: Phase) -> ConnectError:
     """An error that the server reports, made fit to be counted by and to be shown on a terminal."""
-    text = event.message
-    message = "".join(c if c.isprintable() else "?" for c in text[:_MAX_REASON_CHARACTERS])
     state = event.sqlstate
     if state is not None and not (len(state) == 5 and state.isascii() and state.isalnum()):
         state = None
-    return ConnectError(kind_of_sqlstate(state, text), phase, message, sqlstate=state)
+    return said_error(event.message, phase, sqlstate=state, detail=event.detail, hint=event.hint)
+
+
+def said_error(
+    message: str, phase: Phase, *, sqlstate: str | None, detail: str | None, hint: str | None
+) -> ConnectError:
+    """An error as a server words it, with DETAIL and HINT where they say more of the connection."""
+    kind = kind_of_sqlstate(sqlstate, f"{message} {detail}" if detail else message)
+    said = clean(message[:_MAX_REASON_CHARACTERS])
+    for label, more in (("DETAIL", detail), ("HINT", hint)):
+        told = clean((more or "")[:_MAX_REASON_CHARACTERS])
+        if told and told not in said and is_about_connection(sqlstate):
+            said += f" · {label}: {told}"
+    return ConnectError(kind, phase, said, sqlstate=sqlstate)
 
 
 def socket_failure(error: OSError) -> tuple[FailureKind, str]:

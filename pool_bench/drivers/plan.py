@@ -3,29 +3,22 @@
 A connect cycle is tens of microseconds; nothing that can be computed before it belongs in it.
 """
 
-import errno
 import ipaddress
-import os
 import socket
 import ssl
 from dataclasses import dataclass, field
 from typing import Final
 
+from pool_bench.drivers.local_ports import LOCAL_PORTS, LocalPorts
 from pool_bench.drivers.sources import Sources
 from pool_bench.drivers.tls import make_context
 from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
 from pool_bench.pgwire import Credentials, ScramKeyCache
 from pool_bench.pgwire.events import Query, Startup
-from pool_bench.targets import Host, Target
-
-SocketAddress = tuple[str, int] | tuple[str, int, int, int] | str
+from pool_bench.targets import Host, SocketAddress, Target, label_of
 
 # Linux makes a socket non-blocking in the system call that makes it.
 STREAM: Final = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
-# What `connect` says where it has begun. Windows says EWOULDBLOCK; elsewhere that is EAGAIN: the accept
-# queue of a Unix socket is full, and nothing is in progress.
-IN_PROGRESS: Final = frozenset((0, errno.EINPROGRESS, *((errno.EWOULDBLOCK,) if os.name == "nt" else ())))
-
 _MINOR_VERSIONS: Final = {"3.0": 0, "3.2": 2, "latest": 2}
 
 
@@ -48,6 +41,24 @@ class Endpoint:
     credentials: Credentials
     is_near: bool
 
+    @property
+    def label(self) -> str:
+        """The address for people: `127.0.0.1:5432`, `[::1]:5432`, or the path of a Unix socket."""
+        return label_of(self.address)
+
+
+@dataclass(slots=True)
+class Farewell:
+    """What was learned of how a target's connections end.
+
+    Attributes:
+        half_close: the server closes only once our side has ended, too.
+        silent: connections in a row that it did not close at all.
+    """
+
+    half_close: bool = False
+    silent: int = 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WirePlan:
@@ -61,6 +72,8 @@ class WirePlan:
         tls_first: whether to begin with TLS; sslmode=allow turns to it only when it is refused.
         endpoints: addresses that need no look-up, in order; None where a name must be resolved.
         sources: local addresses to connect from, None where the system chooses.
+        ports: from which local ports.
+        farewell: how connections end, learned as they do.
     """
 
     target: Target
@@ -71,6 +84,13 @@ class WirePlan:
     endpoints: tuple[Endpoint, ...] | None
     credentials: dict[Host, Credentials] = field(repr=False)
     sources: Sources | None = None
+    ports: LocalPorts = field(default=LOCAL_PORTS, compare=False)
+    farewell: Farewell = field(default_factory=Farewell, compare=False)
+
+    @property
+    def is_multiple(self) -> bool:
+        """Whether a connect may come to more than one address."""
+        return self.endpoints is None or len(self.endpoints) > 1
 
     @property
     def phases(self) -> tuple[Phase, ...]:
@@ -78,6 +98,8 @@ class WirePlan:
         phases = [Phase.TCP, Phase.AUTH, Phase.READY]
         if self.endpoints is None:
             phases.insert(0, Phase.RESOLVE)
+        if self.is_multiple:
+            phases.insert(phases.index(Phase.TCP), Phase.EARLIER)
         if self.tls is not None:
             phases.insert(phases.index(Phase.AUTH), Phase.TLS)
         if self.query is not None:

@@ -1,19 +1,35 @@
 """Connections through psycopg 3 and libpq: what an application that uses it pays."""
 
 import asyncio
+import math
 import re
 import socket
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from pool_bench.cleaning import clean
 from pool_bench.drivers.base import DriverName
+from pool_bench.drivers.failures import said_error
+from pool_bench.drivers.honoured import check_settings, has_protocol_3_2
+from pool_bench.drivers.local_ports import LOCAL_PORTS
 from pool_bench.drivers.tls import make_context
-from pool_bench.errors import ConnectError, FailureKind, Phase, kind_of_os_error, kind_of_sqlstate
-from pool_bench.targets import Target
+from pool_bench.errors import (
+    ConnectError,
+    FailureKind,
+    Phase,
+    kind_of_os_error,
+    kind_of_sqlstate,
+    kind_of_words,
+)
+from pool_bench.targets import Target, label_of
 
 if TYPE_CHECKING:
     import psycopg
+
+# psycopg takes whole seconds, and two for less.
+_LEAST_TIMEOUT_S: Final = 2
 
 _Result = TypeVar("_Result")
 
@@ -24,26 +40,37 @@ _DISCARD: Final = (
     "SELECT pg_advisory_unlock_all(); DISCARD PLANS; DISCARD TEMP; DISCARD SEQUENCES"
 )
 
+_PREPARED: Final = "SELECT quote_ident(name) FROM pg_catalog.pg_prepared_statements WHERE from_sql"
+
 # libpq gives no SQLSTATE for a connection that failed, only the text.
 _KIND_BY_TEXT: Final = (
+    (r"session is (not )?read-only|server is (not )?in hot standby mode", FailureKind.SESSION_ATTRS),
     (r"connection refused|no such file or directory", FailureKind.REFUSED),
-    (r"too many (clients|connections)|remaining connection slots|no more connections", "53300"),
+    (r"too many (clients|connections)|remaining connection slots", "53300"),
     (r"is starting up|not yet accepting connections|in recovery mode", "57P03"),
-    (r"is shutting down", "57P03"),
+    (r"database system is shutting down", "57P03"),
+    (r"is shutting down", FailureKind.SERVER_SHUTDOWN),
     (r"terminating connection", "57P01"),
-    (r"password authentication failed|no password supplied|no such user", "28P01"),
-    (r"no pg_hba\.conf entry|authentication failed|role .* does not exist", "28000"),
+    (r"password authentication failed|no password supplied", "28P01"),
+    (r"no pg_hba\.conf entry|pg_hba\.conf rejects|authentication failed|role .* does not exist", "28000"),
     (r"requires a valid client certificate", "28000"),
     (r"database .* does not exist", "3D000"),
     (r"too many open files", FailureKind.CLIENT_FDS),
     (r"cannot assign requested address", FailureKind.CLIENT_PORTS),
     (r"timeout expired|timed out", FailureKind.TIMEOUT),
     (r"reset by peer|broken pipe", FailureKind.RESET),
-    (r"server closed the connection|unexpected eof|connection.* is (closed|lost)", FailureKind.CLOSED),
+    (
+        r"server closed the connection|unexpected eof|eof detected|connection.* is (closed|lost)",
+        FailureKind.CLOSED,
+    ),
     (r"could not translate host name|resolve host|name or service|name resolution", FailureKind.DNS),
     (r"\bssl\b|certificate|\btls\b", FailureKind.TLS),
     (r"received invalid|unexpected (message|response)|protocol", FailureKind.PROTOCOL),
 )
+
+
+# How a connection that was open ends for libpq; under TLS that is an error of TLS.
+_LOST: Final = (FailureKind.CLOSED, FailureKind.RESET, FailureKind.TLS)
 
 
 class PsycopgConnection:
@@ -53,11 +80,12 @@ class PsycopgConnection:
         touched: whether it was used since somebody last set this to False.
     """
 
-    __slots__ = ("_last_words", "_lost", "_raw", "_watched_fd", "touched")
+    __slots__ = ("_has_prepared", "_last_words", "_lost", "_raw", "_watched_fd", "touched")
 
     def __init__(self, raw: "psycopg.AsyncConnection[tuple[object, ...]]") -> None:
         self._raw = raw
         self.touched = True
+        self._has_prepared = False
         self._lost: Callable[[ConnectError], None] | None = None
         self._last_words: ConnectError | None = None
         self._watched_fd = -1
@@ -67,6 +95,11 @@ class PsycopgConnection:
         """psycopg's own object; to ask for it counts as use."""
         self.touched = True
         return self._raw
+
+    @property
+    def address(self) -> str:
+        """Where it is open to, of a connection that is."""
+        return _address_of(self._raw.pgconn)
 
     def in_transaction(self) -> bool:
         """Whether a transaction is open, or a command under way, as libpq knows."""
@@ -81,12 +114,14 @@ class PsycopgConnection:
         """Run `sql`; rows are thrown away."""
         import psycopg
 
+        if "repare" in sql or "REPARE" in sql:
+            self._has_prepared = True
         try:
             # Bytes pass where only literals are allowed as text: this is the user's own query.
             await self.raw.execute(sql.encode())
         except psycopg.Error as error:
             failure, said = connect_error(error, Phase.QUERY), self._last_words
-            if said is not None and failure.kind in (FailureKind.CLOSED, FailureKind.RESET):
+            if said is not None and failure.kind in _LOST:
                 failure = ConnectError(said.kind, Phase.QUERY, said.message, sqlstate=said.sqlstate)
             raise failure from error
         finally:
@@ -94,14 +129,24 @@ class PsycopgConnection:
             self._listen()
 
     async def reset(self) -> None:
-        """Roll back, then what DISCARD ALL does, but for psycopg's own prepared statements."""
+        """Roll back, then what DISCARD ALL does, but for the statements that `raw` has prepared."""
         import psycopg
 
         try:
             await self.raw.rollback()
             await self.raw.execute(_DISCARD, prepare=False)
+            if self._has_prepared:
+                await self._deallocate()
         except psycopg.Error as error:
             raise connect_error(error, Phase.QUERY) from error
+
+    async def _deallocate(self) -> None:
+        """Forget what was prepared in SQL; psycopg's own statements are its to forget."""
+        cursor = await self.raw.execute(_PREPARED, prepare=False)
+        for (name,) in await cursor.fetchall():
+            await self.raw.execute(f"DEALLOCATE {name}".encode(), prepare=False)
+        await self.raw.rollback()
+        self._has_prepared = False
 
     async def close(self) -> None:
         """Send Terminate and close the socket without waiting for the server, as libpq does."""
@@ -153,7 +198,13 @@ class PsycopgConnection:
         # A crash is announced by a warning only. It is only noted: libpq, which is calling us, goes on with
         # the connection afterwards, so that it must not be closed here.
         if diagnostic.severity_nonlocalized in ("FATAL", "PANIC") or kind is FailureKind.SERVER_SHUTDOWN:
-            self._last_words = ConnectError(kind, Phase.HOLD, " ".join(message.split()), sqlstate=state)
+            self._last_words = said_error(
+                " ".join(message.split()),
+                Phase.HOLD,
+                sqlstate=state,
+                detail=diagnostic.message_detail,
+                hint=diagnostic.message_hint,
+            )
 
     def _end(self, error: ConnectError) -> None:
         lost = self._lost
@@ -165,19 +216,32 @@ class PsycopgConnection:
 class PsycopgDriver:
     """Opens psycopg connections to one target.
 
+    Args:
+        target: where to.
+        connect_timeout_s: bound on each host and address where there may be several, seconds; below two,
+            which psycopg does not take, the caller's bound holds for all of them together.
+
+    Attributes:
+        bounds_itself: psycopg sees to that bound.
+
     Raises:
         UsageError: a certificate file is unusable.
     """
 
     name: DriverName = "psycopg"
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, *, connect_timeout_s: float | None = None) -> None:
         # Now, or the first connection would pay for the import.
         _connection_class()
         if target.sslmode != "disable" and not all(host.is_unix for host in target.hosts):
             # libpq reads the files for each connection; what is wrong with them is said once, before.
             make_context(target)
         self._options = libpq_options(target)
+        self._address = target.only_address
+        limit_s = connect_timeout_s or 0.0
+        self.bounds_itself = limit_s >= _LEAST_TIMEOUT_S and not target.has_one_address
+        if self.bounds_itself:
+            self._options["connect_timeout"] = str(math.ceil(limit_s))
 
     async def connect(self) -> PsycopgConnection:
         """Open one connection in autocommit mode.
@@ -185,17 +249,44 @@ class PsycopgDriver:
         Raises:
             ConnectError: it could not be opened.
         """
+        import psycopg
         from psycopg.conninfo import make_conninfo
 
         try:
             raw = await _connection_class().connect(make_conninfo(**self._options), autocommit=True)
         except Exception as error:
-            raise connect_error(error, Phase.CONNECT) from error
+            # Neither is kept in a variable: with the traceback that would be a cycle around the connection.
+            raise connect_error(error, Phase.CONNECT).at(self._address or _address_in(error)) from error
+        # libpq makes its sockets itself: that the system had to search for their ports can only be seen. A
+        # connection that has ended already has none.
+        with suppress(psycopg.Error):
+            LOCAL_PORTS.look_at(raw.fileno())
         return PsycopgConnection(raw)
 
 
+def _address_of(pgconn: "psycopg.pq.abc.PGconn") -> str:
+    import psycopg
+
+    try:
+        port, address, host = int(pgconn.port or 0), pgconn.hostaddr.decode(), pgconn.host.decode()
+    except psycopg.Error:
+        return ""  # it has ended already, and has none
+    return label_of((address, port)) if address else f"{host}/.s.PGSQL.{port}"
+
+
+def _address_in(error: Exception) -> str:
+    """Where a connect failed; "" where psycopg does not say."""
+    pgconn = getattr(error, "pgconn", None)
+    return "" if pgconn is None else _address_of(pgconn)
+
+
 def libpq_options(target: Target) -> dict[str, str]:
-    """Everything libpq must be told to connect to `target`; holds the password."""
+    """Everything libpq must be told to connect to `target`; holds the password.
+
+    Raises:
+        UsageError: this libpq cannot honour a setting.
+    """
+    check_settings("psycopg", (target,))
     hosts = target.hosts
     given: dict[str, str | None] = {
         "host": ",".join(host.name for host in hosts),
@@ -205,7 +296,7 @@ def libpq_options(target: Target) -> dict[str, str]:
         "port": ",".join(str(host.port) for host in hosts),
         "user": target.user,
         "dbname": target.dbname,
-        "password": target.password_for(hosts[0]),
+        "password": target.shared_password("psycopg"),
         "sslmode": target.sslmode,
         "sslnegotiation": target.sslnegotiation if target.sslnegotiation != "postgres" else None,
         "sslrootcert": target.sslrootcert,
@@ -220,7 +311,9 @@ def libpq_options(target: Target) -> dict[str, str]:
         "application_name": target.application_name or None,
         "client_encoding": target.client_encoding,
         "options": target.options,
+        "max_protocol_version": target.max_protocol_version if has_protocol_3_2() else None,
         "load_balance_hosts": "random" if target.load_balance_hosts else None,
+        "target_session_attrs": None if target.target_session_attrs == "any" else target.target_session_attrs,
     }
     return {key: value for key, value in given.items() if value is not None}
 
@@ -259,6 +352,16 @@ def _unexplained(phase: Phase, message: str) -> ConnectError:
     return ConnectError(FailureKind.OTHER, phase, message)
 
 
+def _guess_sqlstate(text: str, kind: FailureKind) -> str | None:
+    """The SQLSTATE that PostgreSQL gives to these words, None where they are others'."""
+    if "server login" in text:
+        return None  # PgBouncer quotes what its server said
+    for pattern, meaning in _KIND_BY_TEXT:
+        if not isinstance(meaning, FailureKind) and re.search(pattern, text, re.IGNORECASE):
+            return meaning if kind_of_sqlstate(meaning, text) is kind else None
+    return None
+
+
 def connect_error(error: Exception, phase: Phase) -> ConnectError:
     """What went wrong in psycopg or libpq, in this package's terms."""
     text = " ".join(str(error).split()) or type(error).__name__
@@ -266,9 +369,16 @@ def connect_error(error: Exception, phase: Phase) -> ConnectError:
         return ConnectError(FailureKind.DNS, phase, f"not a host name: {text}")
     # Behind "FATAL:" stands the server's own message; before it, libpq's address book.
     message = re.sub(r"^.*?(?:FATAL|ERROR):\s*", "", text)
-    state: str | None = getattr(error, "sqlstate", None)
-    if state is not None:
-        return ConnectError(kind_of_sqlstate(state, message), phase, message, sqlstate=state)
+    import psycopg
+
+    diag = error.diag if isinstance(error, psycopg.Error) else None
+    state = error.sqlstate if isinstance(error, psycopg.Error) else None
+    if state is not None and diag is not None:
+        said = " ".join((diag.message_primary or message).split())
+        return said_error(said, phase, sqlstate=state, detail=diag.message_detail, hint=diag.message_hint)
+    if message != text and (told := kind_of_words(message.partition(" HINT:")[0])) is not None:
+        message = re.sub(r" (DETAIL|HINT): +", r" · \1: ", message)
+        return ConnectError(told, phase, clean(message), sqlstate=_guess_sqlstate(text, told))
     if "no error details" in text:
         return _unexplained(phase, message)
     for pattern, meaning in _KIND_BY_TEXT:

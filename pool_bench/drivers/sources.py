@@ -34,20 +34,25 @@ class Sources:
             by_family.setdefault(_family(address), []).append(address)
         self._cycles = {family: cycle(group) for family, group in by_family.items()}
 
-    def bind(self, sock: socket.SocketType, family: socket.AddressFamily) -> None:
+    def bind(self, sock: socket.SocketType, family: socket.AddressFamily) -> str:
         """Bind `sock` to the next address of its family; a Unix socket is left alone.
+
+        Returns:
+            That address; "" for a Unix socket.
 
         Raises:
             OSError: no source address is of this family, or it cannot be bound.
         """
         if family == socket.AF_UNIX:
-            return
+            return ""
         addresses = self._cycles.get(family)
         if addresses is None:
             raise OSError(errno.EAFNOSUPPORT, "no --source-ip is of the address family of the server")
         if sys.platform == "linux":
             sock.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
-        sock.bind((next(addresses), 0))
+        address = next(addresses)
+        sock.bind((address, 0))
+        return address
 
 
 def check_sources(addresses: Sequence[str], targets: Iterable[AnyTarget]) -> None:

@@ -17,14 +17,15 @@ from collections.abc import Callable
 from time import perf_counter_ns, time
 from typing import Any, Final, cast
 
-from pool_bench.drivers.base import DriverName, ServerInfo
+from pool_bench.drivers.base import DriverName, ServerInfo, given_up_in
 from pool_bench.drivers.sources import Sources
 from pool_bench.drivers.surreal_channel import Channel
 from pool_bench.drivers.surreal_http import HttpChannel
-from pool_bench.drivers.surreal_link import LinkError, SocketAddress, connect, make_context, resolve
+from pool_bench.drivers.surreal_link import LinkError, SocketAddress, Tried, connect, make_context, resolve
 from pool_bench.drivers.surreal_rpc import check_statements, encode_request, result_of
 from pool_bench.drivers.surreal_websocket import WebSocketChannel
 from pool_bench.errors import ConnectError, FailureKind, Phase
+from pool_bench.targets import label_of
 from pool_bench.targets_surreal import AuthMode, SurrealTarget
 from pool_bench.units import format_duration
 
@@ -43,12 +44,23 @@ class SurrealConnection:
         phases_ns: how long each step took, nanoseconds; `query` and `close` are those of the latest.
     """
 
-    __slots__ = ("_channel", "_use", "phases_ns")
+    __slots__ = ("_channel", "_tried", "_use", "phases_ns")
 
-    def __init__(self, channel: Channel, use: bytes, phases_ns: dict[Phase, int]) -> None:
+    def __init__(self, channel: Channel, use: bytes, phases_ns: dict[Phase, int], tried: Tried) -> None:
         self._channel = channel
+        self._tried = tried
         self._use = use
         self.phases_ns = phases_ns
+
+    @property
+    def address(self) -> str:
+        """Where it is open to."""
+        return _label(self._tried)
+
+    @property
+    def passed_over(self) -> tuple[tuple[str, FailureKind], ...]:
+        """The addresses that were tried before, and what was wrong there."""
+        return _passed(self._tried)
 
     async def ping(self) -> None:
         """The RPC method `ping`: a round trip without a query.
@@ -248,11 +260,18 @@ class SurrealDriver:
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 await attempt.run(sign_in, self._use, token, use=use)
+        except ConnectError as error:
+            attempt.placed(error)
+            raise
         except LinkError as error:
-            raise ConnectError(error.kind, attempt.phase, error.message) from error
+            raise attempt.placed(ConnectError(error.kind, attempt.phase, error.message)) from error
         except TimeoutError:
             limit = format_duration(self._connect_timeout_s or 0.0)
-            raise ConnectError(FailureKind.TIMEOUT, attempt.phase, f"no end after {limit}") from None
+            message = f"no end after {limit}"
+            raise attempt.placed(ConnectError(FailureKind.TIMEOUT, attempt.phase, message)) from None
+        except asyncio.CancelledError as given_up:
+            given_up_in(given_up, attempt.phase)
+            raise
         return attempt
 
 
@@ -277,6 +296,7 @@ class _Connect:
         self._tls = tls
         self._sources = sources
         self._phases_ns: dict[Phase, int] = {}
+        self._tried = Tried()
         self.phase = Phase.RESOLVE
         self.token = ""
         self.opened: SurrealConnection
@@ -312,7 +332,12 @@ class _Connect:
         except BaseException:
             channel.abort()
             raise
-        self.opened = SurrealConnection(channel, use_request, self._phases_ns)
+        self.opened = SurrealConnection(channel, use_request, self._phases_ns, self._tried)
+
+    def placed(self, error: ConnectError) -> ConnectError:
+        """`error` with the addresses that this connect has come to."""
+        error.address, error.passed_over = _label(self._tried), _passed(self._tried)
+        return error
 
     async def _open(self, channel: Channel) -> None:
         target = self._target
@@ -323,7 +348,7 @@ class _Connect:
             self._phases_ns[Phase.RESOLVE] = perf_counter_ns() - began_ns
         self.phase = Phase.TCP
         began_ns = perf_counter_ns()
-        sock = await connect(endpoints, self._sources)
+        sock = await connect(endpoints, self._sources, self._tried)
         self._phases_ns[Phase.TCP] = perf_counter_ns() - began_ns
         await channel.link.open(sock)
         if self._tls is not None:
@@ -380,6 +405,14 @@ def _literal_endpoints(target: SurrealTarget) -> list[Endpoint] | None:
     if address.scope_id is not None:
         return None  # the interface name has to be looked up
     return [(socket.AF_INET6, (target.host, target.port, 0, 0))]
+
+
+def _label(tried: Tried) -> str:
+    return "" if tried.at is None else label_of(tried.at)
+
+
+def _passed(tried: Tried) -> tuple[tuple[str, FailureKind], ...]:
+    return tuple((label_of(address), kind) for address, kind in tried.passed)
 
 
 def _access_token(result: object) -> str:

@@ -5,7 +5,7 @@ import socket
 import ssl
 from typing import TYPE_CHECKING, Any, Final
 
-from pool_bench.drivers.base import DriverName
+from pool_bench.drivers.base import DriverName, given_up_in
 from pool_bench.drivers.failures import socket_failure
 from pool_bench.drivers.surreal_link import LinkError, make_context
 from pool_bench.drivers.surreal_rpc import (
@@ -197,6 +197,8 @@ class SurrealClientDriver:
             raw.abort()
             if isinstance(error, Exception):
                 raise connect_error(error, phase) from error
+            if isinstance(error, asyncio.CancelledError):
+                given_up_in(error, phase)
             raise
         raw.changes = Changes()
         return SurrealClientConnection(raw, target, self._credentials)

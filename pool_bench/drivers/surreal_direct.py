@@ -15,6 +15,7 @@ from uuid import UUID
 
 from surrealdb.errors import ConnectionUnavailableError
 from surrealdb.request_message.message import RequestMessage
+from surrealdb.request_message.methods import RequestMethod
 from surrealdb.types import Value
 
 from pool_bench.drivers.surreal_link import LinkError, connect, resolve
@@ -29,6 +30,12 @@ Answer = dict[str, Any]
 
 # As the official client's WebSocket has them.
 _PING_EVERY_S: Final = 20.0
+# A server's words where the time is up that `DURATION FOR SESSION` gives a user.
+_EXPIRED: Final = "The session has expired"
+
+
+def _has_expired(error: object) -> bool:
+    return isinstance(error, dict) and error.get("message") == _EXPIRED
 
 
 class _ClientChannel(WebSocketChannel):
@@ -43,6 +50,8 @@ class _ClientChannel(WebSocketChannel):
         self.live = live
         self._loop = asyncio.get_running_loop()
         self._pending: dict[Hashable, asyncio.Future[Answer]] = {}
+        self._given_up: set[Hashable] = set()
+        self._drained: asyncio.Future[None] | None = None
         self._heard_ns = 0
         self._is_asked = False
         self._timer: asyncio.TimerHandle | None = None
@@ -70,8 +79,20 @@ class _ClientChannel(WebSocketChannel):
         try:
             self._send(message)
             return await answer
+        except asyncio.CancelledError:
+            # It may have been answered since.
+            if number in self._pending:
+                self._given_up.add(number)
+            raise
         finally:
-            del self._pending[number]
+            self._pending.pop(number, None)
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Wait until all requests that were given up have been answered; False where some still are not."""
+        if self._given_up and not self.is_closed:
+            drained = self._drained = self._loop.create_future()
+            await asyncio.wait([drained], timeout=timeout_s)
+        return not self._given_up
 
     @property
     def _listens(self) -> bool:
@@ -87,7 +108,11 @@ class _ClientChannel(WebSocketChannel):
             ) from error
         try:
             number = answer.get("id")
-            waiting = None if number is None else self._pending.get(number)
+            waiting = None if number is None else self._pending.pop(number, None)
+            if self._given_up:
+                self._given_up.discard(number)
+                if not self._given_up:
+                    self._stop_draining()
         except (AttributeError, TypeError) as error:
             raise LinkError(FailureKind.PROTOCOL, "the server's answer is no map in CBOR") from error
         if waiting is not None:
@@ -95,6 +120,10 @@ class _ClientChannel(WebSocketChannel):
                 waiting.set_result(answer)
         elif number is None:
             self._notify(answer)
+
+    def _stop_draining(self) -> None:
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
 
     def _notify(self, message: Answer) -> None:
         result = message.get("result")
@@ -109,6 +138,7 @@ class _ClientChannel(WebSocketChannel):
         super()._fail(error)
         if self._timer is not None:
             self._timer.cancel()
+        self._stop_draining()
         for waiting in self._pending.values():
             if not waiting.done():
                 waiting.set_exception(LinkError(error.kind, error.message))
@@ -188,7 +218,12 @@ class DirectWebSocket(TrackedWebSocket):
         if message is None:
             return await super().query_raw(query, params, session_id, txn_id)
         may_listen = session_id is None and self.changes.note_statements(query)
-        answer = await self._ask(number, message)
+        try:
+            answer = await self._ask(number, message)
+        except asyncio.CancelledError:
+            # What it listens to now nobody knows.
+            self.changes.cut_off |= may_listen
+            raise
         if may_listen:
             self.changes.note_results(answer)
         return answer
@@ -196,7 +231,12 @@ class DirectWebSocket(TrackedWebSocket):
     async def _send(self, message: RequestMessage, process: str, bypass: bool = False) -> Answer:
         self.changes.note(message)
         encoded: bytes = message.WS_CBOR_DESCRIPTOR
-        answer = await self._ask(message.id, encoded)
+        try:
+            answer = await self._ask(message.id, encoded)
+        except asyncio.CancelledError:
+            is_query = message.method is RequestMethod.QUERY
+            self.changes.cut_off |= not is_query or self.changes.note_statements(message.kwargs["query"])
+            raise
         if not bypass:
             self.check_response_for_error(answer, process)
         self.changes.note_answer(message, answer)
@@ -207,14 +247,29 @@ class DirectWebSocket(TrackedWebSocket):
         if channel is None or channel.is_closed:
             raise ConnectionUnavailableError("the connection is closed")
         try:
-            return await channel.ask(number, message)
+            answer = await channel.ask(number, message)
         except asyncio.CancelledError:
-            self.changes.cut_off = True
+            self.changes.given_up = True
             raise
         except LinkError as error:
             raise ConnectionUnavailableError(
                 f"the connection was lost within a request: {error.message}"
             ) from error
+        if "error" in answer and _has_expired(answer["error"]):
+            # The request was not executed; the next sign-in is the reset's.
+            self.changes.sign_in = True
+        return answer
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Wait until every request that was given up has been answered, and throw the answers away.
+
+        Args:
+            timeout_s: seconds to wait.
+
+        Returns:
+            Whether nothing is at work any more.
+        """
+        return self._channel is not None and await self._channel.drain(timeout_s)
 
     async def close(self) -> None:
         """Exchange goodbyes."""

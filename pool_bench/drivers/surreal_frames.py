@@ -51,6 +51,11 @@ class FrameReader:
         # Bytes still to come of a frame that is left to `protocol`.
         self._owed = 0
 
+    def allow(self, max_bytes: int) -> None:
+        """Take messages of this many bytes from now on, but for one that has already begun."""
+        self._max_bytes = max_bytes
+        self._protocol.max_message_size = max_bytes
+
     def read(self, data: bytes) -> None:
         """Hand on what has arrived, in order."""
         if self._begun:

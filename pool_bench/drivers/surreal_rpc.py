@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import cbor2
 
+from pool_bench.cleaning import clean
 from pool_bench.errors import ConnectError, FailureKind, Phase
 
 # Levels of nesting in an answer; the server allows about as many.
@@ -142,5 +143,4 @@ def kind_of_status(status: int) -> FailureKind:
 
 def one_line(text: object) -> str:
     """What a server says, on one line and without what could upset a terminal."""
-    line = " ".join(str(text)[:_MAX_REASON_CHARACTERS].split())
-    return "".join(mark if mark.isprintable() else "?" for mark in line) or "no reason given"
+    return clean(str(text)[:_MAX_REASON_CHARACTERS]) or "no reason given"

@@ -37,7 +37,8 @@ class Changes:
         sessions: further sessions that are attached.
         live: live queries that run.
         transactions: transactions that are open.
-        cut_off: a request was given up before it was answered, and may still be at work.
+        given_up: a request was given up before it was answered, and may still be at work.
+        cut_off: one was whose effects only its answer would have told.
     """
 
     sign_in: bool = False
@@ -46,6 +47,7 @@ class Changes:
     sessions: set[UUID] = field(default_factory=set)
     live: set[UUID] = field(default_factory=set)
     transactions: set[UUID] = field(default_factory=set)
+    given_up: bool = False
     cut_off: bool = False
 
     @property
@@ -54,6 +56,7 @@ class Changes:
         return bool(
             self.sign_in
             or self.place
+            or self.given_up
             or self.cut_off
             or self.variables
             or self.sessions

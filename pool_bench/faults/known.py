@@ -2,8 +2,8 @@
 
 One runs in a process of its own (`known_process.py`), does to every connection what its `Behaviour` says, and
 records what it really did: its `Truth` is what a benchmark's figures must agree with. Without any delay it is
-the null server, whose figures are those of the client and the kernel. It trusts everybody, speaks no TLS and
-gives the same result to every query.
+the null server, whose figures are those of the client and the kernel. It trusts everybody, speaks TLS where
+it is told to, and gives the same result to every query.
 """
 
 import multiprocessing as mp
@@ -97,16 +97,40 @@ class _Known(ABC):
 
 
 class KnownServer(_Known):
-    """One that speaks PostgreSQL's protocol."""
+    """One that speaks PostgreSQL's protocol.
+
+    Args:
+        tls: whether it has TLS, for those that ask for it; where `can_make_certificates` says that it can.
+
+    Attributes:
+        certificate: a file with its certificate, the authority of which is itself; "" without TLS.
+    """
+
+    def __init__(
+        self, behaviour: Behaviour | None = None, *, host: str = "127.0.0.1", tls: bool = False
+    ) -> None:
+        super().__init__(behaviour, host=host)
+        self._has_tls = tls
+        self.certificate = ""
 
     def url(self, options: str = "sslmode=disable") -> str:
         """A URL to it."""
         return f"postgresql://known@{self.host}:{self.port}/known?{options}"
 
-    def _program(self) -> "Callable[[Behaviour, Connection[int | Truth, str], str], None]":
-        from pool_bench.faults.known_postgres import serve_known
+    def __enter__(self) -> Self:
+        super().__enter__()
+        if self._has_tls:
+            try:
+                self.certificate = f"/proc/{self.pid}/fd/{self._receive(_START_S)}"
+            except BaseException:
+                self.__exit__()
+                raise
+        return self
 
-        return serve_known
+    def _program(self) -> "Callable[[Behaviour, Connection[int | Truth, str], str], None]":
+        from pool_bench.faults import known_postgres
+
+        return known_postgres.serve_known_tls if self._has_tls else known_postgres.serve_known
 
 
 class KnownSurreal(_Known):

@@ -1,15 +1,20 @@
 """PostgreSQL's protocol as the server of known behaviour speaks it."""
 
 import socket
+import ssl
 import struct
+from functools import partial
 from typing import Final
 
 from pool_bench.errors import Phase
 from pool_bench.faults.behaviour import Behaviour
 from pool_bench.faults.known_process import Control, KnownLoop, Peer, serve
+from pool_bench.faults.known_tls import TlsEnd, make_context
 
 _SSL_REQUEST: Final = 80877103
 _GSS_REQUEST: Final = 80877104
+# The first byte of a client that does not ask for TLS first (sslnegotiation=direct).
+_TLS_HANDSHAKE: Final = b"\x16"
 
 
 def _message(kind: bytes, body: bytes = b"") -> bytes:
@@ -46,9 +51,22 @@ _FULL: Final = _message(b"E", b"SFATAL\0VFATAL\0C53300\0Msorry, too many clients
 
 
 class _Postgres(KnownLoop):
-    def __init__(self, behaviour: Behaviour, listener: socket.socket, control: Control) -> None:
+    def __init__(
+        self,
+        behaviour: Behaviour,
+        listener: socket.socket,
+        control: Control,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._context = context
         phases = (Phase.AUTH, Phase.READY, Phase.QUERY, Phase.CLOSE)
         super().__init__(behaviour, listener, control, phases=phases, refusal=_FULL)
+
+    def _begins_tls(self, peer: Peer, data: bytes) -> bool:
+        if self._context is None or peer.greeted or peer.received or data[:1] != _TLS_HANDSHAKE:
+            return False
+        peer.tls = TlsEnd(self._context)
+        return True
 
     def _next(self, peer: Peer, now_ns: int) -> bool:
         """Answer the next message, if it has arrived as a whole."""
@@ -73,6 +91,12 @@ class _Postgres(KnownLoop):
         return True
 
     def _greet(self, peer: Peer, code: int, now_ns: int) -> None:
+        if code == _SSL_REQUEST and self._context is not None and peer.tls is None:
+            self._send(peer, b"S")
+            peer.tls = TlsEnd(self._context)
+            # What came along with the request was not said through TLS (CVE-2021-23214).
+            peer.received = b""
+            return
         if code in (_SSL_REQUEST, _GSS_REQUEST):
             self._send(peer, b"N")
             return
@@ -107,3 +131,13 @@ class _Postgres(KnownLoop):
 def serve_known(behaviour: Behaviour, control: Control, host: str) -> None:
     """Serve it on a free port of `host`, say which, and go on until `control` is closed at the other end."""
     serve(_Postgres, behaviour, control, host)
+
+
+def serve_known_tls(behaviour: Behaviour, control: Control, host: str) -> None:
+    """The same, through TLS for those who want it; after the port it says the descriptor of its certificate.
+
+    Raises:
+        OSError: no certificate can be made.
+    """
+    context, certificate = make_context(host)
+    serve(partial(_Postgres, context=context), behaviour, control, host, further=(certificate,))

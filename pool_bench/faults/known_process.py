@@ -13,6 +13,7 @@ import os
 import random
 import select
 import socket
+import ssl
 import struct
 import time
 from abc import ABC, abstractmethod
@@ -27,6 +28,7 @@ import numpy as np
 
 from pool_bench.errors import Phase
 from pool_bench.faults.behaviour import Behaviour, Delay, Truth
+from pool_bench.faults.known_tls import TlsEnd
 from pool_bench.histogram import Histogram
 from pool_bench.spawning import ignore_interrupts
 
@@ -67,10 +69,12 @@ class Peer:
     Attributes:
         since_ns: when what it waits for an answer to arrived.
         greeted: whether the protocol has begun; answered: whether a request was answered.
+        tls: its end of TLS, None without.
     """
 
     __slots__ = (
         *("accepted_ns", "answered", "counted", "fd", "greeted", "number", "received", "since_ns", "sock"),
+        "tls",
     )
 
     def __init__(self, sock: socket.socket, number: int, now_ns: int) -> None:
@@ -81,6 +85,7 @@ class Peer:
         self.received = b""
         self.greeted = self.answered = False
         self.counted = True
+        self.tls: TlsEnd | None = None
 
 
 _Action = Callable[[Peer, int], None]
@@ -248,9 +253,27 @@ class KnownLoop(ABC):
             self._left(peer, now_ns)
             self._drop(peer)
             return
+        if peer.tls is not None or self._begins_tls(peer, data):
+            data = self._decrypted(peer, data)
         peer.received += data
         while peer.fd >= 0 and peer.received and self._next(peer, now_ns):
             continue
+
+    def _begins_tls(self, peer: Peer, data: bytes) -> bool:
+        """Whether the client begins with TLS unasked; `peer.tls` is its end then."""
+        return False
+
+    def _decrypted(self, peer: Peer, data: bytes) -> bytes:
+        """What a client says through TLS; one that breaks it is let go of."""
+        assert peer.tls is not None  # noqa: S101  # or there would be nothing to decrypt
+        try:
+            clear = peer.tls.take(data)
+        except ssl.SSLError:
+            self._truth.abandoned += 1
+            self._drop(peer)
+            return b""
+        self._flush(peer)
+        return clear
 
     @abstractmethod
     def _next(self, peer: Peer, now_ns: int) -> bool:
@@ -285,12 +308,27 @@ class KnownLoop(ABC):
         self._truth.served += 1
 
     def _send(self, peer: Peer, data: bytes) -> None:
+        if peer.tls is not None:
+            peer.tls.say(data)
+            self._flush(peer)
+            return
+        self._send_plain(peer, data)
+
+    def _flush(self, peer: Peer) -> None:
+        """Send what TLS has to say."""
+        if peer.tls is not None and (data := peer.tls.unsent()):
+            self._send_plain(peer, data)
+
+    def _send_plain(self, peer: Peer, data: bytes) -> None:
         try:
             peer.sock.send(data)
         except OSError:
             return  # the client has gone, which reading will show
 
     def _drop(self, peer: Peer) -> None:
+        if peer.tls is not None:
+            peer.tls.end()
+            self._flush(peer)
         self._epoll.unregister(peer.fd)
         del self._peers[peer.fd]
         peer.fd = -1
@@ -325,12 +363,20 @@ def serve(
     behaviour: Behaviour,
     control: Control,
     host: str,
+    *,
+    further: tuple[int, ...] = (),
 ) -> None:
-    """Listen on a free port of `host`, say which, and serve until `control` is closed at the other end."""
+    """Listen on a free port of `host`, say which, and serve until `control` is closed at the other end.
+
+    Args:
+        further: said after the port.
+    """
     ignore_interrupts()
     with socket.create_server((host, 0), backlog=behaviour.backlog) as listener:
         listener.setblocking(False)
         control.send(listener.getsockname()[1])
+        for number in further:
+            control.send(number)
         make(behaviour, listener, control).serve()
     # What is still open ends with the process.
     os._exit(0)

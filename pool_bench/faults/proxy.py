@@ -9,6 +9,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from time import perf_counter_ns
 from typing import Final, Self
 from urllib.parse import quote, urlencode
@@ -16,7 +17,7 @@ from urllib.parse import quote, urlencode
 from pool_bench.faults.conditions import PASS, Conditions, Cut, Mode
 from pool_bench.faults.link import Link, reset_on_close
 
-_LOOPBACK: Final = "127.0.0.1"
+LOOPBACK: Final = "127.0.0.1"
 _BACKLOG: Final = 1024
 # Accepted at one go, lest a storm keep bytes from moving.
 _ACCEPTS_PER_TURN: Final = 64
@@ -64,16 +65,31 @@ class FaultProxy:
         upstream_host: the server's address.
         upstream_port: its port.
         conditions: how to begin.
-        port: where to listen on loopback; 0 takes a free one.
+        port: where to listen; 0 takes a free one.
+        host: the address to listen on, one of loopback.
 
     Attributes:
         counts: what came in and went through.
         conditions: what happens to it.
+
+    Raises:
+        ValueError: `host` is no address of loopback.
     """
 
     def __init__(
-        self, upstream_host: str, upstream_port: int, *, conditions: Conditions = PASS, port: int = 0
+        self,
+        upstream_host: str,
+        upstream_port: int,
+        *,
+        conditions: Conditions = PASS,
+        port: int = 0,
+        host: str = LOOPBACK,
     ) -> None:
+        address = ip_address(host)
+        if not address.is_loopback:
+            raise ValueError(f"host must be an address of loopback, not {host}")
+        self._family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        self._host = host
         self._upstream = (upstream_host, upstream_port)
         self._wanted_port = port
         self._guard: socket.socket | None = None
@@ -97,10 +113,10 @@ class FaultProxy:
         Raises:
             OSError: the port is taken.
         """
-        self._guard = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._guard = socket.socket(self._family, socket.SOCK_STREAM)
         try:
             self._guard.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._guard.bind((_LOOPBACK, self._wanted_port))
+            self._guard.bind((self._host, self._wanted_port))
             self.set(self.conditions)
         except BaseException:
             self._guard.close()
@@ -121,7 +137,7 @@ class FaultProxy:
     @property
     def host(self) -> str:
         """The address that it listens on."""
-        return _LOOPBACK
+        return self._host
 
     @property
     def port(self) -> int:
@@ -138,7 +154,8 @@ class FaultProxy:
     def url(self, dbname: str = "postgres", *, user: str = "postgres", **parameters: str) -> str:
         """A PostgreSQL URL that leads through the proxy, without TLS unless `sslmode` says otherwise."""
         query = urlencode({"sslmode": "disable", **parameters}, quote_via=quote)
-        return f"postgresql://{quote(user, safe='')}@{self.host}:{self.port}/{quote(dbname, safe='')}?{query}"
+        host = f"[{self.host}]" if self._family == socket.AF_INET6 else self.host
+        return f"postgresql://{quote(user, safe='')}@{host}:{self.port}/{quote(dbname, safe='')}?{query}"
 
     @property
     def links(self) -> list[Link]:
@@ -184,7 +201,7 @@ class FaultProxy:
     def _listen(self) -> None:
         if self._listener is not None:
             return
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener = socket.socket(self._family, socket.SOCK_STREAM)
         try:
             listener.setblocking(False)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Self, TypeVar
 
 from pool_bench.faults.conditions import PASS, Conditions
-from pool_bench.faults.proxy import FaultProxy
+from pool_bench.faults.proxy import LOOPBACK, FaultProxy
 
 T = TypeVar("T")
 
@@ -17,8 +17,16 @@ class ThreadedProxy:
     Everything it can do goes through `call`: `proxy.call(lambda p: p.set(Conditions(mode=Mode.HOLE)))`.
     """
 
-    def __init__(self, upstream_host: str, upstream_port: int, *, conditions: Conditions = PASS) -> None:
-        self._proxy = FaultProxy(upstream_host, upstream_port, conditions=conditions)
+    def __init__(
+        self,
+        upstream_host: str,
+        upstream_port: int,
+        *,
+        conditions: Conditions = PASS,
+        port: int = 0,
+        host: str = LOOPBACK,
+    ) -> None:
+        self._proxy = FaultProxy(upstream_host, upstream_port, conditions=conditions, port=port, host=host)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault-proxy", daemon=True)
 

@@ -6,16 +6,19 @@ from typing import Literal
 
 from pool_bench.calibration import Calibration, Floor
 from pool_bench.drivers.base import DRIVER_NAMES, SURREAL_DRIVER_NAMES, DriverName
+from pool_bench.drivers.tls import default_file
 from pool_bench.faults.known import KnownServer, KnownSurreal
+from pool_bench.faults.known_tls import can_make_certificates
 from pool_bench.load.runner import Run, StopSwitch
 from pool_bench.load.spec import ConnectSpec
-from pool_bench.targets import parse_target
+from pool_bench.targets import SslMode, parse_target
 from pool_bench.targets_surreal import AnyTarget, AuthMode
 
 _WARMUP_S = 0.3
 _GRACE_S = 2.0
 
 Protocol = Literal["ws", "http"]
+_VERIFYING = ("verify-ca", "verify-full")
 
 
 def settings_for(
@@ -40,6 +43,7 @@ def calibrate(
     query: str | None = None,
     auth: AuthMode = "signin",
     protocol: Protocol = "ws",
+    sslmode: SslMode = "disable",
     begin: Callable[[DriverName, int], None] = lambda driver, concurrency: None,
 ) -> Calibration:
     """Measure the floor of each of `settings`, driver and concurrency.
@@ -51,6 +55,8 @@ def calibrate(
         query: run on each connection, as in the runs to come; None for none.
         auth: how drivers of SurrealDB sign in.
         protocol: what they speak.
+        sslmode: how drivers of PostgreSQL come to the server, in the runs to come; without a way to make a
+            certificate here it is `disable`, and the result says so.
         begin: told what is measured next.
 
     Raises:
@@ -58,8 +64,12 @@ def calibrate(
         GeneratorError: a generator process failed.
     """
     is_surreal = settings[0][0] in SURREAL_DRIVER_NAMES
+    has_tls = sslmode != "disable" and can_make_certificates()
     floors = []
-    with _null_server(protocol if is_surreal else None, auth) as (server, target):
+    with _null_server(protocol if is_surreal else None, auth, sslmode if has_tls else "disable") as (
+        server,
+        target,
+    ):
         for driver, concurrency in settings:
             begin(driver, concurrency)
             before = server.truth()
@@ -94,7 +104,9 @@ def calibrate(
                 )
             )
     steps = "connect, query, close" if query else "connect, close"
-    way = "TCP on this machine, trust, no TLS"
+    way = f"TCP on this machine, trust, {'TLS' if has_tls else 'no TLS'}"
+    if sslmode != "disable" and not has_tls:
+        way += ", as there is no openssl here to make a certificate with"
     if is_surreal:
         carrier = "a WebSocket" if protocol == "ws" else "HTTP"
         way = f"{carrier} on this machine, auth {auth} with no hashing, no TLS"
@@ -103,12 +115,16 @@ def calibrate(
 
 @contextmanager
 def _null_server(
-    protocol: Protocol | None, auth: AuthMode
+    protocol: Protocol | None, auth: AuthMode, sslmode: SslMode
 ) -> Iterator[tuple[KnownServer | KnownSurreal, AnyTarget]]:
     """A server that answers at once, and itself as a target; PostgreSQL's where `protocol` is None."""
     if protocol is None:
-        with KnownServer() as postgres:
-            yield postgres, parse_target(postgres.url(), env={}, default_user="known")
+        with KnownServer(tls=sslmode != "disable") as postgres:
+            options = f"sslmode={sslmode}"
+            if sslmode in _VERIFYING or (sslmode != "disable" and default_file("root.crt") is not None):
+                # A certificate file in the user's own place would be looked into, which has not this one.
+                options += f"&sslrootcert={postgres.certificate}"
+            yield postgres, parse_target(postgres.url(options), env={}, default_user="known")
     else:
         with KnownSurreal() as surreal:
             yield surreal, surreal.target(protocol, anonymous=auth == "none")

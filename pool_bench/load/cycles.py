@@ -15,12 +15,16 @@ from operator import attrgetter
 from time import perf_counter_ns
 from typing import Final
 
-from pool_bench.drivers.dial import DONE, READ, Dial
+from pool_bench.addresses import UNKNOWN
+from pool_bench.drivers.dial import Dial
+from pool_bench.drivers.farewell import DONE, READ
 from pool_bench.drivers.plan import Endpoint, WirePlan, resolve
 from pool_bench.drivers.poller import Poller, make_poller
+from pool_bench.drivers.routes import ordered
 from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.load.backoff import backoff_s
 from pool_bench.load.spec import ConnectSpec
+from pool_bench.load.splitting import address_of
 from pool_bench.load.workload import Ledger
 from pool_bench.stats import Recorder
 from pool_bench.units import format_duration
@@ -138,6 +142,7 @@ class DialLoad(ABC):
             if slot.dial is not None and slot.recorder is not None:
                 self._abort(slot, slot.dial, "the run ended", now_ns)
                 slot.recorder.unfinished(1)
+                slot.recorder.unfinished_in(slot.dial.phase, address_of(slot.recorder, slot.dial))
                 slot.dial = None
         self.in_flight = 0
         if self._sweep_timer is not None:
@@ -174,9 +179,7 @@ class DialLoad(ABC):
             self._go_on(slot, dial, dial.begin(self._ordered(endpoints, index), now_ns))
 
     def _ordered(self, endpoints: tuple[Endpoint, ...], index: int) -> tuple[Endpoint, ...]:
-        if not self._plans[index].target.load_balance_hosts:
-            return endpoints
-        return tuple(self._rng.sample(endpoints, len(endpoints)))
+        return endpoints if len(endpoints) == 1 else ordered(self._plans[index], endpoints, self._rng)
 
     def _resolve(self, slot: Slot, dial: Dial) -> None:
         assert self._loop is not None  # noqa: S101  # set by start()
@@ -202,11 +205,15 @@ class DialLoad(ABC):
             self._done(slot, dial)
         self._settle()
 
-    def _ready(self, fd: int, now_ns: int, hung_up: bool) -> None:
+    def _ready(self, fd: int, now_ns: int, events: int) -> None:
         slot = self._by_fd[fd]
         dial = slot.dial
         if dial is not None and dial.fd == fd:
-            self._go_on(slot, dial, dial.step(now_ns, hung_up))
+            want = dial.step(now_ns, events)
+            if want == DONE:
+                self._done(slot, dial)
+            elif want != slot.want or slot.attempt != dial.attempt:
+                self._go_on(slot, dial, want)
 
     def _settle(self) -> None:
         """Send what the sockets just served have to send, and begin the dials that are due.
@@ -219,10 +226,9 @@ class DialLoad(ABC):
             waiting = self._outbox.copy()
             self._outbox.clear()
             for dial in waiting:
-                slot = self._by_fd[dial.fd]
                 want = dial.flush()
                 if want != READ:
-                    self._go_on(slot, dial, want)
+                    self._go_on(self._by_fd[dial.fd], dial, want)
         self._begin_due()
 
     def _go_on(self, slot: Slot, dial: Dial, want: int) -> None:
@@ -237,19 +243,26 @@ class DialLoad(ABC):
             self._by_fd[dial.fd] = slot
             poller.add(dial.fd, want)
         elif slot.want != want:
-            slot.want = want
-            poller.change(dial.fd, want)
+            slot.want = poller.follow(dial.fd, slot.want, want)
 
     def _sweep(self) -> None:
-        """End dials that have taken too long."""
+        """End dials that have taken too long, at each address."""
         assert self._loop is not None  # noqa: S101  # set by start()
         now_ns = perf_counter_ns()
         oldest_ns = now_ns - self._timeout_ns
         for slot in self._slots:
             dial = slot.dial
-            if dial is not None and dial.started_ns <= oldest_ns:
-                limit = format_duration(self._spec.connect_timeout_s)
-                self._abort(slot, dial, f"no end after {limit} (--connect-timeout)", now_ns)
+            if dial is None:
+                continue
+            if dial.since_ns > oldest_ns:
+                if dial.phase is Phase.CLOSE:
+                    self._go_on(slot, dial, dial.closing_overdue(now_ns))
+                continue
+            message = f"no end after {format_duration(self._spec.connect_timeout_s)} (--connect-timeout)"
+            if slot.lookup is None:
+                self._go_on(slot, dial, dial.time_up(message, now_ns))
+            else:
+                self._abort(slot, dial, message, now_ns)
                 self._done(slot, dial)
         self._settle()
         pause_ns = min(max(self._timeout_ns // 50, 5 * _MS), 500 * _MS)
@@ -317,11 +330,14 @@ class CycleLoad(DialLoad):
         slot.dial = None
         self.in_flight -= 1
         error = dial.error
+        address = UNKNOWN if recorder.addresses is None else address_of(recorder, dial)
+        if dial.closed_by_us:
+            recorder.closed_by_us()
         if error is None:
             slot.failures[slot.target] = 0
-            recorder.ok(self._rows[slot.target](dial))
+            recorder.ok(self._rows[slot.target](dial), address)
         else:
-            recorder.failed(error, dial.total_ns)
+            recorder.failed(error, dial.total_ns, address)
             failures = slot.failures[slot.target] = slot.failures[slot.target] + 1
             delay_ns = round(backoff_s(failures, self._rng) * 1e9)
             slot.retry_ns[slot.target] = perf_counter_ns() + delay_ns

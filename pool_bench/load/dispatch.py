@@ -63,6 +63,7 @@ class Dispatcher:
         self._taken = 0
         self._full_until_ns = 0
         self._busy = False
+        self._shifted_ns = 0
         self.in_flight = 0
 
     @property
@@ -76,6 +77,7 @@ class Dispatcher:
         self._began_ns = perf_counter_ns()
         self._end_ns = self._began_ns + self._length_ns if self._length_ns is not None else _NEVER_NS
         self._ledger.measured_from_ns = self._began_ns + self._warmup_ns
+        self._shifted_ns = self._ledger.suspended_ns
         self.dispatch()
         self._arm(self._began_ns)
 
@@ -90,11 +92,32 @@ class Dispatcher:
         if self._alarm is None or self._busy:
             return
         now_ns = perf_counter_ns()
+        # After the clock was read: a suspension before that is known by then, a later one can wait.
+        if self._ledger.suspended_ns != self._shifted_ns:
+            self._shift(now_ns)
         if not self._waiting and self._began_ns + self._arrivals.next_ns > now_ns:
             return
         self._announce(now_ns)
         self._begin_waiting(_BATCH, now_ns)
         self._arm(now_ns)
+
+    def _shift(self, now_ns: int) -> None:
+        """Go on with the schedule where this client was suspended: nothing became due meanwhile."""
+        span_ns = self._ledger.suspended_ns - self._shifted_ns
+        self._shifted_ns += span_ns
+        self._began_ns += span_ns
+        self._full_until_ns += span_ns
+        if self._end_ns != _NEVER_NS:
+            self._end_ns += span_ns
+        measured_from_ns = self._ledger.measured_from_ns
+        counted_from_ns = measured_from_ns or 0
+        if measured_from_ns is not None and measured_from_ns + span_ns > now_ns:
+            self._ledger.measured_from_ns = measured_from_ns + span_ns
+            counted_from_ns = 0
+        # What was due in the warm-up stays there.
+        self._waiting = deque(
+            due_ns + span_ns if due_ns >= counted_from_ns else due_ns for due_ns in self._waiting
+        )
 
     def _arm(self, now_ns: int) -> None:
         due_ns = self._began_ns + self._arrivals.next_ns
@@ -149,6 +172,8 @@ class Dispatcher:
         alarm, self._alarm = self._alarm, None
         alarm.close()
         now_ns = perf_counter_ns()
+        if self._ledger.suspended_ns != self._shifted_ns:
+            self._shift(now_ns)
         self._end_ns = min(self._end_ns, now_ns)
         self._announce(now_ns)
         self._begin_waiting(None, now_ns)

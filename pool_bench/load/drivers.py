@@ -50,7 +50,9 @@ def make_drivers(spec: ConnectSpec | HoldSpec) -> tuple[Driver, ...]:
         return tuple(SurrealClientDriver(target) for target in spec.surreal_targets)
     from pool_bench.drivers.psycopg import PsycopgDriver
 
-    return tuple(PsycopgDriver(target) for target in spec.postgres_targets)
+    return tuple(
+        PsycopgDriver(target, connect_timeout_s=spec.connect_timeout_s) for target in spec.postgres_targets
+    )
 
 
 async def prepare(drivers: tuple[Driver, ...]) -> None:
@@ -88,6 +90,11 @@ def row_of(phases: tuple[Phase, ...], connection: Connection, marks: list[int]) 
             Phase.CLOSE: closed_ns - answered_ns,
         }
     return (closed_ns - began_ns, *(steps_ns.get(phase, -1) for phase in phases))
+
+
+def first_bound_s(driver: object, connect_timeout_s: float) -> float | None:
+    """Our bound on a connect by `driver`, seconds; None where the driver bounds each of its addresses."""
+    return None if getattr(driver, "bounds_itself", False) else connect_timeout_s + AFTER_DRIVER_S
 
 
 def connect_phases_of(driver: Driver) -> tuple[Phase, ...]:

@@ -14,7 +14,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from time import perf_counter_ns
 
+from pool_bench.drivers.local_ports import LOCAL_PORTS
 from pool_bench.drivers.plan import make_plan
+from pool_bench.drivers.port_loop import with_ports
 from pool_bench.load.cycles import CycleLoad, phases_of
 from pool_bench.load.drivers import make_drivers
 from pool_bench.load.drivers import phases_of as steps_of
@@ -22,7 +24,8 @@ from pool_bench.load.open_cycles import OpenCycleLoad
 from pool_bench.load.open_workers import OpenWorkerLoad
 from pool_bench.load.probes import LagProbe, PauseProbe
 from pool_bench.load.spec import ConnectSpec
-from pool_bench.load.ticks import next_tick
+from pool_bench.load.splitting import splits_of
+from pool_bench.load.ticks import next_tick, wait_until
 from pool_bench.load.workers import WorkerLoad
 from pool_bench.load.workload import Ledger, Workload
 from pool_bench.pgwire import ScramKeyCache
@@ -39,16 +42,21 @@ class _Generator:
         self._spec = spec
         self._send = send
         self._stop = stop
-        self._probe = LagProbe(asyncio.get_running_loop())
-        self._pauses = PauseProbe()
         self._workload, self._ledger = make_workload(spec)
+        self._probe = LagProbe(asyncio.get_running_loop(), self._ledger.resumed)
+        self._pauses = PauseProbe()
         self._stage = Stage.WARMUP
         if spec.warmup_s == 0:
             self._measure()
+        self._origin_ns = 0
         self._began_ns = 0
         self._last_ns = 0
         self._last_cpu_s = 0.0
         self._resident_bytes = make_resident_bytes()
+
+    def close(self) -> None:
+        """Give back what looks at this process, once all is over."""
+        self._probe.close()
 
     async def run(self) -> None:
         """Go through all stages; afterwards nothing of the run is left."""
@@ -88,38 +96,39 @@ class _Generator:
         self._ledger.measure()
 
     def _reset_clock(self, began_ns: int) -> None:
-        self._began_ns = began_ns
-        self._last_ns = perf_counter_ns()
+        self._origin_ns = began_ns
+        self._began_ns = began_ns - self._ledger.suspended_ns
+        self._last_ns = self._ledger.now_ns()
         self._last_cpu_s = time.process_time()
         self._probe.take()
+        self._probe.take_time()
         self._pauses.take()
+        LOCAL_PORTS.take_searches()
 
     async def _pass_time(self, seconds: float | None) -> None:
         """Take a snapshot every tick until the time is up (None: never) or a stop is asked for."""
-        loop = asyncio.get_running_loop()
-        begin = loop.time()
+        now_ns = self._ledger.now_ns
+        begin_ns = now_ns()
         tick = 1
         while not self._stop.is_set():
             due = tick * self._spec.tick_s
             last = seconds is not None and due >= seconds - 1e-9
-            wait_s = begin + (seconds if last and seconds is not None else due) - loop.time()
-            try:
-                async with asyncio.timeout(max(0.0, wait_s)):
-                    await self._stop.wait()
-            except TimeoutError:
-                pass
+            wait_s = seconds if last and seconds is not None else due
+            await wait_until(begin_ns + round(wait_s * 1e9), now_ns, self._stop)
             if last or self._stop.is_set():
                 return
             self._snapshot()
-            tick = next_tick(tick, loop.time() - begin, self._spec.tick_s)
+            tick = next_tick(tick, (now_ns() - begin_ns) / 1e9, self._spec.tick_s)
 
     def _snapshot(self, *, final: bool = False) -> None:
-        now_ns, cpu_s = perf_counter_ns(), time.process_time()
+        now_ns, cpu_s = self._ledger.now_ns(), time.process_time()
         seconds = (now_ns - self._last_ns) / 1e9
         elapsed_s = (now_ns - self._began_ns) / 1e9
         usage = ClientUsage(cpu_s=cpu_s - self._last_cpu_s, wall_s=seconds, rss_bytes=self._resident_bytes())
         usage.lag.record(self._probe.take())
         usage.pauses.record(self._pauses.take())
+        usage.time = self._probe.take_time()
+        usage.port_searches = LOCAL_PORTS.take_searches()
         if self._stage is Stage.WARMUP:
             # What an open loop measures already, because the warm-up's end was seen late, can wait.
             targets = tuple(BenchStats() for _ in self._spec.targets)
@@ -139,7 +148,7 @@ class _Generator:
                 waiting=self._workload.waiting if self._ledger.responses else None,
                 client=usage,
                 final=final,
-                began_ns=self._began_ns,
+                began_ns=self._origin_ns,
             )
         )
 
@@ -198,13 +207,13 @@ def make_workload(spec: ConnectSpec) -> tuple[Workload, Ledger]:
     if spec.driver == "wire":
         cache = ScramKeyCache() if spec.scram_cache else None
         plans = tuple(make_plan(target, query=spec.query, cache=cache) for target in spec.postgres_targets)
-        ledger = Ledger(phases_of(plans), responses=responses)
+        ledger = Ledger(phases_of(plans), responses=responses, by_address=splits_of(spec))
         if open_loop is not None:
             return OpenCycleLoad(spec, open_loop, plans, ledger), ledger
         return CycleLoad(spec, plans, ledger), ledger
     drivers = make_drivers(spec)
     steps = tuple(steps_of(driver, query=bool(spec.query)) for driver in drivers)
-    ledger = Ledger(steps, responses=responses)
+    ledger = Ledger(steps, responses=responses, by_address=splits_of(spec))
     if open_loop is not None:
         return OpenWorkerLoad(spec, open_loop, drivers, ledger), ledger
     return WorkerLoad(spec, drivers, ledger), ledger
@@ -228,6 +237,7 @@ async def generate(spec: ConnectSpec, send: Send, stop: asyncio.Event) -> None:
     try:
         await generator.run()
     finally:
+        generator.close()
         gc.unfreeze()
 
 
@@ -235,14 +245,28 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     """The fastest event loop here that can watch plain sockets."""
     if sys.platform == "win32":
         return asyncio.SelectorEventLoop
+    make: Callable[[], asyncio.AbstractEventLoop]
     try:
         import uvloop
     except ImportError:
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop
+        make = asyncio.new_event_loop
+    else:
+        make = uvloop.new_event_loop
+    return lambda: with_ports(make(), LOCAL_PORTS)
 
 
 def forget_pg_environment() -> None:
     """Remove `PG*` variables: the targets hold them already, and libraries would apply them again."""
     for name in [name for name in os.environ if name.startswith("PG")]:
         del os.environ[name]
+
+
+def forget_proxies() -> None:
+    """See that no library sends its connections through a proxy that the environment names.
+
+    websockets, and so SurrealDB's official client, would, loopback included; the figures would be the
+    proxy's. Set rather than removed: where the environment has nothing, systems have settings of their own.
+    """
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        del os.environ[name]
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"

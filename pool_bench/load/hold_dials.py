@@ -7,9 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter_ns
 from typing import Any, Final
 
-from pool_bench.drivers.dial import DONE, Dial
+from pool_bench.drivers.dial import Dial
+from pool_bench.drivers.farewell import DONE
 from pool_bench.drivers.plan import Endpoint, WirePlan, resolve
 from pool_bench.drivers.poller import Poller
+from pool_bench.drivers.routes import ordered
 from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.load.spec import HoldSpec
 
@@ -71,12 +73,7 @@ class Dialer:
         if plan.endpoints is None:
             self._resolve(pending, plan)
         else:
-            self._go_on(pending, dial.begin(self._ordered(plan.endpoints, plan), now_ns))
-
-    def _ordered(self, endpoints: tuple[Endpoint, ...], plan: WirePlan) -> tuple[Endpoint, ...]:
-        if not plan.target.load_balance_hosts:
-            return endpoints
-        return tuple(self._rng.sample(endpoints, len(endpoints)))
+            self._go_on(pending, dial.begin(ordered(plan, plan.endpoints, self._rng), now_ns))
 
     def _resolve(self, pending: Pending, plan: WirePlan) -> None:
         if self._resolvers is None:
@@ -94,17 +91,17 @@ class Dialer:
         pending.lookup = None
         error, now_ns = found.exception(), perf_counter_ns()
         if error is None:
-            self._go_on(pending, pending.dial.begin(self._ordered(found.result(), plan), now_ns))
+            self._go_on(pending, pending.dial.begin(ordered(plan, found.result(), self._rng), now_ns))
         else:
             reason = error.message if isinstance(error, ConnectError) else str(error)
             pending.dial.abort(FailureKind.DNS, reason, now_ns)
             self._go_on(pending, DONE)
 
-    def step(self, pending: Pending, fd: int, now_ns: int, hung_up: bool) -> None:
+    def step(self, pending: Pending, fd: int, now_ns: int, events: int) -> None:
         """Go on with one whose socket is ready."""
         # An earlier socket of the same dial may still be listed under its own number.
         if pending in self.pending and pending.dial.fd == fd:
-            self._go_on(pending, pending.dial.step(now_ns, hung_up))
+            self._go_on(pending, pending.dial.step(now_ns, events))
 
     def _go_on(self, pending: Pending, want: int) -> None:
         dial, poller = pending.dial, self.poller
@@ -120,22 +117,25 @@ class Dialer:
             self._by_fd[dial.fd] = pending
             poller.add(dial.fd, want)
         elif pending.want != want:
-            pending.want = want
-            poller.change(dial.fd, want)
+            pending.want = poller.follow(dial.fd, pending.want, want)
 
     def give_up_older(self, oldest_ns: int, message: str) -> None:
-        """End those begun before `oldest_ns` as timed out."""
-        for pending in [one for one in self.pending if one.dial.started_ns <= oldest_ns]:
-            self._abort(pending, message)
-            self._go_on(pending, DONE)
+        """End those whose present address was begun with before `oldest_ns`: on to the next, or timed out."""
+        for pending in [one for one in self.pending if one.dial.since_ns <= oldest_ns]:
+            if pending.lookup is None:
+                self._go_on(pending, pending.dial.time_up(message, perf_counter_ns()))
+            else:
+                self._abort(pending, message)
+                self._go_on(pending, DONE)
 
-    def give_up_all(self, message: str) -> list[Pending]:
-        """End all, without a word to `done`; returns them."""
-        given_up = list(self.pending)
+    def give_up_all(self, message: str, *, but_again: bool = False) -> list[Pending]:
+        """End all, or all but those that replace one, without a word to `done`; returns them."""
+        given_up = [one for one in self.pending if not (but_again and one.again)]
         for pending in given_up:
-            self._abort(pending, message)
+            # Its number is gone once its socket is closed.
             self._by_fd.pop(pending.dial.fd, None)
-        self.pending.clear()
+            self._abort(pending, message)
+        self.pending.difference_update(given_up)
         return given_up
 
     def _abort(self, pending: Pending, message: str) -> None:

@@ -8,7 +8,9 @@ import asyncio
 import gc
 import time
 from time import perf_counter_ns
+from typing import Final
 
+from pool_bench.drivers.local_ports import LOCAL_PORTS
 from pool_bench.drivers.plan import make_plan
 from pool_bench.holds import HoldInterval, HoldStats
 from pool_bench.load.generator import Send, make_resident_bytes
@@ -22,6 +24,9 @@ from pool_bench.pgwire import ScramKeyCache
 from pool_bench.runs import Snapshot, Stage
 from pool_bench.stats import BenchStats, ClientUsage, Interval
 
+# A timer of the event loop may ring so early, in whole milliseconds as it counts.
+_EARLY_NS: Final = 2_000_000
+
 
 class _HoldGenerator:
     """One run: the load, the clock of its stages, and the snapshots."""
@@ -30,23 +35,28 @@ class _HoldGenerator:
         self._spec = spec
         self._send = send
         self._stop = stop
-        self._probe = LagProbe(asyncio.get_running_loop())
-        self._pauses = PauseProbe()
         self._load = make_hold_load(spec)
+        self._probe = LagProbe(asyncio.get_running_loop(), self._load.ledger.resumed)
+        self._pauses = PauseProbe()
+        self._now_ns = self._load.ledger.now_ns
         self._stage = Stage.OPEN
         self._resident_bytes = make_resident_bytes()
         self._extra = HoldStats()
         self._held = 0
-        self._began_ns = self._last_ns = 0
+        self._origin_ns = self._began_ns = self._last_ns = 0
         self._last_t = -1.0
         self._last_cpu_s = 0.0
+
+    def close(self) -> None:
+        """Give back what looks at this process, once all is over."""
+        self._probe.close()
 
     async def run(self) -> None:
         """Go through all stages; afterwards nothing of the run is left."""
         load, spec = self._load, self._spec
         if isinstance(load, TaskHoldLoad):
             await load.prepare()
-        self._began_ns = self._last_ns = perf_counter_ns()
+        self._origin_ns = self._began_ns = self._last_ns = perf_counter_ns()
         self._last_cpu_s = time.process_time()
         self._probe.start()
         self._pauses.start()
@@ -58,20 +68,22 @@ class _HoldGenerator:
             await load.start()
             await self._pass_time(None, until=load.opening.over)
             if not self._stop.is_set():
-                self._extra.open_s = (load.opening.over_ns - self._began_ns) / 1e9
+                suspended_ns = load.ledger.suspended_ns
+                self._extra.open_s = (load.opening.over_ns - suspended_ns - self._began_ns) / 1e9
+                self._extra.gave_up_s = load.opening.gave_up_ns / 1e9
                 self._extra.held_rss_bytes = self._resident_bytes()
                 self._snapshot()
                 self._stage = Stage.HOLD
-                began_ns = perf_counter_ns()
+                began_ns = self._now_ns()
                 await self._pass_time(spec.duration_s or None)
-                self._extra.hold_s = (perf_counter_ns() - began_ns) / 1e9
+                self._extra.hold_s = (self._now_ns() - began_ns) / 1e9
                 self._extra.emptied = load.hopeless and not self._stop.is_set()
             else:
-                self._extra.open_s = (perf_counter_ns() - self._began_ns) / 1e9
+                self._extra.open_s = (self._now_ns() - self._began_ns) / 1e9
             self._snapshot()
         finally:
             self._stage = Stage.CLOSE
-            closing_ns = perf_counter_ns()
+            closing_ns = self._now_ns()
             ticking = asyncio.create_task(self._tick())
             try:
                 await load.close(spec.close_s)
@@ -79,7 +91,7 @@ class _HoldGenerator:
                 ticking.cancel()
                 self._probe.stop()
                 self._pauses.stop()
-        self._extra.close_s = (perf_counter_ns() - closing_ns) / 1e9
+        self._extra.close_s = (self._now_ns() - closing_ns) / 1e9
         self._snapshot(final=True)
 
     async def _tick(self) -> None:
@@ -92,8 +104,7 @@ class _HoldGenerator:
 
         While holding it also ends where nothing is held and nothing can come back.
         """
-        loop = asyncio.get_running_loop()
-        begin = loop.time()
+        begin_ns = self._now_ns()
         events = [event for event in (self._stop, until) if event is not None]
         waiters = [asyncio.create_task(event.wait()) for event in events]
         tick = 1
@@ -101,19 +112,22 @@ class _HoldGenerator:
             while True:
                 due = tick * self._spec.tick_s
                 last = seconds is not None and due >= seconds - 1e-9
-                wait_s = begin + (seconds if last and seconds is not None else due) - loop.time()
-                await asyncio.wait(waiters, timeout=max(0.0, wait_s), return_when=asyncio.FIRST_COMPLETED)
+                until_ns = begin_ns + round((seconds if last and seconds is not None else due) * 1e9)
+                wait_s = max(0.0, (until_ns - self._now_ns()) / 1e9)
+                await asyncio.wait(waiters, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+                if self._now_ns() < until_ns - _EARLY_NS and not any(event.is_set() for event in events):
+                    continue  # the clock stood still: this client was suspended
                 hopeless = until is None and self._load.hopeless
                 if last or hopeless or any(event.is_set() for event in events):
                     return
                 self._snapshot()
-                tick = next_tick(tick, loop.time() - begin, self._spec.tick_s)
+                tick = next_tick(tick, (self._now_ns() - begin_ns) / 1e9, self._spec.tick_s)
         finally:
             for waiter in waiters:
                 waiter.cancel()
 
     def _snapshot(self, *, final: bool = False) -> None:
-        now_ns, cpu_s = perf_counter_ns(), time.process_time()
+        now_ns, cpu_s = self._now_ns(), time.process_time()
         seconds = (now_ns - self._last_ns) / 1e9
         # Intervals that end at the same time are taken for one second of several generators.
         elapsed_s = max(round((now_ns - self._began_ns) / 1e9, 3), round(self._last_t + 0.001, 3))
@@ -121,6 +135,8 @@ class _HoldGenerator:
         usage = ClientUsage(cpu_s=cpu_s - self._last_cpu_s, wall_s=seconds, rss_bytes=self._resident_bytes())
         usage.lag.record(self._probe.take())
         usage.pauses.record(self._pauses.take())
+        usage.time = self._probe.take_time()
+        usage.port_searches = LOCAL_PORTS.take_searches()
         self._last_ns, self._last_cpu_s = now_ns, cpu_s
         targets, hold, peak = self._load.ledger.take()
         hold.merge(self._extra)
@@ -155,7 +171,7 @@ class _HoldGenerator:
                 client=usage,
                 final=final,
                 hold=hold,
-                began_ns=self._began_ns,
+                began_ns=self._origin_ns,
             )
         )
 
@@ -213,4 +229,5 @@ async def generate_hold(spec: HoldSpec, send: Send, stop: asyncio.Event) -> None
     try:
         await generator.run()
     finally:
+        generator.close()
         gc.unfreeze()

@@ -11,10 +11,16 @@ from collections.abc import Coroutine
 from time import perf_counter_ns
 from typing import Any, Final, Protocol, cast
 
-from pool_bench.drivers.base import WatchedConnection
+from pool_bench.drivers.base import WatchedConnection, phase_given_up
 from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.load.backoff import backoff_s
-from pool_bench.load.drivers import AFTER_DRIVER_S, connect_phases_of, make_drivers, prepare, row_of
+from pool_bench.load.drivers import (
+    connect_phases_of,
+    first_bound_s,
+    make_drivers,
+    prepare,
+    row_of,
+)
 from pool_bench.load.holding import (
     STEADY_NS,
     HoldLedger,
@@ -24,6 +30,7 @@ from pool_bench.load.holding import (
     spread_targets,
 )
 from pool_bench.load.spec import HoldSpec
+from pool_bench.load.splitting import address_of_connection, address_of_error, splits_of
 from pool_bench.units import format_duration
 
 _AFTER_FAILURE_S: Final = 0.1
@@ -52,10 +59,11 @@ class _WatchingDriver(Protocol):
 class _Held:
     """An open connection."""
 
-    __slots__ = ("busy", "connection", "opened_ns")
+    __slots__ = ("address", "busy", "connection", "opened_ns")
 
-    def __init__(self, connection: WatchedConnection, opened_ns: int) -> None:
+    def __init__(self, connection: WatchedConnection, opened_ns: int, address: str) -> None:
         self.connection = connection
+        self.address = address
         self.opened_ns = opened_ns
         self.busy = False
 
@@ -79,8 +87,14 @@ class TaskHoldLoad:
         self._waiting: dict[int, asyncio.TimerHandle] = {}
         self._due: deque[int] = deque()
         self._stopping = False
-        self.ledger = HoldLedger(tuple(connect_phases_of(driver) for driver in drivers))
-        self.opening = Opening(spec, len(self._targets), self._begin_first)
+        self.ledger = HoldLedger(tuple(connect_phases_of(driver) for driver in drivers), splits_of(spec))
+        self.opening = Opening(
+            spec,
+            len(self._targets),
+            self._begin_first,
+            abandon=self._abandon_opening,
+            clock=self.ledger.now_ns,
+        )
         self._ring = (
             KeepaliveRing(len(self._targets), spec.keepalive_s, self._keep_alive)
             if spec.keepalive_s and self._targets
@@ -132,7 +146,7 @@ class TaskHoldLoad:
         started_ns = perf_counter_ns()
         limit_s = self._spec.connect_timeout_s
         try:
-            async with asyncio.timeout(limit_s + AFTER_DRIVER_S):
+            async with asyncio.timeout(first_bound_s(self._drivers[target], limit_s)):
                 connection = await self._drivers[target].connect()
         except ConnectError as error:
             self._not_open(slot, error, started_ns, again=again)
@@ -144,16 +158,21 @@ class TaskHoldLoad:
             )
             self._not_open(slot, late, started_ns, again=again)
             return
+        except asyncio.CancelledError as given_up:
+            if not again:
+                recorder.unfinished_in(phase_given_up(given_up) or Phase.CONNECT)
+            raise
         now_ns = perf_counter_ns()
         if self._connecting.pop(slot, None) is None:
             connection.terminate()  # given up in the meantime
             return
-        recorder.ok(row_of(recorder.phases, connection, [started_ns, now_ns, now_ns, now_ns]))
+        address = address_of_connection(recorder, connection)
+        recorder.ok(row_of(recorder.phases, connection, [started_ns, now_ns, now_ns, now_ns]), address)
         self.ledger.opened(again=again)
-        held = self._held[slot] = _Held(connection, now_ns)
+        held = self._held[slot] = _Held(connection, now_ns, address)
         connection.watch(lambda error: self._drop(slot, held, error))
         if not again:
-            self.opening.ended()
+            self.opening.ended(opened=True)
         else:
             self._replace_due()
         if self._active[slot] and self._held[slot] is held:
@@ -163,12 +182,12 @@ class TaskHoldLoad:
         if self._connecting.pop(slot, None) is None:
             return  # given up in the meantime, and counted as unfinished
         recorder = self.ledger.replacing if again else self.ledger.opens[self._targets[slot]]
-        recorder.failed(error, perf_counter_ns() - started_ns)
+        recorder.failed(error, perf_counter_ns() - started_ns, address_of_error(recorder, error))
         if again:
             self._come_back(slot)
             self._replace_due()
         else:
-            self.opening.ended()
+            self.opening.ended(opened=False)
 
     # Holding
 
@@ -216,7 +235,7 @@ class TaskHoldLoad:
         self._held[slot] = None
         age_ns = perf_counter_ns() - held.opened_ns
         held.connection.terminate()
-        self.ledger.dropped(error, age_ns)
+        self.ledger.dropped(error, age_ns, self._targets[slot], held.address)
         if self._spec.reconnect:
             if age_ns > STEADY_NS:
                 self._failures.pop(slot, None)
@@ -276,12 +295,21 @@ class TaskHoldLoad:
             timer.cancel()
         self._waiting.clear()
         self._due.clear()
-        for slot, again in self._connecting.items():
-            if not again:
-                self.ledger.opens[self._targets[slot]].unfinished(1)
+        self._abandon_opening()
         self._connecting.clear()
         for task in self._tasks:
             if task.get_name().startswith("open-"):
+                task.cancel()
+
+    def _abandon_opening(self) -> None:
+        """Let go of the connects of the first opening that are under way."""
+        first = [slot for slot, again in self._connecting.items() if not again]
+        for slot in first:
+            self.ledger.opens[self._targets[slot]].unfinished(1)
+            del self._connecting[slot]
+        names = {f"open-{slot}" for slot in first}
+        for task in self._tasks:
+            if task.get_name() in names:
                 task.cancel()
 
 

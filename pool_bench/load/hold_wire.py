@@ -14,8 +14,9 @@ from operator import attrgetter
 from time import perf_counter_ns
 from typing import Final
 
-from pool_bench.drivers.dial import READ, WRITE, Dial
+from pool_bench.drivers.dial import Dial
 from pool_bench.drivers.failures import server_error, socket_failure
+from pool_bench.drivers.farewell import READ, WRITE
 from pool_bench.drivers.plan import WirePlan
 from pool_bench.drivers.poller import Poller, make_poller
 from pool_bench.errors import ConnectError, FailureKind, Phase
@@ -30,6 +31,7 @@ from pool_bench.load.holding import (
     spread_targets,
 )
 from pool_bench.load.spec import HoldSpec
+from pool_bench.load.splitting import address_of, splits_of
 from pool_bench.pgwire import NEED_DATA, Connection, RemoteProtocolError
 from pool_bench.pgwire import events as ev
 from pool_bench.pgwire.state import State
@@ -47,10 +49,11 @@ _AFTER_FAILURE_S: Final = 0.1
 class _Held:
     """An open connection: nothing but its socket while nobody asks it anything."""
 
-    __slots__ = ("failure", "notice", "opened_ns", "sent_ns", "slot", "sock", "unsent", "wire")
+    __slots__ = ("address", "failure", "notice", "opened_ns", "sent_ns", "slot", "sock", "unsent", "wire")
 
-    def __init__(self, slot: int, sock: socket.SocketType, opened_ns: int) -> None:
+    def __init__(self, slot: int, sock: socket.SocketType, opened_ns: int, address: str) -> None:
         self.slot = slot
+        self.address = address
         self.sock = sock
         self.opened_ns = opened_ns
         # When the query under way was sent, 0 without one.
@@ -89,8 +92,14 @@ class WireHoldLoad:
         self._closing: set[int] | None = None
         self._all_closed: asyncio.Event = asyncio.Event()
         self._stopping = False
-        self.ledger = HoldLedger(tuple(steps(plan) for plan in plans))
-        self.opening = Opening(spec, len(self._targets), self._begin_first)
+        self.ledger = HoldLedger(tuple(steps(plan) for plan in plans), splits_of(spec))
+        self.opening = Opening(
+            spec,
+            len(self._targets),
+            self._begin_first,
+            abandon=self._abandon_opening,
+            clock=self.ledger.now_ns,
+        )
         self._ring = (
             KeepaliveRing(len(self._targets), spec.keepalive_s, self._keep_alive)
             if spec.keepalive_s and self._targets
@@ -129,12 +138,12 @@ class WireHoldLoad:
     def _begin(self, slot: int, *, again: bool) -> None:
         self._dialer.begin(slot, self._targets[slot], again=again)
 
-    def _ready(self, fd: int, now_ns: int, hung_up: bool) -> None:
+    def _ready(self, fd: int, now_ns: int, events: int) -> None:
         entry = self._by_fd.get(fd)
         if isinstance(entry, _Held):
             self._hear(entry, now_ns)
         elif entry is not None:
-            self._dialer.step(entry, fd, now_ns, hung_up)
+            self._dialer.step(entry, fd, now_ns, events)
 
     def _settle(self) -> None:
         """Begin what has become due while sockets were served."""
@@ -148,26 +157,27 @@ class WireHoldLoad:
         ledger = self.ledger
         recorder = ledger.replacing if opening.again else ledger.opens[target]
         error = dial.error
+        address = address_of(recorder, dial)
         if error is not None:
-            recorder.failed(error, dial.total_ns)
+            recorder.failed(error, dial.total_ns, address)
             if opening.again:
                 self._come_back(slot)
         else:
             # Replacements are counted by the steps of the first target.
-            recorder.ok(self._rows[0 if opening.again else target](dial))
+            recorder.ok(self._rows[0 if opening.again else target](dial), address)
             ledger.opened(again=opening.again)
-            self._keep(slot, dial, opening.want)
+            self._keep(slot, dial, opening.want, address)
         if not opening.again:
-            self.opening.ended()
+            self.opening.ended(opened=error is None)
 
-    def _keep(self, slot: int, dial: Dial, want: int) -> None:
+    def _keep(self, slot: int, dial: Dial, want: int, address: str) -> None:
         sock, poller = dial.sock, self._poller
         assert sock is not None  # noqa: S101  # a dial that is ready has its socket
         assert poller is not None  # noqa: S101  # set by start()
         now_ns = perf_counter_ns()
-        held = self._held[slot] = _Held(slot, sock, now_ns)
+        held = self._held[slot] = _Held(slot, sock, now_ns, address)
         self._by_fd[dial.fd] = held
-        if want != READ:
+        if want != READ or dial.edge:
             poller.change(dial.fd, READ)
         if dial.wire.trailing_data or _pending(sock):
             # It has more to say already, which no poll would show.
@@ -293,7 +303,7 @@ class WireHoldLoad:
         now_ns = perf_counter_ns()
         slot, age_ns = held.slot, now_ns - held.opened_ns
         self._let_go(held)
-        self.ledger.dropped(error, age_ns)
+        self.ledger.dropped(error, age_ns, self._targets[slot], held.address)
         if self._spec.reconnect and not self._stopping:
             if age_ns > STEADY_NS:
                 self._failures.pop(slot, None)
@@ -373,9 +383,17 @@ class WireHoldLoad:
             timer.cancel()
         self._waiting.clear()
         self._due.clear()
-        for opening in self._dialer.give_up_all("the run ended"):
+        self._unfinished(self._dialer.give_up_all("the run ended"))
+
+    def _abandon_opening(self) -> None:
+        self._unfinished(self._dialer.give_up_all("opening was given up", but_again=True))
+
+    def _unfinished(self, given_up: list[Pending]) -> None:
+        for opening in given_up:
             if not opening.again:
-                self.ledger.opens[self._targets[opening.slot]].unfinished(1)
+                recorder = self.ledger.opens[self._targets[opening.slot]]
+                recorder.unfinished(1)
+                recorder.unfinished_in(opening.dial.phase, address_of(recorder, opening.dial))
 
     def _say_goodbye(self, held: _Held) -> None:
         """Send Terminate; the server closes first, so that it is done with us when we are with it."""

@@ -22,6 +22,8 @@ from pool_bench.stats import BenchStats, FailureKey, Histogram, Recorder
 _FINEST_S: Final = 0.010
 # Turns that were missed for longer than this are not made up for.
 _LATEST_S: Final = 1.0
+# How often it is looked whether connections still open, at least.
+_GROWTH_S: Final = 0.5
 # A connection that lived for less was no success of the reconnect before it.
 STEADY_NS: Final = 1_000_000_000
 
@@ -61,19 +63,35 @@ class HoldLedger:
         opens: one recorder for each target, for the first opening.
         replacing: the recorder of reconnects.
         held: connections open now.
+        suspended_ns: for how long this client was suspended so far.
     """
 
-    def __init__(self, phases: tuple[tuple[Phase, ...], ...]) -> None:
-        self.opens = [Recorder(each) for each in phases]
+    def __init__(self, phases: tuple[tuple[Phase, ...], ...], by_address: tuple[bool, ...]) -> None:
+        self.opens = [
+            Recorder(each, by_address=split) for each, split in zip(phases, by_address, strict=True)
+        ]
         # Replacements are counted over all targets; their steps are those of the first.
         self._replacing_phases = phases[0]
-        self.replacing = Recorder(self._replacing_phases)
+        self.replacing = Recorder(self._replacing_phases, by_address=any(by_address))
         self.held = 0
         self._held_peak = 0
         self._stats = HoldStats()
         self._query_failures = Recorder(())
         self._keepalives_ns = array("q")
         self._active_ns = array("q")
+        self.suspended_ns = 0
+        self._resumed_ns = 0
+
+    def resumed(self, span_ns: int) -> None:
+        """This client was suspended and goes on: set aside what was under way. For a signal handler."""
+        self._resumed_ns = now_ns = perf_counter_ns()
+        for recorder in (*self.opens, self.replacing, self._query_failures):
+            recorder.set_aside(now_ns, perf_counter_ns)
+        self.suspended_ns += span_ns
+
+    def now_ns(self) -> int:
+        """The clock of measured time: `perf_counter_ns` without what this client was suspended for."""
+        return perf_counter_ns() - self.suspended_ns
 
     def opened(self, *, again: bool) -> None:
         """A connection is ready; `again` where it replaces one."""
@@ -84,9 +102,12 @@ class HoldLedger:
         else:
             self._stats.opened += 1
 
-    def dropped(self, error: ConnectError, age_ns: int) -> None:
+    def dropped(self, error: ConnectError, age_ns: int, target: int, address: str) -> None:
         """A connection has ended without our asking, at this age in nanoseconds."""
         self.held -= 1
+        addresses = self.opens[target].addresses
+        if addresses is not None:
+            addresses.dropped(address, error.kind)
         key = FailureKey(error.kind, error.phase, error.sqlstate or "")
         self._stats.count_drop(key, error.message, age_ns)
 
@@ -102,7 +123,9 @@ class HoldLedger:
             self._stats.forced += 1
 
     def answered(self, latency_ns: int, *, active: bool) -> None:
-        """A query came back."""
+        """A query came back, just now."""
+        if self._resumed_ns and perf_counter_ns() - latency_ns < self._resumed_ns:
+            return
         (self._active_ns if active else self._keepalives_ns).append(latency_ns)
 
     def query_failed(self, error: ConnectError, latency_ns: int) -> None:
@@ -146,22 +169,39 @@ def active_slots(count: int, share: float) -> list[bool]:
 
 
 class Opening:
-    """Decides when each connection is begun: batch after batch, or at a steady rate.
+    """Decides when each connection is begun, batch after batch or at a steady rate, and when to give up.
 
     Args:
-        spec: batches, rate and how many may be under way.
+        spec: batches, rate, how many may be under way, and for how long none may open.
         count: connections to open, numbered from 0.
         begin: begins one; the load reports its end by `ended`.
+        abandon: lets go of those that are under way, without a word to `ended`.
+        clock: nanoseconds in which this client could run, for the time in which none opened.
 
     Attributes:
         over: set once all are open or have failed, or after `stop`.
         over_ns: when that was, by `perf_counter_ns`; 0 before.
+        gave_up_ns: for how long none had opened when opening was given up; 0 where it was not.
     """
 
-    def __init__(self, spec: HoldSpec, count: int, begin: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        spec: HoldSpec,
+        count: int,
+        begin: Callable[[int], None],
+        *,
+        abandon: Callable[[], None],
+        clock: Callable[[], int],
+    ) -> None:
         self._spec = spec
         self._count = count
         self._begin = begin
+        self._abandon = abandon
+        self._clock = clock
+        self._patience_ns = round(spec.give_up_s * 1e9)
+        # Since when connections have been tried of which none has opened; 0 where none is.
+        self._fruitless_ns = 0
+        self._patience_timer: asyncio.TimerHandle | None = None
         self._next = 0
         self._under_way = 0
         self._allowed = 0
@@ -170,23 +210,31 @@ class Opening:
         self._filling = False
         self.over = asyncio.Event()
         self.over_ns = 0
+        self.gave_up_ns = 0
 
     def start(self) -> None:
         """Begin the first ones."""
         self._began_ns = perf_counter_ns()
+        if self._patience_ns:
+            self._look_at_growth()
         self._allow()
 
     def stop(self) -> None:
         """Begin no more."""
-        self._count = self._next
+        self._count = self._allowed = self._next
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._finish()
 
-    def ended(self) -> None:
+    def ended(self, *, opened: bool) -> None:
         """One of those begun is open, or has failed."""
         self._under_way -= 1
+        if opened:
+            self._fruitless_ns = self._clock() if self._under_way else 0
+        elif self._is_fruitless():
+            # Not at once: whoever reports this end may be in the midst of others.
+            asyncio.get_running_loop().call_soon(self._give_up)
         if self._filling:
             return  # one that ended within its very beginning: the loop that began it goes on
         self._fill()
@@ -213,6 +261,7 @@ class Opening:
         while self._next < self._allowed and self._under_way < self._spec.open_concurrency:
             self._next += 1
             self._under_way += 1
+            self._fruitless_ns = self._fruitless_ns or self._clock()
             self._begin(self._next - 1)
         self._filling = False
         if self._under_way:
@@ -224,7 +273,29 @@ class Opening:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self._spec.batch_pause_s, self._allow)
 
+    def _is_fruitless(self) -> bool:
+        """Whether connections have been tried for too long, of which none has opened."""
+        since_ns = self._fruitless_ns
+        return bool(self._patience_ns and since_ns) and self._clock() - since_ns >= self._patience_ns
+
+    def _look_at_growth(self) -> None:
+        # In a pause between batches there is nothing that could open: the next one's end says more.
+        if self._under_way and self._is_fruitless():
+            self._give_up()
+            return
+        pause_s = min(max(self._spec.give_up_s / 20, _FINEST_S), _GROWTH_S)
+        self._patience_timer = asyncio.get_running_loop().call_later(pause_s, self._look_at_growth)
+
+    def _give_up(self) -> None:
+        if not self.over.is_set():
+            self.gave_up_ns = self._clock() - self._fruitless_ns
+            self._abandon()
+            self.stop()
+
     def _finish(self) -> None:
+        if self._patience_timer is not None:
+            self._patience_timer.cancel()
+            self._patience_timer = None
         if not self.over.is_set():
             self.over_ns = perf_counter_ns()
             self.over.set()

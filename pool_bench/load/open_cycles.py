@@ -4,11 +4,13 @@ Slots are made as they are needed, up to the operations that may be in flight at
 each turn of the sockets the schedule is looked at, too: under load it is more punctual than its alarm.
 """
 
+from pool_bench.addresses import UNKNOWN
 from pool_bench.drivers.dial import Dial
 from pool_bench.drivers.plan import WirePlan
 from pool_bench.load.cycles import DialLoad, Slot
 from pool_bench.load.dispatch import Dispatcher
 from pool_bench.load.spec import ConnectSpec, OpenLoop
+from pool_bench.load.splitting import address_of
 from pool_bench.load.workload import Ledger
 from pool_bench.stats import Recorder
 
@@ -58,10 +60,13 @@ class OpenCycleLoad(DialLoad):
         self._dispatcher.ended()
         self.in_flight -= 1
         waited_ns = dial.started_ns - slot.due_ns
+        address = UNKNOWN if recorder.addresses is None else address_of(recorder, dial)
+        if dial.closed_by_us:
+            recorder.closed_by_us()
         if dial.error is None:
             row = self._rows[slot.target](dial)
-            recorder.ok((row[0] + waited_ns, *row))
+            recorder.ok((row[0] + waited_ns, *row), address)
         else:
-            recorder.failed(dial.error, dial.total_ns + waited_ns)
+            recorder.failed(dial.error, dial.total_ns + waited_ns, address)
         if not self._running:
             self._check_idle()

@@ -6,11 +6,13 @@ A task for each operation; the schedule and its limits are the `Dispatcher`'s.
 import asyncio
 from time import perf_counter_ns
 
-from pool_bench.drivers.base import Driver
-from pool_bench.errors import ConnectError
+from pool_bench.addresses import UNKNOWN
+from pool_bench.drivers.base import Driver, phase_given_up
+from pool_bench.errors import ConnectError, Phase
 from pool_bench.load.dispatch import Dispatcher
 from pool_bench.load.drivers import prepare
 from pool_bench.load.spec import ConnectSpec, OpenLoop
+from pool_bench.load.splitting import address_of_error
 from pool_bench.load.workers import cycle, end_tasks
 from pool_bench.load.workload import Ledger
 from pool_bench.stats import Recorder
@@ -89,13 +91,17 @@ class OpenWorkerLoad:
     ) -> None:
         """One cycle, recorded unless it is given up meanwhile."""
         row: tuple[int, ...] = ()
+        address = UNKNOWN
         try:
-            row = await cycle(driver, self._spec, recorder.phases, began_ns)
+            row, address = await cycle(driver, self._spec, recorder, began_ns)
         except ConnectError as error:
             if number in self._under_way:
-                recorder.failed(error, perf_counter_ns() - due_ns)
+                recorder.failed(error, perf_counter_ns() - due_ns, address_of_error(recorder, error))
             return
+        except asyncio.CancelledError as given_up_here:
+            recorder.unfinished_in(phase_given_up(given_up_here) or Phase.CONNECT)
+            raise
         finally:
             given_up = self._under_way.pop(number, None) is None
         if not given_up:
-            recorder.ok((row[0] + began_ns - due_ns, *row))
+            recorder.ok((row[0] + began_ns - due_ns, *row), address)

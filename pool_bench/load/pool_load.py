@@ -254,6 +254,9 @@ class PoolLoad(Generic[L]):
             since_ns = began_ns if due is None else due.due_ns
             self._fail(number, recorder, self._contender.as_error(error, phase), began_ns, since_ns)
             return False
+        except asyncio.CancelledError:
+            recorder.unfinished_in(phase)
+            raise
         finally:
             given_up = self._under_way.pop(number, None) is None
         if given_up:

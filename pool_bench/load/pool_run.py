@@ -18,12 +18,13 @@ import numpy as np
 
 from pool_bench.checkouts import CheckoutInterval, CheckoutStats
 from pool_bench.contenders import ContenderConfig, make, opened_at_first
+from pool_bench.drivers.local_ports import LOCAL_PORTS
 from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.load.generator import Send, make_resident_bytes
 from pool_bench.load.pool_open import make_load
 from pool_bench.load.pool_spec import PoolSpec
 from pool_bench.load.probes import LagProbe
-from pool_bench.load.ticks import next_tick
+from pool_bench.load.ticks import next_tick, wait_until
 from pool_bench.runs import Snapshot, Stage
 from pool_bench.stats import BenchStats, ClientUsage, Interval
 
@@ -48,24 +49,32 @@ class _PoolGenerator:
         self._spec = spec
         self._send = send
         self._stop = stop
-        self._probe = LagProbe(asyncio.get_running_loop())
         self._resident_bytes = make_resident_bytes()
         self._extra = CheckoutStats(base_rss_bytes=self._resident_bytes())
         config = ContenderConfig(
-            target=spec.targets[0], size=spec.size, timeout_s=spec.timeout_s, reset=spec.reset
+            target=spec.targets[0],
+            size=spec.size,
+            timeout_s=spec.timeout_s,
+            reset=spec.reset,
+            prepared=spec.prepared,
         )
         self._contender = make(spec.pool, config)
         self._extra.version = self._contender.version
         self._extra.manner = self._contender.manner
         self._load = make_load(spec, self._contender)
+        self._probe = LagProbe(asyncio.get_running_loop(), self._load.ledger.resumed)
         notes.hear = self._load.note
         self._stage = Stage.WARMUP
         self._opened = self._open_failed = 0
         self._pending = BenchStats()
         self._usage = ClientUsage()
-        self._began_ns = self._last_ns = self._sent_ns = 0
+        self._origin_ns = self._began_ns = self._last_ns = self._sent_ns = 0
         self._last_t = -math.inf
         self._last_cpu_s = 0.0
+
+    def close(self) -> None:
+        """Give back what looks at this process, once all is over."""
+        self._probe.close()
 
     async def run(self) -> None:
         """Go through all stages; afterwards nothing of the run is left."""
@@ -131,42 +140,41 @@ class _PoolGenerator:
         self._snapshot()
 
     def _reset_clock(self, began_ns: int) -> None:
-        self._began_ns = began_ns
-        self._last_ns = self._sent_ns = perf_counter_ns()
+        self._origin_ns = began_ns
+        self._began_ns = began_ns - self._load.ledger.suspended_ns
+        self._last_ns = self._sent_ns = self._load.ledger.now_ns()
         self._last_t = -math.inf
         self._last_cpu_s = time.process_time()
         self._probe.take()
+        self._probe.take_time()
+        LOCAL_PORTS.take_searches()
 
     async def _pass_time(self, seconds: float) -> None:
         """Close an interval and send a snapshot whenever one is due, until the time is up or a stop."""
-        loop = asyncio.get_running_loop()
-        spec = self._spec
-        begin = loop.time()
+        spec, now_ns = self._spec, self._load.ledger.now_ns
+        begin_ns = now_ns()
         step = 1
         while not self._stop.is_set():
             due = step * spec.interval_s
             last = due >= seconds - 1e-9
-            wait_s = begin + min(due, seconds) - loop.time()
-            try:
-                async with asyncio.timeout(max(0.0, wait_s)):
-                    await self._stop.wait()
-            except TimeoutError:
-                pass
+            await wait_until(begin_ns + round(min(due, seconds) * 1e9), now_ns, self._stop)
             if last:
                 return
             self._collect()
-            if perf_counter_ns() - self._sent_ns >= (spec.tick_s - spec.interval_s / 2) * 1e9:
+            if now_ns() - self._sent_ns >= (spec.tick_s - spec.interval_s / 2) * 1e9:
                 self._snapshot(collect=False)
-            step = next_tick(step, loop.time() - begin, spec.interval_s)
+            step = next_tick(step, (now_ns() - begin_ns) / 1e9, spec.interval_s)
 
     def _collect(self) -> None:
         """Close one interval of the timeline."""
-        now_ns, cpu_s = perf_counter_ns(), time.process_time()
+        now_ns, cpu_s = self._load.ledger.now_ns(), time.process_time()
         seconds = (now_ns - self._last_ns) / 1e9
         # Both timelines are told apart by it, and a client that stood still closes two at once.
         t = self._last_t = max(round((now_ns - self._began_ns) / 1e9, 3), round(self._last_t + 0.001, 3))
         usage = ClientUsage(cpu_s=cpu_s - self._last_cpu_s, wall_s=seconds, rss_bytes=self._resident_bytes())
         usage.lag.record(np.array(self._probe.take(), dtype=np.int64))
+        usage.time = self._probe.take_time()
+        usage.port_searches = LOCAL_PORTS.take_searches()
         self._last_ns, self._last_cpu_s = now_ns, cpu_s
         # What an open loop measures already, because the warm-up's end was seen late, can wait.
         warming = self._stage is Stage.WARMUP
@@ -207,7 +215,7 @@ class _PoolGenerator:
     def _snapshot(self, *, collect: bool = True, final: bool = False) -> None:
         if collect:
             self._collect()
-        now_ns = perf_counter_ns()
+        now_ns = self._load.ledger.now_ns()
         pending, self._pending = self._pending, BenchStats()
         extra, self._extra = self._extra, CheckoutStats()
         usage, self._usage = self._usage, ClientUsage()
@@ -226,7 +234,7 @@ class _PoolGenerator:
                 client=usage,
                 final=final,
                 checkout=extra,
-                began_ns=self._began_ns,
+                began_ns=self._origin_ns,
             )
         )
 
@@ -253,4 +261,5 @@ async def generate_pool(spec: PoolSpec, send: Send, stop: asyncio.Event, notes: 
     try:
         await generator.run()
     finally:
+        generator.close()
         gc.unfreeze()

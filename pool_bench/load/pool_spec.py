@@ -61,6 +61,7 @@ class PoolSpec:
         size: connections the pool may have.
         timeout_s: bound on one acquire, seconds; in an open loop also on waiting to begin.
         reset: what happens to connections on their return.
+        prepared: whether the pool may prepare statements as it does by itself.
         query: what each operation runs, None for nothing.
         hold_s: how long an operation keeps its connection after the query, seconds.
         round: which repetition this is, from 1.
@@ -79,6 +80,7 @@ class PoolSpec:
     size: int
     timeout_s: float = 5.0
     reset: ResetMode = "own"
+    prepared: bool = True
     query: str | None = None
     hold_s: float = 0.0
     round: int = 1

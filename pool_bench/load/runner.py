@@ -20,14 +20,16 @@ from multiprocessing.connection import Connection, wait
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Final
 
-from pool_bench.checkouts import CheckoutStats
+from pool_bench.checkouts import CheckoutInterval, CheckoutStats
 from pool_bench.errors import ConnectError, PoolBenchError, UsageError
-from pool_bench.holds import HoldStats
+from pool_bench.holds import HoldInterval, HoldStats
+from pool_bench.load.parameters import parameters_of
 from pool_bench.load.pool_spec import PoolSpec
 from pool_bench.load.spec import ConnectSpec, HoldSpec
 from pool_bench.runs import PoolSetting, RunResult, Snapshot, Stage
-from pool_bench.spawning import ignore_interrupts, start_deaf
-from pool_bench.stats import BenchStats
+from pool_bench.spawning import ignore_interrupts, is_stopped, start_deaf
+from pool_bench.stats import BenchStats, Interval
+from pool_bench.timeline import Coarsening
 
 if TYPE_CHECKING:
     from pool_bench.load.pool_run import Notes
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 # How long the child may take beyond its own bounds before it is taken for dead.
 _PATIENCE_S: Final = 30.0
 _EXIT_S: Final = 5.0
+_GLANCE_S: Final = 1.0
 # The summary needs percentiles of whole runs; only the view needs those of the last seconds.
 _OPEN_INTERVALS: Final = 2
 
@@ -105,7 +108,11 @@ class Run:
         self._spec = spec
         self._stop = stop
         self._parts = tuple(BenchStats() for _ in spec.targets)
+        self._timeline: Coarsening[Interval] = Coarsening()
+        self._hold_timeline: Coarsening[HoldInterval] = Coarsening()
+        self._checkout_timeline: Coarsening[CheckoutInterval] = Coarsening()
         self._ending = False
+        self._pid: int | None = None
         self._control: Connection[str, str] | None = None
         self.result = RunResult(
             label=label,
@@ -116,7 +123,14 @@ class Run:
             rate=None if isinstance(spec, HoldSpec) else _mean_rate(spec),
             pool=_pool_setting(spec) if isinstance(spec, PoolSpec) else None,
             checkout=CheckoutStats() if isinstance(spec, PoolSpec) else None,
+            parameters=parameters_of(spec),
+            by_address=not isinstance(spec, PoolSpec) and spec.by_address,
         )
+
+    @property
+    def pid(self) -> int | None:
+        """The generator's process, None before it was started."""
+        return self._pid
 
     def note(self, mark: str) -> None:
         """Tell the generator what happens outside, now; safe from any thread, and when it is gone."""
@@ -141,6 +155,7 @@ class Run:
             daemon=True,
         )
         start_deaf(process)
+        self._pid = process.pid
         child_snapshots.close()
         child_control.close()
         self._control = control
@@ -165,9 +180,7 @@ class Run:
     ) -> Iterator[Snapshot]:
         told = False
         while True:
-            ready = wait([snapshots, *([] if told else [self._stop.fileno()])], self._silence_limit_s())
-            if not ready:
-                raise GeneratorError("the generator process has stopped answering")
+            ready = self._wait([snapshots, *([] if told else [self._stop.fileno()])])
             if not told and self._stop.requested:
                 told = True
                 # Closing belongs to a run that has had its time.
@@ -191,6 +204,22 @@ class Run:
             if message.final:
                 return
 
+    def _wait(self, sources: "list[Connection[_Message, _Message] | int]") -> list[object]:
+        """What of `sources` can be read, within the time that a generator may be silent.
+
+        Time for which it, or this process, was stopped does not count: the wait is made of short ones.
+
+        Raises:
+            GeneratorError: it is silent for longer.
+        """
+        silent_s = 0.0
+        while silent_s < self._silence_limit_s():
+            if ready := wait(sources, _GLANCE_S):
+                return list(ready)
+            if not is_stopped(self._pid):
+                silent_s += _GLANCE_S
+        raise GeneratorError("the generator process has stopped answering")
+
     def _silence_limit_s(self) -> float:
         return self._spec.tick_s + self._spec.grace_s + _PATIENCE_S
 
@@ -199,7 +228,7 @@ class Run:
         if snapshot.stage is Stage.WARMUP:
             result.warmup_s += snapshot.seconds
         elif snapshot.stage is Stage.MEASURE:
-            result.duration_s = snapshot.elapsed_s
+            result.duration_s = self._measured_s(snapshot.elapsed_s)
             result.client.merge(snapshot.client)
         elif snapshot.stage is Stage.OPEN:
             # The rate of opening is what the run's throughput, and its client, are about.
@@ -208,15 +237,22 @@ class Run:
         if result.hold is not None and snapshot.hold is not None:
             self._ending = snapshot.stage in (Stage.CLOSE, Stage.DONE)
             result.hold.merge(snapshot.hold)
-            result.hold.seal_intervals(keep=_OPEN_INTERVALS)
+            self._hold_timeline.seal(result.hold.intervals, _OPEN_INTERVALS)
         if result.checkout is not None and snapshot.checkout is not None:
             result.checkout.merge(snapshot.checkout)
-            result.checkout.seal_intervals(keep=_OPEN_INTERVALS)
+            self._checkout_timeline.seal(result.checkout.intervals, _OPEN_INTERVALS)
         result.warmup.merge(snapshot.warmup)
         for part, delta in zip(self._parts, snapshot.targets, strict=True):
             result.total.merge(delta)
             part.merge(replace(delta, intervals=[]))
-        result.total.seal_intervals(keep=_OPEN_INTERVALS)
+        self._timeline.seal(result.total.intervals, _OPEN_INTERVALS)
+
+    def _measured_s(self, elapsed_s: float) -> float:
+        """For how long operations counted: in an open loop none is due after its schedule's end."""
+        spec = self._spec
+        if isinstance(spec, HoldSpec) or spec.open_loop is None or not spec.duration_s:
+            return elapsed_s
+        return min(elapsed_s, spec.duration_s)
 
     def _conclude(self) -> None:
         self.result.per_target = self._parts
@@ -234,6 +270,7 @@ def _pool_setting(spec: PoolSpec) -> PoolSetting:
         clients=spec.clients,
         size=spec.size,
         reset=spec.reset,
+        prepared=spec.prepared,
         query=spec.query,
         hold_s=spec.hold_s,
         timeout_s=spec.timeout_s,
@@ -254,11 +291,12 @@ def _generator_process(
 ) -> None:
     """What runs in the child."""
     ignore_interrupts()
-    from pool_bench.load.generator import forget_pg_environment, generate, loop_factory
+    from pool_bench.load.generator import forget_pg_environment, forget_proxies, generate, loop_factory
     from pool_bench.load.hold_run import generate_hold
     from pool_bench.load.pool_run import Notes, generate_pool
 
     forget_pg_environment()
+    forget_proxies()
     # A parent that is busy drawing must not hold up the event loop, so a thread does the writing.
     outbox: queue.SimpleQueue[_Message | None] = queue.SimpleQueue()
     writer = threading.Thread(target=_write_all, args=(outbox, snapshots), name="writer")

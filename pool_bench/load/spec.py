@@ -39,6 +39,7 @@ class ConnectSpec:
         auth: how SurrealDB learns who we are.
         scram_cache: keep derived SCRAM keys between connections.
         resolve_once: look names up once, not for every connection.
+        by_address: count by the address that was used also where there can be only one.
         tick_s: seconds between snapshots.
         seed: makes the jitter and random arrivals repeatable.
     """
@@ -55,6 +56,7 @@ class ConnectSpec:
     auth: AuthMode = "signin"
     scram_cache: bool = True
     resolve_once: bool = False
+    by_address: bool = False
     tick_s: float = 1.0
     seed: int | None = None
 
@@ -87,11 +89,13 @@ class HoldSpec:
         keepalive_query: the query of keep-alives, and of those that are active; "" is the driver's ping.
         active: share of the connections, 0 to 1, that run `keepalive_query` without a pause.
         reconnect: whether a dropped connection is replaced.
+        give_up_s: opening ends where so long connections were tried and none opened, seconds; 0 for never.
         connect_timeout_s: bound on one connect and on one keep-alive, seconds.
         close_s: bound on closing all connections politely, seconds.
         auth: how SurrealDB learns who we are.
         scram_cache: keep derived SCRAM keys between connections.
         source_ips: local addresses to connect from in turn; empty leaves the choice to the system.
+        by_address: count by the address that was used also where there can be only one.
         tick_s: seconds between snapshots.
         seed: makes the jitter repeatable.
     """
@@ -108,11 +112,13 @@ class HoldSpec:
     keepalive_query: str = "SELECT 1"
     active: float = 0.0
     reconnect: bool = False
+    give_up_s: float = 0.0
     connect_timeout_s: float = 30.0
     close_s: float = 5.0
     auth: AuthMode = "signin"
     scram_cache: bool = True
     source_ips: tuple[str, ...] = ()
+    by_address: bool = False
     tick_s: float = 1.0
     seed: int | None = None
 

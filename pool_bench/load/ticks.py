@@ -1,4 +1,7 @@
-"""Which moment of a timeline comes next: plain calculation."""
+"""Which moment of a timeline comes next, and waiting for it."""
+
+import asyncio
+from collections.abc import Callable
 
 
 def next_tick(tick: int, elapsed_s: float, tick_s: float) -> int:
@@ -13,3 +16,17 @@ def next_tick(tick: int, elapsed_s: float, tick_s: float) -> int:
         tick_s: seconds between two of them.
     """
     return max(tick, int(elapsed_s / tick_s)) + 1
+
+
+async def wait_until(moment_ns: int, now_ns: Callable[[], int], stop: asyncio.Event) -> None:
+    """Wait until a clock says `moment_ns`, or `stop` is set.
+
+    Args:
+        now_ns: the clock; it may stand still meanwhile, as that of measured time does.
+    """
+    while not stop.is_set() and (left_ns := moment_ns - now_ns()) > 0:
+        try:
+            async with asyncio.timeout(left_ns / 1e9):
+                await stop.wait()
+        except TimeoutError:
+            continue

@@ -5,11 +5,13 @@ import random
 from collections.abc import Sequence
 from time import perf_counter_ns
 
-from pool_bench.drivers.base import COARSE_PHASES, Connection, Driver
+from pool_bench.addresses import UNKNOWN
+from pool_bench.drivers.base import COARSE_PHASES, Connection, Driver, given_up_in, phase_given_up
 from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.load.backoff import backoff_s
-from pool_bench.load.drivers import AFTER_DRIVER_S, prepare, row_of
+from pool_bench.load.drivers import first_bound_s, prepare, row_of
 from pool_bench.load.spec import ConnectSpec
+from pool_bench.load.splitting import address_of_connection, address_of_error
 from pool_bench.load.workload import Ledger
 from pool_bench.stats import Recorder
 from pool_bench.units import format_duration
@@ -101,53 +103,87 @@ class WorkerLoad:
         self.in_flight += 1
         started_ns = perf_counter_ns()
         row: tuple[int, ...] = ()
+        address = UNKNOWN
         try:
-            row = await cycle(self._drivers[index], self._spec, recorder.phases, started_ns)
+            row, address = await cycle(self._drivers[index], self._spec, recorder, started_ns)
         except ConnectError as error:
             if worker in self._under_way:
-                recorder.failed(error, perf_counter_ns() - started_ns)
+                recorder.failed(error, perf_counter_ns() - started_ns, address_of_error(recorder, error))
             return False
+        except asyncio.CancelledError as given_up_here:
+            recorder.unfinished_in(phase_given_up(given_up_here) or Phase.CONNECT)
+            raise
         finally:
             self.in_flight -= 1
             given_up = self._under_way.pop(worker, None) is None
         if not given_up:
-            recorder.ok(row)
+            recorder.ok(row, address)
         return True
 
 
+class _Met:
+    """The address that a connection turned out to have, where the recorder wants to know."""
+
+    __slots__ = ("_recorder", "address")
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self.address = UNKNOWN
+
+    def see(self, connection: Connection) -> None:
+        """Look at a connection that is open: of a closed one some drivers have forgotten it."""
+        if self._recorder.addresses is not None:
+            self.address = address_of_connection(self._recorder, connection)
+
+
 async def cycle(
-    driver: Driver, spec: ConnectSpec, phases: tuple[Phase, ...], started_ns: int
-) -> tuple[int, ...]:
+    driver: Driver, spec: ConnectSpec, recorder: Recorder, started_ns: int
+) -> tuple[tuple[int, ...], str]:
     """Connect, query if asked to, and close, all within the time that `spec` allows.
 
     Returns:
-        What it took since `started_ns`, and each of `phases`; nanoseconds, -1 for one that it skipped.
+        What it took since `started_ns`, and each of the recorder's phases; nanoseconds, -1 for one that it
+        skipped. And the address, where the recorder wants to know it.
 
     Raises:
         ConnectError: it failed, or the time was up.
     """
     marks = [started_ns]
+    met = _Met(recorder)
     try:
-        async with asyncio.timeout(spec.connect_timeout_s + AFTER_DRIVER_S):
-            connection = await _connect_and_close(driver, spec.query, marks)
+        bound_s = first_bound_s(driver, spec.connect_timeout_s)
+        async with asyncio.timeout(bound_s):
+            rest_s = spec.connect_timeout_s if bound_s is None else None
+            connection = await _connect_and_close(driver, spec.query, marks, rest_s, met)
+    except ConnectError as error:
+        error.address = met.address or error.address
+        raise
+    except asyncio.CancelledError as given_up:
+        if len(marks) > 1:
+            given_up_in(given_up, COARSE_PHASES[min(len(marks) - 1, 2)])
+        raise
     except TimeoutError:
         phase = COARSE_PHASES[min(len(marks) - 1, 2)]
         limit = format_duration(spec.connect_timeout_s)
         # Without the cause, whose frames hold the connection.
         message = f"no end after {limit} (--connect-timeout)"
-        raise ConnectError(FailureKind.TIMEOUT, phase, message) from None
-    return row_of(phases, connection, marks)
+        raise ConnectError(FailureKind.TIMEOUT, phase, message, address=met.address) from None
+    return row_of(recorder.phases, connection, marks), met.address
 
 
-async def _connect_and_close(driver: Driver, query: str | None, marks: list[int]) -> Connection:
-    """Connect, query, close; appends the time after each to `marks`."""
+async def _connect_and_close(
+    driver: Driver, query: str | None, marks: list[int], rest_s: float | None, met: _Met
+) -> Connection:
+    """Connect, query, close, the last two within `rest_s`; appends the time after each to `marks`."""
     connection = await driver.connect()
     try:
         marks.append(perf_counter_ns())
-        if query:
-            await connection.execute(query)
-        marks.append(perf_counter_ns())
-        await connection.close()
+        met.see(connection)
+        async with asyncio.timeout(rest_s):
+            if query:
+                await connection.execute(query)
+            marks.append(perf_counter_ns())
+            await connection.close()
     except BaseException:
         # A polite end could wait for the very server that has just let us down.
         connection.terminate()

@@ -1,6 +1,7 @@
 """What every kind of load has in common: who records, and how a run's stages reach the workers."""
 
 from dataclasses import dataclass, field
+from time import perf_counter_ns
 from typing import Protocol
 
 from pool_bench.errors import Phase
@@ -17,24 +18,43 @@ class Ledger:
     Attributes:
         phases: each target's phases.
         responses: whether response and service time differ, as in an open loop.
+        by_address: which targets are also counted by address.
         measured_from_ns: operations due from then on count; perf_counter_ns, None in a closed loop.
+        suspended_ns: for how long this client was suspended so far.
     """
 
     phases: tuple[tuple[Phase, ...], ...]
     responses: bool = False
+    by_address: tuple[bool, ...] = ()
     measured_from_ns: int | None = None
+    suspended_ns: int = 0
     warmup: list[Recorder] = field(init=False)
     measured: list[Recorder] = field(init=False)
     current: list[Recorder] = field(init=False)
 
     def __post_init__(self) -> None:
         self.warmup = [Recorder(phases, responses=self.responses) for phases in self.phases]
-        self.measured = [Recorder(phases, responses=self.responses) for phases in self.phases]
+        split = self.by_address or (False,) * len(self.phases)
+        self.measured = [
+            Recorder(phases, responses=self.responses, by_address=by_address)
+            for phases, by_address in zip(self.phases, split, strict=True)
+        ]
         self.current = self.warmup
 
     def measure(self) -> None:
         """From now on operations count."""
         self.current = self.measured
+
+    def resumed(self, span_ns: int) -> None:
+        """This client was suspended and goes on: set aside what was under way. For a signal handler."""
+        now_ns = perf_counter_ns()
+        for recorder in (*self.warmup, *self.measured):
+            recorder.set_aside(now_ns, perf_counter_ns)
+        self.suspended_ns += span_ns
+
+    def now_ns(self) -> int:
+        """The clock of measured time: `perf_counter_ns` without what this client was suspended for."""
+        return perf_counter_ns() - self.suspended_ns
 
     def at(self, due_ns: int) -> list[Recorder]:
         """The recorders of operations that were due then; of an open loop."""

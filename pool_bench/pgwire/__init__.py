@@ -1,7 +1,7 @@
 """PostgreSQL's start-up protocol without I/O, in h11's manner. See `connection.Connection`."""
 
 from pool_bench.pgwire.auth import Authenticator, Credentials
-from pool_bench.pgwire.connection import NEED_DATA, Connection, NeedData
+from pool_bench.pgwire.connection import NEED_DATA, Connection, NeedData, is_known_welcome
 from pool_bench.pgwire.errors import (
     AuthenticationError,
     LocalProtocolError,
@@ -23,4 +23,5 @@ __all__ = [
     "RemoteProtocolError",
     "ScramKeyCache",
     "State",
+    "is_known_welcome",
 ]

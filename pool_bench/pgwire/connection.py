@@ -17,6 +17,7 @@ from typing import Final
 from pool_bench.pgwire import events as ev
 from pool_bench.pgwire import messages
 from pool_bench.pgwire.errors import LocalProtocolError, RemoteProtocolError
+from pool_bench.pgwire.foreign import protocol_of
 from pool_bench.pgwire.state import CLIENT, SERVER, State
 
 # A server has no reason to send more in one message than this, rows excepted. libpq draws the line
@@ -78,6 +79,10 @@ _REPORTS: Final = frozenset((ev.ParameterStatus, ev.BackendKeyData))
 _MAX_KNOWN_REPORTS: Final = 64
 _MAX_REPORT_BYTES: Final = 8192
 _known_reports: dict[bytes, tuple[ev.ParameterStatus, ...]] = {}
+# Whole answers to a start-up message that were parsed before, up to the key, which is another each time.
+_OK: Final = b"R\0\0\0\x08\0\0\0\0"
+_KEY_AND_READY_BYTES: Final = _TAIL_BYTES - len(_KEY_HEADER)
+_known_welcomes: set[bytes] = set()
 
 
 class Connection:
@@ -160,13 +165,17 @@ class Connection:
         queue = self._queue
         if queue:
             return queue.popleft()
+        before = self.state
         try:
             return self._parse()
-        except RemoteProtocolError:
+        except RemoteProtocolError as error:
+            other = protocol_of(self._data) if before <= State.STARTING else None
             self.state = State.BROKEN
             self._closed = True
             self._data = b""
             self._position = self._skip = 0
+            if other is not None:
+                raise RemoteProtocolError(f"this is {other}, not PostgreSQL's ({error})") from None
             raise
 
     def _parse(self) -> ev.ServerEvent | NeedData:
@@ -257,6 +266,10 @@ class Connection:
             self._position = tail
         else:
             self._position = len(data) - len(_READY_IDLE)
+            if position == len(_OK) and data.startswith(_OK):
+                if len(_known_welcomes) >= _MAX_KNOWN_REPORTS:
+                    _known_welcomes.clear()
+                _known_welcomes.add(bytes(data[: tail + len(_KEY_HEADER)]))
 
     def _tls_answer(self, byte: int) -> ev.SSLAnswer | None:
         if self.state is not State.TLS_ASKED:
@@ -275,6 +288,8 @@ class Connection:
     def _old_error(self) -> ev.ServerEvent | NeedData:
         """A server that cannot even fork answers as in protocol 2: a plain string without a length."""
         data, position = self._data, self._position
+        if protocol_of(data) is not None:
+            raise RemoteProtocolError("an error message of protocol 2")
         end = data.find(b"\0", position, position + MAX_STARTUP_MESSAGE_BYTES)
         if end < 0:
             if len(data) - position >= MAX_STARTUP_MESSAGE_BYTES:
@@ -293,11 +308,21 @@ class Connection:
         self._skip = length + 1 - taken
 
     def _no_more(self) -> ev.ServerEvent | NeedData:
+        if self.trailing_data and self.state <= State.STARTING and protocol_of(self._data) is not None:
+            raise RemoteProtocolError("half a message")
         if not self._closed:
             return NEED_DATA
         clean = not self.trailing_data and not self._skip
         self.state = State.CLOSED
         return ev.ConnectionClosed(clean)
+
+
+def is_known_welcome(data: bytes) -> bool:
+    """Whether this answer to a start-up message is, but for its key, one that was parsed before.
+
+    Then it is the whole of it: the session is authenticated and the server waits for a query (`State.READY`).
+    """
+    return data[:-_KEY_AND_READY_BYTES] in _known_welcomes and data.endswith(_READY_IDLE)
 
 
 def _parse_reports(block: bytes) -> tuple[ev.ParameterStatus, ...] | None:

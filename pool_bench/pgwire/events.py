@@ -213,7 +213,20 @@ class ErrorResponse:
     @property
     def message(self) -> str:
         """The primary message: one line, printable and not endless, whatever the server sent."""
-        words = self.fields.get("M", "")[: 4 * _MAX_SHOWN_CHARACTERS].split()
+        return self._shown("M")
+
+    @property
+    def detail(self) -> str:
+        """The DETAIL, like `message`; empty where none was sent."""
+        return self._shown("D")
+
+    @property
+    def hint(self) -> str:
+        """The HINT, like `message`; empty where none was sent."""
+        return self._shown("H")
+
+    def _shown(self, field: str) -> str:
+        words = self.fields.get(field, "")[: 4 * _MAX_SHOWN_CHARACTERS].split()
         text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(words))
         return text if len(text) <= _MAX_SHOWN_CHARACTERS else text[: _MAX_SHOWN_CHARACTERS - 1] + "…"
 

@@ -79,7 +79,7 @@ class Care(Generic[C]):
     def give_back(self, slot: Slot[C], now_ns: int) -> None:
         """A leased slot has come back: make it available by the shortest way that leaves it clean."""
         self.growth.held(now_ns - slot.acquired_ns, now_ns)
-        if slot.is_closed():
+        if slot.is_gone():
             self._fail(slot, EventKind.RESET_FAILED, "it came back closed")
         elif self.closing:
             self.retire(slot, "the pool is closed")
@@ -176,7 +176,7 @@ class Care(Generic[C]):
         core = self._ctx.core
         core.begin_closing(slot)
         terminate(slot.conn)
-        if slot.is_closed():
+        if slot.is_gone():
             self._gone(slot, why)
         else:
             # Without a way to drop it, its own end has to do.

@@ -99,7 +99,8 @@ class PoolConfig:
             connection is left.
         breaker: the circuit breaker, None for none. None is the default because a breaker prolongs a
             short outage: a restart of two seconds costs `open_for`.
-        leak_threshold: a lease held for longer is reported, None for never.
+        leak_threshold: a lease held for longer is reported, and after a second one whose task has ended;
+            None for never.
         leak_stack: keep the stack of each acquire for the report; costs some microseconds an acquire.
         leak_reclaim: take the connection of a reported lease away from its holder, and replace it.
         scaling: the automatic scaling, None for none.

@@ -69,6 +69,20 @@ class Transactional(Protocol):
         """True inside a transaction, a failed one included."""
 
 
+@runtime_checkable
+class Settleable(Protocol):
+    """A connection on whose own side something may outlast a reset."""
+
+    def settle(self) -> None:
+        """What it has been given until now, by `on_connect` say, is as good as new; does no I/O."""
+
+
+def settle(connection: object) -> None:
+    """What `connection` has been given until now is to outlast its resets."""
+    if isinstance(connection, Settleable):
+        connection.settle()
+
+
 def terminate(connection: object) -> None:
     """Drop `connection` at once where it can be dropped; whatever that raises is of no interest."""
     if isinstance(connection, Terminable):
@@ -95,5 +109,13 @@ def as_tracked(connection: object) -> Tracked | None:
 
 
 def transaction_state(connection: object) -> bool | None:
-    """Whether a transaction is open on `connection`, None where that cannot be known."""
-    return connection.in_transaction() if isinstance(connection, Transactional) else None
+    """Whether a transaction is open on `connection`, None where that cannot be known.
+
+    One that fails to say counts as inside one: nothing of it is for the next borrower.
+    """
+    if not isinstance(connection, Transactional):
+        return None
+    try:
+        return connection.in_transaction()
+    except Exception:
+        return True

@@ -63,21 +63,28 @@ Subscriber: TypeAlias = Callable[[PoolEvent], None] | Callable[[PoolEvent], Awai
 
 
 class EventBus:
-    """The subscribers of one pool."""
+    """The subscribers of one pool.
 
-    __slots__ = ("_listeners", "dropped")
+    Attributes:
+        dropped: events that a subscriber was too slow for.
+        faults: events that a subscriber raised at.
+    """
+
+    __slots__ = ("_counting", "_listeners", "dropped", "faults")
 
     def __init__(self) -> None:
         self._listeners: list[_Listener] = []
+        self._counting = threading.Lock()
         self.dropped = 0
+        self.faults = 0
 
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
         """Call `callback` with each event from now on; returns what ends that."""
         listener: _Listener
         if inspect.iscoroutinefunction(callback):
-            listener = _TaskListener(callback)
+            listener = _TaskListener(callback, self._count_fault)
         else:
-            listener = _ThreadListener(callback)
+            listener = _ThreadListener(callback, self._count_fault)
         self._listeners.append(listener)
 
         def unsubscribe() -> None:
@@ -97,6 +104,12 @@ class EventBus:
         for listener in self._listeners:
             if not listener.put(event):
                 self.dropped += 1
+
+    def _count_fault(self) -> None:
+        """For what has just been raised, in any thread."""
+        LOGGER.exception("a subscriber of pool events failed")
+        with self._counting:
+            self.faults += 1
 
     async def stop(self, timeout_s: float) -> None:
         """Let the subscribers have what is queued, and no more; waits for coroutines at most `timeout_s`."""
@@ -127,8 +140,9 @@ class _Listener(ABC):
 
 
 class _ThreadListener(_Listener):
-    def __init__(self, callback: Callable[[PoolEvent], object]) -> None:
+    def __init__(self, callback: Callable[[PoolEvent], object], count_fault: Callable[[], None]) -> None:
         self._callback = callback
+        self._count_fault = count_fault
         self._queue: queue.SimpleQueue[PoolEvent | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="pool-events", daemon=True)
         self._thread.start()
@@ -146,15 +160,18 @@ class _ThreadListener(_Listener):
         while (event := self._queue.get()) is not None:
             try:
                 self._callback(event)
-            except Exception:
-                LOGGER.exception("a subscriber of pool events failed")
+            except BaseException:  # SystemExit would end this thread, and nobody else, without a word
+                self._count_fault()
 
 
 class _TaskListener(_Listener):
     """Its task lives only while there is something to tell."""
 
-    def __init__(self, callback: Callable[[PoolEvent], Awaitable[None]]) -> None:
+    def __init__(
+        self, callback: Callable[[PoolEvent], Awaitable[None]], count_fault: Callable[[], None]
+    ) -> None:
         self._callback = callback
+        self._count_fault = count_fault
         self._queue: deque[PoolEvent] = deque()
         self._stopped = False
         self.task: asyncio.Task[None] | None = None
@@ -171,11 +188,18 @@ class _TaskListener(_Listener):
         self._stopped = True
 
     async def _run(self) -> None:
+        successor: asyncio.Task[None] | None = None
         try:
             while self._queue:
                 try:
                     await self._callback(self._queue.popleft())
                 except Exception:
-                    LOGGER.exception("a subscriber of pool events failed")
+                    self._count_fault()
+        except (SystemExit, KeyboardInterrupt):
+            self._count_fault()
+            if self._queue:
+                successor = asyncio.get_running_loop().create_task(self._run(), name="pool-events")
+            # It goes to whoever runs the loop, as from any task; if that goes on, the rest is told.
+            raise
         finally:
-            self.task = None
+            self.task = successor

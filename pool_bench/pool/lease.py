@@ -12,7 +12,7 @@ from asyncio import current_task, get_running_loop
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator
 from types import TracebackType
-from typing import Final, Generic
+from typing import Final, Generic, Literal
 
 from pool_bench.pool.connections import C
 from pool_bench.pool.errors import PoolError
@@ -69,7 +69,8 @@ class Lease(Generic[C]):
     def __init__(self, desk: Desk[C], timeout: float | None) -> None:
         self._desk = desk
         self._timeout = timeout
-        self._slot: Slot[C] | None = None
+        # False while one is being waited for.
+        self._slot: Slot[C] | Literal[False] | None = None
 
     async def __aenter__(self) -> C:
         desk = self._desk
@@ -80,7 +81,12 @@ class Lease(Generic[C]):
             raise PoolError("this acquire() has been entered already; call acquire() for each lease")
         if idle and desk.running and not desk.waiters and get_running_loop() is desk.loop:
             slot = idle.pop()
-            if began_ns < slot.fresh_until_ns and not slot.is_closed():
+            try:
+                is_good = began_ns < slot.fresh_until_ns and not slot.is_closed()
+            except Exception:
+                # Of the driver's; whoever looks at it next says so.
+                is_good = False
+            if is_good:
                 slot.state = _LEASED
                 slot.owner = current_task()
                 slot.acquired_ns = began_ns
@@ -94,7 +100,12 @@ class Lease(Generic[C]):
                     desk.drain_samples()
                 return slot.conn
             idle.append(slot)
-        slot = await desk.lend(self._timeout)
+        self._slot = False
+        try:
+            slot = await desk.lend(self._timeout)
+        except BaseException:
+            self._slot = None
+            raise
         self._slot = slot
         self._number = slot.uses
         return slot.conn
@@ -106,7 +117,7 @@ class Lease(Generic[C]):
         traceback: TracebackType | None,
     ) -> None:
         slot = self._slot
-        if slot is None:
+        if not slot:
             return
         self._slot = None
         desk = self._desk

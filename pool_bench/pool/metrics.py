@@ -35,6 +35,7 @@ _COUNTERS: Final[tuple[tuple[str, str, Callable[[PoolStatistics], int]], ...]] =
     ("connections_created", "Connections opened", lambda s: s.created),
     ("connections_closed", "Connections that are gone again", lambda s: s.closed),
     ("events_dropped", "Events that subscribers were too slow for", lambda s: s.events_dropped),
+    ("subscriber_faults", "Events that subscribers raised at", lambda s: s.subscriber_faults),
 )
 _GAUGES: Final[tuple[tuple[str, str, Callable[[PoolStatistics], float]], ...]] = (
     ("size", "Connections", lambda s: s.size),

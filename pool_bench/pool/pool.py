@@ -39,16 +39,18 @@ from pool_bench.pool.lease import Desk, Lease
 from pool_bench.pool.queries import run_query
 from pool_bench.pool.session import read_session
 from pool_bench.pool.settling import Settling
-from pool_bench.pool.situation import situation, take_statistics, timeout_error
+from pool_bench.pool.situation import Holders, situation, take_statistics, timeout_error
 from pool_bench.pool.slots import FOR_EVER, Slot, SlotState
 from pool_bench.pool.statistics import DRAIN_AT, Checkouts, Counters, PoolState, PoolStatistics
 from pool_bench.pool.supply import Supply
 from pool_bench.pool.upkeep import Upkeep
-from pool_bench.pool.waiting import Deadlines, Waiter
+from pool_bench.pool.waiting import AT_ONCE, Deadlines, Waiter
 
 _LEASED: Final = SlotState.LEASED
 # What is still under way when the time for closing is up gets this long to notice.
 _LAST_CALL_S: Final = 1.0
+# A limit of more seconds, some three centuries, is none.
+_NO_LIMIT_S: Final = FOR_EVER / 1e9
 
 
 class ConnectionPool(Desk[C]):
@@ -97,6 +99,7 @@ class ConnectionPool(Desk[C]):
         self._upkeep: Upkeep[C]
         self._deadlines: Deadlines[C]
         self._settling = Settling()
+        self._holders = Holders()
         self._closing: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -166,7 +169,8 @@ class ConnectionPool(Desk[C]):
                 await supply.fill()
         except TimeoutError:
             what = f"{self._core.live} of {self.config.min_size} connections were open after {timeout_s:g} s"
-            raise timeout_error(self._ctx, what, supply.last_error) from supply.last_error
+            holders = self._holders.of(self._ctx)
+            raise timeout_error(self._ctx, what, supply.last_error, holders) from supply.last_error
 
     async def close(self, timeout: float | None = None) -> None:
         """Turn waiters away, let leases end, end all connections; safe to call again and at any time.
@@ -187,19 +191,32 @@ class ConnectionPool(Desk[C]):
         await asyncio.shield(self._closing)
 
     async def _close(self, timeout_s: float) -> None:
-        core, ctx = self._core, self._ctx
         self._set_state(PoolState.CLOSING)
+        self._care.closing = True
         self._supply.stop()
         self._upkeep.stop()
         self._deadlines.stop()
-        while core.waiters:
-            waiter, _ = core.waiters.popitem(last=False)
+        try:
+            # In their order, and some in each turn of the loop: others want theirs, too.
+            while self._core.waiters:
+                self._turn_away(AT_ONCE)
+                await asyncio.sleep(0)
+        finally:
+            self._turn_away(len(self._core.waiters))
+            await self._end(timeout_s)
+
+    def _turn_away(self, most: int) -> None:
+        waiters = self._core.waiters
+        for _ in range(min(most, len(waiters))):
+            waiter, _ = waiters.popitem(last=False)
             waiter.fail(PoolClosedError(f"pool {self.name}: it was closed while this caller waited"))
+
+    async def _end(self, timeout_s: float) -> None:
         try:
             await self._care.end_all(timeout_s, self._settling)
         finally:
             self._set_state(PoolState.CLOSED)
-        await ctx.jobs.settled(_LAST_CALL_S)
+        await self._ctx.jobs.settled(_LAST_CALL_S)
         await self._events.stop(_LAST_CALL_S)
 
     async def __aenter__(self) -> "ConnectionPool[C]":
@@ -221,7 +238,11 @@ class ConnectionPool(Desk[C]):
 
         Args:
             timeout: seconds for everything: waiting, connecting, validating, resetting. None for the
-                config's `acquire_timeout`; 0 for now or never.
+                config's `acquire_timeout`; 0 for now or never: an idle connection that has to be validated
+                is, within the config's `validate_timeout`, but none is opened or waited for.
+
+        Raises:
+            ValueError: the timeout is negative or no number.
 
         Raises (when awaited or entered):
             PoolTimeoutError: no connection came in time; the last failed connect is its cause.
@@ -231,6 +252,8 @@ class ConnectionPool(Desk[C]):
             PoolUnavailableError: the target is down and no connection is left (`fail_fast`).
             PoolError: another event loop or process is using the pool.
         """
+        if timeout is not None and not timeout >= 0:
+            raise ValueError(f"timeout must be 0 seconds or more, not {timeout!r}")
         return Lease(self, timeout)
 
     async def release(self, conn: C) -> None:
@@ -249,8 +272,9 @@ class ConnectionPool(Desk[C]):
         task = current_task()
         if slot.owner is not None and slot.owner is not task and not slot.owner.done():
             raise PoolError(
-                f"pool {self.name}: connection {slot.number} is leased to task {slot.owner.get_name()}; "
-                f"was it released twice?"
+                f"pool {self.name}: connection {slot.number} is leased to task {slot.owner.get_name()}, "
+                f"which still runs; was it released twice? A lease ends in the task that took it, or "
+                f"anywhere once that has ended: to hand work on, hand on the acquire()"
             )
         self.take_back(slot, slot.uses, suspect=False)
 
@@ -262,22 +286,28 @@ class ConnectionPool(Desk[C]):
         config = self.config
         if config.max_waiters is not None and core.is_crowded(config.max_waiters):
             what = f"{len(core.waiters)} callers are waiting already (max_waiters)"
-            self._refuse(PoolExhaustedError(f"pool {self.name}: {what}; {situation(self._ctx)}"))
+            words = situation(self._ctx, self._holders.of(self._ctx))
+            self._refuse(PoolExhaustedError(f"pool {self.name}: {what}; {words}"))
         refusal = self._supply.refusal(began_ns)
         if refusal is not None:
             refusal.__cause__ = self._supply.last_error
             self._refuse(refusal)
         timeout_s = config.acquire_timeout if timeout is None else timeout
-        deadline_ns = FOR_EVER if timeout_s == math.inf else began_ns + round(timeout_s * 1e9)
+        deadline_ns = FOR_EVER if timeout_s >= _NO_LIMIT_S else began_ns + round(timeout_s * 1e9)
         stack = capture_stack() if self.keeps_stacks else None
         future: asyncio.Future[None] = self._ctx.loop.create_future()
         waiter: Waiter[C] = Waiter(future, current_task(), began_ns, timeout_s, deadline_ns, stack)
         core.wait(waiter)
+        busy = len(core.busy)
         if core.idle or core.size < core.max_size:
             self._supply.pump()
         if not future.done():
-            if timeout_s <= 0:
-                self._time_out(waiter)
+            if timeout_s <= 0 and len(core.busy) > busy:
+                # What was idle is being validated for this caller.
+                waiter.deadline_ns = began_ns + round(config.validate_timeout * 1e9)
+                self._deadlines.add(waiter, began_ns)
+            elif timeout_s <= 0:
+                self._time_out([waiter])
             elif deadline_ns != FOR_EVER:
                 self._deadlines.add(waiter, began_ns)
         try:
@@ -420,7 +450,7 @@ class ConnectionPool(Desk[C]):
             counters=self._counters,
             checkouts=self._checkouts,
             breaker=breaker,
-            events_dropped=self._events.dropped,
+            events=self._events,
             opened_ns=self._opened_ns,
             now_ns=self.clock(),
         )
@@ -438,14 +468,15 @@ class ConnectionPool(Desk[C]):
             self._state = state
             self._ctx.tell(EventKind.STATE_CHANGED, f"the pool is {state}")
 
-    def _time_out(self, waiter: Waiter[C]) -> None:
-        self._core.waiters.pop(waiter, None)
-        self._counters.timeouts += 1
-        error = timeout_error(
-            self._ctx, f"no connection within {waiter.timeout_s:g} s", self._supply.last_error
-        )
-        self._ctx.tell(EventKind.ACQUIRE_TIMED_OUT, str(error))
-        waiter.fail(error)
+    def _time_out(self, late: list[Waiter[C]]) -> None:
+        holders = self._holders.of(self._ctx)
+        for waiter in late:
+            self._core.waiters.pop(waiter, None)
+            self._counters.timeouts += 1
+            what = f"no connection within {waiter.timeout_s:g} s"
+            error = timeout_error(self._ctx, what, self._supply.last_error, holders)
+            self._ctx.tell(EventKind.ACQUIRE_TIMED_OUT, str(error))
+            waiter.fail(error)
 
     def _refuse(self, error: PoolError) -> NoReturn:
         self._counters.refusals += 1

@@ -1,6 +1,7 @@
 """How a pool looks from outside: in words for messages, in numbers for everybody else."""
 
 import heapq
+from typing import Final
 
 from pool_bench.pool.breaker import BreakerState
 from pool_bench.pool.care import describe
@@ -9,27 +10,55 @@ from pool_bench.pool.connections import C
 from pool_bench.pool.context import PoolContext
 from pool_bench.pool.core import PoolCore
 from pool_bench.pool.errors import PoolTimeoutError
+from pool_bench.pool.events import EventBus
 from pool_bench.pool.statistics import Checkouts, Counters, PoolState, PoolStatistics
 
+_KEPT_NS: Final = 10_000_000
 
-def situation(ctx: PoolContext[C]) -> str:
-    """The sizes, and who has held connections for longest."""
-    core, now_ns = ctx.core, ctx.clock()
-    words = f"size {core.size} of {core.max_size}, {core.in_use} in use, {len(core.waiters)} waiting"
-    if not core.handing_out:
-        words += "; the pool is paused"
-    longest = heapq.nsmallest(3, core.leased(), key=lambda slot: slot.acquired_ns)
-    holders = (
+
+def longest_held(ctx: PoolContext[C]) -> str:
+    """Who has held connections for longest; looks at every lease there is."""
+    now_ns = ctx.clock()
+    longest = heapq.nsmallest(3, ctx.core.leased(), key=lambda slot: slot.acquired_ns)
+    return ", ".join(
         f"{slot.owner.get_name() if slot.owner else 'unknown'} ({(now_ns - slot.acquired_ns) / 1e9:.3g} s)"
         for slot in longest
     )
-    return words + ("; held longest by " + ", ".join(holders) if longest else "")
 
 
-def timeout_error(ctx: PoolContext[C], what: str, cause: BaseException | None) -> PoolTimeoutError:
-    """The error of a caller whose time is up."""
+class Holders:
+    """What `longest_held` says, from memory where it was asked just now: thousands may be told at once."""
+
+    __slots__ = ("_said", "_until_ns")
+
+    def __init__(self) -> None:
+        self._said = ""
+        self._until_ns = 0
+
+    def of(self, ctx: PoolContext[C]) -> str:
+        """Who holds the pool's connections, as of now or 10 ms ago."""
+        now_ns = ctx.clock()
+        if now_ns >= self._until_ns:
+            self._said = longest_held(ctx)
+            self._until_ns = now_ns + _KEPT_NS
+        return self._said
+
+
+def situation(ctx: PoolContext[C], holders: str) -> str:
+    """The sizes, and what `longest_held` said."""
     core = ctx.core
-    message = f"pool {ctx.name}: {what}; {situation(ctx)}"
+    words = f"size {core.size} of {core.max_size}, {core.in_use} in use, {len(core.waiters)} waiting"
+    if not core.handing_out:
+        words += "; the pool is paused"
+    return words + (f"; held longest by {holders}" if holders else "")
+
+
+def timeout_error(
+    ctx: PoolContext[C], what: str, cause: BaseException | None, holders: str
+) -> PoolTimeoutError:
+    """The error of a caller whose time is up; `holders` is what `longest_held` said."""
+    core = ctx.core
+    message = f"pool {ctx.name}: {what}; {situation(ctx, holders)}"
     if cause is not None:
         message += f"; the last connect failed: {describe(cause)}"
     error = PoolTimeoutError(message, size=core.size, in_use=core.in_use, waiters=len(core.waiters))
@@ -46,7 +75,7 @@ def take_statistics(
     counters: Counters,
     checkouts: Checkouts,
     breaker: BreakerState,
-    events_dropped: int,
+    events: EventBus,
     opened_ns: int,
     now_ns: int,
 ) -> PoolStatistics:
@@ -86,6 +115,7 @@ def take_statistics(
         wait_max_ms=highest,
         wait_total_s=checkouts.total_s,
         breaker=breaker,
-        events_dropped=events_dropped,
+        events_dropped=events.dropped,
+        subscriber_faults=events.faults,
         uptime_s=(now_ns - opened_ns) / 1e9,
     )

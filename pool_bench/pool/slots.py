@@ -1,6 +1,7 @@
 """One connection's place in the pool, and everything the pool knows about it."""
 
 import asyncio
+import logging
 import sys
 from enum import Enum
 from typing import Final, Generic
@@ -9,6 +10,7 @@ from pool_bench.pool.connections import C, Tracked, as_tracked
 from pool_bench.pool.leaks import Stack
 
 FOR_EVER: Final = sys.maxsize
+LOGGER: Final = logging.getLogger("pool_bench.pool")
 
 
 class SlotState(Enum):
@@ -83,3 +85,11 @@ class Slot(Generic[C]):
         self.reported = 0
         self.revoked = False
         self.suspect = False
+
+    def is_gone(self) -> bool:
+        """Whether the connection is unusable; one whose own word cannot be had is."""
+        try:
+            return self.is_closed()
+        except Exception:
+            LOGGER.exception("connection %d cannot say whether it is closed, and counts as it", self.number)
+            return True

@@ -63,6 +63,7 @@ class PoolStatistics:
         wait_p50_ms: checkout latency from the call to the lease, milliseconds; None before the first.
         wait_total_s: sum of all checkout latencies, seconds.
         events_dropped: events that subscribers were too slow for.
+        subscriber_faults: events that subscribers raised at.
         uptime_s: seconds since the pool was opened.
     """
 
@@ -99,6 +100,7 @@ class PoolStatistics:
     wait_total_s: float
     breaker: BreakerState
     events_dropped: int
+    subscriber_faults: int
     uptime_s: float
 
 

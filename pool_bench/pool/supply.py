@@ -9,15 +9,17 @@ cannot grow still serves.
 """
 
 import asyncio
+from itertools import islice
 from typing import Generic
 
 from pool_bench.pool.backoff import Backoff
 from pool_bench.pool.breaker import CircuitBreaker
 from pool_bench.pool.care import Care, describe
-from pool_bench.pool.connections import C, as_executable, terminate
-from pool_bench.pool.context import PoolContext
+from pool_bench.pool.connections import C, as_executable, settle, terminate
+from pool_bench.pool.context import LOGGER, PoolContext
 from pool_bench.pool.errors import CircuitOpenError, PoolError, PoolUnavailableError
 from pool_bench.pool.events import EventKind
+from pool_bench.pool.waiting import AT_ONCE
 
 _AFTER_INTERRUPT_NS = 10_000_000
 
@@ -36,6 +38,7 @@ class Supply(Generic[C]):
         "_backoff",
         "_care",
         "_ctx",
+        "_has_said_few",
         "_listeners",
         "_pumping",
         "_stopped",
@@ -63,6 +66,7 @@ class Supply(Generic[C]):
         self._pumping = False
         self._again = False
         self._stopped = False
+        self._has_said_few = False
 
     @property
     def is_down(self) -> bool:
@@ -126,7 +130,7 @@ class Supply(Generic[C]):
         core, care = self._ctx.core, self._care
         while core.waiters and core.idle and core.handing_out:
             slot = core.idle[-1]
-            if slot.is_closed():
+            if slot.is_gone():
                 care.drop(core.idle.pop(), "it was found closed")
             elif (reason := care.spent(slot, now_ns)) is not None:
                 care.retire(core.idle.pop(), reason)
@@ -185,25 +189,33 @@ class Supply(Generic[C]):
         ctx.core.opening += 1
         self.breaker.began()
 
+        # What there is of it before it is ready: a hook that does not heed its cancellation keeps its task,
+        # but not the connection.
+        begun: list[C] = []
+
         def done(conn: C | None, error: BaseException | None) -> None:
             ctx.core.opening -= 1
             if conn is not None:
                 self.growth.connected(ctx.clock() - now_ns)
                 self._opened(conn)
             elif error is not None:
+                for unfinished in begun:
+                    terminate(unfinished)
                 self._failed(error, now_ns)
 
-        ctx.jobs.start("connect", self._establish(), ctx.config.connect_timeout, done, late=terminate)
+        ctx.jobs.start("connect", self._establish(begun), ctx.config.connect_timeout, done, late=terminate)
 
-    async def _establish(self) -> C:
-        """Open a connection and make it ready for use."""
+    async def _establish(self, begun: list[C]) -> C:
+        """Open a connection, which goes into `begun`, and make it ready for use."""
         ctx = self._ctx
         conn = await ctx.connector.connect()
+        begun.append(conn)
         try:
             for sql in (*((ctx.schema,) if ctx.schema else ()), *ctx.session):
                 await as_executable(conn, "session or schema SQL").execute(sql)
             if ctx.config.on_connect is not None:
                 await ctx.config.on_connect(conn)
+            settle(conn)
         except BaseException:
             terminate(conn)
             raise
@@ -215,6 +227,7 @@ class Supply(Generic[C]):
             terminate(conn)
             return
         self._wanted = False
+        self._has_said_few = False
         self.last_error = None
         self._backoff.succeeded()
         if self.breaker.reopens_at_ns is not None:
@@ -239,6 +252,10 @@ class Supply(Generic[C]):
         ctx.tell(EventKind.CONNECT_FAILED, f"a connect failed: {describe(error)}")
         if opened:
             ctx.tell(EventKind.BREAKER_OPENED, self._breaker_message(now_ns))
+        if ctx.core.live and not self._has_said_few and not isinstance(error, asyncio.CancelledError):
+            self._has_said_few = True
+            few = f"works with {ctx.core.live} of {ctx.core.max_size} connections and goes on trying for more"
+            LOGGER.warning("pool %s: %s; a connect failed: %s", ctx.name, few, describe(error))
         self.fail_waiters(now_ns)
         self._notify()
         self.pump()
@@ -249,7 +266,7 @@ class Supply(Generic[C]):
         if core.live or not core.waiters or not core.handing_out:
             return
         error: PoolError
-        for waiter in list(core.waiters):
+        for waiter in list(islice(core.waiters, AT_ONCE)):
             if self.breaker.reopens_at_ns is not None:
                 error = CircuitOpenError(self._breaker_message(now_ns))
             elif self._ctx.config.fail_fast and self.is_down:
@@ -260,6 +277,13 @@ class Supply(Generic[C]):
             del core.waiters[waiter]
             self._ctx.counters.refusals += 1
             waiter.fail(error)
+        if core.waiters:
+            # Those who came meanwhile as well: what holds for the first holds for the last.
+            self._ctx.loop.call_soon(self._fail_more)
+
+    def _fail_more(self) -> None:
+        if not self._stopped:
+            self.fail_waiters(self._ctx.clock())
 
     def _notify(self) -> None:
         for listener in self._listeners:

@@ -19,6 +19,13 @@ from pool_bench.pool.statistics import Checkouts
 
 _LONGEST_NS: Final = 1_000_000_000
 _SHORTEST_NS: Final = 5_000_000
+_FORSAKEN_NS: Final = 1_000_000_000
+
+
+def _is_forsaken(slot: Slot[C], now_ns: int) -> bool:
+    """Whether its holder has ended; not at once, since another task may be about to return it."""
+    owner = slot.owner
+    return owner is not None and owner.done() and now_ns - slot.acquired_ns >= _FORSAKEN_NS
 
 
 def _ns(seconds: float | None) -> int:
@@ -103,7 +110,7 @@ class Upkeep(Generic[C]):
         dead: list[Slot[C]] = []
         retire: list[tuple[Slot[C], str]] = []
         for slot in core.idle:
-            if slot.is_closed():
+            if slot.is_gone():
                 dead.append(slot)
             elif (reason := care.spent(slot, now_ns)) is not None:
                 retire.append((slot, reason))
@@ -135,13 +142,19 @@ class Upkeep(Generic[C]):
         if self._leak_ns == FOR_EVER:
             return
         limit_ns = now_ns - self._leak_ns
-        late = [s for s in ctx.core.leased() if s.acquired_ns <= limit_ns and s.reported != s.uses]
+        late = [
+            slot
+            for slot in ctx.core.leased()
+            if slot.reported != slot.uses and (slot.acquired_ns <= limit_ns or _is_forsaken(slot, now_ns))
+        ]
         for slot in late:
             slot.reported = slot.uses
             ctx.counters.leaks += 1
             held_s = (now_ns - slot.acquired_ns) / 1e9
             holder = slot.owner.get_name() if slot.owner is not None else "unknown"
             message = f"connection {slot.number} has been held for {held_s:.3g} s by task {holder}"
+            if slot.owner is not None and slot.owner.done():
+                message += ", which has ended without returning it"
             if slot.stack:
                 message += f", acquired at:\n{format_stack(slot.stack).rstrip()}"
             LOGGER.warning("pool %s: %s", ctx.name, message)

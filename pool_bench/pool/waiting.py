@@ -7,12 +7,14 @@ then turns to the next. What it accepted it has to give back if it is cancelled 
 import asyncio
 import heapq
 from collections.abc import Callable
-from typing import Generic
+from typing import Final, Generic
 
 from pool_bench.pool.connections import C
 from pool_bench.pool.leaks import Stack
 from pool_bench.pool.slots import Slot
 
+# Callers that are let down in one turn of the loop: each is a task to run, and others want their turn, too.
+AT_ONCE: Final = 128
 # Loop clocks are allowed to be this much early.
 _EARLY_NS = 1_000_000
 
@@ -65,7 +67,7 @@ class Waiter(Generic[C]):
 
 
 class Deadlines(Generic[C]):
-    """Calls `expire` with each waiter whose deadline has come and that still waits.
+    """Calls `expire` with those whose deadline has come and who still wait, some at a time.
 
     One timer of the loop serves them all: most callers share a limit, so the first to come is the
     first to expire, and a waiter that is served leaves its entry to be skipped.
@@ -77,7 +79,7 @@ class Deadlines(Generic[C]):
         self,
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], int],
-        expire: Callable[[Waiter[C]], None],
+        expire: Callable[[list[Waiter[C]]], None],
         live: Callable[[], int],
     ) -> None:
         self._loop = loop
@@ -87,7 +89,7 @@ class Deadlines(Generic[C]):
         # The count decides between equal deadlines, since waiters have no order.
         self._heap: list[tuple[int, int, Waiter[C]]] = []
         self._count = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
         self._timer_ns = 0
 
     def add(self, waiter: Waiter[C], now_ns: int) -> None:
@@ -118,13 +120,27 @@ class Deadlines(Generic[C]):
         self._timer = None
         now_ns = self._clock()
         heap = self._heap
-        while heap:
+        late: list[Waiter[C]] = []
+        while heap and len(late) < AT_ONCE:
             waiter = heap[0][2]
             if waiter.future.done():
                 heapq.heappop(heap)
             elif waiter.deadline_ns <= now_ns + _EARLY_NS:
-                heapq.heappop(heap)
-                self._expire(waiter)
+                late.append(heapq.heappop(heap)[2])
             else:
-                self._arm(waiter.deadline_ns, now_ns)
-                return
+                break
+        if late:
+            self._expire(late)
+        if heap:
+            self._go_on(now_ns, is_due=len(late) == AT_ONCE)
+
+    def _go_on(self, now_ns: int, *, is_due: bool) -> None:
+        first_ns = self._heap[0][2].deadline_ns
+        if is_due:
+            if self._timer is not None:
+                self._timer.cancel()
+            # Behind those who have just been woken.
+            self._timer_ns = now_ns
+            self._timer = self._loop.call_soon(self._due)
+        elif self._timer is None or first_ns < self._timer_ns:
+            self._arm(first_ns, now_ns)

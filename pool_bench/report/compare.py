@@ -1,14 +1,15 @@
 """Was it better, worse, or noise? Two result files compared, setting by setting.
 
-Runs with the same label, concurrency, rate, driver (or pool), scenario and setting are rounds of one
-setting. What may not be compared gets its reasons instead of a verdict; its figures are shown all the
-same. The figures of one setting are tested together: each interval has the confidence that Bonferroni's
+What makes runs rounds of one setting, and settings partners, is `compare_settings`. What may not be
+compared gets its reasons instead of a verdict; its figures are shown all the same.
+The figures of one setting are tested together: each interval has the confidence that Bonferroni's
 correction asks for, so that all of them hold at once in 95 % of comparisons, and two runs of the same
 thing are called different in at most 5 %. That holds for each setting; a sweep of many is as many
 chances. A difference counts only where its whole interval is beyond `SMALLEST`, since a machine differs
 from itself by a little from one run to the next, which a single run of each cannot show.
 """
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -16,8 +17,13 @@ from typing import Final
 
 import numpy as np
 
+from pool_bench.reasons import ReasonCode
+from pool_bench.report.compare_bootstrap import FEWEST_ROUNDS
 from pool_bench.report.compare_figures import Resampled, Round, Sampled
+from pool_bench.report.compare_neighbours import crowded_words
+from pool_bench.report.compare_pools import sample_rounds
 from pool_bench.report.compare_rounds import all_of, dropped_round, keepalive_round, measured_round
+from pool_bench.report.compare_settings import Setting, differing, partners, settings_of
 from pool_bench.report.compare_verdict import (
     SMALLEST_SHARE,
     Figure,
@@ -29,11 +35,14 @@ from pool_bench.report.compare_verdict import (
 )
 from pool_bench.report.loaded import LoadedResult, LoadedRun
 from pool_bench.stats import Histogram
+from pool_bench.verdict import short_words
 
 CONFIDENCE: Final = 0.95
 SHORTEST_S: Final = 10.0
 # A share that differs by this much without being shown to differ gets an explanation.
 _WORTH_A_NOTE: Final = 0.01
+# Reasons for which a run's own figures are not those of its setting.
+_CLIENT_DOUBTS: Final = frozenset({ReasonCode.CLIENT_BLOCKED, ReasonCode.CLIENT_SUSPENDED})
 
 
 class Obstacle(StrEnum):
@@ -43,8 +52,11 @@ class Obstacle(StrEnum):
     SERVER = "server"
     HOST = "host"
     DRIVER = "driver"
+    SETTING = "setting"
     SHORT = "short"
+    ROUNDS = "rounds"
     SATURATED = "saturated"
+    NEIGHBOURS = "neighbours"
     INTERRUPTED = "interrupted"
     EMPTY = "empty"
 
@@ -57,33 +69,10 @@ KEEPALIVE: Final = Quantity(name="keep-alive p50", unit="ms")
 DROPPED: Final = Quantity(name="dropped", unit="%", scale=Scale.SHARE)
 
 # Nobody can allow these away: there is nothing to compute with.
-_ABSOLUTE: Final = frozenset((Obstacle.SHORT, Obstacle.EMPTY))
-ALLOWABLE: Final = tuple(str(one) for one in Obstacle if one not in _ABSOLUTE)
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """All rounds of one setting in one file."""
-
-    result: LoadedResult
-    runs: tuple[LoadedRun, ...]
-
-    @property
-    def label(self) -> str:
-        """Names it in tables."""
-        return self.runs[0].label
-
-    @property
-    def is_hold(self) -> bool:
-        """Whether its connections were held."""
-        return self.runs[0].hold is not None
-
-    @property
-    def targets(self) -> str:
-        """Where its connections went to; the embedded server is the same one on any port."""
-        own = self.runs[0].target or ", ".join(self.result.targets)
-        embedded = self.result.config.get("target_from") == "embedded" and own == self.result.target
-        return "the embedded server" if embedded else own
+_ABSOLUTE: Final = frozenset((Obstacle.SHORT, Obstacle.ROUNDS, Obstacle.EMPTY))
+# Keeps latencies from being judged, and nothing else.
+STARVED: Final = "starved"
+ALLOWABLE: Final = (*(str(one) for one in Obstacle if one not in _ABSOLUTE), STARVED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,79 +140,77 @@ class Comparison:
     missing: tuple[str, ...]
 
 
-def settings_of(result: LoadedResult) -> list[Setting]:
-    """The settings of a file, in the order of their first runs."""
-    groups: dict[tuple[object, ...], list[LoadedRun]] = {}
-    for run in result.runs:
-        groups.setdefault((*_occasion(run), run.driver), []).append(run)
-    return [Setting(result, tuple(runs)) for runs in groups.values()]
-
-
 def compare(base: LoadedResult, new: LoadedResult, *, allow: Collection[str] = ()) -> Comparison:
     """Compare each setting of `new` with the same one of `base`.
 
     Args:
         allow: obstacles (`ALLOWABLE`) that become notes.
     """
-    ours, theirs = settings_of(base), settings_of(new)
-    partners: dict[int, Setting] = {}
-    # First those that are alike in everything, then those that another driver was used for.
-    for same in (_same_driver, _same_occasion):
-        for index, one in enumerate(ours):
-            other = next((candidate for candidate in theirs if same(one, candidate)), None)
-            if index not in partners and other is not None:
-                partners[index] = other
-                theirs.remove(other)
-    pairs = [
-        compare_settings(one, partners[index], allow=allow)
-        for index, one in enumerate(ours)
-        if index in partners
-    ]
+    pairs, ours, theirs = partners(settings_of(base), settings_of(new))
     missing = [
-        f"{_describe(one)} is only in {base.source}" for i, one in enumerate(ours) if i not in partners
+        f"{_describe(one)} is only in {file.source}"
+        for alone, file in ((ours, base), (theirs, new))
+        for one in alone
     ]
-    missing += [f"{_describe(one)} is only in {new.source}" for one in theirs]
-    return Comparison(base, new, tuple(pairs), tuple(missing))
+    compared = [compare_settings(one, other, allow=allow) for one, other in pairs]
+    return Comparison(base, new, tuple(compared), (*_not_started(base), *_not_started(new), *missing))
+
+
+def _not_started(result: LoadedResult) -> list[str]:
+    reasons = dict.fromkeys((run.driver, run.not_started) for run in result.runs if run.not_started)
+    return [f"{driver} did not start in {result.source}: {why}" for driver, why in reasons]
 
 
 def compare_settings(
-    base: Setting, new: Setting, *, allow: Collection[str] = (), by_design: Collection[str] = ()
+    base: Setting,
+    new: Setting,
+    *,
+    allow: Collection[str] = (),
+    by_design: Collection[str] = (),
+    in_turn: bool = False,
 ) -> Pair:
     """Compare two settings, of two files or of one session that measured them in turn.
 
     Args:
         allow: obstacles that become notes.
         by_design: those that are what the comparison is about, and are not worth a note.
+        in_turn: their rounds alternated, so that neighbours of the machine met both.
     """
     found = [one for one in _obstructions(base, new) if one.obstacle not in by_design]
+    for name, setting in (("the base", base), ("the new", new)):
+        # Rounds in turn have it in their intervals, whoever made it.
+        if not (in_turn and len(setting.runs) >= FEWEST_ROUNDS) and (crowd := crowded_words(setting.runs)):
+            found.append(Obstruction(Obstacle.NEIGHBOURS, f"in {name} run {crowd}"))
     allowed = [one for one in found if one.obstacle in allow and one.obstacle not in _ABSOLUTE]
     obstructions = tuple(one for one in found if one not in allowed)
     figures = _figures(base, new)
-    verdict = Verdict.NOT_COMPARABLE if obstructions else _overall(figures)
     notes = [f"allowed: {one.words}" for one in allowed]
+    if STARVED not in allow and any(map(is_starved, (*base.runs, *new.runs))):
+        figures = tuple(
+            unjudged(one.quantity, one.base, one.new) if one.quantity.unit == "ms" else one for one in figures
+        )
+        notes.append(
+            "latencies are not judged: the client had to wait for its core, and they contain that "
+            f"(--allow {STARVED} judges them)"
+        )
+    verdict = Verdict.NOT_COMPARABLE if obstructions else _overall(figures)
+    circumstances = differing(base.identity.circumstances, new.identity.circumstances)
+    if circumstances:
+        notes.append(f"measured otherwise: {', '.join(circumstances)}")
+    if base.is_pool and any(map(is_saturated, (*base.runs, *new.runs))):
+        notes.append("the client was the bottleneck: what differs is what pool and driver cost it")
     notes += [
         f"{one.quantity.name}: the difference comes from too few moments of the runs to show a tendency"
         for one in figures
-        if one.quantity.scale is Scale.SHARE and one.verdict is Verdict.SAME and one.size >= _WORTH_A_NOTE
+        if one.quantity.scale is Scale.SHARE
+        and one.verdict in (Verdict.SAME, Verdict.UNKNOWN)
+        and one.size >= _WORTH_A_NOTE
     ]
     return Pair(base, new, figures, verdict, obstructions, tuple(notes))
 
 
-def _same_driver(one: Setting, other: Setting) -> bool:
-    return _same_occasion(one, other) and one.runs[0].driver == other.runs[0].driver
-
-
-def _same_occasion(one: Setting, other: Setting) -> bool:
-    return _occasion(one.runs[0]) == _occasion(other.runs[0])
-
-
-def _occasion(run: LoadedRun) -> tuple[object, ...]:
-    return (run.label, run.concurrency, run.rate, run.scenario, run.setting, run.hold is not None)
-
-
 def _describe(setting: Setting) -> str:
-    run = setting.runs[0]
-    return f"{run.label} ({run.driver})"
+    return setting.label if setting.is_pool else f"{setting.label} ({setting.driver})"
 
 
 def _obstructions(base: Setting, new: Setting) -> list[Obstruction]:
@@ -234,26 +221,68 @@ def _obstructions(base: Setting, new: Setting) -> list[Obstruction]:
         found.append(Obstruction(Obstacle.SERVER, f"different servers, {versions}"))
     if _host(base) != _host(new):
         found.append(Obstruction(Obstacle.HOST, f"different hosts, {_host(base)} and {_host(new)}"))
-    if base.runs[0].driver != new.runs[0].driver:
-        words = f"different drivers, {base.runs[0].driver} and {new.runs[0].driver}"
-        found.append(Obstruction(Obstacle.DRIVER, words))
+    if base.driver != new.driver:
+        what = "pools" if base.is_pool else "drivers"
+        found.append(Obstruction(Obstacle.DRIVER, f"different {what}, {base.driver} and {new.driver}"))
+    parameters = differing(base.identity.parameters, new.identity.parameters)
+    if parameters:
+        found.append(Obstruction(Obstacle.SETTING, f"different settings, {', '.join(parameters)}"))
     for name, setting in (("the base", base), ("the new", new)):
-        runs = setting.runs
-        if not any(run.ok for run in runs):
-            # A new run without any success, where the base had some, is a verdict and no obstacle.
-            if setting is base or not any(run.ok for run in base.runs):
-                found.append(Obstruction(Obstacle.EMPTY, f"{name} run had no success"))
-        elif not setting.is_hold and sum(run.duration_s for run in runs) < SHORTEST_S * 0.98:
-            seconds = sum(run.duration_s for run in runs)
-            words = f"{name} run is too short: {seconds:.3g} s, and it takes {SHORTEST_S:.0f} s at least"
-            found.append(Obstruction(Obstacle.SHORT, words))
-        if any(run.interrupted for run in runs):
-            found.append(Obstruction(Obstacle.INTERRUPTED, f"{name} run was interrupted"))
-        why = next((run.client.why or "" for run in runs if run.client.saturated), None)
-        if why is not None:
-            words = f"in {name} run the client was the bottleneck{f': {why}' if why else ''}"
-            found.append(Obstruction(Obstacle.SATURATED, words))
+        found += _own_obstructions(name, setting, base)
     return found
+
+
+def _own_obstructions(name: str, setting: Setting, base: Setting) -> list[Obstruction]:
+    """What is wrong with one of the two by itself."""
+    found = []
+    runs = setting.runs
+    seconds = sum(run.duration_s for run in runs)
+    if not any(run.ok for run in runs):
+        # A new run without any success, where the base had some, is a verdict and no obstacle.
+        if setting is base or not any(run.ok for run in base.runs):
+            found.append(Obstruction(Obstacle.EMPTY, f"{name} run had no success"))
+    elif setting.is_changing:
+        if len(runs) < FEWEST_ROUNDS:
+            found.append(Obstruction(Obstacle.ROUNDS, _few_rounds(name, setting)))
+    elif not setting.is_hold and seconds < SHORTEST_S * 0.98:
+        words = f"{name} run is too short: {seconds:.3g} s, and it takes {SHORTEST_S:.0f} s at least"
+        found.append(Obstruction(Obstacle.SHORT, words))
+    if any(run.interrupted for run in runs):
+        found.append(Obstruction(Obstacle.INTERRUPTED, f"{name} run was interrupted"))
+    doubts = {reason.code for run in runs if run.verdict is not None for reason in run.verdict.reasons}
+    found += [
+        Obstruction(Obstacle.SATURATED, f"in {name} run the {short_words(code)}")
+        for code in sorted(doubts & _CLIENT_DOUBTS)
+    ]
+    why = next((run.client.why or "" for run in runs if is_saturated(run)), None)
+    if doubts & _CLIENT_DOUBTS:
+        why = None  # said already
+    # What a pool costs its client is part of what it is compared for.
+    if why is not None and not setting.is_pool:
+        words = f"in {name} run the client was the bottleneck{f': {why}' if why else ''}"
+        found.append(Obstruction(Obstacle.SATURATED, words))
+    return found
+
+
+def _few_rounds(name: str, setting: Setting) -> str:
+    checkout = setting.runs[0].checkout
+    scenario = "" if checkout is None else checkout.setting.scenario
+    count = len(setting.runs)
+    return (
+        f"{name} run has {count} round{'s' if count > 1 else ''}, and {scenario} takes {FEWEST_ROUNDS}: as "
+        "it changes while it is measured, only whole rounds show what is noise"
+    )
+
+
+def is_starved(run: LoadedRun) -> bool:
+    """Whether the client had to wait for its core, so that the latency is partly its own."""
+    return run.verdict is not None and any(one.code == "client_starved" for one in run.verdict.reasons)
+
+
+def is_saturated(run: LoadedRun) -> bool:
+    """Whether the client was the bottleneck, so that the rate is its own."""
+    named = run.verdict is not None and any(one.code == "client_saturated" for one in run.verdict.reasons)
+    return named or (run.client.saturated and not is_starved(run))
 
 
 def _differing(base: Setting, new: Setting) -> str | None:
@@ -284,6 +313,9 @@ def _nothing_left(base: Setting) -> Figure:
 
 
 def _cycle_figures(base: Setting, new: Setting) -> tuple[Figure, ...]:
+    if base.is_changing:
+        few = min(len(base.runs), len(new.runs)) < FEWEST_ROUNDS
+        return _judged(sample_rounds(base.runs), sample_rounds(new.runs), few=few)
     paired = base.result is new.result
     if paired:
         # Rounds measured in turn; one that was cut off has no counterpart.
@@ -306,6 +338,20 @@ def judge_cycles(
     return tuple(
         judge(quantity, before, new[quantity], confidence=confidence, paired=paired)
         for quantity, before in base.items()
+    )
+
+
+def _judged(
+    base: Mapping[Quantity, Sampled], new: Mapping[Quantity, Sampled], *, few: bool
+) -> tuple[Figure, ...]:
+    """Figures of whole rounds; of too `few` of them they are shown only."""
+    known = {quantity: (before, new[quantity]) for quantity, before in base.items() if quantity in new}
+    confidence = 1 - (1 - CONFIDENCE) / max(len(known), 1)
+    return tuple(
+        unjudged(quantity, before.value, after.value)
+        if few or not all(map(math.isfinite, (*before.rounds, *after.rounds)))
+        else judge(quantity, before, after, confidence=confidence, paired=False)
+        for quantity, (before, after) in known.items()
     )
 
 
@@ -374,4 +420,4 @@ def _overall(figures: Iterable[Figure]) -> Verdict:
     for verdict in (Verdict.WORSE, Verdict.BETTER):
         if verdict in verdicts:
             return verdict
-    return Verdict.SAME
+    return Verdict.UNKNOWN if verdicts == {Verdict.UNKNOWN} else Verdict.SAME

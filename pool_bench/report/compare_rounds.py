@@ -9,19 +9,23 @@ from pool_bench.report.compare_figures import Round
 from pool_bench.report.hold_loaded import LoadedHold
 from pool_bench.report.loaded import LoadedRun, LoadedSecond
 
-# The last look of a run is at what was left over: too short to stand for a second.
+# The last look of a run is at what was left over: too short to stand for one of the others.
 _SHORT: Final = 0.5
+# Looks get longer as a long run ages, and pools are looked at several times a second.
+_SHORTEST_LOOKS: Final = 0.25
 
 
 def measured_round(run: LoadedRun) -> Round | None:
-    """Operations of a run by the second; None where it has no timeline.
+    """Operations of a run by the look, of a second or less; None where it has no timeline.
 
     What ended after measuring, in the grace period, belongs to the last second of measuring, as it was
     begun there.
     """
     rows: list[list[LoadedSecond]] = []
+    lengths = sorted(second.seconds for second in run.timeline)
+    usual_s = lengths[int(len(lengths) * _SHORTEST_LOOKS)] if lengths else 0.0
     for second in run.timeline:
-        late = second.t > run.duration_s + 1e-3 or second.seconds < _SHORT
+        late = second.t > run.duration_s + 1e-3 or second.seconds < _SHORT * usual_s
         if rows and late:
             rows[-1].append(second)
         else:

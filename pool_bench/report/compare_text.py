@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from pool_bench.report.compare import CONFIDENCE, Comparison, Pair
-from pool_bench.report.compare_verdict import SMALLEST, Figure, Scale, Verdict
+from pool_bench.report.compare_verdict import SMALLEST, SMALLEST_UNREPEATED, Figure, Scale, Verdict
 from pool_bench.report.json_parts import JsonObject, rounded
 from pool_bench.report.loaded import LoadedResult
 from pool_bench.report.markdown import escape, heading, markdown_table
@@ -27,8 +27,9 @@ def how_to_read(pairs: Sequence[Pair]) -> str:
         words += f" {len(pairs)} settings are as many chances of a false alarm."
     if any(len(pair.base.runs) < 3 or len(pair.new.runs) < 3 for pair in pairs):
         words += (
-            " With fewer than three rounds they know the noise inside the runs only: what changed between "
-            "the runs counts as a difference (--rounds 5 --interleave measures in turn)."
+            " With fewer than three rounds they know the noise inside the runs only, and a difference counts "
+            f"beyond {SMALLEST_UNREPEATED:.0%}: what else changed between the runs counts as one (--rounds 5 "
+            "--interleave measures in turn)."
         )
     return words
 
@@ -37,8 +38,8 @@ def comparison_text(comparison: Comparison, *, colour: bool = False) -> str:
     """A table for each setting, with its verdict; lines of at most 100 columns."""
     paint = Paint(colour=colour)
     lines = [
-        paint(ellipsize(f"base: {_origin(comparison.base)}", WIDTH), "dim"),
-        paint(ellipsize(f"new:  {_origin(comparison.new)}", WIDTH), "dim"),
+        paint(ellipsize(f"base: {origin(comparison.base)}", WIDTH), "dim"),
+        paint(ellipsize(f"new:  {origin(comparison.new)}", WIDTH), "dim"),
     ]
     for pair in comparison.pairs:
         lines += ["", *pair_lines(pair, paint)]
@@ -112,7 +113,9 @@ def change_words(figure: Figure, change: float | None) -> str:
 def describe(pair: Pair) -> str:
     """The setting with its driver and how often it was measured."""
     one, other = pair.base.runs[0].driver, pair.new.runs[0].driver
-    words = f"{clean(pair.label)} · {one}{'' if one == other else f' / {other}'}"
+    words = clean(pair.label)
+    if not pair.base.is_pool:
+        words += f" · {one}{'' if one == other else f' / {other}'}"
     before, after = len(pair.base.runs), len(pair.new.runs)
     if before == after:
         return words if before == 1 else f"{words} · {before} rounds each"
@@ -123,7 +126,7 @@ def comparison_markdown(comparison: Comparison) -> str:
     """The comparison for a CI job's summary; nothing that a server or a user named is markup."""
     parts = [
         heading(2, "pool-bench compare"),
-        f"Base: {escape(_origin(comparison.base))}  \nNew: {escape(_origin(comparison.new))}",
+        f"Base: {escape(origin(comparison.base))}  \nNew: {escape(origin(comparison.new))}",
     ]
     for pair in comparison.pairs:
         parts.append(heading(3, f"{describe(pair)}: {pair.verdict}"))
@@ -183,7 +186,8 @@ def _pair(pair: Pair) -> JsonObject:
     }
 
 
-def _origin(result: LoadedResult) -> str:
+def origin(result: LoadedResult) -> str:
+    """The file, its name for itself, and when it was measured."""
     name = f"{clean(result.name)}, " if result.name else ""
     return f"{name}{clean(result.source)}, {result.started_at:%Y-%m-%d %H:%M:%S} UTC"
 

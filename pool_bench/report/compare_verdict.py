@@ -10,8 +10,13 @@ from pool_bench.report.compare_figures import Sampled
 
 # A machine differs from itself by about this much from one run to the next.
 SMALLEST: Final = 0.01
+# And by this much where no rounds show how much it was here.
+SMALLEST_UNREPEATED: Final = 0.02
 # The same for shares of failures: a tenth of a percentage point.
 SMALLEST_SHARE: Final = 0.001
+# A change that is known to no better than this factor in either direction is not known.
+_WIDEST: Final = math.log(10.0)
+_WIDEST_SHARE: Final = 0.5
 
 
 class Verdict(StrEnum):
@@ -21,7 +26,7 @@ class Verdict(StrEnum):
     WORSE = "worse"
     SAME = "no difference shown"
     MIXED = "better and worse"
-    UNKNOWN = "too little to tell"
+    UNKNOWN = "too little data"
     NOT_COMPARABLE = "not comparable"
 
 
@@ -99,12 +104,22 @@ def judge(quantity: Quantity, base: Sampled, new: Sampled, *, confidence: float,
     elif base.between is not None and new.between is not None:
         between = base.between + new.between
     width = half_width(combined(base.within + new.within, between), confidence)
+    if width > (_WIDEST if quantity.scale is Scale.RATIO else _WIDEST_SHARE):
+        return unjudged(quantity, base.value, new.value)
     ends = (difference, difference - width, difference + width)
     if quantity.scale is Scale.RATIO:
         change, low, high = map(_share_of_base, ends)
     else:
         change, low, high = (min(max(end, -1.0), 1.0) for end in ends)
-    return Figure(quantity, base.value, new.value, change, low, high, _verdict(quantity, low, high))
+    return Figure(
+        quantity,
+        base.value,
+        new.value,
+        change,
+        low,
+        high,
+        _verdict(quantity, low, high, repeated=between is not None),
+    )
 
 
 def unjudged(quantity: Quantity, base: float | None, new: float | None) -> Figure:
@@ -122,8 +137,10 @@ def _share_of_base(log_ratio: float) -> float:
     return math.expm1(min(log_ratio, 700.0))
 
 
-def _verdict(quantity: Quantity, low: float, high: float) -> Verdict:
-    smallest = SMALLEST_SHARE if quantity.scale is Scale.SHARE else SMALLEST
+def _verdict(quantity: Quantity, low: float, high: float, *, repeated: bool) -> Verdict:
+    smallest = SMALLEST if repeated else SMALLEST_UNREPEATED
+    if quantity.scale is Scale.SHARE:
+        smallest = SMALLEST_SHARE
     if low > smallest:
         return Verdict.BETTER if quantity.more_is_better else Verdict.WORSE
     if high < -smallest:

@@ -6,7 +6,7 @@ import secrets
 import stat
 from pathlib import Path
 
-from pool_bench.errors import UsageError
+from pool_bench.errors import UsageError, reason_of
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -27,13 +27,17 @@ def write_atomically(path: Path, data: bytes) -> None:
         real.parent.mkdir(parents=True, exist_ok=True)
         _replace(real, data)
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {_reason(error)}") from error
+        raise UsageError(f"cannot write {path}: {reason_of(error)}") from error
 
 
 def _replace(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")
-    # Opened with the mode it is to have: the kernel takes the umask off, without a race.
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o644)
+    # Opened with the mode it is to have: the kernel takes the umask off, without a race. Results tell of
+    # hosts and users, so nobody else reads them; one that was kept from the group stays so.
+    mode = 0o640
+    with contextlib.suppress(FileNotFoundError):
+        mode &= stat.S_IMODE(path.stat().st_mode) | 0o600
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
@@ -69,7 +73,7 @@ def check_writable(path: Path, *, option: str = "", directory: bool = False) -> 
         elif not _is_special(real):
             _probe(_nearest(real.parent))
     except OSError as error:
-        raise UsageError(f"{prefix}cannot write {path}: {_reason(error)}") from error
+        raise UsageError(f"{prefix}cannot write {path}: {reason_of(error)}") from error
 
 
 def _nearest(directory: Path) -> Path:
@@ -95,8 +99,3 @@ def _is_special(path: Path) -> bool:
     except FileNotFoundError:
         return False
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
-
-
-def _reason(error: OSError) -> str:
-    text = error.strerror or str(error)
-    return text[:1].lower() + text[1:]

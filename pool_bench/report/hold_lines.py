@@ -59,6 +59,10 @@ class HoldTotals:
     hold: HoldStats = field(default_factory=HoldStats)
     stage: Stage = Stage.OPEN
 
+    def words(self, asked: int) -> str:
+        """What came of the opening of `asked` connections, once it is over."""
+        return holding_words(asked, self.held_when_open, self.opening, self.hold.gave_up_s)
+
     def add(self, snapshot: Snapshot) -> bool:
         """Count what happened in `snapshot`; whether opening is over now and was not before."""
         was, self.stage = self.stage, snapshot.stage
@@ -239,12 +243,12 @@ class HoldLineView:
             self._write(hold_header(active=self._active, slots=self._slots is not None))
             self._header_due = False
         if opening_over:
-            self._write(holding_words(self._asked, self._totals.held_when_open, self._totals.opening))
+            self._write(self._totals.words(self._asked))
         self._write(
             hold_line(snapshot, self._totals, asked=self._asked, active=self._active, slots=self._slots)
         )
 
-    def end_run(self) -> None:
+    def end_run(self, *, last: bool = True) -> None:
         """Nothing to do: every line is already out."""
 
     def message(self, text: str) -> None:

@@ -15,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from pool_bench.report.hold_lines import HoldSecond, HoldTotals, Slots
-from pool_bench.report.hold_words import holding_words
 from pool_bench.report.live import text_line
 from pool_bench.report.text import bar, clean, ellipsize, format_rate, sparkline
 from pool_bench.runs import SATURATED_CPU_SHARE, SATURATED_LAG_P99_MS, Snapshot, Stage
@@ -68,6 +67,7 @@ class HoldTerminalView:
     def _begin(self, label: str, index: int, total: int, duration_s: float) -> None:
         self._label = clean(label)
         self._position = f"run {index}/{total}" if total > 1 else ""
+        self._is_last = index == total
         self._duration_s = duration_s
         self._totals = HoldTotals()
         self._counts: deque[float] = deque(maxlen=_SPARK_SECONDS)
@@ -84,7 +84,8 @@ class HoldTerminalView:
         self._live = Live(
             console=self._console,
             auto_refresh=False,
-            transient=True,
+            # What stands there at the end stays; `end_run` takes it away where another run follows.
+            transient=False,
             redirect_stdout=False,
             redirect_stderr=False,
         )
@@ -100,9 +101,10 @@ class HoldTerminalView:
         self._drawn_at = now
         self._live.update(self.render(snapshot), refresh=True)
 
-    def end_run(self) -> None:
-        """Take the picture away: the summary that follows says it all again, and better."""
+    def end_run(self, *, last: bool = True) -> None:
+        """Leave the last picture where it is; take it away where another run draws its own."""
         if self._live is not None:
+            self._live.transient = not (last or self._is_last)
             self._live.stop()
             self._live = None
 
@@ -120,7 +122,7 @@ class HoldTerminalView:
         if snapshot.stage is Stage.OPEN:
             self._opened_s = snapshot.elapsed_s
         if opening_over and self._totals.held_when_open < self._asked:
-            self._verdict = holding_words(self._asked, self._totals.held_when_open, self._totals.opening)
+            self._verdict = self._totals.words(self._asked)
         hold = snapshot.hold
         for name, count in HoldSecond.of(snapshot).events.items():
             self._events[name] = self._events.get(name, 0) + count

@@ -64,11 +64,13 @@ class LoadedHold:
     """What happened to held connections; names and units as in `HoldStats`.
 
     Attributes:
-        connections: how many the run was to open.
+        asked: how many the user asked for.
+        connections: how many the run was to open: fewer where the guard kept slots free.
         survival: the share still open by age.
         cpu_s, cpu_share: CPU time of the generator while holding, seconds and share of a core.
     """
 
+    asked: int
     connections: int
     opened: int
     reopened: int
@@ -110,8 +112,11 @@ def read_hold(fields: Fields) -> LoadedHold:
     opened = fields.count("opened") + fields.count("reopened")
     if opened < dropped + fields.count("closed"):
         raise fields.wrong("closed", "and dropped are more than were opened")
+    connections = fields.count("connections")
     return LoadedHold(
-        connections=fields.count("connections"),
+        # Older files have no such field.
+        asked=fields.count("asked") if fields.has("asked") else connections,
+        connections=connections,
         opened=fields.count("opened"),
         reopened=fields.count("reopened"),
         closed=fields.count("closed"),

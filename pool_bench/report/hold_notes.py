@@ -1,6 +1,7 @@
 """What the figures of a run that held connections mean, and what helps: sentences for its summary."""
 
 from pool_bench.holds import HoldStats
+from pool_bench.report.hanging_lines import hanging_words
 from pool_bench.runs import RunResult
 from pool_bench.units import format_duration
 from pool_bench.verdict import judge
@@ -13,9 +14,11 @@ def hold_notes(run: RunResult) -> list[str]:
     notes = [reason.paragraph for reason in judge(run).reasons]
     if total.unfinished:
         notes.append(
-            f"{total.unfinished:,} connects were still under way when the run ended: they were given up, "
+            f"{total.unfinished:,} connects were still under way when "
+            f"{'opening' if hold.gave_up_s else 'the run'} ended: they were given up, "
             "and are neither open nor failed in the figures above."
         )
+    notes += hanging_words(run)
     if hold.emptied:
         notes.append(
             f"No connection was left after {format_duration(hold.hold_s)} and none could come back, so "

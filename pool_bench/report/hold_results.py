@@ -34,9 +34,9 @@ def lifetimes_s(ages: Ages) -> tuple[float, float, float] | None:
     return None
 
 
-def hold_to_json(hold: HoldStats, *, connections: int) -> JsonObject:
-    """`runs[].hold`; `connections` is how many the run was to open."""
-    return hold_numbers(hold, connections=connections) | {
+def hold_to_json(hold: HoldStats, *, connections: int, asked: int | None) -> JsonObject:
+    """`runs[].hold`; `connections` is how many the run was to open, `asked` how many the user asked for."""
+    return hold_numbers(hold, connections=connections, asked=asked) | {
         "drops": [_drop(key, drop) for key, drop in ranked_drops(hold)],
         "query_failures": failures_to_json(hold.query_failures),
         "keepalive_histogram": histogram_to_json(hold.keepalive),
@@ -48,9 +48,10 @@ def hold_to_json(hold: HoldStats, *, connections: int) -> JsonObject:
     }
 
 
-def hold_numbers(hold: HoldStats, *, connections: int) -> JsonObject:
+def hold_numbers(hold: HoldStats, *, connections: int, asked: int | None) -> JsonObject:
     """`runs[].hold` without histograms and lists: cheap enough for every second of a run."""
     return {
+        "asked": connections if asked is None else asked,
         "connections": connections,
         "opened": hold.opened,
         "reopened": hold.reopened,
@@ -63,6 +64,7 @@ def hold_numbers(hold: HoldStats, *, connections: int) -> JsonObject:
         "open_s": rounded(hold.open_s),
         "hold_s": rounded(hold.hold_s),
         "close_s": rounded(hold.close_s),
+        "gave_up_s": rounded(hold.gave_up_s),
         "keepalive_ms": hold.keepalive.summary_ms(),
         "active_ms": hold.active.summary_ms(),
         "base_rss_bytes": hold.base_rss_bytes,

@@ -140,7 +140,8 @@ def _served(side: ServerSide) -> str:
 def _pooler_memory(side: ServerSide) -> list[str]:
     if not side.pooler_memory:
         return []
-    rows = [["  memory of PgBouncer (PSS)", "processes", "total", "clients"]]
+    name = clean(side.pooler_name)
+    rows = [[f"  memory of {name} (PSS)", "processes", "total", "clients"]]
     for when in _in_order(side.pooler_memory):
         memory = side.pooler_memory[when]
         cells = (f"{memory.processes:,}", format_bytes(memory.total_bytes), f"{memory.clients:,}")
@@ -148,7 +149,7 @@ def _pooler_memory(side: ServerSide) -> list[str]:
     lines = table(rows)
     cost = side.pooler_client_bytes
     if cost is not None:
-        lines.append(f"  each further client connection cost PgBouncer {format_bytes(cost)}")
+        lines.append(f"  each further client connection cost {name} {format_bytes(cost)}")
     return lines
 
 

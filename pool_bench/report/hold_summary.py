@@ -8,16 +8,18 @@ import math
 from typing import Final
 
 from pool_bench.holds import HoldStats, SurvivalPoint
+from pool_bench.report.address_lines import address_lines
 from pool_bench.report.hold_notes import hold_notes
 from pool_bench.report.hold_results import lifetimes_s, ranked_drops
 from pool_bench.report.hold_server import format_bytes, server_lines
-from pool_bench.report.hold_words import kinds_words, who_and_why
+from pool_bench.report.hold_words import gave_up_words, kinds_words, latency_words, who_and_why
 from pool_bench.report.summary import (
     WIDTH,
     failure_lines,
     latency_lines,
     phase_lines,
     target_lines,
+    wall_lines,
     wrap,
 )
 from pool_bench.report.text import (
@@ -55,15 +57,16 @@ def hold_summary(run: RunResult, *, asked: int, colour: bool = False) -> str:
     paint = Paint(colour=colour)
     hold = run.hold or HoldStats()
     sections = [
-        [*_headline(run, hold, asked, paint), verdict_line(judge(run), paint)],
+        [*_headline(run, hold, asked, paint), verdict_line(judge(run), paint), *wall_lines(run, paint)],
         latency_lines(run.total.latency, paint, title="connect, ms") if run.total.ok else [],
         phase_lines(run.total, paint),
         target_lines(run, paint),
+        address_lines(run, paint, width=WIDTH),
         failure_lines(run.total, paint),
-        _drops(hold, paint),
-        _reconnects(hold, paint),
-        _queries(hold, paint),
-        _survival(hold, paint),
+        drop_lines(hold, paint),
+        reconnect_lines(hold, paint),
+        query_lines(hold, paint),
+        survival_lines(hold, paint),
         server_lines(run.server_side, paint),
         _client(run, hold, paint),
         [paint(line, "yellow") for note in hold_notes(run) for line in wrap(note, "  ")],
@@ -74,7 +77,7 @@ def hold_summary(run: RunResult, *, asked: int, colour: bool = False) -> str:
 def verdict(run: RunResult, *, asked: int) -> str:
     """The run in one line: `asked 500, held 97 at peak: too_many_connections (53300) 403`."""
     hold = run.hold or HoldStats()
-    reasons = []
+    reasons = [words] if (words := gave_up_words(hold.gave_up_s)) else []
     if asked > run.total.attempts:
         reasons.append(f"{asked - run.total.attempts:,} not tried")
     kinds = kinds_words(run.total.failures)
@@ -83,7 +86,8 @@ def verdict(run: RunResult, *, asked: int) -> str:
     if run.total.unfinished:
         reasons.append(f"{run.total.unfinished:,} unfinished")
     if hold.dropped:
-        reasons.append(f"{hold.dropped:,} dropped")
+        replaced = f", {hold.reopened:,} replaced" if hold.reopened else ""
+        reasons.append(f"{hold.dropped:,} dropped{replaced}")
     return f"asked {asked:,}, held {hold.held_peak:,} at peak: {', '.join(reasons) or 'none was lost'}"
 
 
@@ -108,7 +112,8 @@ def _headline(run: RunResult, hold: HoldStats, asked: int, paint: Paint) -> list
     return [paint(told, "bold", style), ellipsize(setting, WIDTH), "  ".join(counts), " · ".join(spans)]
 
 
-def _drops(hold: HoldStats, paint: Paint) -> list[str]:
+def drop_lines(hold: HoldStats, paint: Paint) -> list[str]:
+    """A row for each way in which connections were dropped, with who and why; none where none was."""
     if not hold.drops:
         return []
     ranked = ranked_drops(hold)
@@ -129,21 +134,21 @@ def _drops(hold: HoldStats, paint: Paint) -> list[str]:
     return lines
 
 
-def _reconnects(hold: HoldStats, paint: Paint) -> list[str]:
+def reconnect_lines(hold: HoldStats, paint: Paint) -> list[str]:
+    """What came of replacing dropped connections; none where that was not tried."""
     stats = hold.reconnects
     if not stats.attempts:
         return []
-    p50, p99, top = stats.latency.percentiles_ms((50, 99, 100))
     lines = [
         paint("reconnects", "bold"),
         f"  {stats.attempts:,} attempts  {stats.ok:,} ok  {stats.failed:,} failed",
     ]
+    if stats.ok:
+        lines.append(f"  latency {latency_words(stats.latency)}")
     kinds = kinds_words(stats.failures)
     if kinds:
         lines.append(f"  failed: {ellipsize(kinds, WIDTH - 10)}")
         lines += _samples(stats, paint)
-    if stats.ok:
-        lines.append(f"  latency p50 {format_ms(p50)}, p99 {format_ms(p99)}, max {format_ms(top)} ms")
     return lines
 
 
@@ -152,7 +157,8 @@ def _samples(stats: BenchStats, paint: Paint) -> list[str]:
     return [paint(f"    e.g. {ellipsize(clean(most.sample), WIDTH - 9)}", "dim")]
 
 
-def _queries(hold: HoldStats, paint: Paint) -> list[str]:
+def query_lines(hold: HoldStats, paint: Paint) -> list[str]:
+    """Keep-alive and active queries; none where nothing was asked."""
     lines: list[str] = []
     rows = [["queries, ms", "count", "q/s", "p50", "p90", "p99", "p99.9", "max"]]
     for name, histogram in (("keep-alive", hold.keepalive), ("active", hold.active)):
@@ -197,7 +203,8 @@ def survival_rows(points: list[SurvivalPoint]) -> list[SurvivalPoint]:
     return [*rows, last]
 
 
-def _survival(hold: HoldStats, paint: Paint) -> list[str]:
+def survival_lines(hold: HoldStats, paint: Paint) -> list[str]:
+    """How many connections were still open at which age."""
     if not hold.dropped:
         if not hold.survivors.total:
             return []

@@ -5,7 +5,9 @@ from typing import Final
 
 from pool_bench.errors import FailureKind, Phase
 from pool_bench.report.text import clean
-from pool_bench.stats import BenchStats, FailureCount, FailureKey
+from pool_bench.stats import BenchStats, FailureCount, FailureKey, Histogram
+from pool_bench.units import format_duration, format_ms
+from pool_bench.verdict import is_thin
 
 _MOST_KINDS: Final = 3
 
@@ -62,7 +64,27 @@ def kinds_words(failures: Mapping[FailureKey, FailureCount]) -> str:
     return ", ".join(words)
 
 
-def holding_words(asked: int, held: int, opening: BenchStats) -> str:
-    """The plain truth once opening is over: `asked 500, holding 97: too_many_connections (53300) 403`."""
-    kinds = kinds_words(opening.failures)
-    return f"asked {asked:,}, holding {held:,}{f': {kinds}' if kinds else ''}"
+def latency_words(histogram: Histogram) -> str:
+    """`p50 45.6 ms, p90 70.1 ms, max 75.0 ms`: the percentiles that enough values are beyond; "" of none."""
+    names = [name for name in (50, 90, 99) if histogram.count and not is_thin(name, histogram.count)]
+    words = [f"p{name} {format_ms(histogram.percentile_ms(name))} ms" for name in names]
+    words += [f"max {format_ms(histogram.percentile_ms(100))} ms"] if histogram.count else []
+    return ", ".join(words)
+
+
+def holding_words(asked: int, held: int, opening: BenchStats, gave_up_s: float = 0.0) -> str:
+    """The plain truth once opening is over: `asked 500, holding 97: too_many_connections (53300) 403`.
+
+    Args:
+        gave_up_s: as in `HoldStats`.
+    """
+    reasons = [words for words in (gave_up_words(gave_up_s), kinds_words(opening.failures)) if words]
+    why = ", ".join(reasons)
+    return f"asked {asked:,}, holding {held:,}{f': {why}' if why else ''}"
+
+
+def gave_up_words(gave_up_s: float) -> str:
+    """`gave up, none opened in 1m (--give-up)`; "" where opening was not given up."""
+    if not gave_up_s:
+        return ""
+    return f"gave up, none opened in {format_duration(float(round(gave_up_s, 1)))} (--give-up)"

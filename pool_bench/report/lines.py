@@ -207,7 +207,7 @@ class LineView:
             self._header_due = False
         self._write(snapshot_line(snapshot, self._totals))
 
-    def end_run(self) -> None:
+    def end_run(self, *, last: bool = True) -> None:
         """Nothing to do: every line is already out."""
 
     def message(self, text: str) -> None:

@@ -61,6 +61,7 @@ class TerminalView:
     def _begin(self, label: str, index: int, total: int, duration_s: float, warmup_s: float) -> None:
         self._label = clean(label)
         self._position = f"run {index}/{total}" if total > 1 else ""
+        self._is_last = index == total
         self._duration_s = duration_s
         self._warmup_s = warmup_s
         self._totals = Totals()
@@ -77,7 +78,8 @@ class TerminalView:
         self._live = Live(
             console=self._console,
             auto_refresh=False,
-            transient=True,
+            # What stands there at the end stays; `end_run` takes it away where another run follows.
+            transient=False,
             redirect_stdout=False,
             redirect_stderr=False,
         )
@@ -93,9 +95,10 @@ class TerminalView:
         self._drawn_at = now
         self._live.update(self.render(snapshot), refresh=True)
 
-    def end_run(self) -> None:
-        """Take the picture away: the summary that follows says it all again, and better."""
+    def end_run(self, *, last: bool = True) -> None:
+        """Leave the last picture where it is; take it away where another run draws its own."""
         if self._live is not None:
+            self._live.transient = not (last or self._is_last)
             self._live.stop()
             self._live = None
 

@@ -11,8 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from pool_bench.errors import UsageError
-from pool_bench.report.fields import Fields
+from pool_bench.errors import UsageError, reason_of
+from pool_bench.report.fields import Fields, read_json
 from pool_bench.report.hold_loaded import LoadedHold, read_hold
 from pool_bench.report.loaded_parts import (
     LoadedFailure,
@@ -44,6 +44,8 @@ __all__ = [
 ]
 
 SCHEMA: Final = "pool-bench/1"
+# Hundreds of runs of an hour each.
+_MAX_BYTES: Final = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,8 @@ class LoadedRun:
         round: which repetition of its setting it is, from 1; None where settings are measured once.
         setting: how it differs from the session's other settings, "" where it does not.
         target: printable names of its targets, "" in files of older versions.
+        parameters: what it was asked to do, as text by name; {} in files of older versions.
+        not_started: why it could not even begin; "" where it did.
     """
 
     label: str
@@ -155,6 +159,8 @@ class LoadedRun:
     setting: str = ""
     target: str = ""
     checkout: LoadedCheckout | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    not_started: str = ""
 
     @property
     def attempts(self) -> int:
@@ -199,12 +205,22 @@ def load_result(path: Path) -> LoadedResult:
         UsageError: it is missing, no JSON, of another schema, incomplete or damaged; one line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as stream:
+            data = stream.read(_MAX_BYTES + 1)
+        text = data.decode("utf-8")
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+        raise UsageError(f"cannot read {path}: {reason_of(error)}") from error
     except UnicodeDecodeError as error:
+        if len(data) > _MAX_BYTES:
+            raise _too_large(path) from error
         raise UsageError(f"{path} is not a result file: not UTF-8 text") from error
+    if len(data) > _MAX_BYTES:
+        raise _too_large(path)
     return parse_result(text, source=str(path))
+
+
+def _too_large(path: Path) -> UsageError:
+    return UsageError(f"{path} is not a result file: it is larger than {_MAX_BYTES >> 20} MB")
 
 
 def parse_result(text: str, *, source: str) -> LoadedResult:
@@ -214,7 +230,7 @@ def parse_result(text: str, *, source: str) -> LoadedResult:
         UsageError: it is no JSON, of another schema, incomplete or damaged; one line.
     """
     try:
-        content: object = json.loads(text)
+        content = read_json(text)
     except (ValueError, RecursionError) as error:
         place = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
         raise UsageError(f"{source} is not a result file: not JSON{place}") from error
@@ -239,7 +255,7 @@ def _result(fields: Fields, source: str) -> LoadedResult:
         interrupted=fields.flag("interrupted"),
         target=fields.text("target"),
         targets=fields.texts("targets") if fields.has("targets") else (fields.text("target"),),
-        server={key: str(server.get(key)) for key in server},
+        server={key: server.word(key) for key in server},
         runs=runs,
         find_max=read_search(fields.fields("find_max"), len(runs)) if fields.has("find_max") else None,
         host=_words(fields, "host"),
@@ -252,7 +268,7 @@ def _words(fields: Fields, key: str) -> dict[str, str]:
     if not fields.has(key):
         return {}
     inner = fields.fields(key)
-    return {name: str(inner.get(name)) for name in inner if isinstance(inner.get(name), str | int | float)}
+    return {name: inner.word(name) for name in inner if isinstance(inner.get(name), str | int | float)}
 
 
 def _run(fields: Fields) -> LoadedRun:
@@ -300,6 +316,8 @@ def _run(fields: Fields) -> LoadedRun:
         setting=fields.text("setting") if fields.has("setting") else "",
         target=fields.text("target") if fields.has("target") else "",
         checkout=read_checkout(fields) if fields.has("checkout") else None,
+        parameters=_words(fields, "parameters"),
+        not_started=fields.text("not_started") if fields.has("not_started") else "",
     )
 
 

@@ -109,7 +109,7 @@ def common_setting(series: Sequence[Series], *, unit: str = "workers") -> str:
     parts = []
     drivers = {run.driver for one in series for run in one.runs}
     parts.append(f"driver {drivers.pop()}" if len(drivers) == 1 else f"drivers {', '.join(sorted(drivers))}")
-    levels = {run.concurrency for one in series for run in one.runs}
+    levels = {run.concurrency if run.hold is None else run.hold.asked for one in series for run in one.runs}
     if len(levels) == 1:
         parts.append(f"{levels.pop():,} {unit}")
     first, last = min(one.result.started_at for one in series), max(one.result.started_at for one in series)

@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from pool_bench.report.compare import CONFIDENCE, Comparison, Pair
 from pool_bench.report.compare_text import cells, describe
 from pool_bench.report.compare_verdict import SMALLEST, Figure, Scale, Verdict
-from pool_bench.report.plot_parts import BLUE, GRID, INK, MARGIN, MUTED, VERMILLION, Sheet
+from pool_bench.report.plot_parts import BLUE, GRID, INK, MARGIN, MUTED, VERMILLION, Sheet, pool_colour
 from pool_bench.report.text import clean
 
 _ROW: Final = 0.26
@@ -114,6 +114,9 @@ def _pair(sheet: Sheet, pair: Pair, name: str, left: float, width: float, reach:
     title = sheet.fit(f"{name}{describe(pair)}: ", room, 9.5, bold=True)
     colour = _colour(pair.verdict)
     offset = sheet.measure(f"{title}.", 9.5, bold=True) + 0.03
+    if pair.new.is_pool:
+        ends = (MARGIN - 0.16, middle), (MARGIN - 0.06, middle)
+        sheet.line(*ends, colour=pool_colour(pair.new.driver), width=7)
     head = (
         sheet.text(MARGIN, middle, title, size=9.5, bold=True, vertical="center_baseline"),
         sheet.text(

@@ -47,12 +47,15 @@ from pool_bench.units import format_duration
 FloatArray = npt.NDArray[np.float64]
 
 LEFT: Final = MARGIN + 0.5
-_HELD_HEIGHT: Final = 2.1
+_HELD_HEIGHT: Final = 1.8
 _DROPS_HEIGHT: Final = 0.65
-_HISTOGRAM_HEIGHT: Final = 2.1
-_SMALL_HEIGHT: Final = 1.6
-_SMALL_WIDTH: Final = 3.75
-_BETWEEN: Final = 1.2
+_HISTOGRAM_HEIGHT: Final = 1.7
+_SMALL_HEIGHT: Final = 1.45
+_SMALL_WIDTH: Final = 3.45
+_BETWEEN: Final = 0.95
+# Small panels beside each other.
+_COLUMNS: Final = 3
+_WIDTH: Final = LEFT + _COLUMNS * _SMALL_WIDTH + (_COLUMNS - 1) * _BETWEEN + MARGIN
 _FEWEST_SECONDS: Final = 3
 _MOST_POINTS: Final = 600
 _BINS: Final = 120
@@ -75,14 +78,14 @@ class _Panel:
 def draw_hold(result: LoadedResult, run: LoadedRun, hold: LoadedHold) -> Sheet:
     """Draw `run` of `result`, which held connections."""
     panels = _small_panels(run, hold)
-    rows = [panels[index : index + 2] for index in range(0, len(panels), 2)]
+    rows = [panels[index : index + _COLUMNS] for index in range(0, len(panels), _COLUMNS)]
     notes = hold_notes(result, run, hold)
     has_drops = bool(hold.dropped)
     height = MARGIN + 0.64 + 0.2 * len(notes) + 0.35 + _HELD_HEIGHT + 0.45
     height += _DROPS_HEIGHT + 0.35 if has_drops else 0
     height += 0.75 + _HISTOGRAM_HEIGHT + 0.95 if run.attempts else 0
     height += sum(max(panel.height for panel in row) + 0.95 for row in rows)
-    sheet = Sheet(10.0, height)
+    sheet = Sheet(_WIDTH, height)
     sheet.header("Held connections: ", target_name(result), _setting(result, run, hold), notes)
     _held_panel(sheet, hold, has_drops=has_drops)
     if run.attempts:
@@ -111,6 +114,9 @@ def hold_notes(result: LoadedResult, run: LoadedRun, hold: LoadedHold) -> list[s
         troubles.append(f"{hold.dropped:,} dropped{replaced}: {words}")
     if hold.forced:
         troubles.append(f"{hold.forced:,} cut off at the end")
+    if hold.connections < hold.asked:
+        kept = hold.asked - hold.connections
+        troubles.append(f"{kept:,} of {hold.asked:,} asked were not tried: the server keeps slots free")
     if troubles:
         notes.append(" · ".join(troubles))
     steps = syn_steps(run.phase_histograms.get("tcp", run.histogram))
@@ -123,7 +129,7 @@ def _setting(result: LoadedResult, run: LoadedRun, hold: LoadedHold) -> str:
     rate = f"opened at {format_rate(hold.opened / hold.open_s)}/s" if hold.opened and hold.open_s else ""
     parts = [
         result.name,
-        f"asked {hold.connections:,}, held {hold.held_peak:,}",
+        f"asked {hold.asked:,}, held {hold.held_peak:,}",
         rate,
         f"held for {format_duration(hold.hold_s)}" if hold.hold_s else "",
         f"driver {run.driver}",
@@ -146,6 +152,11 @@ def held_curve(timeline: Sequence[LoadedHoldSecond]) -> tuple[FloatArray, FloatA
     return times, lows, highs
 
 
+def end_of(hold: LoadedHold) -> float:
+    """Where every axis of time of a run ends, seconds since opening began."""
+    return hold.timeline[-1].t if hold.timeline else 0.0
+
+
 def time_axis(axes: Axes, end_s: float, *, at_most: int = 8) -> float:
     """A horizontal axis from 0 to `end_s` seconds, with few ticks; returns the seconds of its unit."""
     unit, name = time_unit(end_s)
@@ -158,7 +169,7 @@ def _held_panel(sheet: Sheet, hold: LoadedHold, *, has_drops: bool) -> None:
     top, width = sheet.top + 0.35, sheet.width - LEFT - MARGIN
     axes = sheet.axes(LEFT, top, width, _HELD_HEIGHT)
     sheet.panel_title(LEFT, top - 0.08, "Connections", _stages_words(hold))
-    end_s = hold.timeline[-1].t if hold.timeline else 0.0
+    end_s = end_of(hold)
     unit = time_axis(axes, end_s)
     _shade_stages(sheet, axes, hold.timeline, unit, width)
     times, lows, highs = held_curve(hold.timeline)
@@ -166,13 +177,10 @@ def _held_panel(sheet: Sheet, hold: LoadedHold, *, has_drops: bool) -> None:
     if len(times) < len(hold.timeline):
         axes.fill_between(times / unit, lows, highs, color=BLUE, alpha=0.35, linewidth=0)
     axes.plot(times / unit, lows, color=BLUE, linewidth=1.6)
-    entries = [("held", BLUE)]
-    if hold.held_peak < hold.connections:
-        axes.axhline(hold.connections, color=INK, linewidth=1.0, linestyle=(0, (4, 2.5)), alpha=0.75)
-        entries.append(("asked", INK))
-    axes.set_ylim(0, max(hold.connections, hold.held_peak, 1) * 1.18)
+    axes.axhline(hold.asked, color=INK, linewidth=1.0, linestyle=(0, (4, 2.5)), alpha=0.75)
+    axes.set_ylim(0, max(hold.asked, hold.held_peak, 1) * 1.18)
     count_axis(axes, ticks=5, whole=True)
-    legend(sheet, LEFT + width, top - 0.08, entries)
+    legend(sheet, LEFT + width, top - 0.08, [("held", BLUE), (f"asked {hold.asked:,}", INK)])
     sheet.top = top + _HELD_HEIGHT + 0.3
     if has_drops:
         axes.tick_params(labelbottom=False)
@@ -248,10 +256,10 @@ def _small_panels(run: LoadedRun, hold: LoadedHold) -> list[_Panel]:
         ("Active queries", hold.active_histogram.count, "p99", _actives(hold)),
     ):
         if histogram_count and sum(second.p50 is not None for second in seconds) >= _FEWEST_SECONDS:
-            panels.append(_queries_panel(name, high_name, seconds))
+            panels.append(_queries_panel(name, high_name, seconds, end_of(hold)))
     side = run.server_side
     if side is not None and len(side.timeline) >= _FEWEST_SECONDS:
-        panels += _server_panels(side)
+        panels += _server_panels(side, end_of(hold))
     return panels
 
 
@@ -280,17 +288,17 @@ def _actives(hold: LoadedHold) -> list[LoadedSecond]:
     return _seconds(hold, lambda second: (second.actives, second.active_p50, second.active_p99))
 
 
-def _queries_panel(name: str, high_name: str, seconds: Sequence[LoadedSecond]) -> _Panel:
+def _queries_panel(name: str, high_name: str, seconds: Sequence[LoadedSecond], end_s: float) -> _Panel:
     def draw(sheet: Sheet, left: float, top: float, height: float) -> None:
         axes = sheet.axes(left, top, _SMALL_WIDTH, height)
         points = stretches(seconds)
-        unit, _ = time_unit(seconds[-1].t)
+        unit, _ = time_unit(end_s)
         edges = [points[0].start / unit, *(point.end / unit for point in points)]
         known = [value for point in points for value in (*point.p50, *point.p99) if not math.isnan(value)]
         latency_over_time(axes, points, edges, known)
-        time_axis(axes, seconds[-1].t, at_most=5)
+        time_axis(axes, end_s, at_most=5)
         # Where one point stands for several seconds, the shade behind the lines needs a word.
-        shaded = "shade: all seconds" if len(points) < len(seconds) - 1 else ""
+        shaded = "shade: all" if len(points) < len(seconds) - 1 else ""
         sheet.panel_title(left, top - 0.08, name, shaded)
         legend(sheet, left + _SMALL_WIDTH, top - 0.08, [("p50", BLUE), (high_name, ORANGE)])
 
@@ -313,30 +321,33 @@ def _survival_panel(sheet: Sheet, hold: LoadedHold, left: float, top: float, hei
     sheet.panel_title(left, top - 0.08, "Survival", detail)
 
 
-def _server_panels(side: LoadedServerSide) -> list[_Panel]:
+def _server_panels(side: LoadedServerSide, end_s: float) -> list[_Panel]:
     panels = []
     if any(look.states for look in side.timeline):
         title = "Server connections" if side.one_process else "Server backends"
-        panels.append(_server_panel(side, title, _by_state, side.backend_cost_bytes, side.max_connections))
+        cost, limit = side.backend_cost_bytes, side.max_connections
+        panels.append(_server_panel(side, end_s, title, _by_state, cost, limit))
     if any(pool_counts(look) for look in side.timeline):
-        panels.append(_server_panel(side, "PgBouncer", pool_counts, side.pooler_client_bytes, None))
+        panels.append(_server_panel(side, end_s, "PgBouncer", pool_counts, side.pooler_client_bytes, None))
     return panels
 
 
 def _server_panel(
     side: LoadedServerSide,
+    end_s: float,
     title: str,
     by_name: Callable[[ServerSecond], dict[str, int]],
     cost: int | None,
     limit: int | None,
 ) -> _Panel:
-    """Counts by name over time; `cost` bytes each, at most `limit`."""
+    """Counts by name on the run's clock up to `end_s`; `cost` bytes each, at most `limit`."""
 
     def draw(sheet: Sheet, left: float, top: float, height: float) -> None:
         axes = sheet.axes(left, top, _SMALL_WIDTH, height)
         looks = side.timeline
-        unit = time_axis(axes, looks[-1].t, at_most=5)
-        times = np.array([look.t for look in looks]) / unit
+        unit = time_axis(axes, end_s, at_most=5)
+        # The watching begins before the run.
+        times = (np.array([look.t for look in looks]) - (side.origin_s or 0.0)) / unit
         names = _most(looks, by_name)
         entries = []
         for name, colour in zip(names, SERIES_COLOURS, strict=False):

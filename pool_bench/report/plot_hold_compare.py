@@ -121,7 +121,7 @@ def _rows(sheet: Sheet, series: Sequence[Series], holds: Sequence[LoadedHold]) -
             middle,
             _held_words(hold),
             bold=True,
-            colour=INK if hold.held_peak >= hold.connections else VERMILLION,
+            colour=INK if hold.held_peak >= hold.asked else VERMILLION,
             vertical="center_baseline",
         )
         each = hold.client_bytes_each
@@ -140,9 +140,9 @@ def _rows(sheet: Sheet, series: Sequence[Series], holds: Sequence[LoadedHold]) -
 
 
 def _held_words(hold: LoadedHold) -> str:
-    if hold.held_peak >= hold.connections:
+    if hold.held_peak >= hold.asked:
         return f"{hold.held_peak:,}"
-    return f"{hold.held_peak:,} of {hold.connections:,}"
+    return f"{hold.held_peak:,} of {hold.asked:,}"
 
 
 def _held_panel(

@@ -5,6 +5,7 @@ however long a host name is. Importing this imports matplotlib.
 """
 
 import math
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,9 +29,24 @@ from pool_bench.report.text import clean, ellipsize
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, PURPLE, BLACK = "#56B4E9", "#CC79A7", "#000000"
 SERIES_COLOURS: Final = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILLION, BLACK)
+_BROWN: Final = "#7A4F1E"
+# A reader knows a pool by its colour, whichever others are in the picture. Vermillion is for failures.
+_POOL_COLOURS: Final = {
+    "reference": BLUE,
+    "asyncpg": ORANGE,
+    "psycopg": GREEN,
+    "sqlalchemy": PURPLE,
+    "naive": SKY,
+    "shared": BLACK,
+    "purreal": _BROWN,
+}
 INK, MUTED, FAINT, GRID = "#1f2328", "#656d76", "#c9ced4", "#e9ecef"
 
+# A picture is never larger than a screen, so that it is seen whole; a tall sheet has fewer dots to the inch.
 DPI: Final = 150
+MOST_PIXELS: Final = (1500, 1000)
+# Inches up to which text is read with ease in so many pixels; taller sheets have to leave something out.
+TALLEST: Final = 13.5
 Dashes = Literal["-", "--", ":", "-."]
 MARGIN: Final = 0.35
 
@@ -59,6 +75,13 @@ _STYLE: Final[dict[str, object]] = {
 }
 
 
+def pool_colour(name: str) -> str:
+    """The colour of the pool of that name, the same in all pictures."""
+    known = _POOL_COLOURS.get(name)
+    # A file may name pools that this version does not have.
+    return known or SERIES_COLOURS[zlib.crc32(name.encode()) % len(SERIES_COLOURS)]
+
+
 @contextmanager
 def style() -> Iterator[None]:
     """The look of all pictures, for as long as figures are made and saved inside it."""
@@ -84,7 +107,9 @@ class Sheet:
     labels: list[Text] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.figure = Figure(figsize=(self.width, self.height), dpi=DPI, facecolor="white")
+        across, down = MOST_PIXELS
+        dpi = min(DPI, across / self.width, down / self.height)
+        self.figure = Figure(figsize=(self.width, self.height), dpi=dpi, facecolor="white")
         FigureCanvasAgg(self.figure)
 
     @property

@@ -19,14 +19,24 @@ from pool_bench.report.plot_parts import (
     INK,
     MARGIN,
     MUTED,
-    SERIES_COLOURS,
+    TALLEST,
     VERMILLION,
+    Dashes,
     Sheet,
     format_latency,
     latency_axis,
+    pool_colour,
     widen,
 )
-from pool_bench.report.plot_pool_time import COURSE, TIMED, course_panel
+from pool_bench.report.plot_pool_time import (
+    RESTART,
+    TIMED,
+    WIDTH,
+    course_height,
+    course_panel,
+    recoveries,
+    recoveries_height,
+)
 from pool_bench.report.plot_run import target_name
 from pool_bench.report.pool_groups import Contest, Group, contests
 from pool_bench.report.text import format_rate
@@ -38,15 +48,36 @@ _FOOT: Final = 0.62
 _NAME: Final = 1.55
 _GAP: Final = 0.75
 _PERCENTILES: Final = (50.0, 95.0, 99.0)
+# A pool from several files has one colour: its dashes, and how full its bars are, tell the files apart.
+_DASHES: Final[tuple[Dashes, ...]] = ("-", "--", ":", "-.")
+_FULL: Final = (1.0, 0.6, 0.4, 0.25)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One group in the picture: its rounds, its label, its colour."""
+    """One group in the picture: its rounds, its label, and which of the files it is from."""
 
     group: Group
     label: str
-    colour: str
+    file: int
+
+    @property
+    def colour(self) -> str:
+        """Its pool's."""
+        return pool_colour(self.group.pool)
+
+    @property
+    def dashes(self) -> Dashes:
+        """Its file's."""
+        return _DASHES[self.file % len(_DASHES)]
+
+    @property
+    def fullness(self) -> float:
+        """How opaque its bars are, 0 to 1."""
+        return _FULL[self.file % len(_FULL)]
+
+
+Band = tuple[Contest, list[Entry]]
 
 
 def draw_pools(results: Sequence[LoadedResult]) -> Sheet:
@@ -59,40 +90,61 @@ def draw_pools(results: Sequence[LoadedResult]) -> Sheet:
         if any(run.checkout is None for run in result.runs):
             raise UsageError(f"{result.source} has runs without a pool: plot such results by themselves")
     bands = _bands(results)
-    height = MARGIN + 0.86 + sum(_height(contest, entries) for contest, entries in bands)
-    sheet = Sheet(10.0, height)
-    sheet.header("Connection pools under load: ", _subject(results), _setting(results, bands), _notes(bands))
-    for contest, entries in bands:
-        top = sheet.top
-        _band(sheet, contest, entries)
-        sheet.top = top + _height(contest, entries)
+    notes = _notes(bands)
+    whole = sum(_height(contest, entries) for contest, entries in bands)
+    has_courses = MARGIN + 0.86 + whole <= TALLEST
+    if not has_courses:
+        whole = sum(_height(*band, has_course=False) for band in bands)
+        notes.append("courses over time have no room beside so many loads: measure one alone to see its own")
+    columns = 1 if MARGIN + 0.86 + whole <= TALLEST else 2
+    parts = _columns(bands, columns, has_courses=has_courses)
+    tallest = max(sum(_height(*band, has_course=has_courses) for band in part) for part in parts)
+    sheet = Sheet(WIDTH * columns, MARGIN + 0.66 + 0.2 * len(notes) + tallest)
+    sheet.header("Connection pools under load: ", _subject(results), _setting(results, bands), notes)
+    top = sheet.top
+    for column, part in enumerate(parts):
+        sheet.top = top
+        for band in part:
+            begin = sheet.top
+            _band(sheet, *band, column * WIDTH, has_course=has_courses)
+            sheet.top = begin + _height(*band, has_course=has_courses)
     return sheet
 
 
-def _bands(results: Sequence[LoadedResult]) -> list[tuple[Contest, list[Entry]]]:
+def _columns(bands: Sequence[Band], columns: int, *, has_courses: bool) -> list[list[Band]]:
+    """The loads in columns of about the same height, one below the other and then the next column."""
+    heights = [_height(*band, has_course=has_courses) for band in bands]
+    parts: list[list[Band]] = [[] for _ in range(columns)]
+    used = 0.0
+    for band, height in zip(bands, heights, strict=True):
+        # Where its middle is decides.
+        parts[min(int((used + height / 2) / sum(heights) * columns), columns - 1)].append(band)
+        used += height
+    return parts
+
+
+def _bands(results: Sequence[LoadedResult]) -> list[Band]:
     """Each load with its entries; pools of several files stand below each other."""
-    loads: dict[str, tuple[Contest, list[tuple[Group, str]]]] = {}
-    names: list[str] = []
-    for result in results:
+    loads: dict[str, tuple[Contest, list[Entry]]] = {}
+    for file, result in enumerate(results):
         for contest in contests(result.runs):
             key = f"{contest.label} {contest.clients}"
-            _, groups = loads.setdefault(key, (contest, []))
+            _, entries = loads.setdefault(key, (contest, []))
             for group in contest.groups:
                 label = group.pool if len(results) == 1 else f"{group.pool}, {result.title}"
-                groups.append((group, label))
-                names += [label] if label not in names else []
-    colours = {name: SERIES_COLOURS[index % len(SERIES_COLOURS)] for index, name in enumerate(names)}
+                entries.append(Entry(group, label, file))
     return [
-        (
-            replace(contest, groups=tuple(group for group, _ in groups)),
-            [Entry(group, label, colours[label]) for group, label in groups],
-        )
-        for contest, groups in loads.values()
+        (replace(contest, groups=tuple(entry.group for entry in entries)), entries)
+        for contest, entries in loads.values()
     ]
 
 
-def _height(contest: Contest, entries: Sequence[Entry]) -> float:
-    course = COURSE if contest.scenario in TIMED else 0.0
+def _height(contest: Contest, entries: Sequence[Entry], *, has_course: bool = True) -> float:
+    course = 0.0
+    if contest.scenario in TIMED and has_course:
+        course = course_height(contest.scenario, entries)
+    elif contest.scenario == RESTART:
+        course = recoveries_height(entries)
     return _HEAD + _ROW * len(entries) + _FOOT + course
 
 
@@ -124,20 +176,20 @@ def _notes(bands: Sequence[tuple[Contest, list[Entry]]]) -> list[str]:
     return [f"{failed:,} operations failed; they are in none of these figures"] if failed else []
 
 
-def _band(sheet: Sheet, contest: Contest, entries: Sequence[Entry]) -> None:
-    """One load: heading, bars, waits, and its course."""
+def _band(sheet: Sheet, contest: Contest, entries: Sequence[Entry], edge: float, *, has_course: bool) -> None:
+    """One load, `edge` inches from the left: heading, bars, waits, and its course."""
     setting = entries[0].group.checkouts[0].setting
     words = f"{contest.who} · {setting.query if setting.query is not None else 'no query'}"
     if setting.hold_s:
         words += f" · hold {format_duration(setting.hold_s)}"
-    sheet.text(MARGIN, sheet.top, contest.label, size=11, bold=True)
+    sheet.text(edge + MARGIN, sheet.top, contest.label, size=11, bold=True)
     offset = sheet.measure(contest.label, 11, bold=True) + 0.15
-    room = sheet.room - offset
-    sheet.text(MARGIN + offset, sheet.top + 0.03, sheet.fit(words, room, 9), size=9, colour=MUTED)
+    room = WIDTH - 2 * MARGIN - offset
+    sheet.text(edge + MARGIN + offset, sheet.top + 0.03, sheet.fit(words, room, 9), size=9, colour=MUTED)
     top = sheet.top + _HEAD
     height = _ROW * len(entries)
-    width = (sheet.width - 2 * MARGIN - _NAME - _GAP) / 2
-    left = MARGIN + _NAME
+    width = (WIDTH - 2 * MARGIN - _NAME - _GAP) / 2
+    left = edge + MARGIN + _NAME
     sheet.panel_title(left, top - 0.08, "Throughput", "operations per second")
     right = left + width + _GAP
     sheet.panel_title(right, top - 0.08, "Wait for a connection", "p50, p95, p99")
@@ -147,8 +199,11 @@ def _band(sheet: Sheet, contest: Contest, entries: Sequence[Entry]) -> None:
         sheet.text(left - 0.1, middle, label, size=9, align="right", vertical="center_baseline")
     _throughput(sheet, sheet.axes(left, top, width, height), entries)
     _waits(sheet.axes(right, top, width, height), entries, right + width - right)
-    if contest.scenario in TIMED:
+    if contest.scenario in TIMED and has_course:
         course_panel(sheet, entries, top + height + _FOOT, contest.scenario)
+    elif contest.scenario == RESTART:
+        # What it was measured for.
+        recoveries(sheet, entries, top + height + _FOOT - 0.1, edge)
 
 
 def _rows(axes: Axes, entries: Sequence[Entry]) -> None:
@@ -163,7 +218,7 @@ def _throughput(sheet: Sheet, axes: Axes, entries: Sequence[Entry]) -> None:
     axes.set_xlim(0, top * 1.22)
     for row, entry in enumerate(entries):
         rate = entry.group.throughput
-        axes.barh(row, rate.median, height=0.62, color=entry.colour, zorder=2)
+        axes.barh(row, rate.median, height=0.62, color=entry.colour, alpha=entry.fullness, zorder=2)
         if len(entry.group.runs) > 1:
             axes.plot([rate.low, rate.high], [row, row], "-", color=INK, linewidth=1.1, zorder=3)
             for end in (rate.low, rate.high):

@@ -11,15 +11,13 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from pool_bench.report.loaded import LoadedResult
 from pool_bench.report.plot_parts import (
-    BLUE,
-    GREEN,
     INK,
     MARGIN,
-    ORANGE,
-    SKY,
+    Dashes,
     Sheet,
     count_axis,
     latency_axis,
+    pool_colour,
     spread,
     widen,
 )
@@ -100,15 +98,16 @@ def _size_axis(axes: Axes, sizes: Sequence[int]) -> None:
 
 def _throughput(axes: Axes, groups: Sizes, sizing: Sizing | None) -> None:
     top = max(group.throughput.high for _, group in groups) or 1.0
+    colour = pool_colour(groups[0][1].pool)
     if sizing is not None and sizing.law is not None:
         whole = np.arange(sizing.sizes[0], sizing.sizes[1] + 1, dtype=np.float64)
-        axes.fill_between(whole, sizing.curve_low, sizing.curve_high, color=SKY, alpha=0.3, linewidth=0)
+        axes.fill_between(whole, sizing.curve_low, sizing.curve_high, color=colour, alpha=0.2, linewidth=0)
         fine = np.geomspace(sizing.sizes[0], sizing.sizes[1], 200)
-        axes.plot(fine, sizing.law.at(fine), "-", color=BLUE, linewidth=1.8, zorder=3)
+        axes.plot(fine, sizing.law.at(fine), "-", color=colour, linewidth=1.8, zorder=3)
         if sizing.knee is not None and sizing.knee_low is not None and sizing.knee_high is not None:
             # A single size is a line on a log axis: half a step to either side is its band.
-            axes.axvspan(sizing.knee_low - 0.5, sizing.knee_high + 0.5, color=GREEN, alpha=0.13, linewidth=0)
-            axes.axvline(sizing.knee, color=GREEN, linewidth=1.6, zorder=2)
+            axes.axvspan(sizing.knee_low - 0.5, sizing.knee_high + 0.5, color=INK, alpha=0.09, linewidth=0)
+            axes.axvline(sizing.knee, color=INK, linewidth=1.6, zorder=2)
             words = f"{'law alone: ' if sizing.why_not else ''}{sizing.knee}"
             axes.annotate(
                 words,
@@ -116,7 +115,7 @@ def _throughput(axes: Axes, groups: Sizes, sizing: Sizing | None) -> None:
                 xycoords=("data", "axes fraction"),
                 xytext=(5, 0),
                 textcoords="offset points",
-                color=GREEN,
+                color=INK,
                 fontweight="bold",
                 fontsize=9.5,
             )
@@ -137,27 +136,30 @@ def _throughput(axes: Axes, groups: Sizes, sizing: Sizing | None) -> None:
 
 def _latency(sheet: Sheet, axes: Axes, groups: Sizes, box: tuple[float, float, float, float]) -> None:
     left, top, width, height = box
-    curves: list[tuple[str, str, list[tuple[int, float]]]] = []
-    for name, colour, phase, percentile in (
-        ("wait p99", ORANGE, "checkout", 99.0),
-        ("query p99", BLUE, "query", 99.0),
-        ("query p50", SKY, "query", 50.0),
-    ):
+    colour = pool_colour(groups[0][1].pool)
+    curves: list[tuple[str, Dashes, list[tuple[int, float]]]] = []
+    ways: tuple[tuple[str, Dashes, str, float], ...] = (
+        ("wait p99", "-", "checkout", 99.0),
+        ("query p99", "--", "query", 99.0),
+        ("query p50", ":", "query", 50.0),
+    )
+    for name, dashes, phase, percentile in ways:
         figures = [(size, group.phase(phase).percentile_ms(percentile)) for size, group in groups]
         known = [(size, max(value, 1e-3)) for size, value in figures if value is not None]
         if known:
-            curves.append((name, colour, known))
+            curves.append((name, dashes, known))
     values = [value for _, _, points in curves for _, value in points]
     if not values:
         axes.set_yticks([])
         return
     low, high = widen(min(values), max(values), least_ratio=4.0, margin=1.3)
     latency_axis(axes, "y", low, high, at_most=6)
-    for _, colour, points in curves:
+    for _, dashes, points in curves:
         axes.plot(
             [size for size, _ in points],
             [value for _, value in points],
-            "o-",
+            "o",
+            linestyle=dashes,
             color=colour,
             linewidth=1.6,
             markersize=4,
@@ -167,5 +169,5 @@ def _latency(sheet: Sheet, axes: Axes, groups: Sizes, box: tuple[float, float, f
     ends = [points[-1][1] for _, _, points in curves]
     wished = [top + height * (1 - math.log(end / low) / math.log(high / low)) for end in ends]
     places = spread(wished, [0.17] * len(curves), top, top + height)
-    for (name, colour, _), y in zip(curves, places, strict=True):
+    for (name, _, _), y in zip(curves, places, strict=True):
         sheet.text(left + width + 0.06, y, name, size=9, bold=True, colour=colour, vertical="center")

@@ -382,7 +382,8 @@ def _timeline_panel(
         words = sheet.fit(words, legend_left - left - 0.1, 8.5)
         sheet.text(left, below, words, size=8.5, colour=MUTED, vertical="bottom")
     for axes in (rate, lowest):
-        axes.set_xlim(edges[0], edges[-1])
+        # From 0, as what the server went through below it.
+        axes.set_xlim(0, edges[-1])
         time_ticks(axes, name, at_most=6)
 
 

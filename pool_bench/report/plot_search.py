@@ -1,6 +1,7 @@
 """The picture of a search for the maximum: achieved rate and latency against offered load."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Final
 
@@ -32,6 +33,8 @@ _LEFT: Final = MARGIN + 0.6
 _RIGHT: Final = MARGIN + 0.7
 _PANEL: Final = 2.35
 _GAP: Final = 0.65
+# Characters that have room on a line of the header.
+_LINE: Final = 100
 _LIMITS: Final = {
     "server": "limit: the server",
     "client": "limit: the client, not the server",
@@ -45,10 +48,14 @@ _Trials = Sequence[tuple[LoadedStep, LoadedRun]]
 
 def draw_search(result: LoadedResult, search: LoadedSearch) -> Sheet:
     """Draw all trials of `search`, each of which is one of the runs of `result`."""
-    trials = sorted(((step, result.runs[step.run]) for step in search.steps), key=lambda item: item[0].rate)
-    notes = [search.why] if search.why and search.limit != "max_rate" else []
+    steps = sorted(search.steps, key=lambda step: (step.rate, step.run))
+    trials = [(step, result.runs[step.run]) for step in steps]
+    # Whole, on as many lines as it takes: a reason that is cut is none.
+    notes = textwrap.wrap(f"objective: {search.slo}", _LINE)
+    if search.why:
+        notes += textwrap.wrap(f"{_LIMITS.get(search.limit, search.limit)}: {search.why}", _LINE)
     sheet = Sheet(9.5, MARGIN + 0.64 + 0.2 * len(notes) + 0.35 + 2 * _PANEL + _GAP + 0.75)
-    sheet.header("Latency by offered load: ", target_name(result), _setting(result, search), notes)
+    sheet.header(f"{_answer(search)}: ", target_name(result), _setting(result), notes)
     width = sheet.width - _LEFT - _RIGHT
     top = sheet.top + 0.3
     below = top + _PANEL + _GAP
@@ -68,13 +75,14 @@ def draw_search(result: LoadedResult, search: LoadedSearch) -> Sheet:
     return sheet
 
 
-def _setting(result: LoadedResult, search: LoadedSearch) -> str:
-    found = "none confirmed" if search.rate is None else f"maximum {format_rate(search.rate)}/s"
+def _answer(search: LoadedSearch) -> str:
+    return "No rate confirmed" if search.rate is None else f"Maximum {format_rate(search.rate)}/s"
+
+
+def _setting(result: LoadedResult) -> str:
     parts = [
         result.name,
-        found,
-        search.slo,
-        _LIMITS.get(search.limit, search.limit),
+        "latency by offered load",
         f"driver {result.runs[0].driver}",
         f"{result.started_at:%Y-%m-%d %H:%M} UTC",
         " ".join(result.server.get(key, "") for key in ("product", "version")).strip(),
@@ -96,9 +104,11 @@ def _rate_axis(axes: Axes, rates: Sequence[float]) -> None:
 
 
 def _points(axes: Axes, trials: _Trials, values: Sequence[float], colour: str) -> None:
-    """A line through the trials, hollow points where an objective was missed."""
+    """A line through the last trial of each rate, and a point for every one, hollow where it missed."""
     rates = [step.rate for step, _ in trials]
-    axes.plot(rates, values, color=colour, linewidth=1.6, zorder=3)
+    # By rate, and for the same rate in the order of the trials: the last one is what the search went by.
+    last = dict(zip(rates, values, strict=True))
+    axes.plot(list(last), list(last.values()), color=colour, linewidth=1.6, zorder=3)
     for passed in (True, False):
         chosen = [index for index, (step, _) in enumerate(trials) if step.passed is passed]
         axes.plot(

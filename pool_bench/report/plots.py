@@ -143,7 +143,10 @@ def plot(results: Sequence[LoadedResult], *, file_format: Format = "png") -> byt
         raise UsageError("no result file to plot")
     if any(run.checkout is not None for result in results for run in result.runs):
         return plot_pools(results, file_format=file_format)
+    source = results[0].source
     results = [part for result in results for part in by_setting(result)]
+    if not results:
+        raise UsageError(f"{source} holds no run to plot: none started")
     if any(run.hold is not None for result in results for run in result.runs):
         return plot_hold(results, file_format=file_format)
     if len(results) == 1 and results[0].find_max is not None and results[0].find_max.steps:

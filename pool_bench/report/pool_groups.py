@@ -65,6 +65,11 @@ class Group:
         )
 
     @property
+    def not_started(self) -> str:
+        """Why it could not even begin; "" where it did."""
+        return self.runs[0].not_started
+
+    @property
     def interrupted(self) -> bool:
         """Whether a round was ended before its time."""
         return any(run.interrupted for run in self.runs)
@@ -140,12 +145,6 @@ class Contest:
             return f"{self.rate:g}/s due, {self.clients:,} in flight at most"
         return f"{self.clients:,} clients"
 
-    @property
-    def best(self) -> Group | None:
-        """The one with the highest throughput, None where nothing succeeded."""
-        alive = [group for group in self.groups if group.ok]
-        return max(alive, key=lambda group: group.throughput.median, default=None)
-
 
 def contests(runs: Sequence[LoadedRun]) -> list[Contest]:
     """Runs of pools sorted into contests; other runs are left out."""
@@ -162,12 +161,20 @@ def contests(runs: Sequence[LoadedRun]) -> list[Contest]:
             clients,
             tuple(
                 Group(tuple(run for run, _ in rounds), tuple(one for _, one in rounds))
-                for rounds in pools.values()
+                for rounds in map(_begun, pools.values())
             ),
             rate,
         )
         for (scenario, clients, rate), pools in loads.items()
     ]
+
+
+def _begun(
+    rounds: Sequence[tuple[LoadedRun, LoadedCheckout]],
+) -> Sequence[tuple[LoadedRun, LoadedCheckout]]:
+    """The rounds that began; one where none did, so that the pool has its row."""
+    begun = [pair for pair in rounds if not pair[0].not_started]
+    return begun or rounds[:1]
 
 
 def _merged(histograms: Iterable[Histogram]) -> Histogram:

@@ -89,6 +89,7 @@ def _setting(run: Fields) -> PoolSetting:
         clients=run.count("clients"),
         size=run.count("size"),
         reset=run.text("reset"),
+        prepared=run.flag("prepared") if run.has("prepared") else True,
         query=run.text("query") if run.has("query") else None,
         hold_s=run.number("hold_s"),
         timeout_s=run.number("timeout_s"),

@@ -19,6 +19,7 @@ def setting_to_json(setting: PoolSetting) -> JsonObject:
         "clients": setting.clients,
         "size": setting.size,
         "reset": setting.reset,
+        "prepared": setting.prepared,
         "query": setting.query,
         "hold_s": rounded(setting.hold_s),
         "timeout_s": rounded(setting.timeout_s),

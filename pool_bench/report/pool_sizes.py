@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from typing import Final
 
 from pool_bench.report.loaded import LoadedRun
 from pool_bench.report.pool_groups import Group
 from pool_bench.report.pool_loaded import LoadedCheckout
 from pool_bench.report.summary import wrap
 from pool_bench.report.text import Paint, clean, format_rate, table
+from pool_bench.report.verdict_words import suspects_words
 from pool_bench.sizing import Measured, Sizing, recommend, statement
 from pool_bench.units import format_duration, format_ms
 
 # What a run of such a sweep says its scenario is.
 SIZE: str = "size"
+_NAMED: Final = 3
 
 
 def by_size(runs: Sequence[LoadedRun]) -> list[tuple[int, Group]]:
@@ -35,16 +38,37 @@ def sizing_of(groups: Sequence[tuple[int, Group]]) -> Sizing | None:
 
 
 def bottlenecks(groups: Sequence[tuple[int, Group]], sizing: Sizing) -> str:
-    """A warning where the client, not the server, made the knee; "" where it did not."""
+    """`limit: this client ...` where it, and not the server, may have made the knee; "" where it did not."""
     if sizing.knee is None:
         return ""
     busy = [size for size, group in groups if any(run.client.saturated for run in group.runs)]
     if not busy or min(busy) > (sizing.knee_high or sizing.knee):
         return ""
+    above = [size for size, _ in groups if size >= busy[0]]
+    where = f"from size {busy[0]} on" if busy == above else f"at size {', '.join(map(str, busy))}"
     return (
-        f"The client was the bottleneck from size {min(busy)} on: the knee may be this process's, which "
-        "has one core, and not the server's. An application of several processes would find another."
+        f"limit: this client {where}, so the knee may be this process's, which has one core, and not the "
+        "server's: an application of several processes would find another"
     )
+
+
+def believed(runs: Sequence[LoadedRun], paint: Paint, limit: str = "") -> list[str]:
+    """Whether the figures of these runs can be trusted, and what the limit was, in one sentence.
+
+    Args:
+        limit: `limit: ...` without a full stop; "" where nothing is known of it.
+
+    Returns:
+        Lines of at most 80 columns.
+    """
+    judged = [
+        (run.label, [] if run.verdict is None else [reason.code for reason in run.verdict.reasons])
+        for run in runs
+    ]
+    # Labels of pools' runs are long, so they are counted where there are several.
+    words = suspects_words(judged, most=_NAMED if len(runs) <= _NAMED else 0)
+    lines = wrap("; ".join(part for part in (words or "every run is valid", limit) if part), "  ")
+    return [paint(line, "yellow" if words else "green") for line in lines]
 
 
 def sizes_summary(groups: Sequence[tuple[int, Group]], sizing: Sizing, *, colour: bool = False) -> str:
@@ -86,9 +110,8 @@ def sizes_summary(groups: Sequence[tuple[int, Group]], sizing: Sizing, *, colour
         "",
     ]
     for index, sentence in enumerate(statement(sizing)):
-        style = ("bold", "yellow" if sizing.why_not else "green") if index == 0 else ()
+        doubtful = sizing.why_not or bottlenecks(groups, sizing)
+        style = ("bold", "yellow" if doubtful else "green") if index == 0 else ()
         lines += [paint(line, *style) for line in wrap(sentence, "  ")]
-    warning = bottlenecks(groups, sizing)
-    if warning:
-        lines += [paint(line, "yellow") for line in wrap(warning, "  ")]
+    lines += believed([run for _, group in groups for run in group.runs], paint, bottlenecks(groups, sizing))
     return "\n".join(lines)

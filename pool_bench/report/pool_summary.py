@@ -11,6 +11,7 @@ from typing import Final
 
 from pool_bench.report.pool_groups import Contest, Group, Spread
 from pool_bench.report.pool_loaded import LoadedCheckout
+from pool_bench.report.pool_ranking import best, is_ranked, left_out, rounds_needed
 from pool_bench.report.pool_shapes import shape_lines
 from pool_bench.report.summary import WIDTH, wrap
 from pool_bench.report.text import Paint, clean, ellipsize, format_percent, format_rate, table
@@ -72,8 +73,12 @@ def manners_summary(contests: Sequence[Contest], *, colour: bool = False) -> str
     lines = [paint("what each does on checkout and on return", "bold")]
     for group in pools.values():
         one = group.checkouts[0]
+        if group.not_started:
+            continue
         lines += wrap(f"  {group.pool} {one.version}: {one.manner}", "    ")
-    resets = {_return_of(group) for group in pools.values() if group.pool != "naive"}
+    resets = {
+        _return_of(group) for group in pools.values() if group.pool != "naive" and not group.not_started
+    }
     if len(resets) > 1 and any(one.setting.reset == "own" for g in pools.values() for one in g.checkouts):
         lines += [paint(line, "yellow") for line in wrap(_UNLIKE, "  ")]
     lines += ["", paint("how to read the figures", "bold")]
@@ -93,7 +98,9 @@ def _headline(contest: Contest, meaning: str, paint: Paint) -> list[str]:
     if setting.hold_s:
         parts.append(f"hold {format_duration(setting.hold_s)}")
     parts.append(f"reset {setting.reset}")
-    longest_s = max(run.duration_s for run in contest.groups[0].runs)
+    if not setting.prepared:
+        parts.append("nothing prepared")
+    longest_s = max(run.duration_s for group in contest.groups for run in group.runs)
     parts.append(f"{rounds} round{'s' if rounds > 1 else ''} of {format_duration(round(longest_s, 1))}")
     lines = [paint(clean(contest.label), "bold")]
     lines += [f"  {line}" for line in wrap(f"{meaning}.", "  ")]
@@ -104,7 +111,7 @@ def _headline(contest: Contest, meaning: str, paint: Paint) -> list[str]:
 def _figures(contest: Contest, paint: Paint) -> list[str]:
     rows = [["pool", "op/s", "min..max", "wait p50", "p99", "max ms", "op p50", "p99 ms", "failed"]]
     thin = False
-    best = contest.best
+    first = best(contest)
     for group in contest.groups:
         waits, whole = group.phase("checkout"), group.latency
         wait50, wait99, wait_max = waits.percentiles_ms((50, 99, 100))
@@ -128,7 +135,7 @@ def _figures(contest: Contest, paint: Paint) -> list[str]:
     drawn = table(rows, gap=1)
     lines = [paint(drawn[0], "bold")]
     for line, group in zip(drawn[1:], contest.groups, strict=True):
-        style = ("red",) if not group.ok else ("green",) if group is best else ()
+        style = ("red",) if not group.ok else ("green",) if group is first else ()
         lines.append(paint(line, *style))
     if thin:
         lines.append(paint(_FOOTNOTE, "dim"))
@@ -206,6 +213,8 @@ def _median(spread: Spread | None, form: str) -> str:
 def _failures(contest: Contest, paint: Paint) -> list[str]:
     lines = []
     for group in contest.groups:
+        if group.not_started:
+            lines += wrap(f"{group.pool} did not start: {clean(group.not_started)}", "    ")
         if not group.failed and not group.unfinished:
             continue
         kinds = [f"{count:,} {name}" for name, count in group.failures.items()]
@@ -226,9 +235,9 @@ def _notes(contest: Contest, paint: Paint) -> list[str]:
     cut = [group.pool for group in contest.groups if group.interrupted]
     if cut:
         notes.append(f"Interrupted: the figures of {', '.join(cut)} are of what was measured until then.")
-    busy = [group.pool for group in contest.groups if any(run.client.saturated for run in group.runs)]
-    if busy:
-        notes.append(f"The client was the bottleneck with {', '.join(busy)}: see below what that means.")
+    limit = client_limit([contest])
+    if limit:
+        notes.append(f"{limit}: see below what that means.".capitalize())
     late = _timed_out(contest)
     if late:
         notes.append(
@@ -236,6 +245,13 @@ def _notes(contest: Contest, paint: Paint) -> list[str]:
             "out waited longest, and are counted as failed: the waits above are too low by them."
         )
     return [paint(line, "yellow") for note in notes for line in wrap(note, "  ")]
+
+
+def client_limit(contests: Sequence[Contest]) -> str:
+    """`limit: this client, not the server, with asyncpg`; "" where it was none."""
+    groups = [group for contest in contests for group in contest.groups]
+    busy = dict.fromkeys(group.pool for group in groups if any(run.client.saturated for run in group.runs))
+    return f"limit: this client, not the server, with {', '.join(busy)}" if busy else ""
 
 
 def _return_of(group: Group) -> str:
@@ -252,18 +268,25 @@ def verdict(contest: Contest) -> str:
     """Who did best, and by how much: only what the rounds allow to be said."""
     # At a given rate all do as many operations, as long as they can.
     measure = _RESPONSE if contest.rate is not None else _MEASURES.get(contest.scenario, _THROUGHPUT)
-    figures = [(group, measure.figure(group)) for group in contest.groups if group.ok]
+    without = left_out(contest)
+    alive = [group for group in contest.groups if group.ok]
+    figures = [(group, measure.figure(group)) for group in alive if is_ranked(contest, group)]
     known = [(group, spread) for group, spread in figures if spread is not None]
-    if not figures:
-        return "No operation succeeded."
+    if not alive:
+        return " ".join(("No operation succeeded.", *without))
     if len(known) < 2:
-        return ""
+        return " ".join(without)
     sign = -1 if measure.more_is_better else 1
     known.sort(key=lambda item: sign * item[1].median)
-    (best, top), others = known[0], known[1:]
-    words = f"{measure.words}: {best.pool}, {measure.form(top.median)}"
-    if len(best.runs) < 2:
-        return f"{words}. One round shows no spread: use --rounds to see what is noise."
+    (first, top), others = known[0], known[1:]
+    words = f"{measure.words}: {first.pool}, {measure.form(top.median)}"
+    rounds, needed = min(len(group.runs) for group, _ in known), rounds_needed(len(known))
+    if rounds < needed:
+        few = "one round is" if rounds == 1 else f"{rounds} rounds are"
+        ranking = (
+            f"No ranking: {few} too few for {len(known)} pools, which take {needed} (--rounds {needed})."
+        )
+        return " ".join((f"{words}.", ranking, *without))
     apart, alike = [], []
     for group, spread in others:
         overlaps = spread.high >= top.low if measure.more_is_better else spread.low <= top.high
@@ -274,7 +297,7 @@ def verdict(contest: Contest) -> str:
     told = [f"well apart from {', '.join(apart)}"] if apart else []
     if alike:
         told.append(f"not told apart from {', '.join(alike)}, whose rounds overlap with its own")
-    return f"{words}: {'; '.join(told)}."
+    return " ".join((f"{words}: {'; '.join(told)}.", *without))
 
 
 @dataclass(frozen=True, slots=True)

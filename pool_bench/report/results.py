@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from pool_bench.errors import UsageError
+from pool_bench.load.own_time import cpu_quota, usable_cores
+from pool_bench.report.address_lines import addresses_to_json
 from pool_bench.report.files import check_writable, write_atomically
+from pool_bench.report.hanging_lines import hanging_to_json
 from pool_bench.report.hold_results import hold_numbers, hold_to_json
 from pool_bench.report.json_parts import (
     JsonObject,
@@ -30,8 +33,9 @@ from pool_bench.report.server_limit import limit_of
 from pool_bench.report.server_results import server_side_to_json
 from pool_bench.report.verdict_json import calibration_to_json, own_to_json, verdict_to_json
 from pool_bench.runs import Judged, RunResult, Session
-from pool_bench.stats import BenchStats, Interval, errors_by_name
+from pool_bench.stats import BenchStats, ClientUsage, Interval, errors_by_name
 from pool_bench.verdict import judge
+from pool_bench.walls import Wall
 
 __all__ = [
     "SCHEMA",
@@ -148,12 +152,35 @@ def run_to_json(run: RunResult) -> JsonObject:
         _interval(interval, open_loop=run.rate is not None) for interval in run.total.intervals
     ]
     if run.hold is not None:
-        content["hold"] = hold_to_json(run.hold, connections=run.concurrency)
+        content["hold"] = hold_to_json(run.hold, connections=run.concurrency, asked=run.asked)
+    content["parameters"] = {
+        name: finite(value) if isinstance(value, float) else value for name, value in run.parameters.items()
+    }
+    if hanging := hanging_to_json(run):
+        content["hanging"] = hanging
+    if run.wall is not None:
+        content["wall"] = _wall(run.wall)
+    if run.not_started:
+        content["not_started"] = run.not_started
+    if addresses := addresses_to_json(run):
+        content["addresses"] = addresses
     if len(run.per_target) > 1:
         content["targets"] = [
             _target(run, name, stats) for name, stats in zip(run.targets, run.per_target, strict=True)
         ]
     return content
+
+
+def _wall(wall: Wall) -> JsonObject:
+    """`runs[].wall`: what connections met when they stopped growing."""
+    return {
+        "kind": str(wall.kind),
+        "words": wall.words,
+        "limit": wall.limit,
+        "used": wall.used,
+        "t": rounded(wall.t),
+        "held": wall.held,
+    }
 
 
 def run_numbers(run: RunResult) -> JsonObject:
@@ -174,6 +201,8 @@ def run_numbers(run: RunResult) -> JsonObject:
         "ok": total.ok,
         "failed": total.failed,
         "unfinished": total.unfinished,
+        "set_aside": total.aside,
+        "closed_by_us": total.closed_by_us,
         "success_rate": finite(total.success_rate),
         "errors": errors_by_name(total.errors),
         "failures": failures_to_json(total),
@@ -183,7 +212,11 @@ def run_numbers(run: RunResult) -> JsonObject:
         "phases_ms": {
             str(phase): histogram.summary_ms() for phase, histogram in sorted(total.phases.items())
         },
-        "warmup": {"ok": run.warmup.ok, "failed": run.warmup.failed},
+        "warmup": {
+            "ok": run.warmup.ok,
+            "failed": run.warmup.failed,
+            "unfinished": run.warmup.unfinished,
+        },
         "client": _client(run),
         "verdict": verdict_to_json(judge(run)),
     }
@@ -192,7 +225,7 @@ def run_numbers(run: RunResult) -> JsonObject:
     if run.rate is not None:
         content |= _open_loop(total)
     if run.hold is not None:
-        content["hold"] = hold_numbers(run.hold, connections=run.concurrency)
+        content["hold"] = hold_numbers(run.hold, connections=run.concurrency, asked=run.asked)
     if run.pool is not None and run.checkout is not None:
         content |= setting_to_json(run.pool)
         content["checkout"] = checkout_to_json(run.checkout)
@@ -297,7 +330,30 @@ def _client(run: RunResult) -> JsonObject:
         },
         "event_loop": run.event_loop,
         "saturated": run.saturation is not None,
-        "why": run.saturation,
+        "state": str(run.client_state),
+        "why": run.client_trouble,
+        "time": _client_time(client),
+        "port_searches": client.port_searches,
+    }
+
+
+def _client_time(client: ClientUsage) -> JsonObject | None:
+    """Where the generator's time went, by the kernel's account; None where it does not tell."""
+    time = client.time
+    if not time.seen_s:
+        return None
+    return {
+        "seen_s": rounded(time.seen_s),
+        "waited_for_cpu_s": rounded(time.waited_s),
+        "late_waiting_s": rounded(time.late_waiting_s),
+        "late_running_s": rounded(time.late_running_s),
+        "late_standing_s": rounded(time.late_standing_s),
+        "throttled_s": rounded(time.throttled_s),
+        "stolen_s": rounded(time.stolen_s),
+        "machine_busy_s": rounded(time.busy_s),
+        "suspended_s": rounded(time.suspended_s),
+        "suspensions": time.suspensions,
+        "cores": rounded(time.cores),
     }
 
 
@@ -311,7 +367,9 @@ def _host(runs: Sequence[RunResult]) -> JsonObject:
         except PackageNotFoundError:
             versions[package] = None
     return {
-        "cpus": os.cpu_count(),
+        "cpus": max(1, int(usable_cores())),
+        "machine_cpus": os.cpu_count(),
+        "cpu_quota": rounded(cpu_quota()),
         "platform": platform.platform(),
         "python": platform.python_version(),
         "event_loop": runs[0].event_loop if runs else "",

@@ -9,7 +9,8 @@ from dataclasses import replace
 from statistics import median
 from typing import Final
 
-from pool_bench.report.compare import Comparison, Obstacle, Pair, Setting, compare_settings, settings_of
+from pool_bench.report.compare import Comparison, Obstacle, Pair, compare_settings
+from pool_bench.report.compare_settings import Setting, settings_of
 from pool_bench.report.compare_text import how_to_read, pair_lines
 from pool_bench.report.loaded import LoadedResult, LoadedRun
 from pool_bench.report.loaded_parts import LoadedFailure, LoadedSummary
@@ -23,6 +24,7 @@ _BASE: Final = "base"
 _BY_DESIGN: Final = {
     "driver": (Obstacle.DRIVER,),
     "url": (Obstacle.TARGET, Obstacle.SERVER),
+    **dict.fromkeys(("query", "concurrency", "auth", "resolve", "scram-cache"), (Obstacle.SETTING,)),
 }
 
 
@@ -63,7 +65,13 @@ def _compared(base: Setting, setting: Setting, allow: Sequence[str]) -> Pair:
     if Obstacle.DRIVER in by_design:
         # What a driver costs this client is part of what it is compared for.
         allow = (*allow, Obstacle.SATURATED)
-    return compare_settings(base, setting, allow=allow, by_design=by_design)
+    return compare_settings(base, setting, allow=allow, by_design=by_design, in_turn=True)
+
+
+def lost_lines(result: LoadedResult) -> list[str]:
+    """A sentence for each setting that could not be measured at all, or not to the end."""
+    lost = dict.fromkeys((run.label, run.not_started) for run in result.runs if run.not_started)
+    return [f"{clean(label)} did not start: {clean(why)}" for label, why in lost]
 
 
 def rounds_summary(result: LoadedResult, *, colour: bool = False) -> str:
@@ -89,6 +97,7 @@ def rounds_summary(result: LoadedResult, *, colour: bool = False) -> str:
     names = ["setting", *(ellipsize(clean(setting.label), room) for setting in settings)]
     drawn = table([[name, figure] for name, figure in zip(names, figures, strict=True)], left=(0, 1))
     lines += [paint(drawn[0], "dim"), *drawn[1:]]
+    lines += [paint(line, "red") for words in lost_lines(result) for line in wrap(words, "  ")]
     comparison = compare_within(result)
     for pair in comparison.pairs:
         lines += ["", *pair_lines(pair, paint)]
@@ -108,8 +117,10 @@ def round_line(run: LoadedRun) -> str:
     if run.unfinished:
         words.append(f"{run.unfinished:,} unfinished")
     if run.client.saturated:
-        words.append("client saturated")
-    figures = f", round {run.round}: {', '.join(words)}"
+        # Which one, its verdict says.
+        words.append("client at a limit")
+    repeat = "" if run.round is None else f", round {run.round}"
+    figures = f"{repeat}: {', '.join(words)}"
     return f"{ellipsize(clean(run.label), WIDTH - len(figures))}{figures}"
 
 

@@ -1,19 +1,18 @@
 """What kept a run from being faster: one line, by a rule that looks at nothing but figures.
 
-First what is full: the client's thread, the pooler's thread, the postmaster's, the server's cores, the
-busiest thread of a server that is one process, the server's slots, the cores of the machine. Then who queued
-while nothing was full, or nothing of the run's own. Only where all of them were seen and none was busy does
-it say so; where a part was not seen, it is not acquitted.
+First what the verdict says of the client, then what is full: the pooler's thread, the postmaster's, the
+server's cores, the busiest thread of a server that is one process, the server's slots, the cores of the
+machine. Then who queued while nothing was full, or nothing of the run's own. Only where all of them were
+seen and none was busy does it say so; where a part was not seen, it is not acquitted.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final, Literal
 
+from pool_bench.client_time import ClientState
 from pool_bench.errors import FailureKind
 from pool_bench.runs import SATURATED_CPU_SHARE, RunResult
-from pool_bench.server_side import CpuUse, ServerSide
+from pool_bench.server_cpu import is_measured, mean_cpu
 
 What = Literal["client", "server", "pooler", "pool", "slots", "machine", "neither", "unknown"]
 
@@ -26,8 +25,6 @@ _FULL_MACHINE: Final = 0.90
 _QUEUE: Final = 0.5
 _REFUSED: Final = 0.01
 _LEAST_SECONDS: Final = 1.5
-# How far a look may be off the window in which the run measured, seconds.
-_SLACK_S: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +43,8 @@ class Facts:
         seconds: for how much of the measured time there is a figure of CPU.
         cores: of this machine.
         client: the generators together; `processes` of them.
-        late: how the client was late although its thread was not full, in words.
+        bottleneck: why the verdict calls the client the bottleneck, in words; None where it does not.
+        starved: what the client waited for a core for, in words; None where it did not.
         machine, server, postmaster, server_thread, pooler, pooler_busiest: as in `CpuUse`.
         pooled: there is a pooler between us and the server.
         waiting: at what share of the looks PgBouncer had clients waiting; `most_waiting` of them at once.
@@ -59,7 +57,8 @@ class Facts:
     cores: int
     client: float
     processes: int = 1
-    late: str | None = None
+    bottleneck: str | None = None
+    starved: str | None = None
     machine: float | None = None
     server: float | None = None
     postmaster: float | None = None
@@ -80,6 +79,9 @@ def judge(facts: Facts) -> Limit:
     client = f"the client {facts.client:.0%}"
     if facts.client > SATURATED_CPU_SHARE * facts.processes:
         return Limit("client", f"limit: the client ({facts.client:.0%} of a core{_others(facts, 'client')})")
+    if facts.bottleneck is not None:
+        # What else was full did not matter: the verdict says that it was the client.
+        return Limit("client", f"limit: the client ({facts.bottleneck}{_others(facts, 'client')})")
     if facts.seconds < _LEAST_SECONDS:
         return Limit("unknown", f"not known: CPU was seen for {facts.seconds:.1f} s of the run only")
     if (busiest := facts.pooler_busiest) is not None and busiest >= _FULL_THREAD:
@@ -120,8 +122,10 @@ def judge(facts: Facts) -> Limit:
             f"limit: the pooler's pool (up to {facts.most_waiting:,} clients waited for a server connection"
             f"{_others(facts, 'pool')}{f'; this machine {machine:.1f}' if is_full else ''})",
         )
-    if facts.late is not None:
-        return Limit("client", f"limit: the client ({facts.late})")
+    if facts.starved is not None:
+        return Limit(
+            "machine", f"limit: this machine's cores (the client had to wait for one: {facts.starved})"
+        )
     unseen = _unseen(facts)
     if unseen:
         return Limit(
@@ -180,11 +184,13 @@ def limit_of(run: RunResult) -> Limit | None:
     side = run.server_side
     if side is None or run.hold is not None:
         return None
-    cpu, seconds = mean_cpu(side, run.duration_s)
-    looks = [look for look in side.seconds if _is_measured(side, look.t, run.duration_s)]
+    # The looks went on while the client was suspended.
+    length_s = run.duration_s + run.client.time.suspended_s
+    cpu, seconds = mean_cpu(side, length_s)
+    looks = [look for look in side.seconds if is_measured(side, look.t, length_s)]
     queues = [look.pools["cl_waiting"] for look in looks if "cl_waiting" in look.pools]
     refused = run.total.errors.get(FailureKind.TOO_MANY_CONNECTIONS, 0)
-    saturated = run.client.cpu_share > SATURATED_CPU_SHARE * run.client.processes
+    state = run.client_state
     return judge(
         Facts(
             ok=run.total.ok,
@@ -192,7 +198,8 @@ def limit_of(run: RunResult) -> Limit | None:
             cores=side.cores or 1,
             client=run.client.cpu_share,
             processes=run.client.processes,
-            late=None if saturated else run.saturation,
+            bottleneck=run.saturation,
+            starved=run.starved_by if state is ClientState.STARVED else None,
             machine=cpu.machine,
             server=cpu.server,
             postmaster=cpu.postmaster,
@@ -206,34 +213,3 @@ def limit_of(run: RunResult) -> Limit | None:
             max_connections=side.max_connections,
         )
     )
-
-
-def mean_cpu(side: ServerSide, duration_s: float) -> tuple[CpuUse, float]:
-    """Mean use of CPU while the run measured, and over how many seconds of it there were figures."""
-    parts = [
-        (after.t - before.t, after.cpu)
-        for before, after in pairwise(side.seconds)
-        if after.cpu is not None
-        and _is_measured(side, before.t, duration_s)
-        and _is_measured(side, after.t, duration_s)
-    ]
-
-    def mean(values: Sequence[tuple[float, float | None]]) -> float | None:
-        known = [(length, value) for length, value in values if value is not None]
-        total = sum(length for length, _ in known)
-        return sum(length * value for length, value in known) / total if total else None
-
-    use = CpuUse(
-        machine=mean([(length, cpu.machine) for length, cpu in parts]),
-        server=mean([(length, cpu.server) for length, cpu in parts]),
-        postmaster=mean([(length, cpu.postmaster) for length, cpu in parts]),
-        server_thread=mean([(length, cpu.server_thread) for length, cpu in parts]),
-        pooler=mean([(length, cpu.pooler) for length, cpu in parts]),
-        pooler_busiest=mean([(length, cpu.pooler_busiest) for length, cpu in parts]),
-    )
-    return use, sum(length for length, _ in parts)
-
-
-def _is_measured(side: ServerSide, t: float, duration_s: float) -> bool:
-    begin = side.origin_s or 0.0
-    return begin - _SLACK_S <= t <= begin + duration_s + _SLACK_S

@@ -4,10 +4,11 @@ from typing import Final
 
 from pool_bench.errors import Phase
 from pool_bench.report.hold_server import server_lines
-from pool_bench.report.server_limit import limit_of, mean_cpu
+from pool_bench.report.server_limit import limit_of
 from pool_bench.report.summary import run_summary, wrap
-from pool_bench.report.text import Paint, table
+from pool_bench.report.text import Paint, clean, table
 from pool_bench.runs import RunResult
+from pool_bench.server_cpu import mean_cpu
 from pool_bench.server_side import ServerSide
 from pool_bench.units import format_ms
 
@@ -45,7 +46,7 @@ def _cpu(side: ServerSide, duration_s: float) -> list[str]:
         alone = alone if use.server_thread is None else f" (busiest thread {use.server_thread:.2f})"
         parts.append(f"server {use.server:.2f}{alone}")
     if use.pooler is not None:
-        parts.append(f"PgBouncer {use.pooler:.2f}")
+        parts.append(f"{clean(side.pooler_name)} {use.pooler:.2f}")
     parts.append(f"this machine {use.machine:.2f} of {side.cores or 1}")
     return [f"  CPU, cores: {', '.join(parts)}"]
 

@@ -46,6 +46,7 @@ class LoadedServerSide:
     setup: LoadedSetup | None = None
     limit: str | None = None
     one_process: bool = False
+    pooler_name: str = "PgBouncer"
 
 
 def read_server_side(fields: Fields) -> LoadedServerSide:
@@ -70,13 +71,20 @@ def read_server_side(fields: Fields) -> LoadedServerSide:
         pooler_client_bytes=_optional_bytes(fields, "pooler_client_bytes"),
         notes=fields.texts("notes"),
         cores=_optional_count(fields, "cores"),
-        origin_s=_optional_number(fields, "origin_s"),
+        # Below nought where the server was too slow for a look before the run.
+        origin_s=fields.optional_number("origin_s", signed=True) if fields.has("origin_s") else None,
         sessions=_optional_counts(fields, "sessions"),
         pooler_totals=_optional_counts(fields, "pooler_totals"),
         setup=_setup(fields.fields("setup")) if fields.has("setup") else None,
         limit=fields.fields("limit").text("words") if fields.has("limit") else None,
         one_process=fields.has("one_process") and fields.flag("one_process"),
+        pooler_name=_pooler_name(fields.fields("between")) if fields.has("between") else "PgBouncer",
     )
+
+
+def _pooler_name(fields: Fields) -> str:
+    kind, name = fields.text("kind"), fields.text("name")
+    return (name or f"the {kind}") if kind in ("pooler", "proxy") else "PgBouncer"
 
 
 def _optional_count(fields: Fields, key: str) -> int | None:
@@ -99,6 +107,7 @@ def _look(fields: Fields) -> ServerSecond:
         totals=_optional_counts(fields, "pooler_totals"),
         cpu=_cpu(fields.fields("cpu")) if fields.has("cpu") else None,
         setup=_setup_second(fields.fields("setup")) if fields.has("setup") else None,
+        looks=fields.count("looks") if fields.has("looks") else 1,
     )
 
 

@@ -25,6 +25,7 @@ from pool_bench.report.plot_parts import (
     widen,
 )
 from pool_bench.report.server_loaded import LoadedServerSide
+from pool_bench.report.text import clean
 from pool_bench.server_side import CpuUse, ServerSecond
 from pool_bench.units import format_duration
 
@@ -154,7 +155,7 @@ def _cores(
     shares: tuple[tuple[str, str, Callable[[CpuUse], float | None]], ...] = (
         ("machine", MUTED, lambda cpu: cpu.machine),
         ("server", ORANGE, lambda cpu: cpu.server),
-        ("PgBouncer", PURPLE, lambda cpu: cpu.pooler),
+        (clean(side.pooler_name)[:16], PURPLE, lambda cpu: cpu.pooler),
     )
     for name, colour, figure in shares:
         points = [(t / unit, value) for t, cpu in looks if (value := figure(cpu)) is not None]

@@ -3,6 +3,8 @@
 In its timeline `t` counts from the beginning of the watching; `origin_s` is where the run's own begins.
 """
 
+from dataclasses import asdict
+
 from pool_bench.report.json_parts import JsonObject, histogram_to_json, rounded
 from pool_bench.report.server_limit import Limit
 from pool_bench.server_side import (
@@ -33,6 +35,7 @@ def server_side_to_json(side: ServerSide, limit: Limit | None = None) -> JsonObj
         "notes": list(side.notes),
         "cores": side.cores,
         "one_process": side.one_process,
+        "between": None if side.between is None else asdict(side.between),
         "origin_s": side.origin_s,
         "sessions": dict(side.sessions),
         "pooler_totals": dict(side.totals),
@@ -44,6 +47,7 @@ def server_side_to_json(side: ServerSide, limit: Limit | None = None) -> JsonObj
 def _look(second: ServerSecond) -> JsonObject:
     return {
         "t": rounded(second.t),
+        "looks": second.looks,
         "used": second.used,
         "states": dict(second.states),
         "pools": dict(second.pools),

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from pool_bench.errors import Phase
+from pool_bench.report.address_lines import address_lines
 from pool_bench.report.buckets import log_bars
+from pool_bench.report.hanging_lines import hanging_words
 from pool_bench.report.text import (
     Paint,
     bar,
@@ -22,7 +24,7 @@ from pool_bench.report.text import (
     table,
     without_column,
 )
-from pool_bench.report.verdict_words import own_lines, pauses_words, suspects_of, verdict_line
+from pool_bench.report.verdict_words import own_lines, pauses_words, suspects_of, verdict_line, wall_words
 from pool_bench.runs import RunResult
 from pool_bench.stats import PERCENTILES, BenchStats, Histogram
 from pool_bench.units import format_duration, format_ms
@@ -30,6 +32,7 @@ from pool_bench.verdict import FEWEST_BEYOND, NoteCode, ReasonCode, Verdict, is_
 
 WIDTH: Final = 100
 _HISTOGRAM_ROWS: Final = 22
+_BAR: Final = 16
 # Percentiles and sentences, which most people read, must not be broken by a terminal of the usual width.
 _TERMINAL: Final = 80
 # What the phases leave of an operation is worth a row from here on.
@@ -37,6 +40,10 @@ _LEAST_REST: Final = 0.02
 CLOSED_LOOP_NOTE: Final = (
     "A closed loop: while the server stalls, its workers wait and ask nothing, so a stall shows as one slow "
     "operation of each and not as all that users would have begun (coordinated omission). --rate shows those."
+)
+SHARED_WORKERS_NOTE: Final = (
+    "Workers go to the targets in turn, so their rates are equal whatever they could do: compare latencies "
+    "and failures, or measure them with --interleave."
 )
 _FOOTNOTE: Final = f"~ fewer than {FEWEST_BEYOND} samples beyond it"
 
@@ -54,10 +61,11 @@ def run_summary(run: RunResult, *, colour: bool = False) -> str:
     paint = Paint(colour=colour)
     verdict = judge(run)
     sections = [
-        [*_headline(run, paint), verdict_line(verdict, paint)],
+        [*_headline(run, paint), verdict_line(verdict, paint), *wall_lines(run, paint)],
         response_lines(run, paint),
         phase_lines(run.total, paint),
         target_lines(run, paint),
+        address_lines(run, paint, width=WIDTH),
         failure_lines(run.total, paint),
         _histogram(run.total.latency, paint),
         _client(run, paint),
@@ -140,8 +148,12 @@ def latency_lines(latency: Histogram, paint: Paint, *, title: str = "latency, ms
     return lines
 
 
-def phase_lines(total: BenchStats, paint: Paint) -> list[str]:
-    """A row for each phase that was seen, and one for what they leave; none where there was none."""
+def phase_lines(total: BenchStats, paint: Paint, *, bars: int = _BAR) -> list[str]:
+    """A row for each phase that was seen, and one for what they leave; none where there was none.
+
+    Args:
+        bars: columns of the bar of a phase that is all of an operation.
+    """
     phases = [
         (phase, total.phases[phase]) for phase in Phase if phase in total.phases and total.phases[phase].count
     ]
@@ -160,12 +172,12 @@ def phase_lines(total: BenchStats, paint: Paint) -> list[str]:
                 f"{histogram.count:,}",
                 *map(format_ms, (p50, p90, p99, top)),
                 f"{share:.1%}",
-                bar(share, 16),
+                bar(share, bars),
             ]
         )
     rest = 1 - sum(histogram.total_s for _, histogram in phases) / whole_s
     if rest >= _LEAST_REST:
-        rows.append(["in between", *[""] * 5, f"{rest:.1%}", bar(rest, 16)])
+        rows.append(["in between", *[""] * 5, f"{rest:.1%}", bar(rest, bars)])
     lines = table(rows, left=(0, 7))
     if rest >= _LEAST_REST:
         lines.append(
@@ -175,8 +187,8 @@ def phase_lines(total: BenchStats, paint: Paint) -> list[str]:
     return lines
 
 
-def target_lines(run: RunResult, paint: Paint) -> list[str]:
-    """A row for each target, where there are several."""
+def target_lines(run: RunResult, paint: Paint, *, width: int = WIDTH) -> list[str]:
+    """A row of at most `width` columns for each target, where there are several."""
     if len(run.per_target) < 2:
         return []
     rows = [["conn/s", "ok", "failed", "unfinished", "success", "p50 ms", "p99 ms", "max ms"]]
@@ -188,14 +200,16 @@ def target_lines(run: RunResult, paint: Paint) -> list[str]:
         rows.append([format_rate(rate), *counts, format_percent(stats.success_rate), *latency])
     figures = table(rows, left=(), gap=1)
     # Names get what the figures leave of the line.
-    room = WIDTH - max(map(len, figures)) - 2
+    room = width - max(map(len, figures)) - 2
     names = ["target", *(ellipsize(clean(name), room) for name in run.targets)]
     lines = table([[name, figure] for name, figure in zip(names, figures, strict=True)], left=(0, 1))
     lines[0] = paint(lines[0], "bold")
+    if run.rate is None and run.hold is None:
+        lines += [paint(line, "dim") for line in wrap(SHARED_WORKERS_NOTE, "  ")]
     return lines
 
 
-def failure_lines(total: BenchStats, paint: Paint) -> list[str]:
+def failure_lines(total: BenchStats, paint: Paint, *, width: int = WIDTH) -> list[str]:
     """Failures by kind, phase and SQLSTATE with a message of each; none where nothing failed.
 
     Where none has an SQLSTATE, as with SurrealDB, there is no column for it.
@@ -220,7 +234,7 @@ def failure_lines(total: BenchStats, paint: Paint) -> list[str]:
     lines = [paint(drawn[0], "bold")]
     for line, (_, failure) in zip(drawn[1:], ranked, strict=True):
         lines.append(paint(line, "red"))
-        lines.append(paint(f"    e.g. {ellipsize(clean(failure.sample), WIDTH - 9)}", "dim"))
+        lines.append(paint(f"    e.g. {ellipsize(clean(failure.sample), width - 9)}", "dim"))
     p50, p99 = total.failure_latency.percentiles_ms((50, 99))
     lines.append(
         f"time to fail: p50 {format_ms(p50)} ms, p99 {format_ms(p99)} ms (not part of the latency above)"
@@ -268,11 +282,12 @@ def _client(run: RunResult, paint: Paint) -> list[str]:
 
 def _notes(run: RunResult, verdict: Verdict, paint: Paint) -> list[str]:
     lines = verdict_lines(verdict, paint)
+    lines += [paint(line, "yellow") for words in hanging_words(run) for line in wrap(words, "  ")]
     if run.total.unfinished:
         note = (
-            f"{run.total.unfinished:,} operations were still open when the grace period ended. "
-            "They count as attempts, not as successes, and how long they would have taken is not in the "
-            "figures above: the highest percentiles are too low by them."
+            "What was still open when the grace period ended counts as attempts, not as successes, and how "
+            "long it would have taken is not in the "
+            "figures above: the highest percentiles are too low by that."
         )
         lines += [paint(line, "yellow") for line in wrap(note, "  ")]
     codes = {one.code for one in (*verdict.reasons, *verdict.notes)}
@@ -357,6 +372,11 @@ def sweep_table(runs: Sequence[RunResult], *, colour: bool = False) -> str:
     else:
         lines.append(paint("No level had a success.", "red"))
     return "\n".join(lines)
+
+
+def wall_lines(run: RunResult, paint: Paint) -> list[str]:
+    """What connections met when they stopped growing, as lines of at most 80 columns; none where nothing."""
+    return [paint(line, "yellow") for line in wrap(wall_words(run.wall), "  ")]
 
 
 def wrap(text: str, indent: str) -> list[str]:

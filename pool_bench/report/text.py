@@ -1,23 +1,14 @@
 """Words and columns of plain text: tables, bars, colours, and text that is safe to print."""
 
 import os
-import re
 from collections.abc import Sequence
 from typing import Final, TextIO
+
+from pool_bench.cleaning import clean as clean
 
 _ANSI: Final = {"bold": "1", "dim": "2", "red": "31", "yellow": "33", "green": "32", "cyan": "36"}
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉"
 _SPARKS: Final = "▁▂▃▄▅▆▇█"
-_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
-
-
-def clean(text: str) -> str:
-    """`text` on one line without control characters.
-
-    Server messages are shown to people: an escape sequence in one must not reach the terminal, nor
-    a character that XML forbids an SVG.
-    """
-    return " ".join(_UNPRINTABLE.sub(" ", text).replace("\ufffe", " ").replace("\uffff", " ").split())
 
 
 def ellipsize(text: str, width: int) -> str:

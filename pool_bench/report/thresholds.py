@@ -333,6 +333,19 @@ def threshold_lines(judged: Sequence[Judged], *, colour: bool = False) -> str:
     return "\n".join(lines)
 
 
+def failed_thresholds(judged: Sequence[Judged], *, colour: bool = False) -> list[str]:
+    """How many thresholds held, and those that did not, a line of at most 80 columns for each."""
+    if not judged:
+        return []
+    paint = Paint(colour=colour)
+    failed = [row for row, one in zip(judged_rows(judged)[1:], judged, strict=True) if not one.ok]
+    if not failed:
+        return [paint(f"thresholds: all {len(judged)} held", "green")]
+    head = paint(f"thresholds: {len(failed)} of {len(judged)} failed", "bold", "red")
+    rows = [[ellipsize(clean(cell), 36) for cell in row[:3]] for row in failed]
+    return [head, *(paint(f"  {line}", "red") for line in table(rows, left=(0, 1)))]
+
+
 def _shown(value: float, unit: Unit) -> str:
     if unit is Unit.FLAG:
         return "true" if value else "false"

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from pool_bench.report.text import Paint, format_percent, format_rate
+from pool_bench.report.text import Paint, clean, format_percent, format_rate
 from pool_bench.runs import RunResult
 from pool_bench.stats import ClientUsage
 from pool_bench.units import format_ms
-from pool_bench.verdict import Verdict, judge, short_words
+from pool_bench.verdict import ReasonCode, Verdict, judge, short_words
+from pool_bench.walls import Wall
 
 
 def verdict_line(verdict: Verdict, paint: Paint) -> str:
@@ -14,8 +15,18 @@ def verdict_line(verdict: Verdict, paint: Paint) -> str:
     return paint(f"verdict: {verdict.words}", "green" if verdict.valid else "yellow")
 
 
+def wall_words(wall: Wall | None) -> str:
+    """`wall at 97 connections: max_connections 100 ...`; "" where none was met."""
+    if wall is None:
+        return ""
+    where = f" at {wall.held:,} connections" if wall.held else ""
+    return f"wall{where}: {clean(wall.words)}"
+
+
 def suspects_words(runs: Sequence[tuple[str, Sequence[str]]], most: int | None = None) -> str:
     """`suspect: warm-up not over (c16, c32); too few samples (c1)`; "" where every run is valid.
+
+    A single run without a success is `failed: ...`.
 
     Args:
         runs: label and codes of the reasons of each run. The labels are left out where there is one run only.
@@ -31,7 +42,8 @@ def suspects_words(runs: Sequence[tuple[str, Sequence[str]]], most: int | None =
     for code, found in labels.items():
         where = f" ({_some(found, most)})" if len(runs) > 1 else ""
         parts.append(f"{short_words(code)}{where}")
-    return f"suspect: {'; '.join(parts)}"
+    state = "failed" if len(runs) == 1 and ReasonCode.NO_SUCCESS in labels else "suspect"
+    return f"{state}: {'; '.join(parts)}"
 
 
 def _some(labels: Sequence[str], most: int | None) -> str:

@@ -10,13 +10,16 @@ class LiveView(Protocol):
     """Shows a run while it lasts. Nothing is drawn except inside a call, so a view needs no thread."""
 
     def begin_run(self, label: str, index: int, total: int, duration_s: float, warmup_s: float) -> None:
-        """A run begins: number `index` (from 1) of `total`; `duration_s` 0 means until stopped. Seconds."""
+        """A run begins: number `index` (from 1) of `total`, 0 where nobody knows.
+
+        `duration_s`, like `warmup_s` in seconds, is 0 where it lasts until stopped.
+        """
 
     def update(self, snapshot: Snapshot) -> None:
         """Another second has passed."""
 
-    def end_run(self) -> None:
-        """The run is over; what was drawn for it may go."""
+    def end_run(self, *, last: bool = True) -> None:
+        """The run is over; what was drawn stays if it was the `last` one, or the last that was announced."""
 
     def message(self, text: str) -> None:
         """Tell the user something in one line."""
@@ -34,7 +37,7 @@ class QuietView:
     def update(self, snapshot: Snapshot) -> None:
         """Show nothing."""
 
-    def end_run(self) -> None:
+    def end_run(self, *, last: bool = True) -> None:
         """Show nothing."""
 
     def message(self, text: str) -> None:

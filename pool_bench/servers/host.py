@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pool_bench.errors import ServerStartError
+
 LOOPBACK: Final = "127.0.0.1"
 
 # sun_path holds 108 bytes on Linux and 104 on macOS and the BSDs, the final zero included.
@@ -49,6 +51,26 @@ def server_account() -> Account | None:
     except KeyError:
         return Account(65534, 65534)
     return Account(entry.pw_uid, entry.pw_gid)
+
+
+def check_known(account: Account | None) -> None:
+    """See that an account, or our own, has an entry in the password database, as PostgreSQL's programs want.
+
+    Raises:
+        ServerStartError: it has none, as in containers that are started with just any user id.
+    """
+    if not hasattr(os, "geteuid"):
+        return
+    import pwd
+
+    uid = os.geteuid() if account is None else account.uid
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        raise ServerStartError(
+            f"an embedded PostgreSQL needs a user that the system knows, and user id {uid} has no "
+            "entry in its password database: run as another user, or measure a server of your own (--url)"
+        ) from None
 
 
 def is_reachable(path: Path, account: Account | None) -> bool:

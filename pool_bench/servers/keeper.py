@@ -7,6 +7,8 @@ runs without site-packages. `process.py` is the other end. The strategy:
   that pipe; end of file is the one signal to clean up, and it cannot be missed.
 * We live in a session of our own, so a terminal's Ctrl-C reaches neither us nor the server.
 * We create the directory ourselves: there is no moment at which it exists and nobody would remove it.
+* It has a marker whose lock we hold. Where SIGKILL ends us, the next keeper finds the lock free and does what
+  we could not (`remains.py`).
 * One queue brings everything (requests, end of file, signals) to one thread, so nothing needs a lock.
 
 One JSON object a line, each request answered by exactly one line:
@@ -17,7 +19,8 @@ One JSON object a line, each request answered by exactly one line:
                          -> {"pid": n} | {"returncode": n} | {"timed_out": true} | {"failed": true}
     {"do": "stop", stop | null}                                     -> {"returncode": n | null}
 
-COMMAND is argv, env, cwd, user, group (numbers or null) and log (stdout and stderr are appended to it).
+COMMAND is argv, env, cwd, user, group (numbers or null), log (stdout and stderr are appended to it) and input
+(a file that becomes its stdin, or null).
 `pattern` is a regular expression searched for in `file`, and so is `failed` (or null), for servers that carry
 on when they cannot do what they were started for; `stop` is a list of steps {signal | argv, wait_s}, taken in
 turn until the server has gone, with SIGKILL after the last. `{pid}` in a pattern or in the argv of a step
@@ -26,6 +29,7 @@ answered by {"error": message}.
 """
 
 import contextlib
+import importlib
 import json
 import os
 import queue
@@ -36,6 +40,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import ModuleType
 from typing import Any, Final
 
 Request = dict[str, Any]
@@ -123,10 +128,17 @@ class _Keeper:
             return {"error": f"{type(error).__name__}: {error}"}
 
     def _make_directory(self, request: Request) -> Reply:
+        remains = _remains()
+        if remains is not None:
+            remains.tidy(remains.Path(request["parent"]))
         # Not tempfile.mkdtemp: that import alone costs more than the rest of our start.
         path = os.path.join(request["parent"], request["prefix"] + os.urandom(6).hex())  # noqa: PTH118
         os.mkdir(path, 0o700)  # noqa: PTH102 - pathlib is not imported here, for the same reason
         self._directory = path
+        if remains is not None:
+            owner = os.geteuid() if request["owner"] is None else request["owner"][0]
+            # Held until we end.
+            remains.mark(remains.Path(path), owner)
         if request["owner"] is not None:
             os.chown(path, *request["owner"])
         return {"directory": path}
@@ -136,7 +148,7 @@ class _Keeper:
         try:
             ended = self._wait(child, request["timeout_s"])
         finally:
-            _kill_group(child)
+            self._kill(child)
         return {"returncode": child.returncode} if ended else {"timed_out": True}
 
     def _start(self, request: Request) -> Reply:
@@ -198,20 +210,45 @@ class _Keeper:
                         argv, stdin=quiet, stdout=quiet, stderr=quiet, timeout=step["wait_s"], check=False
                     )
             self._wait_even_when_leaving(child, step["wait_s"])
-        _kill_group(child)
+        self._kill(child)
         self._child = None
         return child.returncode
+
+    def _kill(self, child: subprocess.Popen[bytes]) -> None:
+        if child.poll() is None:
+            self._end_remains()
+        _kill_group(child)
+
+    def _end_remains(self) -> None:
+        """End what still works in our directory, with the shared memory that killing it would leave."""
+        remains = _remains()
+        if remains is not None and self._directory is not None:
+            remains.end(remains.Path(self._directory), quit_first=False)
 
     def _clean_up(self) -> None:
         self._end_child(self._stop_steps)
         if self._directory is None:
             return
+        # A PostgreSQL that ended properly removes it.
+        if os.path.lexists(os.path.join(self._directory, "data", "postmaster.pid")):  # noqa: PTH118
+            self._end_remains()
         # A process that was just killed may still be creating files: try again until nothing is left.
         deadline = time.monotonic() + _REMOVE_WAIT_S
         while os.path.lexists(self._directory) and time.monotonic() < deadline:
             shutil.rmtree(self._directory, ignore_errors=True)
             if os.path.lexists(self._directory):
                 time.sleep(0.02)
+
+
+def _remains() -> ModuleType | None:
+    """The module beside this file; None where there is no POSIX."""
+    if os.name != "posix":
+        return None
+    place = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
+    # Last, so that none of our other modules is taken for one of the standard library.
+    if place not in sys.path:
+        sys.path.append(place)
+    return importlib.import_module("remains")
 
 
 def _compile(pattern: str, pid: int) -> re.Pattern[str]:
@@ -231,15 +268,16 @@ def _spawn(request: Request) -> subprocess.Popen[bytes]:
     user = request["user"]
     account = {} if user is None else {"user": user, "group": request["group"], "extra_groups": []}
     # O_NOFOLLOW: the directory belongs to the server's account while we may be root.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
-    log = os.open(request["log"], flags, 0o600)
+    no_follow = getattr(os, "O_NOFOLLOW", 0)
+    source = None if request["input"] is None else os.open(request["input"], os.O_RDONLY | no_follow)
+    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND | no_follow, 0o600)
     try:
         # A session each, so that killing the group takes what a command started along with it.
         return subprocess.Popen(  # noqa: S603 - argv comes from our own parent
             request["argv"],
             env=request["env"],
             cwd=request["cwd"],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if source is None else source,
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -247,6 +285,8 @@ def _spawn(request: Request) -> subprocess.Popen[bytes]:
         )
     finally:
         os.close(log)
+        if source is not None:
+            os.close(source)
 
 
 def _kill_group(child: subprocess.Popen[bytes]) -> None:

@@ -14,7 +14,8 @@ from pool_bench.errors import ServerStartError, UsageError
 from pool_bench.servers.host import LOOPBACK, fits_socket
 from pool_bench.servers.process import Keeper, KeptServer, Readiness, StopStep
 
-BouncerAuth = Literal["any", "trust", "plain", "md5", "scram-sha-256", "cert", "hba"]
+# Not "any": it makes everybody who connects an administrator.
+BouncerAuth = Literal["trust", "plain", "md5", "scram-sha-256", "cert", "hba"]
 
 _VERSION: Final = re.compile(r"PgBouncer (\d+)\.(\d+)(\S*)")
 _COMMAND_TIMEOUT_S: Final = 30.0
@@ -45,7 +46,7 @@ class PgBouncerConfig:
 
     backend_port: int
     backend_host: str = LOOPBACK
-    users: Mapping[str, str] = field(default_factory=lambda: {"postgres": ""}, repr=False)
+    users: Mapping[str, str] = field(default_factory=lambda: {"bench": ""}, repr=False)
     auth_type: BouncerAuth = "trust"
     max_client_conn: int = 100
     default_pool_size: int = 20
@@ -65,8 +66,9 @@ class PgBouncerConfig:
 class PgBouncer(KeptServer):
     """PgBouncer on a free port of 127.0.0.1 and on a Unix socket, in a directory of its own.
 
-    As root it runs as `nobody`. All its users may use its administration console (database `pgbouncer`).
-    However this process ends, it is stopped and its directory removed.
+    As root it runs as `nobody`. All its users may look at its console (database `pgbouncer`); where they
+    need a password, they may give it orders there as well. However this process ends, it is stopped and its
+    directory removed.
     """
 
     product = "PgBouncer"
@@ -80,7 +82,7 @@ class PgBouncer(KeptServer):
     @property
     def url(self) -> str:
         """A URL to the first user's `postgres` database over TCP, without a password."""
-        user = next(iter(self.config.users), "postgres")
+        user = next(iter(self.config.users), "bench")
         return f"postgresql://{user}@{self.host}:{self.port}/postgres?sslmode=disable"
 
     def restart(self) -> None:
@@ -127,7 +129,7 @@ class PgBouncer(KeptServer):
         config = self.config
         settings = {
             "ignore_startup_parameters": "extra_float_digits,options",
-            "admin_users": ",".join(config.users),
+            **({} if "admin_users" in config.settings else self._console_users()),
             **config.settings,
             "listen_addr": self.host,
             "listen_port": str(port),
@@ -144,6 +146,11 @@ class PgBouncer(KeptServer):
             *(f"{name} = {value}" for name, value in settings.items()),
         ]
         return "\n".join(lines) + "\n"
+
+    def _console_users(self) -> dict[str, str]:
+        """Who may use the console: with `trust` everybody on the machine can come as any user."""
+        users = ",".join(self.config.users)
+        return {"stats_users" if self.config.auth_type == "trust" else "admin_users": users}
 
 
 def find_pgbouncer() -> str:

@@ -6,9 +6,14 @@ their libraries and data relative to themselves, so they can be copied to where 
 them.
 
 Settings that this module chooses make starting and stopping cheap and leave the path of a connection alone.
+
+Everybody on the machine can connect to a port of 127.0.0.1, and a superuser can run programs as the server's
+account. So over TCP there is one plain role, and the superuser is let in by the Unix socket only, which lies
+in a directory that nobody else can enter. https://www.postgresql.org/docs/current/auth-pg-hba-conf.html
 """
 
 import contextlib
+import hashlib
 import importlib.util
 import os
 import re
@@ -17,9 +22,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal
+from urllib.parse import quote
 
 from pool_bench.errors import ServerStartError, UsageError
-from pool_bench.servers.host import LOOPBACK, Account, fits_socket, is_reachable
+from pool_bench.servers.host import LOOPBACK, Account, check_known, fits_socket, is_reachable
+from pool_bench.servers.priority import give_way
 from pool_bench.servers.process import Keeper, KeptServer, Readiness, StopStep
 
 AuthMethod = Literal["trust", "password", "md5", "scram-sha-256"]
@@ -59,12 +66,14 @@ class PostgresConfig:
         max_connections: the setting of that name; 3 of them are reserved for superusers, as everywhere.
         settings: further settings of postgresql.conf, by name; given on the command line, so no secrets.
         auth: how clients must authenticate, over TCP and over the Unix socket.
-        password: of the superuser `postgres`; needed unless `auth` is `trust`.
+        password: of the role `bench` and of the superuser `postgres`; needed unless `auth` is `trust`.
+        access: further lines of pg_hba.conf, before the one that refuses everybody else.
         files: files to put into the data directory before the start, by name (`pg_hba.conf`, `server.key`);
             only the server's account can read them.
         bin_dir: the directory of another PostgreSQL's `postgres` and `initdb` (15 or later); None is the
             embedded one, which has no TLS.
         start_timeout_s: seconds to wait until the started server is ready.
+        niceness: from 1 to 19, makes it give way to others on this machine; 0 leaves its priority alone.
 
     Raises:
         UsageError: a value cannot be right.
@@ -74,9 +83,11 @@ class PostgresConfig:
     settings: Mapping[str, str] = field(default_factory=dict)
     auth: AuthMethod = "trust"
     password: str | None = field(default=None, repr=False)
+    access: tuple[str, ...] = ()
     files: Mapping[str, str | bytes] = field(default_factory=dict, repr=False)
     bin_dir: Path | None = None
     start_timeout_s: float = 60.0
+    niceness: int = 0
 
     def __post_init__(self) -> None:
         if self.max_connections < 1:
@@ -126,12 +137,15 @@ class EmbeddedPostgres(KeptServer):
         config: what to start; None is the default of everything.
 
     Attributes:
-        user: the superuser's name.
+        user: the one role that is let in over TCP: it may look at everything of the server (`pg_monitor`) and
+            make tables, and nothing else.
+        superuser: let in over the Unix socket only.
         dbname: a database that exists.
     """
 
     product = "PostgreSQL"
-    user: Final = "postgres"
+    user: Final = "bench"
+    superuser: Final = "postgres"
     dbname: Final = "postgres"
 
     def __init__(self, config: PostgresConfig | None = None) -> None:
@@ -141,8 +155,20 @@ class EmbeddedPostgres(KeptServer):
 
     @property
     def url(self) -> str:
-        """A URL to the server over TCP, without a password."""
+        """A URL to the server over TCP for the plain role, without a password."""
         return f"postgresql://{self.user}@{self.host}:{self.port}/{self.dbname}?sslmode=disable"
+
+    @property
+    def superuser_url(self) -> str:
+        """A URL to the server over its Unix socket for the superuser, without a password.
+
+        Raises:
+            RuntimeError: the server has no Unix socket.
+        """
+        if self.socket_dir is None:
+            raise RuntimeError(f"{self.product} has no Unix socket here")
+        place = quote(str(self.socket_dir), safe="")
+        return f"postgresql://{self.superuser}@{place}:{self.port}/{self.dbname}"
 
     @property
     def data_directory(self) -> Path:
@@ -170,10 +196,12 @@ class EmbeddedPostgres(KeptServer):
         config = self.config
         source = _embedded_bin_dir() if config.bin_dir is None else config.bin_dir
         keeper = self._keeper = Keeper(self.product, longest_name=".s.PGSQL.65535")
+        check_known(keeper.account)
         self._binaries = _usable_binaries(source, keeper, may_copy=config.bin_dir is None)
         if fits_socket(keeper.directory / ".s.PGSQL.65535"):
             self.socket_dir = keeper.directory
         self._create_cluster(keeper)
+        keeper.write("data/pg_hba.conf", self._access())
         for name, content in config.files.items():
             keeper.write(f"data/{name}", content)
         self._launch_on_free_port()
@@ -191,7 +219,7 @@ class EmbeddedPostgres(KeptServer):
         argv = [
             self._binaries.initdb,
             f"--pgdata={self.data_directory}",
-            f"--username={self.user}",
+            f"--username={self.superuser}",
             "--encoding=UTF8",
             "--locale=C",
             f"--auth-local={self.config.auth}",
@@ -207,6 +235,44 @@ class EmbeddedPostgres(KeptServer):
         keeper.run(argv, timeout_s=_INITDB_TIMEOUT_S)
         if password_file is not None:
             password_file.unlink()
+        self._create_role(keeper)
+
+    def _create_role(self, keeper: Keeper) -> None:
+        """Make the plain role while nothing listens yet."""
+        assert self._binaries is not None  # noqa: S101 - set by _start
+        lines = [
+            f"CREATE ROLE {self.user} LOGIN IN ROLE pg_monitor",
+            f"GRANT CREATE ON SCHEMA public TO {self.user}",
+        ]
+        if self.config.password is not None:
+            lines.append(f"ALTER ROLE {self.user} PASSWORD {_literal(self._stored_password())}")
+        # In a file, for the same reason as the superuser's. Single-user mode takes a command a line.
+        commands = keeper.write("role.sql", "".join(f"{line}\n" for line in lines))
+        argv = [self._binaries.postgres, "--single", "-D", str(self.data_directory)]
+        for setting in ("exit_on_error=on", "log_min_error_statement=panic", "fsync=off"):
+            argv += ["-c", setting]
+        keeper.run([*argv, self.dbname], timeout_s=_INITDB_TIMEOUT_S, source=commands)
+        commands.unlink()
+
+    def _stored_password(self) -> str:
+        """The password as `ALTER ROLE` takes it: itself, or a verifier that is not of the default kind."""
+        password = self.config.password or ""
+        if self.config.auth != "md5":
+            return password
+        # https://www.postgresql.org/docs/current/protocol-flow.html, AuthenticationMD5Password.
+        return "md5" + hashlib.md5((password + self.user).encode(), usedforsecurity=False).hexdigest()
+
+    def _access(self) -> str:
+        """pg_hba.conf: the line for the role of a run comes first, as the server tries them in turn."""
+        auth = self.config.auth
+        lines = [
+            f"host all {self.user} {LOOPBACK}/32 {auth}",
+            f"local all all {auth}",
+            *self.config.access,
+            "host all all all reject",
+            "host replication all all reject",
+        ]
+        return "".join(f"{line}\n" for line in lines)
 
     def _launch(self, port: int) -> int:
         assert self._binaries is not None  # noqa: S101 - set by _start
@@ -222,12 +288,15 @@ class EmbeddedPostgres(KeptServer):
         argv = [self._binaries.postgres, "-D", str(self.data_directory)]
         for name, value in settings.items():
             argv += ["-c", f"{name}={value}"]
-        return self.kept.start(
+        pid = self.kept.start(
             argv,
             ready=Readiness(file=self.data_directory / "postmaster.pid", pattern=_READY_PATTERN),
             stop=self._stop_steps("fast"),
             timeout_s=self.config.start_timeout_s,
         )
+        if self.config.niceness:
+            give_way(pid, self.config.niceness)
+        return pid
 
     def _stop_steps(self, mode: StopMode) -> list[StopStep]:
         """Stop in a mode, and in the harsher ones where it did not help; the keeper adds SIGKILL."""
@@ -348,6 +417,11 @@ def _copy_readable(source: str | Path, target: str | Path) -> str:
     shutil.copyfile(source, target)
     Path(target).chmod(0o755 if Path(source).stat().st_mode & 0o100 else 0o644)
     return str(target)
+
+
+def _literal(text: str) -> str:
+    # An escape string means the same whatever standard_conforming_strings says.
+    return "E'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _quote_list_item(text: str) -> str:

@@ -92,13 +92,15 @@ class Keeper:
         self.account: Final = server_account() if drop_root else None
         self._owner_pid = os.getpid()
         self._lock = threading.Lock()
-        self._pid_handle: int | None = None
+        self._directory_lock: int | None = None
         self._log_start = 0
         if not sys.executable:
             raise ServerStartError(f"{product} cannot be kept: this Python does not know its own executable")
+        # -I hides the variable that says whether compiled modules may be written.
+        options = ["-I", "-S", *(["-B"] if sys.dont_write_bytecode else [])]
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own script
-                [sys.executable, "-I", "-S", str(_KEEPER_SCRIPT)],
+                [sys.executable, *options, str(_KEEPER_SCRIPT)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -121,6 +123,7 @@ class Keeper:
                 {"do": "directory", "parent": str(parent), "prefix": prefix, "owner": owner}
             )
             self._directory = Path(reply["directory"])
+            self._hold_directory()
         except BaseException:
             self.close()
             raise
@@ -170,13 +173,21 @@ class Keeper:
             raise ServerStartError(f"{self._product} did not start: cannot write {name}: {error}") from error
         return path
 
-    def run(self, argv: Sequence[str], *, timeout_s: float, env: Mapping[str, str] | None = None) -> str:
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: float,
+        env: Mapping[str, str] | None = None,
+        source: Path | None = None,
+    ) -> str:
         """Run a command to its end, as the server's account.
 
         Args:
             argv: the program and its arguments.
             timeout_s: seconds until it is ended.
             env: variables in addition to `server_environment`.
+            source: a file that it reads as its standard input; None is an empty one.
 
         Returns:
             What it printed.
@@ -184,7 +195,8 @@ class Keeper:
         Raises:
             ServerStartError: it failed or took longer than `timeout_s`; with the end of what it printed.
         """
-        reply = self._request({"do": "run", **self._command(argv, env), "timeout_s": timeout_s})
+        command = self._command(argv, env) | {"input": None if source is None else str(source)}
+        reply = self._request({"do": "run", **command, "timeout_s": timeout_s})
         name = Path(argv[0]).name
         if reply.get("timed_out"):
             raise self._start_error(f"{name} had not ended after {timeout_s:g} s")
@@ -232,14 +244,12 @@ class Keeper:
             raise self._start_error("it reported a failure and was stopped")
         if "pid" not in reply:
             raise self._start_error(f"it {_describe_end(reply['returncode'])}")
-        self._hold_pid(reply["pid"])
         return int(reply["pid"])
 
     def stop(self, steps: Sequence[StopStep] | None = None) -> None:
         """Stop the server, in the way given to `start` unless `steps` say another; keeps the directory."""
         chosen = None if steps is None else [step.as_json() for step in steps]
         self._request({"do": "stop", "stop": chosen})
-        self._release_pid()
 
     def close(self) -> None:
         """Stop the server, remove the directory, end the keeper. Does nothing in a forked child."""
@@ -256,7 +266,7 @@ class Keeper:
             if process.returncode != 0:
                 self._clean_up_after_keeper()
         finally:
-            self._release_pid()
+            self._let_go_of_directory()
             for pipe in (process.stdout, process.stderr):
                 if pipe is not None:
                     pipe.close()
@@ -271,6 +281,7 @@ class Keeper:
             "user": None if self.account is None else self.account.uid,
             "group": None if self.account is None else self.account.gid,
             "log": str(self.log),
+            "input": None,
         }
 
     def _request(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -310,35 +321,30 @@ class Keeper:
         tail = "".join(f"\n  {line}" for line in lines[-_LOG_TAIL_LINES:])
         return ServerStartError(f"{self._product} did not start: {reason}{tail}")
 
-    def _hold_pid(self, pid: int) -> None:
-        # A number can be used again, a handle stays with its process.
-        if hasattr(os, "pidfd_open"):
-            with contextlib.suppress(OSError):
-                self._pid_handle = os.pidfd_open(pid)
+    def _hold_directory(self) -> None:
+        """See that no later start takes the directory for an abandoned one, should the keeper be killed."""
+        if os.name == "posix":
+            from pool_bench.servers import remains
 
-    def _release_pid(self) -> None:
-        handle, self._pid_handle = self._pid_handle, None
+            with contextlib.suppress(OSError):
+                self._directory_lock = remains.hold(self.directory)
+
+    def _let_go_of_directory(self) -> None:
+        handle, self._directory_lock = self._directory_lock, None
         if handle is not None:
             os.close(handle)
 
     def _clean_up_after_keeper(self) -> None:
         """Do the keeper's last job for it: something ended it (the kernel, out of memory, for example)."""
-        if self._pid_handle is not None and hasattr(signal, "pidfd_send_signal"):
-            import select
+        if self._directory is None:
+            return
+        import shutil
 
-            # poll, not select: a load generator may have used up the first 1024 descriptors.
-            ended = select.poll()
-            ended.register(self._pid_handle, select.POLLIN)
-            # SIGQUIT first: a PostgreSQL that is told to quit takes its children and shared memory along.
-            for number, wait_ms in ((signal.SIGQUIT, 10_000), (signal.SIGKILL, 5_000)):
-                with contextlib.suppress(OSError):
-                    signal.pidfd_send_signal(self._pid_handle, number)
-                    if ended.poll(wait_ms):
-                        break
-        if self._directory is not None:
-            import shutil
+        if os.name == "posix":
+            from pool_bench.servers import remains
 
-            shutil.rmtree(self._directory, ignore_errors=True)
+            remains.end(self._directory, quit_first=True)
+        shutil.rmtree(self._directory, ignore_errors=True)
 
 
 def _describe_end(returncode: int) -> str:
@@ -354,8 +360,9 @@ _live_keepers: "weakref.WeakSet[Keeper]" = weakref.WeakSet()
 
 
 def _let_go_in_child() -> None:
-    """Close a forked child's copies of the pipes: it would keep servers alive after the real parent's end."""
+    """Close a forked child's copies: it would keep servers and directories after the real parent's end."""
     for keeper in _live_keepers:
+        keeper._let_go_of_directory()
         stdin = keeper._process.stdin
         if stdin is not None:
             # Unbuffered, so there is no lock that another thread may have held at the fork.

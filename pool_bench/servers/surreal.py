@@ -5,6 +5,7 @@ gone once it has been read; everybody on the machine can read the arguments of a
 """
 
 import contextlib
+import ipaddress
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from typing import Final
 
 from pool_bench.errors import ServerStartError, UsageError
 from pool_bench.servers.host import LOOPBACK
+from pool_bench.servers.priority import give_way
 from pool_bench.servers.process import Keeper, KeptServer, Readiness, StopStep
 
 _GATEWAY: Final = "pool_bench.servers.surreal_gateway"
@@ -41,7 +43,10 @@ class SurrealConfig:
         port: its port; None is a free one.
         certificate: a PEM file with the certificate chain, for `wss://` and `https://`; None is without TLS.
         key: the PEM file of its key.
+        sign_in_within_s: seconds until a connection is closed that has not signed in; 0 is never.
+        allowed_hosts: host names, besides this machine's own and `localhost`, by which clients reach it.
         start_timeout_s: seconds to wait until the started server is ready.
+        niceness: from 1 to 19, makes it give way to others on this machine; 0 leaves its priority alone.
 
     Raises:
         UsageError: a value cannot be right.
@@ -54,7 +59,10 @@ class SurrealConfig:
     port: int | None = None
     certificate: Path | None = None
     key: Path | None = None
+    sign_in_within_s: float = 0.0
+    allowed_hosts: tuple[str, ...] = ()
     start_timeout_s: float = 60.0
+    niceness: int = 0
 
     def __post_init__(self) -> None:
         if not self.user:
@@ -149,10 +157,12 @@ class EmbeddedSurreal(KeptServer):
             "password": config.password,
             "certificate": None if config.certificate is None else str(config.certificate.absolute()),
             "key": None if config.key is None else str(config.key.absolute()),
+            "sign_in_within_s": config.sign_in_within_s,
+            "allowed_hosts": config.allowed_hosts,
         }
         file = self.kept.write("gateway.json", json.dumps(content))
         try:
-            return self.kept.start(
+            pid = self.kept.start(
                 [sys.executable, "-P", "-m", _GATEWAY, str(file)],
                 ready=Readiness(file=self.kept.log, pattern=_READY),
                 stop=[StopStep(_STOP_WAIT_S, signal="SIGTERM")],
@@ -162,38 +172,25 @@ class EmbeddedSurreal(KeptServer):
             )
         finally:
             file.unlink(missing_ok=True)
+        if config.niceness:
+            give_way(pid, config.niceness)
+        return pid
 
 
-def serve(
-    bind: str,
-    user: str,
-    password: str,
-    path: Path | None,
-    ready_callback: Callable[[EmbeddedSurreal], None],
-    *,
-    certificate: Path | None = None,
-    key: Path | None = None,
-) -> None:
+def serve(config: SurrealConfig, ready_callback: Callable[[EmbeddedSurreal], None]) -> None:
     """Serve in the foreground until SIGINT or SIGTERM; to be called in the main thread.
 
     Args:
-        bind: address and port to listen on: `127.0.0.1:8000`, `[::1]:8000`.
-        user: the root user to create, unless the store has one.
-        password: of that user.
-        path: the directory of a SurrealKV store; None keeps everything in memory.
+        config: what to serve, its port included.
         ready_callback: called once with the server when it answers.
-        certificate: as `SurrealConfig` has it.
-        key: as `SurrealConfig` has it.
 
     Raises:
         ServerStartError: it did not start, or ended without being asked to.
         UsageError: a value cannot be right.
     """
-    host, port = parse_bind(bind)
-    _check_free(host, port)
-    config = SurrealConfig(
-        user=user, password=password, path=path, host=host, port=port, certificate=certificate, key=key
-    )
+    if config.port is None:
+        raise UsageError("a server that others are to find has a port")
+    _check_free(config.host, config.port)
     with _stop_signals() as stop, EmbeddedSurreal(config) as server:
         ready_callback(server)
         while not select.select([stop], [], [], _WATCH_EVERY_S)[0]:
@@ -216,6 +213,19 @@ def parse_bind(bind: str) -> tuple[str, int]:
     except (OSError, UnicodeError):
         raise UsageError(f"--bind: {host!r} is no address") from None
     return host, int(found["port"])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether whoever listens there can be reached from this machine alone.
+
+    Raises:
+        UsageError: it is no address.
+    """
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        raise UsageError(f"--bind: {host!r} is no address") from None
+    return all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
 
 
 def _check_free(host: str, port: int) -> None:

@@ -6,7 +6,8 @@ WebSocket and HTTP at `/rpc`, in CBOR and JSON, with the answers, limits and sta
 other HTTP routes, and what the embedded engine refuses: live queries and client-side transactions.
 
 A socket is one session. Its messages are answered side by side, so a slow query delays nothing but itself; a
-client that has gone takes its running queries along.
+client that has gone takes its running queries along. Who may ask, and what may be asked before signing in, is
+`surreal_guard.py`'s.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ import os
 import signal
 import ssl
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,7 @@ from aiohttp import web
 from websockets.frames import CloseCode
 
 from pool_bench.servers.surreal_codec import Format, RequestError, read_request
+from pool_bench.servers.surreal_guard import Bounds, Doorway, Guard
 from pool_bench.servers.surreal_sessions import ClientSessions, Engine, EngineError
 from pool_bench.servers.surreal_socket import ClientSocket
 
@@ -41,10 +43,18 @@ class Gateway:
     Args:
         engine: what answers.
         engine_version: its version, such as `3.2.4`.
+        bounds: what a client may cost before it has signed in.
+        names: host names, besides this machine's own, by which clients reach it.
     """
 
-    def __init__(self, engine: Engine, engine_version: str) -> None:
+    def __init__(
+        self, engine: Engine, engine_version: str, bounds: Bounds | None = None, names: Iterable[str] = ()
+    ) -> None:
         self._engine = engine
+        self._bounds = Bounds() if bounds is None else bounds
+        self._guard = Guard(names)
+        self._doorway: Doorway | None = None
+        self._listening: asyncio.Server | None = None
         # Build metadata (Semantic Versioning, section 10): clients compare what stands before the plus.
         self._version = f"surrealdb-{engine_version}+embedded"
         self._server = f"embedded SurrealDB engine {engine_version} (pool-bench)"
@@ -69,13 +79,22 @@ class Gateway:
             OSError: nobody can listen there.
         """
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, ssl_context=tls, backlog=_BACKLOG)
-        await site.start()
-        bound: int = self._runner.addresses[0][1]
+        server = self._runner.server
+        assert server is not None  # noqa: S101 - it has just been set up
+        self._doorway = Doorway(self._bounds, server)
+        patience_s = (self._bounds.within_s or None) if tls is not None else None
+        self._listening = await asyncio.get_running_loop().create_server(
+            self._doorway.admit, host, port, ssl=tls, backlog=_BACKLOG, ssl_handshake_timeout=patience_s
+        )
+        bound: int = self._listening.sockets[0].getsockname()[1]
         return bound
 
     async def stop(self) -> None:
         """Say goodbye to all sockets and stop listening."""
+        if self._listening is not None:
+            self._listening.close()
+        if self._doorway is not None:
+            self._doorway.close()
         await self._runner.cleanup()
 
     async def _name_server(self, _request: web.BaseRequest, response: web.StreamResponse) -> None:
@@ -88,14 +107,14 @@ class Gateway:
         ]
         await asyncio.gather(*goodbyes, return_exceptions=True)
 
-    async def _health(self, _request: web.Request) -> web.Response:
-        return web.Response()
+    async def _health(self, request: web.Request) -> web.Response:
+        return self._guard.refusal(request) or web.Response()
 
-    async def _show_version(self, _request: web.Request) -> web.Response:
-        return web.Response(text=self._version)
+    async def _show_version(self, request: web.Request) -> web.Response:
+        return self._guard.refusal(request) or web.Response(text=self._version)
 
-    async def _status(self, _request: web.Request) -> web.Response:
-        return web.json_response(
+    async def _status(self, request: web.Request) -> web.Response:
+        return self._guard.refusal(request) or web.json_response(
             {
                 "engine": self._engine_version,
                 "sockets": len(self._sockets),
@@ -104,6 +123,9 @@ class Gateway:
         )
 
     async def _socket(self, request: web.Request) -> web.StreamResponse:
+        foreign = self._guard.refusal(request)
+        if foreign is not None:
+            return foreign
         handshake = _Handshake(protocols=("cbor", "json"), compress=False)
         sessions = ClientSessions(self._engine, self._version)
         socket: ClientSocket | None = None
@@ -114,7 +136,7 @@ class Gateway:
             await handshake.prepare(request)
             if request.transport is not None:
                 form: Format = "cbor" if handshake.ws_protocol == "cbor" else "json"
-                socket = ClientSocket(request.transport, sessions, form, request.protocol)
+                socket = self._take_over(request.transport, request.protocol, sessions, form)
                 self._sockets.add(socket)
                 await socket.wait_until_ended()
         finally:
@@ -123,7 +145,26 @@ class Gateway:
             await sessions.close()
         return handshake
 
+    def _take_over(
+        self,
+        transport: asyncio.Transport,
+        protocol: asyncio.BaseProtocol,
+        sessions: ClientSessions,
+        form: Format,
+    ) -> ClientSocket:
+        doorway = self._doorway
+        assert doorway is not None  # noqa: S101 - the client came through it
+        socket = ClientSocket(
+            transport, sessions, form, protocol, self._bounds, lambda: doorway.let_go(protocol)
+        )
+        late = f"not signed in within {self._bounds.within_s:g} s"
+        doorway.close_by(protocol, lambda: socket.refuse(late))
+        return socket
+
     async def _post(self, request: web.Request) -> web.StreamResponse:
+        foreign = self._guard.refusal(request)
+        if foreign is not None:
+            return foreign
         form = _FORMATS.get(request.content_type)
         accept = _FORMATS.get(request.headers.get("Accept", "").partition(";")[0].strip(), form)
         if form is None or accept != form:
@@ -133,15 +174,26 @@ class Gateway:
             refusal = await _begin(sessions, request)
             if refusal is not None:
                 return refusal
-            body = await request.read()
+            if sessions.signed_in:
+                self._let_stay(request)
+                body = await request.read()
+            else:
+                # Its time is the doorway's; a session is one request's here, so nothing adds up.
+                body = await request.clone(client_max_size=self._bounds.message_bytes).read()
             try:
                 read_request(body, form)
             except RequestError as error:
                 return _refusal(400, "Request problems detected", str(error))
             answer = await sessions.answer(body, form)
+            if sessions.signed_in:
+                self._let_stay(request)
             return web.Response(body=answer, content_type=f"application/{form}")
         finally:
             await sessions.close()
+
+    def _let_stay(self, request: web.Request) -> None:
+        if self._doorway is not None:
+            self._doorway.let_go(request.protocol)
 
 
 class _Handshake(web.WebSocketResponse):
@@ -188,6 +240,8 @@ async def run_gateway(
     user: str,
     password: str,
     tls: ssl.SSLContext | None,
+    bounds: Bounds,
+    names: Iterable[str],
     on_ready: Callable[[int, str], None],
 ) -> None:
     """Serve until SIGINT or SIGTERM.
@@ -199,6 +253,8 @@ async def run_gateway(
         user: the root user to create, unless the store has one.
         password: of that user.
         tls: for `wss://` and `https://`; None serves `ws://` and `http://`.
+        bounds: what a client may cost before it has signed in.
+        names: host names, besides this machine's own, by which clients reach it.
         on_ready: called once with the port and the engine's version, when clients are answered.
 
     Raises:
@@ -214,7 +270,7 @@ async def run_gateway(
     try:
         await engine.define_root(user, password)
         version = await engine.version()
-        gateway = Gateway(engine, version)
+        gateway = Gateway(engine, version, bounds, {host, *names})
         try:
             on_ready(await gateway.start(host, port, tls), version)
             await stop.wait()
@@ -254,6 +310,8 @@ def main() -> None:
                     user=config["user"],
                     password=config["password"],
                     tls=tls,
+                    bounds=Bounds(within_s=config["sign_in_within_s"]),
+                    names=config["allowed_hosts"],
                     on_ready=on_ready,
                 )
             )

@@ -31,6 +31,7 @@ from pool_bench.servers.surreal_codec import (
 _MAX_ATTACHED: Final = 256
 # What the engine would answer for all clients at once, or as its own owner.
 _OWN_METHODS: Final = frozenset({"attach", "detach", "sessions", "version"})
+_SIGN_IN_METHODS: Final = frozenset({"signin", "signup", "authenticate"})
 
 
 # What is under way for one message; whatever it ends with is nobody's business.
@@ -123,6 +124,9 @@ class ClientSessions:
     """The sessions of one socket or one HTTP request: its own, and those that the client attached to it.
 
     What the client calls them is translated to identifiers of ours: a client can name no session of another.
+
+    Attributes:
+        signed_in: whether the client has shown once who it is, in whichever session.
     """
 
     def __init__(self, engine: Engine, version: str) -> None:
@@ -131,6 +135,7 @@ class ClientSessions:
         self._own = uuid4()
         self._attached: dict[UUID, UUID] = {}
         self._attaching: set[asyncio.Task[object]] = set()
+        self.signed_in = False
 
     async def open(self) -> None:
         """Create the anonymous session that every client begins with."""
@@ -162,6 +167,7 @@ class ClientSessions:
             EngineError: it is refused.
         """
         await self._engine.call("authenticate", token, session=self._own)
+        self.signed_in = True
 
     async def sign_in(self, credentials: Mapping[str, str]) -> None:
         """Sign in with a password, as the header `Authorization: Basic` does.
@@ -170,6 +176,7 @@ class ClientSessions:
             EngineError: it is refused.
         """
         await self._engine.call("signin", dict(credentials), session=self._own)
+        self.signed_in = True
 
     async def use(self, namespace: str | None, database: str | None) -> None:
         """Select a namespace and a database, as the headers `Surreal-NS` and `Surreal-DB` do.
@@ -227,7 +234,10 @@ class ClientSessions:
 
         def hand_on(running: asyncio.Future[bytes]) -> None:
             if not running.cancelled():
-                say(_in_format(_unwrap(running, request, session), request, form), running)
+                answer = _unwrap(running, request, session)
+                if request.method in _SIGN_IN_METHODS and not self.signed_in:
+                    self.signed_in = _is_success(answer)
+                say(_in_format(answer, request, form), running)
 
         running = self._engine.execute(add_session(request, session))
         running.add_done_callback(hand_on)
@@ -279,6 +289,10 @@ def _unwrap(running: asyncio.Future[bytes], request: Request, session: UUID) -> 
             return _not_encoded(request, error)
         return invalid_request() if reason.startswith("Failed to parse") else parse_error()
     return remove_session(answer, session, request.session)
+
+
+def _is_success(answer: bytes | dict[str, Any]) -> bool:
+    return isinstance(answer, bytes) and "error" not in decode(answer)
 
 
 def _in_format(answer: bytes | dict[str, Any], request: Request, form: Format) -> bytes:

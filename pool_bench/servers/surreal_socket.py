@@ -8,6 +8,7 @@ those of `drivers/surreal_frames.py`; all but the plainest are read by `websocke
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from websockets.frames import CloseCode, Frame, Opcode
@@ -15,12 +16,14 @@ from websockets.protocol import Protocol, Side, State
 
 from pool_bench.drivers.surreal_frames import FrameReader, server_frame
 from pool_bench.servers.surreal_codec import Format
+from pool_bench.servers.surreal_guard import Bounds
 from pool_bench.servers.surreal_sessions import ClientSessions, Running
 
 _MAX_MESSAGE_BYTES: Final = 128 << 20
 # Messages of one socket that are answered at the same time; then reading waits.
 _MAX_IN_FLIGHT: Final = 100
 _PING_EVERY_S: Final = 5.0
+_GOODBYE_WAIT_S: Final = 2.0
 _LOGGER: Final = logging.getLogger("websockets.server")
 
 
@@ -32,6 +35,9 @@ class ClientSocket(asyncio.Protocol):
         sessions: answers the messages.
         form: what the messages are written in.
         before: the connection's protocol until now, which hears of its end, too.
+        bounds: what the client may cost before it has signed in. Who sends a larger message behind its
+            sign-in has to have read that answer first.
+        on_signed_in: called once, when it has.
     """
 
     def __init__(
@@ -40,13 +46,21 @@ class ClientSocket(asyncio.Protocol):
         sessions: ClientSessions,
         form: Format,
         before: asyncio.BaseProtocol,
+        bounds: Bounds,
+        on_signed_in: Callable[[], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._transport = transport
         self._sessions = sessions
         self._form = form
         self._before = before
-        self._protocol = Protocol(Side.SERVER, max_size=_MAX_MESSAGE_BYTES, logger=_LOGGER)
+        self._bounds = bounds
+        self._on_signed_in = on_signed_in
+        self._is_stranger = True
+        self._stranger_bytes = 0
+        self._is_refused = False
+        self._protocol = Protocol(Side.SERVER, max_size=bounds.message_bytes, logger=_LOGGER)
+        self._max_in_flight = bounds.in_flight
         self._reader = FrameReader(self._protocol, self._take, self._feed)
         # The parts of a message in several frames.
         self._parts: list[bytes] = []
@@ -59,6 +73,8 @@ class ClientSocket(asyncio.Protocol):
         self._is_pacing = False
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._ping = self._loop.call_later(_PING_EVERY_S, self._send_ping)
+        if sessions.signed_in:
+            self._trust()
         transport.set_protocol(self)
 
     async def wait_until_ended(self) -> None:
@@ -77,8 +93,24 @@ class ClientSocket(asyncio.Protocol):
         await asyncio.wait([self._ended], timeout=timeout_s)
         self._transport.abort()
 
+    def refuse(self, reason: str) -> None:
+        """End it for what the client does or does not do; it has little time to take notice."""
+        self._is_refused = True
+        self._waiting.clear()
+        if self._protocol.state is State.OPEN:
+            self._protocol.fail(CloseCode.POLICY_VIOLATION, reason)
+            self._flush()
+        self._loop.call_later(_GOODBYE_WAIT_S, self._transport.abort)
+
     def data_received(self, data: bytes) -> None:
         """Messages, or parts of them."""
+        if self._is_refused:
+            return
+        if self._is_stranger and self._bounds.within_s:
+            self._stranger_bytes += len(data)
+            if self._stranger_bytes > self._bounds.total_bytes:
+                self.refuse(f"more than {self._bounds.total_bytes} bytes without signing in")
+                return
         self._reader.read(data)
 
     def pause_writing(self) -> None:
@@ -106,7 +138,7 @@ class ClientSocket(asyncio.Protocol):
 
     @property
     def _has_room(self) -> bool:
-        return len(self._running) < _MAX_IN_FLIGHT and not self._is_clogged
+        return len(self._running) < self._max_in_flight and not self._is_clogged
 
     def _take(self, message: bytes) -> None:
         if self._has_room and not self._waiting:
@@ -142,6 +174,8 @@ class ClientSocket(asyncio.Protocol):
     def _say(self, answer: bytes, running: Running | None) -> None:
         if running is not None:
             self._running.discard(running)
+        if self._is_stranger and self._sessions.signed_in:
+            self._trust()
         if self._protocol.state is State.OPEN:
             if self._form == "cbor":
                 self._transport.write(server_frame(answer))
@@ -150,6 +184,12 @@ class ClientSocket(asyncio.Protocol):
                 self._flush()
         if not self._is_reading:
             self._pace()
+
+    def _trust(self) -> None:
+        self._is_stranger = False
+        self._max_in_flight = _MAX_IN_FLIGHT
+        self._reader.allow(_MAX_MESSAGE_BYTES)
+        self._on_signed_in()
 
     def _send_ping(self) -> None:
         """As a real server does; a dead peer shows when TCP cannot deliver them."""

@@ -29,7 +29,7 @@ SELECT pid, extract(epoch FROM backend_start)::float8 AS started_at
 """
 # The kernel counts from its own start, whose time it gives in whole seconds; forking takes a while.
 _START_TOLERANCE_S: Final = 2.0
-_PROCESS_NAMES: Final = ("postgres", "postmaster")
+PROCESS_NAMES: Final = ("postgres", "postmaster")
 
 
 class UnseenError(Exception):
@@ -100,8 +100,8 @@ def find_postmaster(client: WatchClient) -> int:
         parent = backend.parent()
         if (
             parent is not None
-            and backend.name() in _PROCESS_NAMES
-            and parent.name() in _PROCESS_NAMES
+            and backend.name() in PROCESS_NAMES
+            and parent.name() in PROCESS_NAMES
             and abs(backend.create_time() - ourselves.started_at) <= _START_TOLERANCE_S
         ):
             return parent.pid

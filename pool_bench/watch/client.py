@@ -23,6 +23,8 @@ from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.targets import Target, redact
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from psycopg.rows import RowFactory
 
     from pool_bench.watch.bounded import BoundedConnection
@@ -36,6 +38,38 @@ CLOSE_WAIT_S: Final = 1.0
 _PATIENCE_S: Final = 2.0
 # libpq's least; a server that takes longer to answer would not be seen once a second anyway.
 _CONNECT_TIMEOUT_S: Final = 2
+
+
+def ask_briefly(
+    target: Target, question: "Callable[[WatchClient], _Result]", timeout_s: float, name: str
+) -> _Result | None:
+    """Connect, ask, and leave; blocks for `timeout_s` seconds at most, whatever the server does.
+
+    Args:
+        question: what is asked over the connection.
+        name: of the thread that does it.
+
+    Returns:
+        None where there was no answer in time.
+    """
+    found: list[_Result] = []
+    leave = threading.Event()
+
+    def look() -> None:
+        client = WatchClient(target, leave)
+        try:
+            found.append(question(client))
+        except ConnectError:
+            return
+        finally:
+            client.close(wait_s=CLOSE_WAIT_S)
+
+    # In a thread, for libpq looks up names without a limit of time.
+    thread = threading.Thread(target=look, name=name, daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    leave.set()
+    return found[0] if found else None
 
 
 class WatchClient:
@@ -125,8 +159,12 @@ class WatchClient:
         if pgconn.host.startswith((b"/", b"@")):
             return True
         try:
-            return ipaddress.ip_address(pgconn.hostaddr.decode().partition("%")[0]).is_loopback
-        except ValueError:
+            if ipaddress.ip_address(pgconn.hostaddr.decode().partition("%")[0]).is_loopback:
+                return True
+            with socket.socket(fileno=os.dup(self._connection.fileno())) as ours:
+                # An address of this machine's own is reached from itself.
+                return bool(ours.getsockname()[0] == ours.getpeername()[0])
+        except (ValueError, OSError):
             return False
 
     def close(self, *, wait_s: float = 0.0) -> None:

@@ -1,22 +1,17 @@
-"""PgBouncer's administration console: its pools, its lists, and where its processes are.
+"""PgBouncer's administration console: its pools, its lists, and its settings.
 
 https://www.pgbouncer.org/usage.html#show-commands. The console has a database of its own, `pgbouncer`, which
 shows up among the pools with our own connection as its client; neither is counted.
 """
 
-import os
-import socket
-import sys
 from dataclasses import replace
 from typing import Final
 
 from pool_bench.targets import Target
-from pool_bench.watch.backends import UnseenError
 from pool_bench.watch.client import WatchClient
 
 _DATABASE: Final = "pgbouncer"
-_PROGRAM: Final = "pgbouncer"
-_UCRED_BYTES: Final = 12
+_LIMITS: Final = ("max_client_conn", "listen_backlog", "default_pool_size", "query_wait_timeout")
 
 
 def console_target(admin: Target) -> Target:
@@ -64,6 +59,18 @@ def show_totals(console: WatchClient) -> dict[str, int]:
     return totals
 
 
+def show_limits(console: WatchClient) -> dict[str, int]:
+    """PgBouncer's settings that are numbers and limit clients, such as `max_client_conn`, `listen_backlog`.
+
+    Raises:
+        ConnectError: there was no answer.
+    """
+    from psycopg.rows import dict_row
+
+    found = {row["key"]: str(row["value"]) for row in console.ask("SHOW CONFIG", dict_row)}
+    return {name: int(found[name]) for name in _LIMITS if found.get(name, "").isdigit()}
+
+
 def show_lists(console: WatchClient) -> dict[str, int]:
     """How many of each thing PgBouncer has; our own connection is not among `used_clients`.
 
@@ -76,49 +83,3 @@ def show_lists(console: WatchClient) -> dict[str, int]:
     if "used_clients" in lists:
         lists["used_clients"] -= 1
     return lists
-
-
-def find_pooler(console: WatchClient) -> list[int]:
-    """The process numbers of the PgBouncers on this machine behind an open `console`.
-
-    There are several where they share a port (`so_reuseport`).
-
-    Raises:
-        UnseenError: it is not on this machine, or belongs to another account.
-    """
-    import psutil
-
-    fd = console.socket_fd
-    if fd is None or not console.is_local or sys.platform == "win32":
-        raise UnseenError("PgBouncer is not on this machine")
-    with socket.socket(fileno=os.dup(fd)) as ours:
-        if ours.family == socket.AF_UNIX:
-            if not sys.platform.startswith("linux"):
-                raise UnseenError("only Linux tells whose a Unix socket is")
-            # struct ucred: process, user and group of who listens. See unix(7).
-            raw = ours.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED_BYTES)
-            pids = {int.from_bytes(raw[:4], "little")}
-        else:
-            port = ours.getpeername()[1]
-            try:
-                listening = psutil.net_connections("tcp")
-            except psutil.Error as error:
-                raise UnseenError("no permission to look for PgBouncer's process") from error
-            pids = {
-                one.pid
-                for one in listening
-                if one.status == psutil.CONN_LISTEN and one.laddr[1:] == (port,) and one.pid is not None
-            }
-    found = [pid for pid in sorted(pids) if _is_pooler(pid)]
-    if not found:
-        raise UnseenError("PgBouncer's process is not to be seen on this machine")
-    return found
-
-
-def _is_pooler(pid: int) -> bool:
-    import psutil
-
-    try:
-        return psutil.Process(pid).name() == _PROGRAM
-    except psutil.Error:
-        return False

@@ -24,6 +24,8 @@ _MOST_THREADS: Final = 256
 # Of many backends those that have been there longest: a set that stays the same from look to look. What a
 # backend beyond them uses is counted once it has ended.
 _MOST_CHILDREN: Final = 256
+# Fifty ticks of a hundredth of a second, on two cores.
+_SHORTEST_S: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +43,17 @@ class CpuMeter:
 
     def __init__(self) -> None:
         self._last: _Reading | None = None
+        self._threads: dict[int, ThreadMeter] = {}
 
     def look(self, postmaster: "psutil.Process | None", poolers: "Sequence[psutil.Process]") -> CpuUse | None:
-        """Cores in use since the last call; None at the first one.
+        """Cores in use since the last call that gave a figure, or the first; None at that one.
+
+        None, too, where the last figure is so fresh that a tick of the kernel's clock would count for much:
+        what was used meanwhile is in the next one.
 
         Args:
             postmaster: PostgreSQL's, where it is on this machine.
-            poolers: PgBouncer's processes on this machine.
+            poolers: the processes of the pooler or proxy, where they are on this machine.
 
         Raises:
             UnseenError: this system does not tell what ended processes have used.
@@ -58,12 +64,15 @@ class CpuMeter:
             server=None if postmaster is None else _server_s(postmaster.pid),
             poolers={process.pid: used for process in poolers if (used := _pooler_s(process)) is not None},
         )
-        last, self._last = self._last, reading
+        last = self._last
+        if last is not None and reading.at - last.at < _SHORTEST_S:
+            return None
+        self._last = reading
+        busiest = [self._threads.setdefault(one.pid, ThreadMeter()).look(one.pid) for one in poolers]
         if last is None:
             return None
         wall_s = reading.at - last.at
-        if wall_s <= 0:
-            return None
+        cores = float(os.cpu_count() or 1)
         server = postmasters = None
         # After a restart it is another process, which has used next to nothing.
         if reading.server is not None and last.server is not None and reading.server[0] == last.server[0]:
@@ -75,11 +84,12 @@ class CpuMeter:
             if pid in last.poolers
         ]
         return CpuUse(
-            machine=max(reading.machine - last.machine, 0) / wall_s,
-            server=server,
-            postmaster=postmasters,
-            pooler=sum(each) if each else None,
-            pooler_busiest=max(each, default=None),
+            # What a process had used is told by ticks, and of many children some are told late.
+            machine=min(max(reading.machine - last.machine, 0) / wall_s, cores),
+            server=None if server is None else min(server, cores),
+            postmaster=None if postmasters is None else min(postmasters, 1.0),
+            pooler=min(sum(each), cores) if each else None,
+            pooler_busiest=max((one for one in busiest if one is not None), default=None),
         )
 
 
@@ -94,11 +104,14 @@ class ThreadMeter:
         at = time.monotonic()
         used = {} if pid is None else {(pid, thread): _thread_s(pid, thread) for thread in _threads_of(pid)}
         reading = at, {name: seconds for name, seconds in used.items() if seconds is not None}
-        last, self._last = self._last, reading
-        if last is None or at <= last[0]:
+        last = self._last
+        if last is not None and at - last[0] < _SHORTEST_S / 2:
+            return None
+        self._last = reading
+        if last is None:
             return None
         each = [seconds - last[1][name] for name, seconds in reading[1].items() if name in last[1]]
-        return max(each) / (at - last[0]) if each else None
+        return min(max(each) / (at - last[0]), 1.0) if each else None
 
 
 def _threads_of(pid: int) -> list[int]:

@@ -8,21 +8,32 @@ There the wait for the server's answers is short, too: where the pool is exhaust
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from pool_bench.between import Between
 from pool_bench.errors import ConnectError, FailureKind
 from pool_bench.server_side import CpuUse, ServerSecond, ServerSide
 from pool_bench.targets import Host, Target
-from pool_bench.watch.backends import UnseenError, count_states, find_postmaster, list_backends
+from pool_bench.timeline import Coarsening
+from pool_bench.watch.backends import (
+    PROCESS_NAMES,
+    UnseenError,
+    count_states,
+    find_postmaster,
+    list_backends,
+)
 from pool_bench.watch.client import CLOSE_WAIT_S, WatchClient
-from pool_bench.watch.console import console_target, find_pooler, show_lists, show_pools, show_totals
+from pool_bench.watch.console import console_target, show_lists, show_pools, show_totals
 from pool_bench.watch.counters import Since, count_sessions
-from pool_bench.watch.cpu import CpuMeter
+from pool_bench.watch.cpu import CpuMeter, ThreadMeter
 from pool_bench.watch.looking import When
-from pool_bench.watch.memory import measure_pooler, measure_postgres, process_of
+from pool_bench.watch.memory import measure_one, measure_pooler, measure_postgres, process_of
+from pool_bench.watch.processes import listeners, program_of
 from pool_bench.watch.setup_log import SetupLog
-from pool_bench.watch.slots import Slots, ask_slots
+from pool_bench.watch.slots import Slots, ask_slots, own_limits
+from pool_bench.watch.way import see_between
 
 if TYPE_CHECKING:
     import psutil
@@ -95,6 +106,8 @@ class Lookout:
         connect: makes the way to a target.
         setup_log: the server's log, where it is one that `SetupLog` can read.
         find_console: where the target turns out to be a pooler, try whether it has a console for us.
+        wanted: connections that the run opens at most; where the server has no slot beside them, the watcher
+            gives its own back before they are opened.
 
     Attributes:
         side: what was seen so far.
@@ -109,8 +122,16 @@ class Lookout:
         *,
         setup_log: Path | None = None,
         find_console: bool = False,
+        wanted: int = 0,
     ) -> None:
+        self._wanted = wanted
+        # No question to the server while the run is under way: it has no slot for us.
+        self._quiet = False
+        # The process that serves us where that is no PostgreSQL's.
+        self._stand_in: psutil.Process | None = None
+        self._threads = ThreadMeter()
         self.side: Final = ServerSide(cores=os.cpu_count())
+        self._timeline: Final[Coarsening[ServerSecond]] = Coarsening()
         self._connect = connect
         self._find_console = find_console and admin is None
         self._local_pid = local_pid
@@ -154,7 +175,8 @@ class Lookout:
         pools = lists = totals = states = used = sessions = None
         if (console := self._console) is not None:
             pools, lists, totals = _look_at_pools(console, t)
-        if (server := self._server) is not None:
+        server = self._server
+        if server is not None and not (self._quiet and when not in ("before", "after")):
             if self._slots is None:
                 self._take_slots(server, t)
             if self._slots is not None:
@@ -168,11 +190,11 @@ class Lookout:
             # Found just now. It would count ourselves among its clients.
             server.client.close(wait_s=CLOSE_WAIT_S)
             pools, lists, totals = _look_at_pools(self._console, t)
-        seen = not (states is None and pools is None and lists is None)
+        seen = not (states is None and pools is None and lists is None) or self._quiet
         cpu = self._use_cpu(t) if seen else None
         if when is not None and lists is not None:
             self._measure_pooler(when, lists.get("used_clients", 0))
-        if server is not None and self._is_pooled:
+        if server is not None and (self._is_pooled or self._quiet):
             server.client.close(wait_s=CLOSE_WAIT_S)
         if when == "before":
             self._backends_before = None if states is None else sum(states.values())
@@ -196,6 +218,7 @@ class Lookout:
                     setup=None if self._setup_log is None else self._setup_log.read(),
                 )
             )
+            self._timeline.seal(self.side.seconds, keep=0)
 
     def begin(self, origin_s: float, wall_s: float, *, expected: bool = False) -> None:
         """Say when the run's own clock is, or was, at 0.
@@ -248,17 +271,31 @@ class Lookout:
         return self._slots is not None and self._slots.pooled
 
     def _take_slots(self, server: _Source, t: float) -> None:
-        slots = self._slots = server.ask(ask_slots, t)
+        between = server.ask(see_between, t)
+        if between is None:
+            return
+        self.side.between = between
+        slots = self._slots = server.ask(lambda client: ask_slots(client, between), t)
         if slots is None:
             return
         self.side.max_connections = slots.max_connections
         self.side.superuser_reserved = slots.superuser_reserved
         self.side.reserved = slots.reserved
+        if between.kind == "proxy":
+            self.note(f"through {between.words}: each connection is one of the server's")
+        self._quiet = between.alone or _is_tight(slots, self._wanted)
+        if between.alone:
+            self.note("the server is one process with one session: it was asked nothing during the run")
+        elif self._quiet:
+            self.note(
+                f"the run wants {self._wanted:,} of {slots.max_connections:,} slots: the watcher gave its "
+                "own connection back, and asked the server nothing during the run"
+            )
         if slots.pooled:
             self.side.pooled = True
-            self.note("through a pooler: backends and slots are those of the server behind it")
+            self.note(f"through {between.words}: backends and slots are those of the server behind it")
             server.client.patience_s = _POOLED_PATIENCE_S
-            if self._find_console:
+            if self._find_console and between.name in ("", "PgBouncer"):
                 self._try_console(server.client.target, t)
         if not slots.may_see_all:
             user = server.client.target.user
@@ -295,7 +332,11 @@ class Lookout:
             return
         try:
             postmaster = self._find_postmaster(t)
-            if postmaster is not None:
+            if self._stand_in is not None:
+                others = sum(not backend.is_ours for backend in backends)
+                if (alone := measure_one(self._stand_in.pid, others)) is not None:
+                    self.side.memory[when] = alone
+            elif postmaster is not None:
                 self.side.memory[when] = measure_postgres(postmaster.pid, backends)
         except UnseenError as error:
             self.note(f"memory of the server was not measured: {error}")
@@ -317,16 +358,37 @@ class Lookout:
                 return self._postmaster
         if self._server is None:
             return None
+        if self._quiet and self._server.client.socket_fd is None:
+            return None
         try:
             found = self._server.ask(find_postmaster, t)
         except UnseenError as error:
+            self._postmaster = self._stand_in = self._find_stand_in(self._server.client)
+            if self._stand_in is not None:
+                return self._stand_in
             self._server_hidden = str(error)
             raise
         self._postmaster = None if found is None else process_of(found)
         return self._postmaster
 
+    def _find_stand_in(self, client: WatchClient) -> "psutil.Process | None":
+        """What listens to us, where nobody stands in between and it is no PostgreSQL's process."""
+        between = self.side.between
+        if between is None or between.kind != "nobody":
+            return None
+        try:
+            found = listeners(client, "the server")
+        except UnseenError:
+            return None
+        program = program_of(found)
+        if program is None or program in PROCESS_NAMES:
+            return None
+        port = client.target.hosts[0].port
+        self.note(f"port {port} is served by {program}, no PostgreSQL: CPU and memory are that process's")
+        return found[0]
+
     def _find_poolers(self) -> "list[psutil.Process]":
-        """PgBouncer's processes; after a restart they are others, which have to be found.
+        """The processes of the pooler or proxy; after a restart they are others, which have to be found.
 
         Raises:
             UnseenError: they are not to be seen.
@@ -336,15 +398,14 @@ class Lookout:
         if self._poolers and all(process.is_running() for process in self._poolers):
             return self._poolers
         # Either way leads to it.
-        source = self._console or (self._server if self._is_pooled else None)
+        source = self._console or (self._server if _is_there(self.side.between) else None)
         if source is None or source.client.socket_fd is None:
             return []
         try:
-            found = [process_of(pid) for pid in find_pooler(source.client)]
+            self._poolers = listeners(source.client, self.side.pooler_name)
         except UnseenError as error:
             self._pooler_hidden = str(error)
             raise
-        self._poolers = [process for process in found if process is not None]
         return self._poolers
 
     def _measure_pooler(self, when: When, clients: int) -> None:
@@ -352,7 +413,7 @@ class Lookout:
             pids = [process.pid for process in self._find_poolers()]
             self.side.pooler_memory[when] = measure_pooler(pids, clients)
         except UnseenError as error:
-            self.note(f"memory of PgBouncer was not measured: {error}")
+            self.note(f"memory of {self.side.pooler_name} was not measured: {error}")
 
     def _use_cpu(self, t: float) -> CpuUse | None:
         postmaster, poolers = None, []
@@ -361,7 +422,11 @@ class Lookout:
         with suppress(UnseenError):
             poolers = self._find_poolers()
         try:
-            return self._meter.look(postmaster, poolers)
+            use = self._meter.look(postmaster, poolers)
+            if self._stand_in is None or use is None:
+                return use
+            # It forks nothing, so what a postmaster alone would use says nothing here.
+            return replace(use, postmaster=None, server_thread=self._threads.look(self._stand_in.pid))
         except UnseenError as error:
             self.note(f"CPU of the server was not measured: {error}")
             return None
@@ -372,6 +437,20 @@ def _look_at_pools(
 ) -> tuple[dict[str, int] | None, dict[str, int] | None, dict[str, int] | None]:
     """What its pools are at, its lists, and its totals."""
     return console.ask(show_pools, t), console.ask(show_lists, t), console.ask(show_totals, t)
+
+
+def _is_there(between: Between | None) -> bool:
+    return between is not None and between.kind in ("pooler", "proxy")
+
+
+def _is_tight(slots: Slots, wanted: int) -> bool:
+    """Whether `wanted` connections leave no slot for the watcher's own."""
+    if slots.pooled or not wanted:
+        return False
+    kept = 0 if slots.is_superuser else slots.superuser_reserved + slots.reserved
+    free = [slots.max_connections - kept - slots.in_use]
+    free += [limit - in_use for _, limit, in_use in own_limits(slots)]
+    return min(free) <= wanted
 
 
 def _at(when: When) -> str:

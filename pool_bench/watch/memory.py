@@ -120,6 +120,20 @@ def measure_pooler(pids: Sequence[int], clients: int) -> PoolerMemory:
     return PoolerMemory(processes=len(sizes), total_bytes=sum(sizes), clients=clients)
 
 
+def measure_one(pid: int, connections: int) -> ServerMemory | None:
+    """Measure a server that is one process and has so many connections; None where it has ended.
+
+    Raises:
+        UnseenError: it may not be read.
+    """
+    size = pss_bytes(pid)
+    if size is None:
+        return None
+    return ServerMemory(
+        processes=1, total_bytes=size, backends=connections, idle_backend_bytes=None, sampled=1
+    )
+
+
 def _sample(pids: Sequence[int], deadline: float) -> _Sample:
     """Read up to 200 of `pids`, spread evenly, until the deadline; one in any case."""
     step = max(len(pids) / _MOST, 1.0)

@@ -6,13 +6,13 @@ backends take slots: walsenders, autovacuum and background workers have their ow
 https://www.postgresql.org/docs/current/runtime-config-connection.html
 """
 
-import threading
 from dataclasses import dataclass
 from typing import Final
 
-from pool_bench.errors import ConnectError
+from pool_bench.between import Between
 from pool_bench.targets import Target
-from pool_bench.watch.client import CLOSE_WAIT_S, WatchClient
+from pool_bench.watch.client import WatchClient, ask_briefly
+from pool_bench.watch.way import see_between
 
 # Beyond the reserved ones, which serve superusers only: monitoring and the application's own tools.
 SPARE: Final = 5
@@ -28,7 +28,14 @@ SELECT current_setting('max_connections')::int AS max_connections,
          WHERE backend_type = 'client backend' AND pid <> pg_backend_pid())::int AS in_use,
        pg_has_role('pg_read_all_stats', 'USAGE') AS may_see_all,
        current_setting('is_superuser')::bool AS is_superuser,
-       pg_backend_pid() AS backend_pid
+       (SELECT rolconnlimit FROM pg_roles WHERE rolname = session_user) AS role_limit,
+       (SELECT count(*) FROM pg_stat_activity
+         WHERE usename = session_user AND pid <> pg_backend_pid()
+           AND backend_type = 'client backend')::int AS role_in_use,
+       (SELECT datconnlimit FROM pg_database WHERE datname = current_database()) AS database_limit,
+       (SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid()
+           AND backend_type = 'client backend')::int AS database_in_use
 """
 
 
@@ -53,6 +60,10 @@ class Slots:
     may_see_all: bool
     is_superuser: bool
     pooled: bool
+    role_limit: int | None = None
+    role_in_use: int = 0
+    database_limit: int | None = None
+    database_in_use: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +74,14 @@ class _Row:
     in_use: int
     may_see_all: bool
     is_superuser: bool
-    backend_pid: int
+    role_limit: int | None
+    role_in_use: int
+    database_limit: int | None
+    database_in_use: int
 
 
-def ask_slots(client: WatchClient) -> Slots:
-    """Ask a server for its slots.
+def ask_slots(client: WatchClient, between: Between) -> Slots:
+    """Ask a server for its slots, with `between` us and it.
 
     Raises:
         ConnectError: it gave no answer, or is no PostgreSQL.
@@ -82,9 +96,17 @@ def ask_slots(client: WatchClient) -> Slots:
         in_use=row.in_use,
         may_see_all=row.may_see_all,
         is_superuser=row.is_superuser,
-        # A pooler makes up the number that it gives at start-up.
-        pooled=row.backend_pid != client.backend_pid,
+        pooled=between.shares,
+        role_limit=(role := _limit(row.role_limit, row)),
+        role_in_use=0 if role is None else row.role_in_use,
+        database_limit=(database := _limit(row.database_limit, row)),
+        database_in_use=0 if database is None else row.database_in_use,
     )
+
+
+def _limit(limit: int | None, row: _Row) -> int | None:
+    # -1 is none; see pg_roles and pg_database.
+    return None if limit is None or limit < 0 or row.is_superuser else limit
 
 
 def look_at_slots(target: Target, timeout_s: float) -> Slots | None:
@@ -93,31 +115,18 @@ def look_at_slots(target: Target, timeout_s: float) -> Slots | None:
     Returns:
         None where there was no answer in time, or the server is no PostgreSQL.
     """
-    found: list[Slots] = []
-    leave = threading.Event()
 
-    def look() -> None:
-        client = WatchClient(target, leave)
-        try:
-            found.append(ask_slots(client))
-        except ConnectError:
-            return
-        finally:
-            client.close(wait_s=CLOSE_WAIT_S)
+    def ask(client: WatchClient) -> Slots:
+        return ask_slots(client, see_between(client))
 
-    # In a thread, for libpq looks up names without a limit of time.
-    thread = threading.Thread(target=look, name="pool-bench-slots", daemon=True)
-    thread.start()
-    thread.join(timeout_s)
-    leave.set()
-    return found[0] if found else None
+    return ask_briefly(target, ask, timeout_s, "pool-bench-slots")
 
 
-def room(slots: Slots, asked: int, spare: int = SPARE) -> int | None:
+def room(slots: Slots, asked: int, spare: int = SPARE, *, watched: bool = True) -> int | None:
     """How many connections may be opened so that the reserved slots and `spare` more stay free.
 
-    One slot is kept for the watcher. Superusers get no more than others: what they could take is what the
-    operators need.
+    One slot is kept for the watcher, if the server is `watched`. Superusers get no more than others: what
+    they could take is what the operators need.
 
     Returns:
         0 to `asked`; None where the server's slots do not tell: behind a pooler, or where the user cannot
@@ -125,17 +134,30 @@ def room(slots: Slots, asked: int, spare: int = SPARE) -> int | None:
     """
     if slots.pooled or not slots.may_see_all:
         return None
-    kept = slots.superuser_reserved + slots.reserved + spare + _WATCHERS
-    return max(min(slots.max_connections - kept - slots.in_use, asked), 0)
+    watchers = _WATCHERS if watched else 0
+    kept = slots.superuser_reserved + slots.reserved + spare + watchers
+    most = [asked, slots.max_connections - kept - slots.in_use]
+    # A role's and a database's own limits keep others out of nothing: only the watcher needs one.
+    most += [limit - in_use - watchers for _, limit, in_use in own_limits(slots)]
+    return max(min(most), 0)
 
 
-def guard_note(slots: Slots | None, asked: int, spare: int = SPARE) -> str | None:
+def own_limits(slots: Slots) -> list[tuple[str, int, int]]:
+    """The limits of the role and of the database, where they have any: what, how many, how many in use."""
+    limits = (
+        ("CONNECTION LIMIT of the role", slots.role_limit, slots.role_in_use),
+        ("CONNECTION LIMIT of the database", slots.database_limit, slots.database_in_use),
+    )
+    return [(what, limit, in_use) for what, limit, in_use in limits if limit is not None]
+
+
+def guard_note(slots: Slots | None, asked: int, spare: int = SPARE, *, watched: bool = True) -> str | None:
     """What the guard does, in words for a person.
 
     Args:
         slots: what `look_at_slots` gave.
         asked: how many connections were asked for.
-        spare: as in `room`.
+        spare, watched: as in `room`.
 
     Returns:
         None where all that were asked for may be opened, or there is no guard because of a pooler.
@@ -144,7 +166,7 @@ def guard_note(slots: Slots | None, asked: int, spare: int = SPARE) -> str | Non
         return f"the server's slots could not be seen: opening all {asked}, and none is kept free"
     if slots.pooled:
         return None
-    allowed = room(slots, asked, spare)
+    allowed = room(slots, asked, spare, watched=watched)
     if allowed is None:
         return (
             f"max_connections {slots.max_connections}, but this user may not see how many are in use "
@@ -152,11 +174,17 @@ def guard_note(slots: Slots | None, asked: int, spare: int = SPARE) -> str | Non
         )
     if allowed == asked:
         return None
+    for what, limit, in_use in own_limits(slots):
+        if allowed == max(limit - in_use - watched, 0):
+            return (
+                f"{what} {limit}: {f'{_WATCHERS} for watching, ' if watched else ''}{in_use} in use: "
+                f"opening {allowed or 'none'} of {asked} (--no-reserve opens all)"
+            )
     parts = [
         f"{slots.superuser_reserved} reserved for superusers",
         f"{slots.reserved} reserved by reserved_connections" if slots.reserved else "",
         f"{spare} left free",
-        f"{_WATCHERS} for watching",
+        f"{_WATCHERS} for watching" if watched else "",
         f"{slots.in_use} in use",
     ]
     return (

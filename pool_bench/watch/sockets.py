@@ -70,21 +70,33 @@ def ask(port: int) -> Iterator[_Socket]:
     Raises:
         OSError: the kernel does not answer that.
     """
+    states = sum(1 << number for number in _STATES)
+    for asked in (socket.AF_INET, socket.AF_INET6):
+        question = _REQUEST.pack(asked, socket.IPPROTO_TCP, 0, states, port.to_bytes(2, "big"))
+        for answer in dump_sockets(asked, question):
+            family, state, ends = _ANSWER.unpack_from(answer)
+            yield _Socket(bytes([family]) + ends, state)
+
+
+def dump_sockets(family: int, question: bytes) -> Iterator[bytes]:
+    """What the kernel says of each socket of a family that a question of sock_diag(7) is about.
+
+    Args:
+        question: a request of that family, such as `struct inet_diag_req_v2`.
+
+    Raises:
+        OSError: the kernel does not answer that.
+    """
     if not hasattr(socket, "AF_NETLINK"):
         raise OSError("this system has no netlink")
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
         netlink.settimeout(_TIMEOUT_S)
-        states = sum(1 << number for number in _STATES)
-        for family in (socket.AF_INET, socket.AF_INET6):
-            question = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, states, port.to_bytes(2, "big"))
-            length = _HEADER.size + len(question)
-            netlink.send(
-                _HEADER.pack(length, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, family, 0) + question
-            )
-            yield from _answers(netlink)
+        length = _HEADER.size + len(question)
+        netlink.send(_HEADER.pack(length, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, family, 0) + question)
+        yield from _answers(netlink)
 
 
-def _answers(netlink: socket.socket) -> Iterator[_Socket]:
+def _answers(netlink: socket.socket) -> Iterator[bytes]:
     while True:
         data = netlink.recv(_RECEIVE_BYTES)
         position = 0
@@ -96,8 +108,7 @@ def _answers(netlink: socket.socket) -> Iterator[_Socket]:
             if kind == _NLMSG_ERROR:
                 (number,) = struct.unpack_from("=i", data, content)
                 raise OSError(-number, "the kernel lists no sockets")
-            family, state, ends = _ANSWER.unpack_from(data, content)
-            yield _Socket(bytes([family]) + ends, state)
+            yield data[content : position + length]
             # Messages begin at multiples of four bytes.
             position += (length + 3) & ~3
 

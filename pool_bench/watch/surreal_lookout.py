@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from pool_bench.server_side import CpuUse, ServerMemory, ServerSecond, ServerSide
 from pool_bench.targets_surreal import SurrealTarget
+from pool_bench.timeline import Coarsening
 from pool_bench.watch.backends import UnseenError
 from pool_bench.watch.cpu import CpuMeter, ThreadMeter
 from pool_bench.watch.listener import find_surreal, is_here
@@ -35,6 +36,7 @@ class SurrealLookout:
 
     def __init__(self, targets: Sequence[SurrealTarget], local_pid: int | None = None) -> None:
         self.side: Final = ServerSide(cores=os.cpu_count(), one_process=True)
+        self._timeline: Final[Coarsening[ServerSecond]] = Coarsening()
         self._target = targets[0]
         self._local_pid = local_pid
         self._meter = CpuMeter()
@@ -70,6 +72,7 @@ class SurrealLookout:
         elif when == "after":
             self.side.in_use_after = connections
         self.side.seconds.append(ServerSecond(t=round(t, 3), states=states or {}, cpu=self._use_cpu(process)))
+        self._timeline.seal(self.side.seconds, keep=0)
 
     def begin(self, origin_s: float, wall_s: float, *, expected: bool = False) -> None:
         """Say when the run's own clock is, or was, at 0.

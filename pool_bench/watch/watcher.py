@@ -100,6 +100,11 @@ class Watcher:
         used = side.seconds[-1].used if side.seconds else None
         return None if used is None or side.max_connections is None else (used, side.max_connections)
 
+    @property
+    def side(self) -> ServerSide:
+        """What was seen so far; the thread goes on filling it."""
+        return self._lookout.side
+
     def peak(self, *, wait_s: float = 0.0) -> None:
         """Have the memory sample of the peak taken: all connections are open now.
 
@@ -211,6 +216,7 @@ class ServerWatcher(Watcher):
         interval_s: seconds from look to look.
         setup_log: the server's log, where it is one that `setup_log.py` can read.
         find_console: where the target turns out to be a pooler, try whether it has a console for us.
+        wanted: connections that the run opens at most; a server without a slot beside them is left alone.
     """
 
     def __init__(
@@ -222,6 +228,7 @@ class ServerWatcher(Watcher):
         *,
         setup_log: Path | None = None,
         find_console: bool = False,
+        wanted: int = 0,
     ) -> None:
         leave = threading.Event()
         lookout = Lookout(
@@ -231,6 +238,7 @@ class ServerWatcher(Watcher):
             lambda target: WatchClient(target, leave),
             setup_log=setup_log,
             find_console=find_console,
+            wanted=wanted,
         )
         super().__init__(lookout, leave, interval_s)
 

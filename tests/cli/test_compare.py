@@ -78,7 +78,7 @@ def test_json_markdown_and_picture_are_written(files: dict[str, str], tmp_path: 
     assert figure["low"] < figure["change"] < figure["high"] < 0
     assert "c8 · wire: worse" in Path(out["md"]).read_text()
     assert "no difference shown" in Path(out["svg"]).read_text()
-    assert [line.split()[0] for line in outcome.stderr.splitlines()] == ["wrote"] * 3
+    assert [line.split()[0] for line in outcome.stderr.splitlines()] == ["drawing", *["wrote"] * 3]
 
 
 def test_json_on_stdout_is_nothing_but_json(files: dict[str, str]) -> None:

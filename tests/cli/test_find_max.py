@@ -1,12 +1,17 @@
 """Whose limit a search has found, and how long its trials last."""
 
+from dataclasses import replace
+
 import pytest
 
-from pool_bench.cli.find_max import FindMax, is_client_to_blame
-from pool_bench.load.search import Trial
+from pool_bench.cli.find_max import FindMax, conclude, is_client_to_blame
+from pool_bench.load.search import RateSearch, Trial
 from pool_bench.objectives import parse_objectives
+from pool_bench.report.brief_run import search_brief
+from pool_bench.runs import Limit, SearchResult
 from pool_bench.stats import ClientUsage
 from tests.report.factory import REFUSED, client_of, run_of, stats_of
+from tests.report.open_factory import search_session
 
 OBJECTIVES = parse_objectives("p99<50ms")
 
@@ -32,6 +37,26 @@ def test_a_late_client_is_to_blame_for_as_much_as_it_was_late() -> None:
 def test_a_client_at_ease_is_never_to_blame() -> None:
     assert not _blamed(60, client_of())
     assert not _blamed(5, client_of(cpu_share=0.99))
+
+
+@pytest.mark.parametrize("share", [0.4, 0.99])
+def test_verdict_and_limit_of_a_search_are_one_sentence_that_does_not_contradict_itself(share: float) -> None:
+    session = search_session()
+    assert isinstance(session.find_max, SearchResult)
+    result = replace(session.find_max, limit=None, why="")
+    # The confirmation, which met the objective all the same.
+    session.runs[-1].client = client_of(cpu_share=share)
+    search = RateSearch(100, lowest=1, highest=20_000)
+    search.failed, search.found, search.trial = 800, 566, None
+    conclude(result, search, session.runs)
+    words = " ".join(" ".join(search_brief(session.runs, result).headline).split())
+    busy = share > 0.9
+    assert result.limit is (Limit.CLIENT if busy else Limit.SERVER)
+    assert words.count("limit: ") == 1
+    if busy:
+        assert "suspect: client was the bottleneck; limit: this client, not the server" in words
+    else:
+        assert "valid; limit: the server (at 800/s: p99 180ms, wanted p99<50ms)" in words
 
 
 @pytest.mark.parametrize(

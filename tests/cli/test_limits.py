@@ -9,7 +9,7 @@ from click.testing import CliRunner
 import surreal_bench
 from pool_bench import __main__ as pool_bench_command
 from pool_bench.cli import limits
-from pool_bench.cli.limits import time_wait_note, time_wait_s
+from pool_bench.cli.limits import local_ports_note, time_wait_note, time_wait_s
 from pool_bench.drivers.base import DriverName
 from pool_bench.targets import Target, parse_target
 from pool_bench.targets_surreal import surreal_target
@@ -150,3 +150,18 @@ def test_numbers_of_clients_that_no_memory_has_room_for_are_refused_before_anyth
     outcome = CliRunner().invoke(command, [*arguments, "99999999999"])
     assert outcome.exit_code == 2
     assert arguments[-1] in outcome.output
+
+
+@pytest.mark.usefixtures("settings")
+def test_ports_that_are_in_use_already_are_no_longer_there_for_held_connections() -> None:
+    def held(connections: int, taken: int, *source_ips: str) -> str | None:
+        return local_ports_note((target(REMOTE),), (connections,), source_ips, taken=taken)
+
+    assert held(9_000, 1_000) is None
+    words = held(9_000, 1_001)
+    assert words is not None
+    assert (
+        "9,000 connections to one server need as many local ports, but there are 10,000, 1,001 of them"
+        in words
+    )
+    assert held(9_000, 1_001, "192.0.2.1", "192.0.2.2") is None

@@ -15,6 +15,7 @@ import pytest
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
 from tests.cli.tool import (
     COMMAND,
+    LOAD_COMMAND,
     NOWHERE,
     Started,
     all_gone,
@@ -130,7 +131,7 @@ def test_bad_input_is_one_line_and_exit_code_2_and_opens_nothing(
 
 
 def test_without_a_url_a_real_postgresql_is_started_measured_and_removed(tmp_path: Path) -> None:
-    outcome = run_tool(*SHORT, "--query", "SELECT 1", cwd=tmp_path, env={"TMPDIR": str(tmp_path)})
+    outcome = run_tool(*SHORT, "-v", "--query", "SELECT 1", cwd=tmp_path, env={"TMPDIR": str(tmp_path)})
     assert outcome.code == 0, outcome.stderr
     result = load(only(tmp_path / "results", "*.json"))
     run = result["runs"][0]
@@ -177,14 +178,14 @@ def test_every_second_is_one_line_of_equal_columns(tmp_path: Path, embedded: Emb
 
 @pytest.mark.parametrize("driver", ["wire", "asyncpg", "psycopg"])
 def test_a_password_appears_nowhere(tmp_path: Path, guarded: EmbeddedPostgres, driver: str) -> None:
-    url = f"postgresql://postgres:{quote(SECRET, safe='')}@127.0.0.1:{guarded.port}/postgres"
+    url = f"postgresql://bench:{quote(SECRET, safe='')}@127.0.0.1:{guarded.port}/postgres"
     # A picture is text, too, and the same whoever opened the connections.
     files = ("--plot-format", "svg") if driver == "wire" else ("--no-save", "--json", "r.json")
     for password, code in ((SECRET, 0), (SECRET + "x", 1)):
         shown = url.replace(quote(SECRET, safe=""), quote(password, safe=""))
         work = tmp_path / str(code)
         work.mkdir()
-        started = Started(work, "--url", shown, "--driver", driver, *ENDLESS, *files)
+        started = Started(work, "--url", shown, "--keep-going", "--driver", driver, *ENDLESS, *files)
         started.wait_for(MEASURING)
         titles = started.titles()
         assert len(titles) >= 2, "the command and its generator"
@@ -201,8 +202,55 @@ def test_a_password_appears_nowhere(tmp_path: Path, guarded: EmbeddedPostgres, d
             assert result["runs"][0]["failures"][0]["sqlstate"] == "28P01"
 
 
+@pytest.mark.parametrize(
+    ("place", "reason", "advice"),
+    [
+        ("nobody@127.0.0.1:1/postgres?sslmode=disable", "refused during tcp", "nothing listens there"),
+        ("nobody@name.invalid/postgres", "dns during resolve", "the name is unknown here"),
+        ("nobody@{server}/postgres?sslmode=disable", "auth during auth", "pg_hba.conf"),
+        ("{user}@{server}/nowhere?sslmode=disable", "no_database", "check its spelling, or create it"),
+        ("{user}@{server}/postgres?sslmode=require", "tls during tls", "check sslmode"),
+    ],
+)
+@pytest.mark.parametrize("command", [COMMAND, LOAD_COMMAND])
+def test_a_target_that_cannot_be_used_ends_the_command_with_what_to_do(
+    tmp_path: Path, embedded: EmbeddedPostgres, command: str, place: str, reason: str, advice: str
+) -> None:
+    server = f"{embedded.host}:{embedded.port}"
+    url = "postgresql://" + place.format(server=server, user=embedded.user)
+    # Without an end: only the first connection can be what ends it.
+    outcome = run_tool("--url", url, "--duration", "0", cwd=tmp_path, command=command)
+    assert outcome.code == 1
+    assert outcome.stdout == ""
+    (line,) = outcome.error_lines
+    assert line.startswith("error: first connection to postgresql://")
+    assert reason in line
+    assert advice in line
+    assert line.endswith("(--keep-going measures it anyway)")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_search_for_the_maximum_ends_where_nobody_answers(tmp_path: Path) -> None:
+    outcome = run_tool("--url", NOWHERE, "--find-max", "--slo", "p99<1s", cwd=tmp_path)
+    assert outcome.code == 1
+    assert len(outcome.error_lines) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_target_of_several_that_cannot_be_used_is_told_and_counted(
+    tmp_path: Path, embedded: EmbeddedPostgres
+) -> None:
+    arguments = ("-u", NOWHERE, "-u", embedded.url, *SHORT, "--json", "r.json", "--no-save")
+    outcome = run_tool(*arguments, cwd=tmp_path)
+    assert outcome.code == 0
+    assert outcome.error_lines[0].startswith("first connection to postgresql://u@127.0.0.1:1/db")
+    dead, alive = load(tmp_path / "r.json")["runs"][0]["targets"]
+    assert (dead["ok"], alive["failed"]) == (0, 0)
+    assert alive["ok"] > 0
+
+
 def test_a_target_that_refuses_is_data_and_exit_code_1(tmp_path: Path) -> None:
-    outcome = run_tool("--url", NOWHERE, *SHORT, cwd=tmp_path)
+    outcome = run_tool("--url", NOWHERE, *SHORT, "--keep-going", cwd=tmp_path)
     assert outcome.code == 1
     run = load(only(tmp_path / "results", "*.json"))["runs"][0]
     assert run["ok"] == 0
@@ -236,7 +284,7 @@ def test_a_sweep_doubles_from_min_to_max_and_ends_in_a_table_and_a_picture(
     path = only(tmp_path / "results", "*.json")
     assert path.name.endswith("_sweep_c1-6.json")
     assert [run["concurrency"] for run in load(path)["runs"]] == [1, 2, 4, 6]
-    table = outcome.stdout[outcome.stdout.rindex("concurrency conn/s") :]
+    table = outcome.stdout[outcome.stdout.rindex("workers conn/s") :]
     assert [line.split()[0] for line in table.splitlines()[1:5]] == ["1", "2", "4", "6"]
     assert path.with_suffix(".png").exists()
     overlay = run_tool("plot", str(path), str(path), "-o", "overlay.svg", cwd=tmp_path)
@@ -255,7 +303,7 @@ def test_a_sweep_doubles_from_min_to_max_and_ends_in_a_table_and_a_picture(
 def test_the_first_signal_sums_up_saves_and_leaves_nothing_running(
     tmp_path: Path, send: Callable[[Started, signal.Signals], None], number: signal.Signals
 ) -> None:
-    kept = ("--no-save", "--json", "r.json")
+    kept = ("--no-save", "--json", "r.json", "-v")
     started = Started(tmp_path, *ENDLESS, *kept, env={"TMPDIR": str(tmp_path)})
     started.wait_for(MEASURING)
     family = started.family()
@@ -309,10 +357,32 @@ def test_operations_that_outlast_the_grace_period_are_unfinished(tmp_path: Path)
     assert "unfinished" in outcome.stdout
 
 
+def test_what_hangs_since_the_warm_up_is_told_with_its_step_and_the_limit_that_would_end_it(
+    tmp_path: Path,
+) -> None:
+    times = ("-d", "200ms", "--warmup", "300ms", "--grace", "100ms", "--connect-timeout", "90s")
+    with silent_after() as silent:
+        arguments = ("-c", "3", *times, "--no-watch", "--json", "r.json", "--no-save")
+        outcome = run_tool("--url", silent.url(), *arguments, cwd=tmp_path)
+    run = load(tmp_path / "r.json")["runs"][0]
+    assert outcome.code == 1
+    assert (run["ok"], run["failed"], run["unfinished"]) == (0, 0, 0)
+    assert run["warmup"] == {"ok": 0, "failed": 0, "unfinished": 3}
+    limit = {"limit": "--connect-timeout=1m30s", "limit_s": 90.0}
+    assert run["hanging"] == [{"begun": "warmup", "phase": "auth", "count": 3, **limit}]
+    said = " ".join(outcome.stdout.split())
+    assert (
+        "3 operations begun in the warm-up had not ended when the run did, hanging in auth (3). "
+        "--connect-timeout=1m30s would have ended them." in said
+    )
+    assert "3 hung since the warm-up no operation succeeded: 3 never ended" in said
+
+
 def test_database_url_comes_before_pg_variables_and_the_option_before_both(
     tmp_path: Path, embedded: EmbeddedPostgres
 ) -> None:
-    pg = {"PGHOST": "127.0.0.1", "PGPORT": str(embedded.port), "PGUSER": "postgres", "PGSSLMODE": "disable"}
+    pg = {"PGHOST": "127.0.0.1", "PGPORT": str(embedded.port), "PGSSLMODE": "disable"}
+    pg |= {"PGUSER": embedded.user, "PGDATABASE": embedded.dbname}
     arguments = (*SHORT, "--json", "r.json", "--no-save", "--quiet")
 
     def origin(*options: str, env: dict[str, str]) -> tuple[str, int]:
@@ -320,7 +390,7 @@ def test_database_url_comes_before_pg_variables_and_the_option_before_both(
         return str(load(tmp_path / "r.json")["config"]["target_from"]), outcome.code
 
     assert origin(env=pg) == ("PG* variables", 0)
-    assert origin(env={**pg, "DATABASE_URL": NOWHERE}) == ("DATABASE_URL", 1)
+    assert origin("--keep-going", env={**pg, "DATABASE_URL": NOWHERE}) == ("DATABASE_URL", 1)
     assert origin("--url", embedded.url, env={**pg, "DATABASE_URL": NOWHERE}) == ("--url", 0)
 
 

@@ -34,8 +34,10 @@ Started = partial(tool.Started, command=LOAD_COMMAND)
 @pytest.fixture(scope="module")
 def shared_server(start_postgres: StartPostgres) -> EmbeddedPostgres:
     """A PostgreSQL with 100 slots and a user of few rights."""
-    server = start_postgres(PostgresConfig(max_connections=100))
-    with psycopg.connect(server.url, autocommit=True) as connection:
+    server = start_postgres(
+        PostgresConfig(max_connections=100, access=("host all plain 127.0.0.1/32 trust",))
+    )
+    with psycopg.connect(server.superuser_url, autocommit=True) as connection:
         connection.execute("CREATE ROLE plain LOGIN")
     return server
 
@@ -87,6 +89,7 @@ def test_help_answers_without_importing_what_only_a_run_needs() -> None:
         (("--source-ip", "::1"), "IPv4"),
         (("--connect-timeout", "0"), "--connect-timeout"),
         (("--pgbouncer-admin", "mysql://h/db"), "--pgbouncer-admin: "),
+        (("--pgbouncer-admin", "postgresql://h/pgbouncer", "--no-watch"), "--no-watch"),
         (("--pgbouncer-admin", f"postgresql://u:{quote(SECRET, safe='')}@h:99999/pgbouncer"), "port"),
         (("--url", f"postgresql://u:{SECRET}@h/db"), "postgresql://u:***@h/db"),
         (("--url", "postgresql://u@/d?host=/tmp", "--source-ip", "127.0.0.2"), "Unix socket"),
@@ -174,19 +177,40 @@ def test_the_reserved_slots_and_five_more_stay_free_and_it_says_so(
     assert outcome.code == 0
     run = load(tmp_path / "r.json")["runs"][0]
     assert (run["ok"], run["failed"]) == (91, 0)
+    assert (run["hold"]["asked"], run["hold"]["connections"]) == (500, 91)
     assert re.search("opening 91 of 500.*--no-reserve", outcome.stderr)
+
+
+def test_without_watching_there_is_no_connection_but_those_that_were_asked_for(
+    tmp_path: Path, server: EmbeddedPostgres
+) -> None:
+    arguments = ("-n", "20", "-d", "0", "--no-watch", "--json", "r.json", "--no-save")
+    started = Started(tmp_path, "--url", held_url(server), *arguments)
+    started.wait_for(HOLDING)
+    count = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+    # The 21st asks. The looks before the start are soon gone; a watcher's would stay.
+    await_true(lambda: ask(server, count) == [(21,)])
+    started.signal(signal.SIGINT)
+    outcome = started.finish()
+    assert outcome.code == 0, outcome.stderr
+    result = load(tmp_path / "r.json")
+    assert result["config"]["watch"] is False
+    (run,) = result["runs"]
+    assert run["ok"] == 20
+    assert "server_side" not in run
+    assert "server:" not in outcome.stdout
 
 
 def test_a_password_appears_nowhere(tmp_path: Path, start_postgres: StartPostgres) -> None:
     server = start_postgres(PostgresConfig(auth="scram-sha-256", password=SECRET))
-    url = f"postgresql://postgres:{quote(SECRET, safe='')}@127.0.0.1:{server.port}/postgres"
+    url = f"postgresql://bench:{quote(SECRET, safe='')}@127.0.0.1:{server.port}/postgres"
     files = ("--no-save", "--json", "r.json")
     for password, driver, code in ((SECRET, "asyncpg", 0), (SECRET + "x", "psycopg", 1)):
         shown = url.replace(quote(SECRET, safe=""), quote(password, safe=""))
         work = tmp_path / str(code)
         work.mkdir()
-        arguments = ("--driver", driver, "-n", "3", "-d", "0", "--pgbouncer-admin", shown, *files)
-        started = Started(work, "--url", shown, *arguments)
+        arguments = ("--keep-going", "--driver", driver, "-n", "3", "-d", "0", "--pgbouncer-admin", shown)
+        started = Started(work, "--url", shown, *arguments, *files)
         # With a wrong password there is soon nothing left to do.
         started.wait_for("elapsed" if code else HOLDING)
         titles = started.titles()
@@ -310,7 +334,9 @@ def test_a_reader_that_goes_away_ends_the_run_which_is_saved_all_the_same(
 
 
 def test_where_nothing_listens_the_exit_code_is_1(tmp_path: Path) -> None:
-    outcome = run_tool("--url", tool.NOWHERE, "-n", "7", "--json", "r.json", "--no-save", cwd=tmp_path)
+    outcome = run_tool(
+        "--url", tool.NOWHERE, "--keep-going", "-n", "7", "--json", "r.json", "--no-save", cwd=tmp_path
+    )
     assert outcome.code == 1
     run = load(tmp_path / "r.json")["runs"][0]
     assert run["errors"] == {"refused": 7}
@@ -333,6 +359,26 @@ def test_poolers_console_is_asked_where_it_is_named(
     ]
     assert max(clients) >= 25
     bouncer.stop()
+
+
+@pytest.mark.parametrize(("welcomed", "code"), [(12, 0), (0, 1)])
+def test_where_none_opens_any_more_it_gives_up_and_holds_what_it_got(
+    tmp_path: Path, welcomed: int, code: int
+) -> None:
+    welcome = (h.read_startup, h.send(h.WELCOME), h.read_message)
+    silent = (h.read_startup, h.stall)
+    # Who looks before the run is let in, too.
+    with h.HostileServer(*[welcome] * (1 + welcomed), silent) as server:
+        arguments = ("--give-up", "3s", "-n", "1000", "-d", "100ms", "-k", "0", "--no-watch", "--no-reserve")
+        outcome = run_tool("--url", server.url(), *arguments, "--json", "r.json", "--no-save", cwd=tmp_path)
+    assert outcome.code == code, outcome.stderr
+    run = load(tmp_path / "r.json")["runs"][0]
+    got = run["ok"]
+    assert bool(got) == bool(welcomed)
+    assert f"asked 1,000, holding {got}: gave up, none opened in 3" in outcome.stdout
+    # A batch is 20 connections.
+    assert (run["failed"], run["unfinished"]) == (0, 20 - got)
+    assert run["hold"]["gave_up_s"] >= 3
 
 
 def test_local_ports_that_run_out_are_counted_and_the_remedy_is_said(tmp_path: Path) -> None:
@@ -361,6 +407,7 @@ def test_local_ports_that_run_out_are_counted_and_the_remedy_is_said(tmp_path: P
         else:
             assert run["errors"] == {"client_ports": 30 - run["ok"]}
             assert 5 <= run["ok"] <= 10
+            assert (run["wall"]["kind"], run["wall"]["limit"]) == ("local_ports", 10)
             assert "--source-ip" in done.stderr
             assert "--source-ip" in done.stdout + done.stderr
 

@@ -3,10 +3,16 @@
 import asyncio
 import socket
 import threading
+from contextlib import closing
 
 import pytest
 
+from pool_bench.cli.locate import ask
 from pool_bench.cli.questions import put
+from pool_bench.load.runner import StopSwitch
+from pool_bench.servers.postgres import EmbeddedPostgres
+from tests.drivers import hostile as h
+from tests.load.running import target
 
 
 async def look_up(host: str) -> object:
@@ -54,3 +60,26 @@ def test_what_went_wrong_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     with pytest.raises(OSError, match="no such name"):
         put(look_up("db.example"))
+
+
+def test_a_silent_first_host_does_not_keep_the_next_one_from_being_asked(
+    embedded: EmbeddedPostgres, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with h.HostileServer((h.read_startup, h.stall)) as silent, closing(StopSwitch()) as stop:
+        hosts = f"127.0.0.1:{silent.port},127.0.0.1:{embedded.port}"
+        server = ask(
+            target(f"postgresql://bench@{hosts}/postgres?sslmode=disable"),
+            stop,
+            # All of it is spent on the first host; the second one must stand a machine that stands still.
+            timeout_s=3.0,
+            embedded=True,
+        )
+        alone = ask(
+            target(f"postgresql://bench@127.0.0.1:{silent.port}/postgres?sslmode=disable"),
+            stop,
+            timeout_s=0.1,
+            embedded=True,
+        )
+    assert server["product"] == "PostgreSQL"
+    assert alone == {}
+    assert "failed: timeout during auth: no answer after 0.1 s" in capfd.readouterr().err

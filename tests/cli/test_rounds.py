@@ -1,9 +1,13 @@
+import re
+from pathlib import Path
+
 import pytest
 
 from pool_bench.cli.rounds import Variant, plan, read_variants
 from pool_bench.errors import UsageError
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.targets import Target, parse_target
+from tests.cli.tool import COMMAND, Started, load, only
 
 
 def read_url(url: str) -> Target:
@@ -96,3 +100,57 @@ def test_each_level_of_a_sweep_has_all_its_rounds_before_the_next() -> None:
 def test_one_round_of_one_setting_is_a_run_like_any_other() -> None:
     (step,) = plan(BASE, (10,), (), 1)
     assert (step.label, step.setting, step.round) == ("c10", "", None)
+
+
+@pytest.mark.parametrize(
+    ("command", "setting", "package"),
+    [
+        (COMMAND, "driver=asyncpg", "asyncpg"),
+        ("surreal_bench", "driver=surrealdb", "surrealdb"),
+    ],
+)
+def test_a_driver_that_cannot_start_costs_its_own_row_and_not_the_session(
+    tmp_path: Path, command: str, setting: str, package: str
+) -> None:
+    broken = tmp_path / "packages" / package
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('a library is missing')\n")
+    times = ("-c", "2", "-d", "200ms", "--warmup", "0", "--grace", "60s", "--wait-between-runs", "0")
+    rounds = ("--rounds", "2", "--interleave", setting, "--interleave", "resolve=once")
+    # A process of its own, whose generators look for packages where this says.
+    env = {"PYTHONPATH": str(broken.parent)}
+    started = Started(tmp_path, *times, *rounds, "--output-dir", "out", env=env, command=command)
+    outcome = started.finish(180)
+    # A row that is missing is no success.
+    assert outcome.code == 1, outcome.stderr
+    assert outcome.stderr.count(f"{setting} failed, going on without it: ") == 1
+    assert "Traceback" not in outcome.stderr
+    path = only(tmp_path / "out", "*.json")
+    rows = [(run["setting"], run["round"], "not_started" in run, run["ok"] > 0) for run in load(path)["runs"]]
+    assert rows == [
+        ("", 1, False, True),
+        (setting, 1, True, False),
+        ("resolve=once", 1, False, True),
+        ("resolve=once", 2, False, True),
+        ("", 2, False, True),
+    ]
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    answer = " ".join(outcome.stdout.split("medians")[-1].split())
+    assert re.search(r"c2 resolve=once +2 ", answer)
+    assert f"c2 {setting} did not start: the generator failed: ImportError" in answer
+
+
+def test_where_no_setting_can_start_the_session_fails_with_the_reason(tmp_path: Path) -> None:
+    broken = tmp_path / "packages" / "asyncpg"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('a library is missing')\n")
+    outcome = Started(
+        tmp_path,
+        *("-c", "2", "-d", "200ms", "--driver", "asyncpg", "--interleave", "query=SELECT 1"),
+        *("--wait-between-runs", "0", "--output-dir", "out"),
+        env={"PYTHONPATH": str(broken.parent)},
+    ).finish(180)
+    assert outcome.code == 1, outcome.stderr
+    assert outcome.error_lines[-1].startswith("error: the generator failed: ImportError")
+    assert "Traceback" not in outcome.stderr
+    assert not list((tmp_path / "out").glob("*.png"))

@@ -8,6 +8,7 @@ import pytest
 from pool_bench.cli import measure
 from pool_bench.faults.behaviour import Behaviour, Fixed
 from pool_bench.faults.known import KnownServer
+from pool_bench.faults.known_tls import can_make_certificates
 from tests.cli.tool import COMMAND, LOAD_COMMAND, load, run_here, run_tool
 
 
@@ -61,6 +62,54 @@ def test_a_calibrated_run_says_how_much_of_it_is_the_client(
     assert run["throughput"] < run["calibration"]["ceiling"]
 
 
+tls = pytest.mark.skipif(not can_make_certificates(), reason="needs the program openssl, on Linux")
+
+
+@tls
+def test_calibrate_can_go_through_tls(tmp_path: Path) -> None:
+    done = run_tool("calibrate", "--tls", "-c", "2", "-d", "100ms", "--json", str(tmp_path / "floor.json"))
+    assert done.code == 0, done.stderr
+    content = load(tmp_path / "floor.json")
+    assert "trust, TLS; " in done.stdout
+    assert content["calibration"]["operation"] == "connect, close over TCP on this machine, trust, TLS"
+    assert content["config"]["sslmode"] == "require"
+    assert all(floor["failed"] == 0 for floor in content["calibration"]["floors"])
+    assert sum(floor["ok"] for floor in content["calibration"]["floors"]) > 0
+
+
+@tls
+@pytest.mark.parametrize(
+    ("options", "way"),
+    [
+        ("sslmode=require", "trust, TLS"),
+        ("sslmode=verify-full&sslrootcert=CERTIFICATE", "trust, TLS"),
+        # What the first connection found decides.
+        ("sslmode=prefer", "trust, TLS"),
+        ("sslmode=disable", "trust, no TLS"),
+    ],
+)
+def test_runs_are_calibrated_with_tls_where_they_have_it(
+    options: str, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "_CALIBRATION_S", 0.1)
+    with KnownServer(tls=True) as server:
+        url = server.url(options.replace("CERTIFICATE", server.certificate))
+        arguments = ("-c", "1", "-d", "200ms", "--calibrate", "--json", "run.json", "--no-save", "-q")
+        done = run_here("-u", url, *arguments, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    content = load(tmp_path / "run.json")
+    assert content["calibration"]["operation"].endswith(way)
+    assert all(floor["failed"] == 0 for floor in content["calibration"]["floors"])
+    assert content["server"].get("tls") == (None if "no TLS" in way else "TLSv1.3")
+
+
+def test_without_openssl_a_calibration_says_that_it_has_no_tls(tmp_path: Path) -> None:
+    done = run_here("calibrate", "--tls", "-c", "1", "-d", "100ms", env={"PATH": str(tmp_path)})
+    assert done.code == 0, done.stderr
+    words = " ".join(done.stdout.split())
+    assert "trust, no TLS, as there is no openssl here to make a certificate with" in words
+
+
 @pytest.mark.parametrize("command", [COMMAND, LOAD_COMMAND])
 def test_a_suspect_run_is_only_fine_where_it_may_be(command: str, tmp_path: Path) -> None:
     # Too few operations for p99; connections that nobody serves.
@@ -71,7 +120,7 @@ def test_a_suspect_run_is_only_fine_where_it_may_be(command: str, tmp_path: Path
         given += ["-c", "1", "--warmup", "0"] if bench else ["-n", "3", "--keepalive", "0"]
         codes = []
         for more in ([], ["--require-valid"]):
-            done = run_tool(*given, *more, cwd=tmp_path, command=command)
+            done = run_tool(*given, *more, "-v", cwd=tmp_path, command=command)
             codes.append(done.code)
             assert "verdict: " in done.stdout
             assert "done, " in done.stdout

@@ -17,7 +17,6 @@ import psutil
 import pytest
 
 from pool_bench.cli.title import shown_arguments
-from pool_bench.report.text import format_rate
 from pool_bench.servers.host import free_port
 from pool_bench.servers.surreal import EmbeddedSurreal, SurrealConfig
 from tests.cli.tool import Outcome, Started, all_gone, load, only, run_tool
@@ -228,7 +227,8 @@ def make_place(server: EmbeddedSurreal, name: str) -> None:
 def test_without_a_url_a_real_engine_is_started_measured_and_removed(tmp_path: Path) -> None:
     outcome = run_it(*SHORT, "--query", "RETURN 1", cwd=tmp_path, env={"TMPDIR": str(tmp_path)})
     assert outcome.code == 0, outcome.stderr
-    assert outcome.error_lines[0].startswith("embedded SurrealDB engine 3.")
+    assert outcome.error_lines[0] == "starting an embedded SurrealDB engine ..."
+    assert outcome.error_lines[1].startswith("embedded SurrealDB engine 3.")
     result = load(only(tmp_path / "results", "*.json"))
     (run,) = result["runs"]
     assert result["tool"] == "surreal-bench"
@@ -302,7 +302,7 @@ def test_a_rate_offers_exactly_what_is_due_and_phases_are_shares_of_service_time
 ) -> None:
     make_place(surreal, "cli")
     outcome = run_it(
-        *("connect", "--auth", "token", "--rate", "50/s", "--query", "RETURN 1", "--grace", "60s"),
+        *("connect", "--auth", "token", "--rate", "50/s", "--query", "RETURN 1", "--grace", "60s", "-v"),
         *("--namespace", "cli", "--database", "cli", "-d", "500ms", "--warmup", "0.2s", "--output-dir", "."),
         cwd=tmp_path,
         env=reach(surreal) | {"SURREAL_URL": url.format(surreal.port)},
@@ -321,8 +321,7 @@ def test_a_rate_offers_exactly_what_is_due_and_phases_are_shares_of_service_time
     # Everyone went through every phase, one after another.
     assert sum(phase["mean"] for phase in run["phases_ms"].values()) <= run["service_ms"]["mean"]
     assert run["service_ms"]["mean"] <= run["latency_ms"]["mean"]
-    # On a machine that is late it may have been a little longer.
-    assert f"of {format_rate(25 / run['duration_s'])}/s due" in outcome.stdout
+    assert "of 50/s due" in outcome.stdout
     table = outcome.stdout.split("phases, ms")[1].split("\n\n")[0]
     shares = dict(re.findall(r"^(\w+) +25 .* ([\d.]+)%", table, flags=re.MULTILINE))
     assert shares.keys() == phases
@@ -369,7 +368,7 @@ def test_the_maximum_is_searched_for(tmp_path: Path, surreal: EmbeddedSurreal) -
     assert outcome.code == 0, outcome.stderr
     found = load(only(tmp_path, "*_max.json"))["find_max"]
     assert (found["rate"], found["confirmed"], found["limit"]) == (50, True, "max_rate")
-    assert "No limit was found" in outcome.stdout
+    assert "no limit was found" in " ".join(outcome.stdout.split())
 
 
 @pytest.mark.parametrize(
@@ -398,7 +397,7 @@ def test_a_threshold_that_fails_is_exit_code_1_and_in_table_file_and_summary(
         judged = load(tmp_path / "r.json")["thresholds"]
         assert [(one["text"], one["ok"]) for one in judged] == [(met, True), (missed, False)][: code + 1]
         assert "surreal-bench" in (tmp_path / "s.md").read_text()
-    assert re.search(rf"{re.escape(missed)} .*FAILED", outcome.stdout)
+    assert re.search(rf"1 of 2 failed\n .* {re.escape(missed)} ", outcome.stdout)
     assert "1 of 2 failed" in (tmp_path / "s.md").read_text()
 
 
@@ -412,6 +411,21 @@ def test_connections_are_held_kept_alive_and_closed(tmp_path: Path, surreal: Emb
     assert (hold["opened"], hold["dropped"], hold["closed"]) == (20, 0, 20)
     assert {"tcp", "upgrade", "signin"} <= set(run["phases_ms"])
     assert "asked 20, held 20 at peak: none was lost" in outcome.stdout
+    assert "server_side" in run
+
+
+def test_without_watching_nobody_looks_while_connections_are_held(
+    tmp_path: Path, surreal: EmbeddedSurreal
+) -> None:
+    arguments = ("load", "-n", "5", "-d", "100ms", "--auth", "token", "--no-watch")
+    outcome = run_it(*arguments, cwd=tmp_path, env=reach(surreal))
+    assert outcome.code == 0, outcome.stderr
+    result = load(only(tmp_path / "results", "*.json"))
+    assert result["config"]["watch"] is False
+    (run,) = result["runs"]
+    assert run["hold"]["opened"] == 5
+    assert "server_side" not in run
+    assert "server:" not in outcome.stdout
 
 
 @pytest.mark.parametrize("driver", ["surreal", "surrealdb"])
@@ -441,7 +455,7 @@ def test_a_restart_of_the_server_is_noticed_at_once_and_connections_come_back(
 def test_pools_are_measured_side_by_side(tmp_path: Path) -> None:
     outcome = run_it(
         *("pool", "-c", "20", "--size", "4", "-d", "300ms", "--warmup", "0", "--timeout", "60s"),
-        *("--scenario", "query,burst,stress", "--stress", "50", "--pool", "reference,shared"),
+        *("--scenario", "query,burst,stress", "--stress", "50", "--pool", "reference,shared", "-v"),
         cwd=tmp_path,
     )
     assert outcome.code == 0, outcome.stderr
@@ -547,6 +561,29 @@ def test_serve_serves_until_it_is_told_to_stop_and_leaves_nothing(tmp_path: Path
     assert all_gone(family)
     assert SECRET not in outcome.stdout + outcome.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"stdout", "stderr"}
+
+
+def test_serve_makes_a_password_where_none_is_given_and_shows_it_once(tmp_path: Path) -> None:
+    made = set()
+    for name in ("one", "two"):
+        port = free_port()
+        directory = tmp_path / name
+        directory.mkdir()
+        started = Started(directory, "serve", "--bind", f"127.0.0.1:{port}", command=COMMAND)
+        line = started.wait_for(r"^password of root, made for this server and shown only here: (\S{16,})$")
+        started.wait_for(r"^embedded SurrealDB engine")
+        family = started.family()
+        env = {"SURREAL_URL": f"ws://127.0.0.1:{port}", "SURREAL_USER": "root"}
+        place = ("--namespace", "bench", "--database", "bench")
+        assert check_usable(*place, env={**env, "SURREAL_PASS": line[1]}).code == 0
+        assert check_usable(*place, env={**env, "SURREAL_PASS": "root"}).code == 1
+        started.signal(signal.SIGINT)
+        outcome = started.finish()
+        assert outcome.code == 0
+        assert all_gone(family)
+        assert (outcome.stdout + outcome.stderr).count(line[1]) == 1
+        made.add(line[1])
+    assert len(made) == 2
 
 
 def test_a_password_on_the_command_line_is_hidden_from_other_users_and_from_the_result(

@@ -12,8 +12,15 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from pool_bench.cli.surreal_serve import Served, check_certificate, check_store, serve_forever
+from pool_bench.cli.surreal_serve import (
+    Served,
+    check_certificate,
+    check_password,
+    check_store,
+    serve_forever,
+)
 from pool_bench.errors import UsageError
+from pool_bench.servers.surreal import is_loopback
 
 _SERVED = Served(
     bind="127.0.0.1:8000",
@@ -24,6 +31,8 @@ _SERVED = Served(
     key=None,
     namespace="bench",
     database="bench",
+    sign_in_within_s=30.0,
+    allowed_hosts=(),
 )
 
 
@@ -95,3 +104,49 @@ def test_empty_names_and_passwords_are_refused_and_not_replaced(monkeypatch: pyt
     # What the environment says does not matter where the option does.
     with pytest.raises(UsageError, match=r"^--namespace"):
         serve_forever(replace(_SERVED, password="said", namespace=""))
+
+
+@pytest.mark.parametrize(
+    ("password", "fault"),
+    [
+        ("root", "has fewer than 12 characters"),
+        ("Tr0ub4dor&3", "has fewer than 12 characters"),
+        ("aaaaaaaaaaaaaaaa", "has fewer than 5 different characters"),
+        ("121212121212", "has fewer than 5 different characters"),
+        ("Password-1234", "is a common word"),
+        ("12345root67890", "is a common word"),
+        ("surrealdb!2026!", "is a common word"),
+        ("Chief-of-2026!", "is a common word"),
+    ],
+)
+def test_a_weak_password_is_refused_where_others_can_reach_the_server_and_is_not_repeated(
+    password: str, fault: str
+) -> None:
+    user = "chief.of"
+    with pytest.raises(UsageError, match=f"^the password {fault}") as refused:
+        check_password(password, user)
+    assert password not in str(refused.value)
+    everywhere = replace(_SERVED, bind="0.0.0.0:8000", user=user, password=password)
+    with pytest.raises(UsageError, match=f"^the password {fault}"):
+        serve_forever(everywhere)
+
+
+@pytest.mark.parametrize(
+    "password", ["correct horse battery", "8315-2094-7761", "zK4p-wTq7Lm2x", "пароль-двенадцать"]
+)
+def test_a_password_that_is_long_and_no_common_word_will_do(password: str) -> None:
+    check_password(password, "root")
+
+
+def test_only_what_this_machine_alone_can_reach_is_loopback() -> None:
+    for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost"):
+        assert is_loopback(host)
+    for host in ("0.0.0.0", "::", "10.1.2.3", "fe80::1"):
+        assert not is_loopback(host)
+
+
+def test_a_store_that_has_a_user_needs_its_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SURREAL_PASS", raising=False)
+    (tmp_path / "manifest").touch()
+    with pytest.raises(UsageError, match=r"has a user with a password already: give it in SURREAL_PASS"):
+        serve_forever(replace(_SERVED, path=tmp_path))

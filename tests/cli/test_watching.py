@@ -36,8 +36,10 @@ _DISTURBED = re.compile("no answer within 2 s|timeout expired|did not answer|too
 @pytest.fixture(scope="module")
 def server(start_postgres: StartPostgres) -> EmbeddedPostgres:
     """A PostgreSQL of these tests' own: its counters must be exact."""
-    server = start_postgres(PostgresConfig(settings={"autovacuum": "off"}))
-    with psycopg.connect(server.url, autocommit=True) as connection:
+    server = start_postgres(
+        PostgresConfig(settings={"autovacuum": "off"}, access=("host all plain,somebody 127.0.0.1/32 trust",))
+    )
+    with psycopg.connect(server.superuser_url, autocommit=True) as connection:
         connection.execute("CREATE ROLE plain LOGIN")
     return server
 
@@ -71,7 +73,7 @@ def test_the_server_counts_as_many_sessions_as_the_client_began_in_each_run(
 ) -> None:
     await_true(lambda: not clients(server))
     levels = ("--concurrency-min", "2", "--concurrency-max", "3", "--wait-between-runs", "0")
-    outcome, runs = measured(tmp_path, "-u", server.url, *levels, "-d", "1s", "--warmup", "500ms")
+    outcome, runs = measured(tmp_path, "-u", server.url, *levels, "-d", "1s", "--warmup", "500ms", "-v")
     assert len(runs) == 2
     for run in runs:
         side = run["server_side"]
@@ -91,7 +93,7 @@ def test_the_server_counts_as_many_sessions_as_the_client_began_in_each_run(
 
 
 def test_the_embedded_server_tells_its_own_time_for_each_connection(tmp_path: Path) -> None:
-    outcome, (run,) = measured(tmp_path, "-c", "4", "-d", "1s", "--warmup", "0")
+    outcome, (run,) = measured(tmp_path, "-c", "4", "-d", "1s", "--warmup", "0", "-v")
     side = run["server_side"]
     setup = side["setup"]
     assert setup["seen"] == side["sessions"]["sessions"] == begun(run) == run["ok"]
@@ -153,9 +155,9 @@ def test_the_run_s_clock_is_that_of_measuring_and_not_what_the_warm_up_took_for_
             saw(snapshot(stage, began_ns))
 
     told = _Told()
-    work = cast(Work, SimpleNamespace(follow=follow))
-    run = cast(Run, SimpleNamespace(result=SimpleNamespace(server_side=None)))
-    follow_watched(work, run, cast(Watching, SimpleNamespace(watcher=lambda: told)))
+    work = cast(Work, SimpleNamespace(follow=follow, message=print))
+    run = cast(Run, SimpleNamespace(result=SimpleNamespace(concurrency=1, server_side=None, wall=None)))
+    follow_watched(work, run, cast(Watching, SimpleNamespace(watcher=lambda _wanted: told)), ())
     assert told.began == [(7, True), (9, False)]
 
 
@@ -199,7 +201,7 @@ def test_clients_that_wait_for_a_full_pool_are_seen_through_its_own_console(
     server: EmbeddedPostgres, start_pgbouncer: StartPgBouncer, tmp_path: Path
 ) -> None:
     bouncer = start_pgbouncer(PgBouncerConfig(backend_port=server.port, default_pool_size=2))
-    query = ("--query", "SELECT pg_sleep(0.03)")
+    query = ("--query", "SELECT pg_sleep(0.03)", "-v")
     outcome, (run,) = measured(tmp_path, "-u", bouncer.url, "-c", "12", "-d", "4s", "--warmup", "0", *query)
     side = run["server_side"]
     # Before the run there is nobody, not even the watcher.
@@ -232,7 +234,7 @@ def test_a_console_that_is_for_others_is_a_note_and_its_process_is_seen_neverthe
     bouncer = no_console(server, start_pgbouncer)
     _, (run,) = measured(tmp_path, "-u", bouncer.url, *_GENTLE)
     side = run["server_side"]
-    assert "the pooler has no console for user postgres: --pgbouncer-admin names one" in side["notes"]
+    assert "the pooler has no console for user bench: --pgbouncer-admin names one" in side["notes"]
     assert all(not look["pools"] for look in side["timeline"])
     assert any((look["cpu"] or {}).get("pooler") is not None for look in side["timeline"])
     # One question is answered no, once.
@@ -242,22 +244,22 @@ def test_a_console_that_is_for_others_is_a_note_and_its_process_is_seen_neverthe
 def test_a_console_that_is_named_is_asked(
     server: EmbeddedPostgres, start_pgbouncer: StartPgBouncer, tmp_path: Path
 ) -> None:
-    with psycopg.connect(server.url, autocommit=True) as connection:
+    with psycopg.connect(server.superuser_url, autocommit=True) as connection:
         connection.execute("DO $$ BEGIN CREATE ROLE somebody LOGIN; EXCEPTION WHEN OTHERS THEN END $$")
     config = PgBouncerConfig(
         backend_port=server.port,
-        users={"postgres": "", "somebody": ""},
+        users={server.user: "", "somebody": ""},
         settings={"admin_users": "somebody"},
     )
     bouncer = start_pgbouncer(config)
-    admin = bouncer.url.replace("postgres@", "somebody@")
+    admin = bouncer.url.replace(f"{server.user}@", "somebody@")
     arguments = ("-u", bouncer.url, "--pgbouncer-admin", admin, *_GENTLE)
     _, (run,) = measured(tmp_path, *arguments)
     assert any(look["pools"].get("cl_active") is not None for look in run["server_side"]["timeline"])
 
 
 def test_a_user_without_rights_is_told_what_it_cannot_see(server: EmbeddedPostgres, tmp_path: Path) -> None:
-    url = server.url.replace("postgres@", "plain@", 1)
+    url = server.url.replace(f"{server.user}@", "plain@", 1)
     _, (run,) = measured(tmp_path, "-u", url, *_GENTLE)
     side = run["server_side"]
     assert side["sessions"]["sessions"] == begun(run)
@@ -267,7 +269,7 @@ def test_a_user_without_rights_is_told_what_it_cannot_see(server: EmbeddedPostgr
 def test_a_server_that_is_not_there_is_watched_in_vain_and_the_run_is_as_ever(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     url = "postgresql://nobody@127.0.0.1:1/none?sslmode=disable"
-    outcome = run_tool("-q", "--no-save", "--json", str(path), "-u", url, *_GENTLE)
+    outcome = run_tool("-q", "--no-save", "--json", str(path), "-u", url, "--keep-going", *_GENTLE)
     assert outcome.code == 1
     (run,) = load(path)["runs"]
     assert run["errors"].keys() == {"refused"}

@@ -47,6 +47,21 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return env | dict(extra or {})
 
 
+def found_by(module: str, arguments: object, *prefix: str) -> dict[str, Any]:
+    """What a module of the tests found that was run on `arguments` in a process of its own."""
+    done = subprocess.run(
+        [*prefix, sys.executable, "-m", module, json.dumps(arguments)],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
 def run_tool(
     *arguments: str,
     env: Mapping[str, str] | None = None,

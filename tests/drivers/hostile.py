@@ -136,6 +136,14 @@ def stall(peer: Peer) -> None:
         continue
 
 
+def never_close(peer: Peer) -> None:
+    """Stay although the client has ended its side; only what is sent tells that it has closed."""
+    stall(peer)
+    while True:
+        peer.sock.sendall(b"\0")
+        time.sleep(0.02)
+
+
 def hang_up(peer: Peer) -> None:
     """Close politely (FIN)."""
     peer.sock.close()

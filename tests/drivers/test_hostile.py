@@ -10,11 +10,13 @@ from dataclasses import dataclass
 import pytest
 import trustme
 
+from pool_bench.drivers import farewell
 from pool_bench.drivers.wire import WireConnection, WireDriver
 from pool_bench.errors import ConnectError, FailureKind, Phase
-from pool_bench.load.spec import ConnectSpec
+from pool_bench.load.arrivals import constant
+from pool_bench.load.spec import ConnectSpec, OpenLoop
 from tests.drivers import hostile as h
-from tests.load.running import MARGIN_S, client_sockets, nothing_left, run, target
+from tests.load.running import MARGIN_S, PollerName, client_sockets, nothing_left, run, target
 
 K, P = FailureKind, Phase
 _TIMEOUT_S = 0.2
@@ -225,7 +227,7 @@ FAILURES = [
     Case(
         "ends after ok",
         _after_auth(h.send(h.error("3D000", "no such database")), h.hang_up),
-        K.OTHER,
+        K.NO_DATABASE,
         P.READY,
         sqlstate="3D000",
     ),
@@ -307,9 +309,6 @@ FAILURES = [
         query="SELECT 1",
         kept_kind=K.PROTOCOL,
     ),
-    # close
-    Case("does not close", _in_close(h.stall), K.TIMEOUT, P.CLOSE),
-    Case("floods when told to close", _in_close(h.flood(lambda n: h.NOTICE)), K.TIMEOUT, P.CLOSE),
 ]
 
 
@@ -347,13 +346,17 @@ def _spec(server: h.HostileServer, options: str = _DISABLE, **changes: object) -
     return ConnectSpec(**(given | changes))  # type: ignore[arg-type]  # checked by ConnectSpec
 
 
+@pytest.mark.parametrize("poller", ["epoll", "far"])
 @pytest.mark.parametrize("case", FAILURES, ids=lambda case: case.name.replace(" ", "_"))
-def test_a_cycle_against_a_hostile_server_fails_with_its_kind_and_phase(case: Case) -> None:
+def test_a_cycle_against_a_hostile_server_fails_with_its_kind_and_phase(
+    case: Case, poller: PollerName
+) -> None:
     # A deadline that passes before the server has come to where it falls silent is one of an earlier step.
     waits = case.kind is K.TIMEOUT or case.ends_late
     for timeout_s in (_TIMEOUT_S, 2.0, 20.0) if waits else (_PATIENCE_S,):
         with nothing_left(), h.HostileServer(case.script) as server:
-            outcome = run(_spec(server, case.options, query=case.query, connect_timeout_s=timeout_s))
+            spec = _spec(server, case.options, query=case.query, connect_timeout_s=timeout_s)
+            outcome = run(spec, poller=poller)
             total = outcome.total
             assert total.ok == total.unfinished == 0
             assert total.failed == server.count_accepted(total.failed) > 0
@@ -407,9 +410,7 @@ def test_a_unix_socket_with_a_full_accept_queue_refuses(tmp_path_factory: pytest
 async def test_a_kept_connection_to_a_hostile_server_fails_with_its_kind_and_phase(case: Case) -> None:
     with nothing_left(), h.HostileServer(case.script) as server:
         kind = case.kept_kind or case.kind
-        if case.phase is P.CLOSE:
-            await _close_hostile(server, case)
-        elif kind is K.TIMEOUT:
+        if kind is K.TIMEOUT:
             begin = time.monotonic()
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(_TIMEOUT_S):
@@ -433,13 +434,52 @@ async def _use(server: h.HostileServer, case: Case) -> None:
         connection.terminate()
 
 
-async def _close_hostile(server: h.HostileServer, case: Case) -> None:
-    connection = await WireDriver(target(server.url(case.options))).connect()
-    with pytest.raises(TimeoutError):
-        # Its own patience is five seconds; ours ends it sooner.
-        async with asyncio.timeout(_TIMEOUT_S):
+# What a server may do when it is told that the connection ends, and whether it closes once our side has.
+ENDINGS = {
+    "closes only when our side ends": (_in_close(h.stall), True),
+    "never closes": (_in_close(h.never_close), False),
+    "floods": (_in_close(h.flood(lambda n: h.NOTICE)), False),
+    "closes only when our side ends, behind TLS": (_tls(h.send(h.WELCOME), h.read_message, h.stall), True),
+}
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+@pytest.mark.parametrize("rate", [None, 20.0])
+def test_a_server_that_does_not_close_costs_no_connect_and_no_latency(
+    name: str, rate: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(farewell, "_HALF_CLOSE_NS", 100_000_000)
+    monkeypatch.setattr(farewell, "_CLOSE_WAIT_NS", 10**9)
+    script, closes = ENDINGS[name]
+    options = _REQUIRE if "TLS" in name else _PASSWORD
+    loop = None if rate is None else OpenLoop(profile=constant(rate))
+    with nothing_left(), h.HostileServer(script) as server:
+        outcome = run(_spec(server, options, duration_s=2.5, connect_timeout_s=5.0, open_loop=loop))
+        total = outcome.total
+        assert outcome.failures == set()
+        assert total.ok == server.count_accepted(total.ok) > 2
+        closed = total.phases[P.CLOSE].count if P.CLOSE in total.phases else 0
+        assert total.closed_by_us + closed == total.ok
+        assert total.closed_by_us > 0
+        # Once it is known what the server waits for it gets that, and its time to close is seen.
+        assert (closed > 0) == closes
+        assert total.latency.min_ns < 10**8
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+async def test_a_kept_connection_to_a_server_that_does_not_close_is_closed(name: str) -> None:
+    script, closes = ENDINGS[name]
+    options = _REQUIRE if "TLS" in name else _PASSWORD
+    with nothing_left(), h.HostileServer(script) as server:
+        connection = await WireDriver(target(server.url(options))).connect()
+        if closes:
             await connection.close()
-    assert connection.is_closed()
+        else:
+            with pytest.raises(TimeoutError):
+                # Its own patience is five seconds; ours ends it sooner.
+                async with asyncio.timeout(_TIMEOUT_S):
+                    await connection.close()
+        assert connection.is_closed()
 
 
 async def test_a_cancelled_connect_leaves_no_socket() -> None:

@@ -105,7 +105,9 @@ def _url(
     return f"postgresql://{credentials}@{host}:{server.port}/postgres?{options}"
 
 
-def _embedded_url(server: EmbeddedPostgres, options: str = "sslmode=disable", user: str = "postgres") -> str:
+def _embedded_url(
+    server: EmbeddedPostgres, options: str = "sslmode=disable", user: str = EmbeddedPostgres.user
+) -> str:
     return f"postgresql://{user}@{server.host}:{server.port}/postgres?{options}"
 
 
@@ -181,8 +183,8 @@ async def test_an_unknown_database_and_an_unknown_role_are_refused(
     embedded: EmbeddedPostgres, driver: DriverName
 ) -> None:
     base = f"@{embedded.host}:{embedded.port}"
-    error = await _fails(driver, f"postgresql://postgres{base}/nowhere?sslmode=disable")
-    assert (error.kind, error.sqlstate) == (K.OTHER, "3D000")
+    error = await _fails(driver, f"postgresql://{embedded.user}{base}/nowhere?sslmode=disable")
+    assert (error.kind, error.sqlstate) == (K.NO_DATABASE, "3D000")
     assert error.message == 'database "nowhere" does not exist'
     error = await _fails(driver, f"postgresql://nobody_here{base}/postgres?sslmode=disable")
     assert (error.kind, error.sqlstate) == (K.AUTH, "28000")
@@ -313,7 +315,8 @@ async def test_tls_may_begin_directly(embedded: EmbeddedPostgres, driver: Driver
         front.authority.cert_pem.write_to_path(ca)
         options = f"sslnegotiation=direct&sslmode=verify-full&sslrootcert={ca}"
         await _works(
-            driver, front.server.url(options, user="postgres", host="localhost").replace("/d?", "/postgres?")
+            driver,
+            front.server.url(options, user=embedded.user, host="localhost").replace("/d?", "/postgres?"),
         )
 
 
@@ -324,7 +327,7 @@ async def test_direct_tls_without_the_protocols_name_is_refused(
     for names in ((), ("http/1.1",)):
         with _front(embedded, *names) as front:
             error = await _fails(
-                driver, front.server.url("sslnegotiation=direct&sslmode=require", user="postgres")
+                driver, front.server.url("sslnegotiation=direct&sslmode=require", user=embedded.user)
             )
             assert error.kind is K.TLS
 
@@ -345,7 +348,7 @@ def test_cycles_pass_through_tls_and_channel_binding(tls_postgres: TlsPostgres) 
 async def test_a_unix_socket_is_a_way_too(embedded: EmbeddedPostgres, driver: DriverName) -> None:
     for mode in ("disable", "prefer"):
         directory = quote(str(embedded.socket_dir), safe="")
-        await _works(driver, f"postgresql://postgres@{directory}:{embedded.port}/postgres?sslmode={mode}")
+        await _works(driver, f"postgresql://bench@{directory}:{embedded.port}/postgres?sslmode={mode}")
 
 
 @every_driver
@@ -355,7 +358,7 @@ async def test_the_next_host_is_tried_where_one_refuses(
     with h.HostileServer((h.stall,)) as gone:
         dead = gone.port
     hosts = f"127.0.0.1:{dead},{embedded.host}:{embedded.port}"
-    await _works(driver, f"postgresql://postgres@{hosts}/postgres?sslmode=disable")
+    await _works(driver, f"postgresql://bench@{hosts}/postgres?sslmode=disable")
 
 
 @every_driver
@@ -365,7 +368,7 @@ async def test_the_next_host_is_tried_where_one_is_in_start_up(
     starting: h.Script = (h.read_startup, h.send(h.error("57P03", "the database system is starting up")))
     with h.HostileServer(starting) as first:
         hosts = f"127.0.0.1:{first.port},{embedded.host}:{embedded.port}"
-        await _works(driver, f"postgresql://postgres@{hosts}/postgres?sslmode=disable")
+        await _works(driver, f"postgresql://bench@{hosts}/postgres?sslmode=disable")
         assert first.accepted == 1
 
 
@@ -373,13 +376,13 @@ async def test_an_error_that_is_the_users_own_is_not_tried_elsewhere(embedded: E
     refusing: h.Script = (h.read_startup, h.send(h.error("28P01", "no")), h.hang_up)
     with h.HostileServer(refusing) as first:
         hosts = f"127.0.0.1:{first.port},{embedded.host}:{embedded.port}"
-        error = await _fails("wire", f"postgresql://postgres@{hosts}/postgres?sslmode=disable")
+        error = await _fails("wire", f"postgresql://bench@{hosts}/postgres?sslmode=disable")
         assert error.sqlstate == "28P01"
 
 
 @every_driver
 async def test_localhost_is_looked_up(embedded: EmbeddedPostgres, driver: DriverName) -> None:
-    url = f"postgresql://postgres@localhost:{embedded.port}/postgres?sslmode=disable"
+    url = f"postgresql://bench@localhost:{embedded.port}/postgres?sslmode=disable"
     await _works(driver, url)
     if driver == "wire":
         connection = await _wire(url)
@@ -449,7 +452,7 @@ async def test_the_protocol_version_is_negotiated(embedded: EmbeddedPostgres) ->
 
     protocol = Protocol()
     reader, writer = await asyncio.open_connection(embedded.host, embedded.port)
-    startup = ev.Startup({"user": "postgres", "database": "postgres", "_pq_.strange": "1"}, minor=9)
+    startup = ev.Startup({"user": embedded.user, "database": "postgres", "_pq_.strange": "1"}, minor=9)
     writer.write(protocol.send(startup))
     events: list[ev.ServerEvent] = []
     while not any(isinstance(event, ev.ReadyForQuery) for event in events):
@@ -495,7 +498,7 @@ async def test_big_queries_and_big_results_pass_through_a_kept_connection(
 
 async def test_a_connection_that_the_server_ended_says_so(embedded: EmbeddedPostgres) -> None:
     connection = await _wire(_embedded_url(embedded))
-    with psycopg.connect(embedded.url, autocommit=True) as admin:
+    with psycopg.connect(embedded.superuser_url, autocommit=True) as admin:
         admin.execute("SELECT pg_terminate_backend(%s, 10000)", [connection.backend_pid])
     with pytest.raises(ConnectError) as caught:
         await connection.ping()
@@ -520,9 +523,7 @@ def test_connections_beyond_the_servers_limit_are_counted_and_others_succeed(
     start_postgres: StartPostgres, driver: DriverName
 ) -> None:
     server = start_postgres(PostgresConfig(max_connections=5, settings={"reserved_connections": "0"}))
-    with psycopg.connect(server.url, autocommit=True) as admin:
-        admin.execute("CREATE ROLE plain LOGIN")
-    url = f"postgresql://plain@{server.host}:{server.port}/postgres?sslmode=disable"
+    url = server.url
     spec = ConnectSpec(
         targets=(target(url),),
         driver=driver,

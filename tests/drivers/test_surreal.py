@@ -366,3 +366,19 @@ async def test_a_watched_connection_tells_at_once_and_once_that_its_server_has_e
     async with asyncio.timeout(60):
         await late.get()
     assert told.empty()
+
+
+async def test_a_link_sends_small_messages_at_once(surreal: EmbeddedSurreal) -> None:
+    class Deaf:
+        def received(self, data: bytes, arrived_ns: int) -> None:
+            pass
+
+        def lost(self, error: surreal_link.LinkError) -> None:
+            pass
+
+    sock = await surreal_link.connect([(socket.AF_INET, ("127.0.0.1", surreal.port))])
+    link = surreal_link.Link(Deaf())
+    await link.open(sock)
+    # asyncio switches Nagle's algorithm off, but only on a socket whose protocol was named.
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    link.abort()

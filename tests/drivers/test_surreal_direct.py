@@ -156,7 +156,7 @@ async def test_a_request_that_is_given_up_disturbs_no_other() -> None:
         given_up.set()
         assert await second == "second"
         assert first.cancelled()
-        assert client.changes.cut_off
+        assert client.changes.given_up
         assert await client.query("third") == "third"
 
 

@@ -545,3 +545,18 @@ async def test_its_url_leads_through_it() -> None:
 async def test_it_has_no_port_before_it_starts() -> None:
     with pytest.raises(RuntimeError, match="not running"):
         FaultProxy("127.0.0.1", 1).url()
+
+
+async def test_it_listens_on_the_address_of_loopback_that_it_is_told_and_on_no_other() -> None:
+    async with upstream(echo) as server:
+        for host in ("127.0.0.2", "::1"):
+            async with FaultProxy("127.0.0.1", server.port, host=host) as proxy:
+                reader, writer = await asyncio.open_connection(host, proxy.port)
+                writer.write(b"hello")
+                assert await reader.readexactly(5) == b"hello"
+                writer.close()
+                await writer.wait_closed()
+                with pytest.raises(ConnectionRefusedError):
+                    await asyncio.open_connection("127.0.0.1", proxy.port)
+    with pytest.raises(ValueError, match=r"host must be an address of loopback, not 192\.0\.2\.1"):
+        FaultProxy("127.0.0.1", 1, host="192.0.2.1")

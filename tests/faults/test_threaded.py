@@ -10,14 +10,14 @@ from tests.load.running import nothing_left
 
 def test_a_blocking_client_gets_through_and_leaves_nothing(embedded: EmbeddedPostgres) -> None:
     with nothing_left(), ThreadedProxy(embedded.host, embedded.port) as proxy:
-        with psycopg.connect(proxy.url(application_name="threaded")) as connection:
+        with psycopg.connect(proxy.url(user=embedded.user, application_name="threaded")) as connection:
             row = connection.execute("SHOW application_name").fetchone()
         assert row == ("threaded",)
         proxy.call(lambda p: p.set(Conditions(mode=Mode.REFUSE)))
         with pytest.raises(psycopg.OperationalError, match="refused"):
-            psycopg.connect(proxy.url())
+            psycopg.connect(proxy.url(user=embedded.user))
         proxy.call(lambda p: p.set(PASS))
-        psycopg.connect(proxy.url()).close()
+        psycopg.connect(proxy.url(user=embedded.user)).close()
         assert proxy.call(lambda p: p.counts.accepted) == 2
 
 

@@ -19,16 +19,25 @@ from pool_bench.load.spec import HoldSpec
 from pool_bench.runs import Snapshot, Stage
 from pool_bench.servers.postgres import EmbeddedPostgres
 from pool_bench.stats import BenchStats
-from tests.load.running import MARGIN_S, LoopName, PollerName, client_sockets, nothing_left, open_fds, target
+from tests.load.running import (
+    MARGIN_S,
+    LoopName,
+    PollerName,
+    client_sockets,
+    go_far,
+    nothing_left,
+    open_fds,
+    target,
+)
 
 APPLICATION = "held"
 
 Sort = tuple[FailureKind, Phase, str]
 
 
-def held_url(server: EmbeddedPostgres, user: str = "postgres") -> str:
+def held_url(server: EmbeddedPostgres, user: str = EmbeddedPostgres.user) -> str:
     """A server's URL whose backends can be told from others."""
-    url = server.url.replace("postgresql://postgres@", f"postgresql://{user}@")
+    url = server.url.replace(f"//{server.user}@", f"//{user}@")
     return f"{url}&application_name={APPLICATION}"
 
 
@@ -158,6 +167,8 @@ def hold(
     with pytest.MonkeyPatch.context() as patch:
         if poller == "loop":
             patch.setattr(hold_wire, "make_poller", LoopPoller)
+        if poller == "far":
+            go_far(patch)
         with nothing_left(), asyncio.Runner(loop_factory=factory) as runner:
             outcome = runner.run(main())
     check_sums(outcome, spec)
@@ -190,14 +201,14 @@ def check_sums(held: Held, spec: HoldSpec) -> None:
 
 def ask(server: EmbeddedPostgres, sql: str) -> list[tuple[object, ...]]:
     """The rows of one question of the superuser's, on a connection of its own."""
-    with psycopg.connect(server.url, autocommit=True) as connection:
+    with psycopg.connect(server.superuser_url, autocommit=True) as connection:
         return list(connection.execute(sql.encode()).fetchall())
 
 
 def backends(server: EmbeddedPostgres) -> list[int]:
     """The processes that serve what is held, as the server lists them."""
     query = "SELECT pid FROM pg_stat_activity WHERE application_name = %s ORDER BY backend_start"
-    with psycopg.connect(server.url, autocommit=True) as connection:
+    with psycopg.connect(server.superuser_url, autocommit=True) as connection:
         return [int(pid) for (pid,) in connection.execute(query, [APPLICATION])]
 
 
@@ -217,7 +228,7 @@ def await_no_backends(server: EmbeddedPostgres) -> None:
 
 def terminate(server: EmbeddedPostgres, pids: list[int]) -> None:
     """End backends as an administrator does."""
-    with psycopg.connect(server.url, autocommit=True) as connection:
+    with psycopg.connect(server.superuser_url, autocommit=True) as connection:
         connection.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s) pid", [pids])
 
 

@@ -17,21 +17,27 @@ from typing import Literal
 import pytest
 import uvloop
 
+from pool_bench.drivers import plan
+from pool_bench.drivers.plan import Endpoint
 from pool_bench.drivers.poller import LoopPoller
 from pool_bench.errors import FailureKind, Phase
 from pool_bench.load import cycles, generator
 from pool_bench.load.spec import ConnectSpec
+from pool_bench.pgwire import Credentials
 from pool_bench.runs import Snapshot, Stage
 from pool_bench.stats import BenchStats
-from pool_bench.targets import Target, parse_target
+from pool_bench.targets import Host, Target, parse_target
 
 LoopName = Literal["asyncio", "uvloop"]
-PollerName = Literal["epoll", "loop"]
+# "far" is epoll, with every address taken for one of another machine.
+PollerName = Literal["epoll", "loop", "far"]
 ENGINES: tuple[tuple[LoopName, PollerName], ...] = (
     ("asyncio", "epoll"),
     ("asyncio", "loop"),
+    ("asyncio", "far"),
     ("uvloop", "epoll"),
     ("uvloop", "loop"),
+    ("uvloop", "far"),
 )
 # libuv keeps a pipe for signals from its first loop on.
 uvloop.new_event_loop().close()
@@ -40,6 +46,17 @@ uvloop.new_event_loop().close()
 MARGIN_S = 30.0
 # All of pytest's objects would be looked at before each run, which takes longer than most of these.
 _QUICK_GC = SimpleNamespace(collect=lambda: gc.collect(0), freeze=gc.freeze, unfreeze=gc.unfreeze)
+
+
+def go_far(patch: pytest.MonkeyPatch) -> None:
+    """Take every numeric address for one of another machine: a connect to it does not end at once."""
+    near = plan._literal_endpoint
+
+    def far(host: Host, credentials: Credentials) -> Endpoint | None:
+        endpoint = near(host, credentials)
+        return None if endpoint is None else replace(endpoint, is_near=False)
+
+    patch.setattr(plan, "_literal_endpoint", far)
 
 
 def target(url: str) -> Target:
@@ -184,6 +201,8 @@ def run(
     with pytest.MonkeyPatch.context() as patch:
         if poller == "loop":
             patch.setattr(cycles, "make_poller", LoopPoller)
+        if poller == "far":
+            go_far(patch)
         patch.setattr(generator, "gc", _QUICK_GC)
         with nothing_left(), asyncio.Runner(loop_factory=factory) as runner:
             runner.run(main())
@@ -207,5 +226,11 @@ def _check_sums(outcome: Outcome) -> None:
     assert sum(failure.count for failure in total.failures.values()) == total.failed
     assert total.latency.count == total.ok
     assert total.failure_latency.count == total.failed
+    if rows := list(total.addresses.values()):
+        assert sum(row.ok for row in rows) == sum(row.latency.count for row in rows) == total.ok
+        assert sum(row.failed for row in rows) == total.failed
+        assert sum(row.unfinished for row in rows) == total.unfinished
+        assert all(sum(row.errors.values()) == row.failed for row in rows)
+        assert all(sum(row.passed_over_errors.values()) == row.passed_over for row in rows)
     parts_s = sum(histogram.total_s for histogram in total.phases.values())
     assert parts_s <= total.latency.total_s * (1 + 1e-9) + 1e-9

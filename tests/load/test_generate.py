@@ -275,6 +275,8 @@ def test_coroutine_drivers_time_out_and_do_not_hang_the_drain(
         spec = _spec(server.url(), driver=driver, duration_s=0.1, grace_s=0.1, query="SELECT 1")
         outcome = run(spec, loop=loop)
         assert (outcome.total.failed, outcome.total.unfinished) == (0, 4)
+        assert sum(outcome.total.unfinished_in.values()) == 4
+        assert set(outcome.total.unfinished_in) <= {phase, P.CONNECT}
         assert outcome.elapsed_s < 9.5
 
 

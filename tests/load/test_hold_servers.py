@@ -36,7 +36,7 @@ def shared_server(start_postgres: StartPostgres) -> EmbeddedPostgres:
     """A PostgreSQL that tests may restart."""
     access = "local all all trust\nhost all all 127.0.0.0/8 trust\n"
     server = start_postgres(PostgresConfig(max_connections=40, files={"pg_hba.conf": access}))
-    with psycopg.connect(server.url, autocommit=True) as connection:
+    with psycopg.connect(server.superuser_url, autocommit=True) as connection:
         connection.execute("CREATE ROLE plain LOGIN")
     return server
 
@@ -144,8 +144,11 @@ def test_after_a_restart_all_are_replaced(
     spec = hold_spec(held_url(server), connections=(6,), driver=driver, reconnect=True, keepalive_s=0.2)
     held = hold(spec, restart)
     assert held.counts == (6, 6, 6, 6)
-    # One that was just being asked is told so in the answer's place.
-    assert {(kind, state) for kind, _, state in held.drops} == {(K.SERVER_SHUTDOWN, "57P01")}
+    # One that was just being asked is told so in the answer's place; where the server ends at once, some of
+    # those that have a query under way are told nothing at all (docs/failures.md).
+    told = {(K.SERVER_SHUTDOWN, "57P01")}
+    silent = {(K.CLOSED, ""), (K.RESET, "")} if mode == "immediate" else set()
+    assert told <= {(kind, state) for kind, _, state in held.drops} <= told | silent
     expected = {K.REFUSED, K.SERVER_STARTING, K.SERVER_SHUTDOWN, K.RESET, K.CLOSED}
     assert set(held.stats.reconnects.errors) <= expected
     assert not held.stats.emptied

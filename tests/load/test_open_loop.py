@@ -266,9 +266,14 @@ def test_l5_a_client_without_time_falls_behind_visibly() -> None:
         assert total.offered == 1000
         assert total.ok < 0.9 * total.offered
         result = _result(spec, outcome)
-        assert result.saturation is not None
+        # Whether the burning or others had its core, a busy machine decides; late it was.
+        assert result.client_trouble is not None
         words = " ".join(run_summary(result).split())
-        assert "The client was the bottleneck" in words
+        assert {one.code for one in judge(result).reasons} & {
+            "client_saturated",
+            "client_blocked",
+            "client_starved",
+        }
         assert "of 2,000/s due" in words
         assert f"{total.dropped:,} dropped" in words
 

@@ -107,7 +107,7 @@ class Rig:
         self.proxy = proxy
         self.witness = witness
         self.name = f"rig-{next(_names)}"
-        self.driver = CountingDriver(proxy.url(application_name=self.name))
+        self.driver = CountingDriver(proxy.url(user=EmbeddedPostgres.user, application_name=self.name))
         self._stack = stack
 
     def pool(self, **settings: Unpack[Settings]) -> Pool:
@@ -305,7 +305,7 @@ async def rig_for(server: EmbeddedPostgres) -> AsyncIterator[Rig]:
     """A rig in front of a server; at its end no backend, connection or socket may be left."""
     async with AsyncExitStack() as outer:
         proxy = await outer.enter_async_context(FaultProxy(server.host, server.port))
-        witness = await asyncpg.connect(server.url)
+        witness = await asyncpg.connect(server.superuser_url)
         outer.push_async_callback(witness.close)
         async with AsyncExitStack() as stack:
             rig = Rig(proxy, witness, stack)

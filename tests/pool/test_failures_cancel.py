@@ -8,6 +8,7 @@ import pytest
 
 from pool_bench.faults import PASS, Conditions
 from pool_bench.pool import PoolError
+from pool_bench.servers.postgres import EmbeddedPostgres
 from tests.pool.rig import LONG_S, SIZE, SLACK_S, Pool, Rig, cancelled, ticks
 
 
@@ -134,6 +135,7 @@ async def test_p06_no_cancelled_read_gives_its_rows_to_someone_else(rig: Rig, se
 async def test_p08_a_cleanup_cancelled_at_every_tick_leaves_no_zombie(rig: Rig, first_ticks: int) -> None:
     table = f"zombies_{first_ticks}"
     await rig.witness.execute(f"CREATE TABLE IF NOT EXISTS {table} AS SELECT 1 AS id")
+    await rig.witness.execute(f"ALTER TABLE {table} OWNER TO {EmbeddedPostgres.user}")
     pool = await rig.full()
     holding = asyncio.Event()
 

@@ -264,7 +264,9 @@ async def test_p27_a_lease_held_too_long_is_reported_once_with_its_holders_stack
     began_ns = perf_counter_ns()
 
     async def the_one_that_forgets() -> AsyncpgConnection:
-        return await pool.acquire(timeout=LONG_S)
+        connection = await pool.acquire(timeout=LONG_S)
+        await reported.wait()
+        return connection
 
     async def one_that_does_not() -> None:
         while not reported.is_set():

@@ -211,7 +211,7 @@ async def test_p12_a_demoted_primary_is_left_for_the_new_one(
     old_primary: EmbeddedPostgres, embedded: EmbeddedPostgres, way: str
 ) -> None:
     loop = asyncio.get_running_loop()
-    writes = "CREATE TABLE IF NOT EXISTS writes (id serial)"
+    writes = f"CREATE TABLE IF NOT EXISTS writes (id serial); ALTER TABLE writes OWNER TO {embedded.user}"
     lifetime_s = 1.0
     async with rig_for(old_primary) as rig:
         new = await asyncpg.connect(embedded.url)

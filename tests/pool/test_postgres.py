@@ -40,7 +40,7 @@ def make(request: pytest.FixtureRequest, embedded: EmbeddedPostgres) -> Iterator
     def make_pool(config: PoolConfig) -> ConnectionPool[AnyConnection]:
         return ConnectionPool(driver, config)
 
-    with psycopg.connect(embedded.url, autocommit=True) as admin, nothing_left():
+    with psycopg.connect(embedded.superuser_url, autocommit=True) as admin, nothing_left():
         yield make_pool
         count = "SELECT count(*), pg_sleep(0.01) FROM pg_stat_activity WHERE application_name = %s"
         for _ in range(2000):
@@ -158,7 +158,7 @@ async def test_backends_killed_while_idle_are_noticed_before_they_are_leased(
         pids = [await pid(conn) for conn in held]
         for conn in held:
             await pool.release(conn)
-        async with await psycopg.AsyncConnection.connect(embedded.url, autocommit=True) as admin:
+        async with await psycopg.AsyncConnection.connect(embedded.superuser_url, autocommit=True) as admin:
             await admin.execute("SELECT pg_terminate_backend(p, 5000) FROM unnest(%s::int[]) p", [pids])
         for _ in range(12):
             async with pool.acquire(timeout=60) as conn:

@@ -49,10 +49,11 @@ def test_each_deadline_is_kept_however_many_others_are_served_before_theirs(seed
         expired: dict[Waiter[FakeConnection], int] = {}
         waiting: dict[Waiter[FakeConnection], None] = {}
 
-        def expire(waiter: Waiter[FakeConnection]) -> None:
-            expired[waiter] = now_ns()
-            del waiting[waiter]
-            waiter.fail(TimeoutError())
+        def expire(late: list[Waiter[FakeConnection]]) -> None:
+            for waiter in late:
+                expired[waiter] = now_ns()
+                del waiting[waiter]
+                waiter.fail(TimeoutError())
 
         deadlines = Deadlines(asyncio.get_running_loop(), now_ns, expire, lambda: len(waiting))
         begun: list[Waiter[FakeConnection]] = []

@@ -49,7 +49,20 @@ def noisy_round(
     Args:
         mood: the level of this run, where it is shared with another.
     """
-    shocks = rng.standard_t(noise.tails, seconds + _SETTLING) / math.sqrt(noise.tails / (noise.tails - 2))
+    level = noisy_levels(rng, noise, seconds, mood=mood) + math.log(1 - slower)
+    ok = np.round(500 * np.exp(level))
+    latencies = rng.lognormal(math.log(8.0), 0.35, (seconds, _DRAWN)) * np.exp(-level)[:, None]
+    if noise.stalls:
+        stalled = rng.random(seconds) < noise.stalls
+        latencies[stalled, : _DRAWN // 20] *= 30
+    return round_of(ok, latencies)
+
+
+def noisy_levels(
+    rng: np.random.Generator, noise: Noise, looks: int, *, mood: float | None = None
+) -> FloatArray:
+    """How far the rate of each look of a run (shape n) is from its ideal, as logarithms."""
+    shocks = rng.standard_t(noise.tails, looks + _SETTLING) / math.sqrt(noise.tails / (noise.tails - 2))
     kept = math.sqrt(1 - noise.correlation**2)
     level = np.empty_like(shocks)
     state = 0.0
@@ -57,15 +70,9 @@ def noisy_round(
         state = noise.correlation * state + kept * shock
         level[index] = state
     level = noise.per_second * level[_SETTLING:]
-    level += noise.drift * rng.standard_normal() * np.linspace(-0.5, 0.5, seconds)
+    level += noise.drift * rng.standard_normal() * np.linspace(-0.5, 0.5, looks)
     level += noise.mood * rng.standard_normal() if mood is None else mood
-    level += math.log(1 - slower)
-    ok = np.round(500 * np.exp(level))
-    latencies = rng.lognormal(math.log(8.0), 0.35, (seconds, _DRAWN)) * np.exp(-level)[:, None]
-    if noise.stalls:
-        stalled = rng.random(seconds) < noise.stalls
-        latencies[stalled, : _DRAWN // 20] *= 30
-    return round_of(ok, latencies)
+    return level
 
 
 def round_of(ok: FloatArray, latencies: FloatArray) -> Round:

@@ -15,9 +15,9 @@ from pool_bench.report.compare import (
     Comparison,
     Obstacle,
     compare,
-    settings_of,
 )
 from pool_bench.report.compare_rounds import measured_round
+from pool_bench.report.compare_settings import settings_of
 from pool_bench.report.compare_text import comparison_markdown, comparison_text, comparisons_json
 from pool_bench.report.compare_verdict import Verdict
 from pool_bench.report.loaded import LoadedResult, LoadedRun
@@ -27,6 +27,7 @@ from pool_bench.report.plots import plot, save_differences
 from pool_bench.report.results import dumps, from_session
 from pool_bench.report.rounds import by_setting, compare_within, rounds_summary
 from pool_bench.runs import RunResult
+from pool_bench.server_side import CpuUse, ServerSecond, ServerSide
 from pool_bench.stats import Interval
 from tests.report.factory import REFUSED, client_of, histogram_of_ms, run_of, session_of, stats_of
 from tests.report.hold_factory import all_refused, loaded_hold, normal, restarted
@@ -156,6 +157,75 @@ def test_what_may_not_be_compared_says_why_and_has_no_verdict(obstacle: Obstacle
         assert allowed.verdict is Verdict.NOT_COMPARABLE
 
 
+def crowded(one: RunResult, *, machine: float, server: float) -> RunResult:
+    """`one`, whose server was watched on a machine of two cores."""
+    use = CpuUse(machine=machine, server=server, postmaster=0.1, pooler=None, pooler_busiest=None)
+    looks = [ServerSecond(float(t), cpu=use if t else None) for t in range(32)]
+    one.server_side = ServerSide(cores=2, origin_s=1.0, seconds=looks)
+    return one
+
+
+def test_runs_for_which_others_had_the_cores_are_not_compared_but_where_they_were_in_turn() -> None:
+    quiet = file(crowded(run(), machine=2.0, server=1.4))
+    busy = file(crowded(run(seed=2, slower=0.4), machine=2.0, server=0.3))
+    assert obstacles(compare(quiet, file(crowded(run(seed=3), machine=1.9, server=1.5)))) == set()
+    (pair,) = compare(quiet, busy).pairs
+    assert pair.verdict is Verdict.NOT_COMPARABLE
+    (one,) = pair.obstructions
+    assert one.obstacle is Obstacle.NEIGHBOURS
+    used = 2.0 - 0.3 - busy.runs[0].client.cpu_s / busy.runs[0].duration_s
+    assert one.words == f"in the new run other processes used {used:.1f} of 2 cores, and none was free"
+    (allowed,) = compare(quiet, busy, allow=["neighbours"]).pairs
+    assert allowed.verdict is Verdict.WORSE
+    # Cores were free for whoever wanted one.
+    assert obstacles(compare(quiet, file(crowded(run(seed=2), machine=1.7, server=0.1)))) == set()
+    rounds = [
+        file(*(crowded(run(seed=n + 9 * k, number=n, seconds=5), machine=2.0, server=0.3) for n in (1, 2, 3)))
+        for k in (0, 1)
+    ]
+    # Rounds that follow each other have the same neighbours, and those of the other file have others.
+    assert obstacles(compare(*rounds)) == {Obstacle.NEIGHBOURS}
+    turns = [
+        crowded(run(seed=n + 9 * k, number=n, seconds=5, setting=setting), machine=2.0, server=0.3)
+        for n in (1, 2, 3)
+        for k, setting in enumerate(("", "query=SELECT 1"))
+    ]
+    assert obstacles(compare_within(file(*turns))) == set()
+    assert obstacles(compare_within(file(*turns[:4]))) == {Obstacle.NEIGHBOURS}
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("query=SELECT 1", {"query": "SELECT 1"}),
+        ("concurrency=9", {"concurrency": 9}),
+        ("resolve=once", {"resolve": "once"}),
+        ("auth=token", {"auth": "token"}),
+        ("scram-cache=no", {"scram_cache": False}),
+        ("resolve=once,query=SELECT 1", {"resolve": "once", "query": "SELECT 1"}),
+    ],
+)
+def test_settings_in_turn_may_differ_in_what_they_were_made_to_differ_in(
+    name: str, parameters: dict[str, str | int | bool]
+) -> None:
+    usual: dict[str, str | int | bool] = {
+        "query": "",
+        "concurrency": 8,
+        "resolve": "each",
+        "auth": "signin",
+        "scram_cache": True,
+    }
+    runs = []
+    for number in (1, 2, 3):
+        for setting, changed in (("", {}), (name, parameters)):
+            one = run(seed=number, number=number, seconds=5, setting=setting)
+            one.parameters = {**usual, **changed}
+            runs.append(one)
+    (pair,) = compare_within(file(*runs)).pairs
+    assert pair.obstructions == ()
+    assert pair.verdict is Verdict.SAME
+
+
 def test_a_saturated_client_is_no_basis_for_a_verdict() -> None:
     slow = run(seed=2)
     slow.client = client_of(cpu_share=0.98)
@@ -230,7 +300,7 @@ def test_held_connections_are_compared_by_opening_keep_alive_and_drops() -> None
     assert dropped.new is not None
     assert dropped.new > 0.4
     # All were dropped in one moment: no tendency, but nothing that a gate lets pass.
-    assert dropped.verdict is Verdict.SAME
+    assert dropped.verdict is Verdict.UNKNOWN
     assert any("too few moments" in note for note in pair.notes)
     assert pair.regressions(0.05) == [dropped]
     assert not pair.regressions(0.9)

@@ -167,7 +167,7 @@ def test_a_stall_in_one_of_two_runs_of_the_same_thing_is_no_difference_of_p99() 
     p99 = next(figure for figure in figures if figure.quantity.name == "p99")
     assert p99.change is not None
     assert p99.change > 5
-    assert p99.verdict is Verdict.SAME
+    assert p99.verdict not in DECIDED
 
 
 def test_the_same_files_give_the_same_intervals() -> None:

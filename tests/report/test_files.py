@@ -8,16 +8,31 @@ from pool_bench.errors import UsageError
 from pool_bench.report.files import check_writable, write_atomically
 
 
-def test_a_file_is_replaced_whole_with_ordinary_permissions(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("umask", "before", "after"),
+    [
+        (0o022, None, 0o640),
+        (0o000, None, 0o640),
+        (0o027, None, 0o640),
+        (0o077, None, 0o600),
+        (0o022, 0o600, 0o600),
+        (0o022, 0o644, 0o640),
+    ],
+)
+def test_a_file_is_replaced_whole_and_never_readable_by_more_than_its_group(
+    tmp_path: Path, umask: int, before: int | None, after: int
+) -> None:
     path = tmp_path / "deep" / "er" / "result.json"
-    mask = os.umask(0o027)
+    mask = os.umask(umask)
     try:
         write_atomically(path, b"one")
+        if before is not None:
+            path.chmod(before)
         write_atomically(path, b"two")
     finally:
         os.umask(mask)
     assert path.read_bytes() == b"two"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert stat.S_IMODE(path.stat().st_mode) == after
     assert [entry.name for entry in path.parent.iterdir()] == ["result.json"]
 
 

@@ -47,9 +47,9 @@ def test_the_file_has_every_name_other_tools_rely_on() -> None:
     _, run = run_content()
     hold = cast(Json, run["hold"])
     names = (
-        "connections opened reopened closed forced dropped drops reconnects query_failures held_peak emptied "
-        "open_s hold_s close_s keepalive_ms keepalive_histogram active_ms active_histogram survival timeline "
-        "base_rss_bytes held_rss_bytes client_bytes_each cpu_s cpu_share"
+        "asked connections opened reopened closed forced dropped drops reconnects query_failures held_peak "
+        "emptied open_s hold_s close_s gave_up_s keepalive_ms keepalive_histogram active_ms active_histogram "
+        "survival timeline base_rss_bytes held_rss_bytes client_bytes_each cpu_s cpu_share"
     )
     assert set(hold) == set(names.split())
     assert run["concurrency"] == hold["connections"] == 500
@@ -68,7 +68,7 @@ def test_the_file_has_every_name_other_tools_rely_on() -> None:
     server = (
         "max_connections superuser_reserved reserved in_use_before in_use_after used_peak timeline memory "
         "backend_cost_bytes pooler_memory pooler_client_bytes notes cores one_process origin_s sessions "
-        "pooler_totals setup limit"
+        "pooler_totals setup limit between"
     )
     assert set(side) == set(server.split())
     assert set(cast(Json, side["memory"])) == {"before", "peak", "after"}

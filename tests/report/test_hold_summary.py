@@ -8,12 +8,16 @@ from hypothesis import strategies as st
 
 from pool_bench.errors import FailureKind, Phase
 from pool_bench.holds import HoldStats, SurvivalPoint
+from pool_bench.report.brief_hold import hold_brief
+from pool_bench.report.hold_results import hold_to_json
 from pool_bench.report.hold_server import format_bytes
 from pool_bench.report.hold_summary import hold_summary, survival_rows, verdict
+from pool_bench.report.json_parts import histogram_to_json
 from pool_bench.report.summary import WIDTH
 from pool_bench.runs import RunResult
 from pool_bench.server_side import ServerMemory, ServerSecond, ServerSide
 from pool_bench.stats import FailureKey
+from pool_bench.units import format_ms
 from tests.report.factory import REFUSED, TOO_MANY, lognormal_ms, stats_of
 from tests.report.hold_factory import (
     FDS,
@@ -45,7 +49,7 @@ def test_the_first_line_says_what_became_of_what_was_asked() -> None:
     assert verdict(run, asked=500) == "asked 500, held 97 at peak: too_many_connections (53300) 403"
     assert hold_summary(run, asked=500).startswith(verdict(run, asked=500) + "\n")
     assert verdict(held_run(normal()), asked=500) == "asked 500, held 500 at peak: none was lost"
-    assert verdict(held_run(restarted()), asked=500).endswith("held 500 at peak: 536 dropped")
+    assert verdict(held_run(restarted()), asked=500).endswith("held 500 at peak: 536 dropped, 536 replaced")
     assert verdict(held_run(Plan(asked=91)), asked=500) == "asked 500, held 91 at peak: 409 not tried"
 
 
@@ -101,6 +105,30 @@ def test_no_run_breaks_the_summary_or_its_width_and_its_counts_add_up(
     if dropped:
         rows = re.findall(r"^\w+ +\w+ +(?:(?:\w{5}|-) +)?([\d,]+) ", section(text, "dropped"), re.MULTILINE)
         assert sum(int(row.replace(",", "")) for row in rows) == dropped
+
+
+@pytest.mark.parametrize(
+    ("count", "percentiles"),
+    [(9, []), (19, []), (20, ["p50"]), (99, ["p50"]), (100, ["p50", "p90"]), (1000, ["p50", "p90", "p99"])],
+)
+def test_reconnects_have_those_percentiles_that_enough_of_them_are_beyond(
+    count: int, percentiles: list[str]
+) -> None:
+    run = held_run(Plan(asked=count, hold_s=9, drops={3: {SHUTDOWN: count}}, reconnect=True))
+    assert run.hold is not None
+    latency = run.hold.reconnects.latency
+    assert latency.count == count
+    told = [f"{name} {format_ms(latency.percentile_ms(float(name[1:])))} ms" for name in percentiles]
+    words = ", ".join([*told, f"max {format_ms(latency.percentile_ms(100))} ms"])
+    assert f"  latency {words}" in section(hold_summary(run, asked=count), "reconnects").splitlines()
+    answer = " ".join("\n".join(hold_brief(run, asked=count).headline).split())
+    assert f"{count:,} dropped, {count:,} replaced; " in answer
+    assert f"reconnect {words};" in answer
+    # All of them are in the file, with what they are read from.
+    kept = hold_to_json(run.hold, connections=count, asked=None)["reconnects"]
+    assert isinstance(kept, dict)
+    assert kept["latency_ms"] == latency.summary_ms()
+    assert kept["histogram"] == histogram_to_json(latency)
 
 
 @pytest.mark.parametrize("make", [all_refused, one_second, many])

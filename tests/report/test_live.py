@@ -5,6 +5,7 @@ import threading
 import pytest
 from rich.console import Console
 
+from pool_bench.report.hold_live import HoldTerminalView
 from pool_bench.report.live import TerminalView
 from pool_bench.runs import Snapshot, Stage
 from pool_bench.stats import BenchStats
@@ -130,3 +131,28 @@ def test_messages_are_text_not_markup() -> None:
     view, _, _, stream = view_of(80, [])
     view.message("[bold]50[/bold] \x1b[2J")
     assert "[bold]50[/bold] [2J" in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("index", "total", "last", "stays"),
+    [
+        (1, 1, False, True),  # the only run
+        (2, 3, False, False),  # another one follows, and has a picture of its own
+        (3, 3, False, True),
+        (2, 3, True, True),  # it was cut short, so none follows
+        (1, 0, False, False),  # a trial of nobody knows how many
+    ],
+)
+def test_the_last_frame_stays(index: int, total: int, last: bool, stays: bool) -> None:
+    for view, stream in (view_of(80, ["a"])[::3], hold_view()):
+        view.begin_run("the label", index, total, 10.0, 0.0)
+        view.update(snapshot_of(stats_of(bimodal_ms(300))))
+        view.end_run(last=last)
+        assert ("the label" in stream.getvalue().rpartition("\x1b[2K")[2]) is stays
+        view.close()
+
+
+def hold_view() -> tuple[HoldTerminalView, io.StringIO]:
+    stream = io.StringIO()
+    console = Console(file=stream, width=80, height=50, force_terminal=True, highlight=False)
+    return HoldTerminalView(stream, asked=5, console=console), stream

@@ -1,10 +1,19 @@
+import base64
 import contextlib
 import json
+import math
 import random
+import struct
+import sys
+import tracemalloc
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pool_bench.errors import UsageError
 from pool_bench.report.loaded import load_result, parse_result
@@ -25,6 +34,96 @@ def refused(text: str) -> str:
     assert message.startswith("old.json")
     assert "\n" not in message
     return message
+
+
+# What a damaged or hostile file may hold where a figure, a name or an object was.
+_WRONG: tuple[object, ...] = (
+    *(None, -1, -5.5, math.nan, math.inf, 1e308, 10**30, 2**63 - 1, True, "", [], {}),
+    *("x" * 20_000, "\x1b[31m\u202e", 10**5000),
+)
+
+
+def places(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Every place in a JSON document, of a list's entries the first two."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from places(inner, (*path, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value[:2]):
+            yield from places(inner, (*path, index))
+    if path:
+        yield path
+
+
+@given(st.randoms(use_true_random=False))
+@settings(max_examples=60)
+def test_whatever_stands_anywhere_is_read_or_refused_in_one_line(rng: random.Random) -> None:
+    broken = content()
+    path = rng.choice(list(places(broken)))
+    holder: object = broken
+    for step in path[:-1]:
+        holder = cast(dict[str | int, object], holder)[step]
+    cast(dict[str | int, object], holder)[path[-1]] = rng.choice(_WRONG)
+    # Python writes no integer of that length, and reads none.
+    sys.set_int_max_str_digits(0)
+    text = json.dumps(broken)
+    sys.set_int_max_str_digits(4300)
+    complaint = "old.json"
+    try:
+        parse_result(text, source="old.json")
+    except UsageError as error:
+        complaint = str(error)
+    assert complaint.startswith("old.json")
+    assert "\n" not in complaint
+    assert len(complaint) < 500
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "complaint"),
+    [
+        ("ok", -1, "runs[0].ok is not a count"),
+        ("ok", 10**30, "runs[0].ok is not a count"),
+        ("throughput", -1.0, "runs[0].throughput is negative"),
+        ("throughput", math.nan, "runs[0].throughput is not a number"),
+        ("throughput", None, "runs[0].throughput is not a number"),
+        ("label", "x" * 20_000, "runs[0].label is longer than 10,000 characters"),
+        ("errors", {"k" * 300: 1}, "is a name of more than 200 characters"),
+    ],
+)
+def test_figures_that_cannot_be_are_named(field: str, value: object, complaint: str) -> None:
+    broken = content()
+    cast(list[Json], broken["runs"])[0][field] = value
+    assert complaint in refused(json.dumps(broken))
+
+
+def test_text_from_a_file_steers_no_terminal() -> None:
+    made = content()
+    cast(list[Json], made["runs"])[0]["label"] = "c1\x1b]0;x\x07\u202eevil\u200b"
+    assert parse_result(json.dumps(made), source="x").runs[0].label == "c1 ]0;x evil"
+
+
+def test_a_histogram_that_unpacks_to_much_more_is_refused_unread() -> None:
+    bomb = zlib.compress(bytes(50_000_000), 9)
+    data = base64.b64encode(struct.pack(">II", 0x1C849304, len(bomb)) + bomb).decode()
+    broken = content()
+    cast(Json, cast(list[Json], broken["runs"])[0]["histogram"])["data"] = data
+    tracemalloc.start()
+    complaint = refused(json.dumps(broken))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "runs[0].histogram.data is not a readable histogram" in complaint
+    assert peak < 10_000_000
+
+
+def test_more_histograms_than_any_run_has_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pool_bench.report.fields._MAX_HISTOGRAMS", 2)
+    assert "more than the 2 that a file may have" in refused(json.dumps(content()))
+
+
+def test_a_file_without_an_end_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pool_bench.report.loaded._MAX_BYTES", 1 << 20)
+    with pytest.raises(UsageError, match=r"/dev/zero is not a result file: it is larger than 1 MB"):
+        load_result(Path("/dev/zero"))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from matplotlib.axes import Axes
 
 from pool_bench.errors import UsageError
 from pool_bench.report.loaded import LoadedResult
@@ -150,6 +151,57 @@ def test_lost_connection_requests_are_in_the_picture() -> None:
     run.total.phases.clear()
     text = svg_text(plot([from_session(hold_session(run))], file_format="svg"))
     assert "80 connects waited 1 s, 20 waited 3 s: the accept queue was full" in text
+
+
+def test_what_was_asked_for_stays_in_the_picture_whatever_the_guard_allowed() -> None:
+    run = held_run(Plan(asked=91))
+    run.asked = 500
+    result = from_session(hold_session(run))
+    (loaded,) = result.runs
+    assert loaded.hold is not None
+    with style():
+        sheet = draw_hold(result, loaded, loaded.hold)
+        assert_legible(sheet)
+    words = [label.get_text() for label in sheet.labels]
+    assert "asked 500" in words
+    assert any(line.startswith("asked 500, held 91") for line in words)
+    assert "409 of 500 asked were not tried: the server keeps slots free" in words
+    held = sheet.figure.axes[0]
+    assert any(list(np.asarray(line.get_ydata())) == [500, 500] for line in held.lines)
+    assert held.get_ylim()[1] > 500
+    several = svg_text(plot([result, result_of("normal")], file_format="svg"))
+    assert "91 of 500" in several
+    assert "500 connections asked" in several
+
+
+@pytest.mark.parametrize("case", ["normal", "slots", "emptied"])
+def test_what_was_asked_for_is_drawn_even_where_all_of_it_was_held(case: str) -> None:
+    with style():
+        sheet = drawn(result_of(case))
+    assert any(list(np.asarray(line.get_ydata())) == [500, 500] for line in sheet.figure.axes[0].lines)
+    assert "asked 500" in [label.get_text() for label in sheet.labels]
+
+
+def test_all_panels_over_time_have_the_axis_of_the_run() -> None:
+    side = watched(seconds=70)
+    # It began to look before the run, and looked on after it.
+    side.origin_s = 3.0
+    result = loaded_hold(restarted(), server_side=side)
+    hold = result.runs[0].hold
+    assert hold is not None
+    with style():
+        sheet = drawn(result)
+    over_time = [axes for axes in sheet.figure.axes if _is_over_time(axes)]
+    # Connections, drops, keep-alives, active queries, backends; the survival's axis is one of ages.
+    assert len(over_time) == 5
+    assert {axes.get_xlim() for axes in over_time} == {(0.0, hold.timeline[-1].t)}
+    backends = over_time[-1].lines[0]
+    assert np.asarray(backends.get_xdata())[0] == -3
+
+
+def _is_over_time(axes: Axes) -> bool:
+    of_age = any(line.get_drawstyle() == "steps-post" for line in axes.lines)
+    return axes.get_xscale() == "linear" and not of_age
 
 
 def test_what_a_run_has_not_is_not_drawn() -> None:

@@ -1,15 +1,18 @@
 """Pools under load in the result file and in words."""
 
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 
 from pool_bench.errors import UsageError
+from pool_bench.report.brief_pool import contests_brief, sizes_brief
 from pool_bench.report.loaded import parse_result
 from pool_bench.report.pool_groups import Spread, contests
 from pool_bench.report.pool_shapes import calm_after_s
-from pool_bench.report.pool_sizes import by_size, sizes_summary, sizing_of
+from pool_bench.report.pool_sizes import bottlenecks, by_size, sizes_summary, sizing_of
 from pool_bench.report.pool_summary import contest_summary, manners_summary, verdict
 from pool_bench.report.results import dumps, from_session, session_to_json
 from pool_bench.runs import RunResult
@@ -106,19 +109,27 @@ def test_a_pool_whose_run_was_interrupted_is_told_from_one_that_failed(interrupt
 
 
 def test_pools_whose_rounds_overlap_are_not_called_different() -> None:
-    def two(counts: dict[str, tuple[int, int]]) -> list[RunResult]:
+    def rounds(counts: Mapping[str, tuple[int, ...]], timeouts: int = 0) -> list[RunResult]:
         return [
-            pool_run(pool, count=count, round_=round_)
-            for pool, pair in counts.items()
-            for round_, count in enumerate(pair, 1)
+            pool_run(pool, count=count, round_=round_, timeouts=timeouts if pool == "reference" else 0)
+            for pool, each in counts.items()
+            for round_, count in enumerate(each, 1)
         ]
 
-    overlapping = session_of(*two({"reference": (5000, 6000), "asyncpg": (5500, 4000)}))
-    assert "not told apart from asyncpg" in verdict(contest_of(overlapping))
-    apart = session_of(*two({"reference": (5000, 6000), "asyncpg": (3000, 3100)}))
-    assert "well apart from asyncpg" in verdict(contest_of(apart))
+    overlapping = {"reference": (5000, 6000, 5900, 5800), "asyncpg": (5500, 4000, 4100, 4200)}
+    assert "not told apart from asyncpg" in verdict(contest_of(session_of(*rounds(overlapping))))
+    apart = {"reference": (5000, 6000, 5900, 5800), "asyncpg": (3000, 3100, 3000, 3100)}
+    assert "well apart from asyncpg" in verdict(contest_of(session_of(*rounds(apart))))
+    fewer = {pool: counts[:2] for pool, counts in apart.items()}
+    said = verdict(contest_of(session_of(*rounds(fewer))))
+    assert "2 rounds are too few for 2 pools, which take 4 (--rounds 4)" in said
+    assert "well apart" not in said
+    # Half of what it was asked to do failed: it is not the best, however fast the rest was.
+    failing = verdict(contest_of(session_of(*rounds(apart, timeouts=5000))))
+    assert "reference is not ranked: 46.8% of its operations failed." in failing
+    assert "Most operations" not in failing
     once = session_of(pool_run("reference", count=5000), pool_run("asyncpg", count=100))
-    assert "One round shows no spread" in verdict(contest_of(once))
+    assert "one round is too few for 2 pools" in verdict(contest_of(once))
     dead = session_of(pool_run("reference", dead=True), pool_run("asyncpg", dead=True))
     assert verdict(contest_of(dead)) == "No operation succeeded."
 
@@ -187,7 +198,8 @@ def test_a_sweep_of_sizes_is_summed_up_with_its_recommendation() -> None:
     text = sizes_summary(groups, sizing)
     assert max(map(len, text.splitlines())) <= 100
     assert f"Recommended: {sizing.knee} connections" in text
-    assert "The client was the bottleneck" not in text
+    assert "limit: this client" not in text
+    assert "every run is valid" in text or "suspect: too few samples" in text
     session.sizing = sizing
     content = session_to_json(session)
     written = content["sizing"]
@@ -205,7 +217,41 @@ def test_a_knee_that_the_client_made_is_pointed_out() -> None:
     groups = by_size(loaded_runs(session))
     sizing = sizing_of(groups)
     assert sizing is not None
-    assert "The client was the bottleneck from size 8 on" in sizes_summary(groups, sizing)
+    for text in (sizes_summary(groups, sizing), "\n".join(sizes_brief(groups, sizing).headline)):
+        words = " ".join(text.split())
+        assert re.search(
+            r"suspect: (\S[^.]*; )?client was the bottleneck \(\d+ runs\); "
+            "limit: this client from size 8 on, so the knee may be",
+            words,
+        )
+        assert words.count("limit: ") == 1
+
+
+def test_sizes_at_which_the_client_was_the_limit_are_named_where_others_lie_between() -> None:
+    session = size_session(GROWING)
+    for run in session.runs:
+        if run.pool is not None and run.pool.size in {4, 16}:
+            run.client.cpu_s = run.client.wall_s * 0.99
+    groups = by_size(loaded_runs(session))
+    sizing = sizing_of(groups)
+    assert sizing is not None
+    assert bottlenecks(groups, sizing).startswith("limit: this client at size 4, 16, so ")
+
+
+@pytest.mark.parametrize("share", [0.4, 0.99])
+def test_verdict_and_limit_of_pools_are_one_sentence_that_does_not_contradict_itself(share: float) -> None:
+    session = pool_session(("query",), pools=("reference", "asyncpg"))
+    for run in session.runs:
+        if run.driver == "asyncpg":
+            run.client.cpu_s = run.client.wall_s * share
+    words = " ".join(" ".join(contests_brief([contest_of(session)]).headline).split())
+    if share > 0.9:
+        assert words.endswith(
+            "suspect: client was the bottleneck (3 runs); limit: this client, not the server, with asyncpg"
+        )
+    else:
+        assert words.endswith("every run is valid")
+        assert "limit" not in words
 
 
 def test_an_infinite_peak_can_be_written() -> None:

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -48,7 +50,8 @@ def test_the_file_has_every_name_other_tools_rely_on(tmp_path: Path) -> None:
     assert set(top.split()) <= set(content)
     assert content["schema"] == "pool-bench/1"
     assert content["started_at"] == "2026-11-21T02:30:00.000Z"
-    assert set(content["host"]) == {"cpus", "platform", "python", "event_loop", "versions"}
+    host = {"cpus", "machine_cpus", "cpu_quota", "platform", "python", "event_loop", "versions"}
+    assert set(content["host"]) == host
     assert {
         "pool-bench",
         "asyncpg",
@@ -77,7 +80,7 @@ def test_the_file_has_every_name_other_tools_rely_on(tmp_path: Path) -> None:
     assert set(run["client"]["loop_lag_ms"]) == {"p50", "p99", "max"}
     assert run["errors"] == {"too_many_connections": 210, "refused": 12}
     assert run["failures"][0]["sqlstate"] == "53300"
-    assert run["warmup"] == {"ok": 512, "failed": 0}
+    assert run["warmup"] == {"ok": 512, "failed": 0, "unfinished": 0}
     assert "targets" not in run
 
 
@@ -211,3 +214,23 @@ def test_default_names_never_hit_an_existing_file_or_picture(tmp_path: Path) -> 
     assert second.name == first.name.replace(".json", "-2.json")
     second.with_suffix(".png").write_text("")
     assert default_path(tmp_path, session).name.endswith("-3.json")
+
+
+@pytest.mark.parametrize("count", [1, 9, 11, 100, 999, 5000])
+def test_readmes_snippet_reads_the_percentiles_of_the_summary(tmp_path: Path, count: int) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    codes = [part.partition("```")[0] for part in readme.split("```python\n")[1:]]
+    (code,) = [part for part in codes if "HdrHistogram" in part]
+    path = tmp_path / "result.json"
+    write_json(path, session_to_json(session_of(run_of(stats_of(lognormal_ms(count, sigma=1.0))))))
+    ours = json.loads(path.read_text())["runs"][0]["latency_ms"]
+    code = code.replace("result.json", str(path)).partition("print(")[0]
+    code += """
+histogram = HdrHistogram.decode(run["histogram"]["data"])
+print(json.dumps([percentile_ms(histogram, each) for each in (50, 75, 90, 95, 99, 99.9)]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    names = ("p50", "p75", "p90", "p95", "p99", "p99_9")
+    assert json.loads(done.stdout) == pytest.approx([ours[name] for name in names], rel=0.001)

@@ -32,14 +32,25 @@ def test_the_answer_has_its_limit_and_the_curve() -> None:
     assert rates == ["100", "200", "400", "566", "800"]
     words = " ".join(text.split())
     assert "Maximum: 566/s meets p99<50ms,errors<1%, confirmed" in words
-    assert "The limit was the server: at 800/s: p99 180ms, wanted p99<50ms." in words
+    assert "; limit: the server (at 800/s: p99 180ms, wanted p99<50ms)" in words
 
 
 def test_a_client_that_was_the_limit_is_named_and_not_the_server() -> None:
     session = search_session(client=True)
     words = " ".join(search_summary(session.runs, _search(session)).split())
-    assert "The limit was this client, not the server" in words
-    assert "! the client was the bottleneck" in words
+    assert "; limit: this client, not the server, which may do better (at 800/s " in words
+    assert "! the client was at a limit, or late" in words
+
+
+def test_the_answer_says_how_far_away_the_lowest_rate_is_that_missed() -> None:
+    # Confirmations had failed at 436 and 400: the tolerance of the search was not kept.
+    session = search_session((100, 200, 800, 400, 436, 310), capacity=320)
+    words = " ".join(search_summary(session.runs, _search(session)).split())
+    assert "Maximum: 310/s meets p99<50ms,errors<1%, confirmed; the true limit" in words
+    assert "the true limit is at most 29% above it." in words
+    session = search_session((100, 200, 400, 800, 620, 600), capacity=610)
+    words = " ".join(search_summary(session.runs, _search(session)).split())
+    assert "the true limit is at most 3% above it." in words
 
 
 @pytest.mark.parametrize("limit", list(Limit))

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from pool_bench.report.server_limit import Facts, judge, limit_of, mean_cpu
+from pool_bench.report.server_limit import Facts, judge, limit_of
+from pool_bench.server_cpu import mean_cpu
 from pool_bench.server_side import CpuUse, ServerSecond, ServerSide
 from tests.report.factory import TOO_MANY, client_of, lognormal_ms, run_of, stats_of
 from tests.report.hold_factory import held_run, normal
@@ -90,12 +91,20 @@ POOLED = replace(IDLE, pooled=True, pooler=0.2, pooler_busiest=0.2)
         (replace(IDLE, refused=0.25, server=1.7), "server", None),
         (replace(IDLE, refused=0.001), "neither", None),
         (
-            replace(IDLE, late="its event loop was 14.0 ms late (p99)"),
+            replace(IDLE, bottleneck="its event loop was 14.0 ms late (p99)"),
             "client",
-            "limit: the client (its event loop was 14.0 ms late (p99))",
+            "limit: the client (its event loop was 14.0 ms late (p99); the server 0.3 of 2 cores)",
         ),
-        # It was late because it had no core, and whose fault that is can be said.
-        (replace(IDLE, late="late", machine=2.0, server=1.2), "machine", None),
+        # The verdict has said that it was the client.
+        (replace(IDLE, bottleneck="late", machine=2.0, server=1.7), "client", None),
+        (
+            replace(IDLE, starved="the server used 0.3 of 2 cores"),
+            "machine",
+            "limit: this machine's cores (the client had to wait for one: the server used 0.3 of 2 cores)",
+        ),
+        # It was late because it had no core, and who had it can be said.
+        (replace(IDLE, starved="others", machine=2.0, server=1.2), "machine", None),
+        (replace(IDLE, starved="others", machine=2.0, server=1.7), "server", None),
         (
             IDLE,
             "neither",

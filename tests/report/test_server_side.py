@@ -120,6 +120,14 @@ def test_a_file_from_before_these_figures_is_read_as_ever() -> None:
         draw_run(result, result.runs[0])
 
 
+def test_a_run_that_began_before_the_first_look_at_a_slow_server_is_read_as_it_is() -> None:
+    run = typical_run()
+    run.server_side = ServerSide(cores=2, origin_s=-1.25, seconds=[ServerSecond(t=0.5, used=3)])
+    loaded = parse_result(dumps(session_to_json(session_of(run))).decode(), source="x").runs[0].server_side
+    assert loaded is not None
+    assert loaded.origin_s == -1.25
+
+
 def test_a_damaged_figure_is_named() -> None:
     content = session_to_json(session_of(watched()))
     runs = content["runs"]
@@ -189,7 +197,7 @@ def one_process() -> ServerSide:
         )
         for t in range(33)
     ]
-    sizes = {"before": (50 << 20, 0), "peak": (62 << 20, 12), "after": (61 << 20, 0)}
+    sizes = {"before": (50 << 20, 0), "peak": (74 << 20, 24), "after": (61 << 20, 0)}
     return ServerSide(
         in_use_before=0,
         in_use_after=0,

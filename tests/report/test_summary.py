@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pool_bench.errors import Phase
+from pool_bench.report.brief_run import run_brief
 from pool_bench.report.markdown import session_markdown
-from pool_bench.report.summary import WIDTH, run_summary, saturation_note, sweep_table
+from pool_bench.report.summary import SHARED_WORKERS_NOTE, WIDTH, run_summary, saturation_note, sweep_table
 from pool_bench.runs import RunResult
 from pool_bench.stats import BenchStats, FailureKey
 from pool_bench.verdict import is_thin
@@ -134,6 +135,23 @@ def test_several_targets_get_a_table() -> None:
     assert "postgresql://one/db" in text
     assert "…" in text
     assert widest(text) <= WIDTH
+
+
+def test_targets_that_share_workers_are_not_told_apart_by_their_rates() -> None:
+    parts = [stats_of(lognormal_ms(300)), stats_of(lognormal_ms(300, median=40.0))]
+    shared = run_of(per_target=parts, targets=("postgresql://one/db", "postgresql://two/db"))
+    note = " ".join(SHARED_WORKERS_NOTE.split())
+    assert note in " ".join(run_summary(shared).split())
+    assert note in " ".join(run_brief(shared).body(0).split())
+    # What does tell them apart stands above it.
+    one, two = (line.split() for line in run_summary(shared).splitlines() if line.startswith("postgresql://"))
+    assert one[1:6] == two[1:6]
+    assert float(two[6]) > 5 * float(one[6])
+    # A schedule sends as much to each whatever they do, and one target has nobody to be told from.
+    scheduled = run_of(per_target=parts, targets=("postgresql://one/db", "postgresql://two/db"))
+    scheduled.rate = 60.0
+    for other in (scheduled, run_of(per_target=parts[:1])):
+        assert "in turn" not in run_summary(other)
 
 
 def saturated(driver: str, cpu_share: float, lag_ms: float) -> RunResult:

@@ -86,7 +86,7 @@ def test_more_clients_than_server_connections_share_them(
 def test_clients_must_authenticate_in_the_way_asked_for(
     embedded: EmbeddedPostgres, start_pgbouncer: StartPgBouncer, auth: Any
 ) -> None:
-    users = {"postgres": 'pen "cil'}
+    users = {embedded.user: 'pen "cil'}
     config = PgBouncerConfig(backend_port=embedded.port, users=users, auth_type=auth)
     assert "cil" not in repr(config)
     bouncer = start_pgbouncer(config)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -48,8 +49,7 @@ def test_it_answers_a_query_over_tcp(embedded: EmbeddedPostgres) -> None:
 def test_it_answers_a_query_over_its_unix_socket(embedded: EmbeddedPostgres) -> None:
     if embedded.socket_dir is None:
         pytest.skip("no Unix socket here")
-    over_socket = f"postgresql://postgres@/postgres?host={embedded.socket_dir}&port={embedded.port}"
-    assert _query(over_socket, "SELECT inet_server_addr() IS NULL") is True
+    assert _query(embedded.superuser_url, "SELECT inet_server_addr() IS NULL") is True
 
 
 async def test_asyncpg_can_use_its_url(embedded: EmbeddedPostgres) -> None:
@@ -157,6 +157,16 @@ def test_a_restart_waits_for_a_port_that_is_briefly_taken(
     monkeypatch.setattr(restartable, "_launch", take_the_port_once)
     restartable.restart()
     assert _query(restartable.url) == 1
+
+
+def test_a_user_that_the_system_does_not_know_is_told_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(ServerStartError, match=r"user id \d+ has no entry") as caught, EmbeddedPostgres():
+        pass
+    assert "\n" not in str(caught.value)
 
 
 def test_a_restart_that_failed_can_be_tried_again(

@@ -22,6 +22,7 @@ from surrealdb.errors import NotAllowedError
 import pool_bench
 from pool_bench.errors import ServerStartError, UsageError
 from pool_bench.servers import host, process
+from pool_bench.servers.remains import MARKER
 from pool_bench.servers.surreal import EmbeddedSurreal, SurrealConfig, parse_bind
 from tests.fix_servers import StartSurreal
 from tests.servers.leftovers import assert_nothing_left, nothing_is_left_of_a_start, processes_of
@@ -218,7 +219,8 @@ def test_a_password_is_in_no_argument_environment_file_log_or_repr() -> None:
             seen = psutil.Process(pid)
             assert _PASSWORD not in repr((seen.cmdline(), seen.environ()))
         files = [path for path in server.directory.rglob("*") if path.is_file()]
-        assert files == [server.kept.log]
+        assert set(files) == {server.kept.log, server.directory / MARKER}
+        assert _PASSWORD not in (server.directory / MARKER).read_text()
         assert _PASSWORD not in server.log() + server.url + server.http_url + repr(server) + repr(config)
 
 
@@ -226,7 +228,7 @@ def test_a_password_is_in_no_argument_environment_file_log_or_repr() -> None:
 
 _CHILD = """
 import json, os, signal, sys, time
-from pool_bench.servers.surreal import EmbeddedSurreal, serve
+from pool_bench.servers.surreal import EmbeddedSurreal, SurrealConfig, serve
 
 def started(server):
     facts = {"directory": str(server.directory), "pids": [server.pid, server.kept.pid], "port": server.port}
@@ -245,7 +247,7 @@ elif MODE == "with":
         started(server)
         leave()
 else:
-    serve("127.0.0.1:" + MODE, "root", "root", None, started)
+    serve(SurrealConfig(port=int(MODE)), started)
     print("served", flush=True)
 """
 

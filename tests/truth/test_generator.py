@@ -1,7 +1,6 @@
 """What goes wrong in the generator is the generator's, and makes the run suspect."""
 
 import asyncio
-import json
 import resource
 import shutil
 import subprocess
@@ -19,7 +18,7 @@ from pool_bench.load.spec import ConnectSpec
 from pool_bench.runs import RunResult, Snapshot, Stage
 from pool_bench.stats import BenchStats, ClientUsage
 from pool_bench.verdict import judge
-from tests.cli.tool import COMMAND, environment
+from tests.cli.tool import COMMAND, environment, found_by
 from tests.load.running import Outcome, run, target
 from tests.truth.measuring import Measured, measure, once_more_if_disturbed
 
@@ -34,17 +33,7 @@ def in_own_network() -> bool:
 
 
 def limited(*prefix: str, **limits: object) -> dict[str, Any]:
-    done = subprocess.run(
-        [*prefix, sys.executable, "-m", "tests.truth.limited", json.dumps(limits)],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    return found_by("tests.truth.limited", limits, *prefix)
 
 
 @pytest.mark.skipif(not in_own_network(), reason="needs a network namespace: run as root, with iproute2")
@@ -135,9 +124,10 @@ def test_l5_a_generator_without_cpu_to_spare_makes_the_run_suspect() -> None:
         spec = ConnectSpec(targets=(target(server.url()),), concurrency=4, warmup_s=0.1, duration_s=0.6)
         result = result_of(run(spec, during=burn), spec)
     codes = [reason.code for reason in judge(result).reasons]
-    assert "client_saturated" in codes
-    assert result.saturation is not None
-    assert "ms late" in result.saturation
+    # Whether the burning or others had its core, a busy machine decides; late it was.
+    assert {"client_saturated", "client_blocked", "client_starved"} & set(codes)
+    assert result.client_trouble is not None
+    assert "ms late" in result.client_trouble
 
 
 def test_l6_a_loop_that_was_held_up_shows_in_its_second_and_in_the_verdict() -> None:
@@ -166,4 +156,6 @@ def test_l6_a_loop_that_was_held_up_shows_in_its_second_and_in_the_verdict() -> 
     assert min(interval.lag_ms for interval in result.total.intervals) < 185
     # A tenth of the time the loop was late: not one of two hundred timers.
     assert result.client.lag.percentile_ms(95) > 50  # type: ignore[operator]
-    assert "client_saturated" in [reason.code for reason in judge(result).reasons]
+    assert result.client.time.late_standing_s > 0.15
+    codes = [reason.code for reason in judge(result).reasons]
+    assert {"client_blocked", "client_starved"} & set(codes)

@@ -13,7 +13,9 @@ _PATIENT = {
     "client._CONNECT_TIMEOUT_S": 30,
     "lookout.CLOSE_WAIT_S": 30.0,
     "lookout._POOLED_PATIENCE_S": 30.0,
-    "slots.CLOSE_WAIT_S": 30.0,
+    "client.CLOSE_WAIT_S": 30.0,
+    "way.CLOSE_WAIT_S": 30.0,
+    "cpu._SHORTEST_S": 0.0,
     "memory._BUDGET_S": 30.0,
     "backends._START_TOLERANCE_S": 30.0,
     "watcher.START_WAIT_S": 60.0,
@@ -47,11 +49,12 @@ def shared_server(request: pytest.FixtureRequest, start_postgres: StartPostgres)
         PostgresConfig(
             max_connections=50,
             bin_dir=bin_dir,
+            access=("host all plain,monitor 127.0.0.1/32 trust",),
             # Queries without an end must end with their clients, also where PgBouncer stands between.
             settings={"autovacuum": "off", "client_connection_check_interval": "50ms"},
         )
     )
-    with psycopg.connect(started.url, autocommit=True) as connection:
+    with psycopg.connect(started.superuser_url, autocommit=True) as connection:
         connection.execute("CREATE ROLE plain LOGIN")
         connection.execute("CREATE ROLE monitor LOGIN IN ROLE pg_monitor")
     return started
@@ -66,4 +69,4 @@ def server(shared_server: EmbeddedPostgres) -> EmbeddedPostgres:
 
 def as_user(server: EmbeddedPostgres, user: str) -> str:
     """The server's URL for another user."""
-    return server.url.replace("postgresql://postgres@", f"postgresql://{user}@")
+    return server.url.replace(f"//{server.user}@", f"//{user}@")

@@ -1,5 +1,6 @@
 """Connections for a watcher to see, and servers that never answer."""
 
+import random
 import select
 import socket
 import time
@@ -89,6 +90,16 @@ def silent_server() -> Iterator[str]:
     """The URL of a server that accepts connections and never says a word."""
     with socket.create_server(("127.0.0.1", 0), backlog=50) as listener:
         yield f"postgresql://someone@127.0.0.1:{listener.getsockname()[1]}/db?sslmode=disable"
+
+
+def quiet_port() -> int:
+    """A free port that the system hands out to nobody, so that no other end of a connection has it."""
+    while True:
+        port = random.randint(10_000, 19_999)
+        with suppress(OSError), socket.socket(socket.AF_INET6) as one:
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            one.bind(("::", port))
+            return port
 
 
 def unused_url() -> str:

@@ -106,11 +106,11 @@ def test_an_orderly_restart_loses_no_count_and_a_crash_is_told(start_postgres: S
 
 
 def test_a_server_that_has_no_such_counters_gives_none(server: EmbeddedPostgres) -> None:
-    with psycopg.connect(server.url, autocommit=True) as connection:
+    with psycopg.connect(server.superuser_url, autocommit=True) as connection:
         connection.execute("CREATE SCHEMA older")
         connection.execute("CREATE VIEW older.pg_stat_database AS SELECT 1 AS numbackends")
         try:
-            with closing(WatchClient(target(server.url))) as client:
+            with closing(WatchClient(target(server.superuser_url))) as client:
                 client.ask("SELECT set_config('search_path', 'older, pg_catalog', false)", tuple_row)
                 assert count_sessions(client) == {}
         finally:

@@ -1,5 +1,6 @@
 """CPU of processes, those included that nobody saw alive."""
 
+import os
 import subprocess
 import sys
 import time
@@ -102,6 +103,21 @@ def test_of_several_processes_of_a_pooler_the_sum_and_the_busiest_are_told() -> 
     assert use.pooler is not None
     assert use.pooler_busiest is not None
     assert 0 < use.pooler_busiest < use.pooler < use.pooler_busiest * 2.001
+
+
+def test_no_more_cores_are_in_use_than_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Many children whose end was told late, in a look that came right after another.
+    used_s = [0.0]
+    monkeypatch.setattr(cpu, "_machine_s", lambda: used_s[0])
+    monkeypatch.setattr(cpu, "_server_s", lambda pid: (pid, used_s[0], used_s[0]))
+    monkeypatch.setattr(cpu, "_pooler_s", lambda _process: used_s[0])
+    meter, ourselves = CpuMeter(), psutil.Process()
+    assert meter.look(ourselves, [ourselves]) is None
+    used_s[0] = 1e6
+    use = meter.look(ourselves, [ourselves])
+    assert use is not None
+    cores = os.cpu_count()
+    assert (use.machine, use.server, use.pooler, use.postmaster) == (cores, cores, cores, 1)
 
 
 def test_a_restarted_server_has_no_figure_until_its_second_look() -> None:

@@ -16,7 +16,7 @@ from pool_bench.watch.watcher import ServerWatcher
 from tests.fix_servers import StartPgBouncer, StartPostgres
 from tests.load.running import nothing_left
 from tests.watch.conftest import as_user
-from tests.watch.held import held, silent_server, target, unused_url
+from tests.watch.held import await_true, clients, held, silent_server, target, unused_url
 
 TIMEOUT_S = 20.0
 FRESH = Slots(
@@ -32,7 +32,7 @@ FRESH = Slots(
 
 def test_a_superuser_sees_the_settings_and_all_sessions(server: EmbeddedPostgres) -> None:
     with held(server.url, idle=3, in_transaction=1), nothing_left():
-        slots = look_at_slots(target(server.url), TIMEOUT_S)
+        slots = look_at_slots(target(server.superuser_url), TIMEOUT_S)
     assert slots == replace(FRESH, max_connections=50, in_use=4)
 
 
@@ -67,12 +67,46 @@ def test_what_the_guard_leaves_is_there_for_the_operators(
         allowed = room(slots, 500)
         assert allowed == 20 - 3 - 2 - SPARE - 2 - 1
         stack.enter_context(held(server.url, idle=allowed))
-        # A superuser may take them all; beyond them there is nothing.
-        stack.enter_context(held(server.url, idle=SPARE + 3 + 2))
-        with pytest.raises(psycopg.OperationalError, match="too many clients"):
+        stack.enter_context(held(server.url, idle=SPARE))
+        with pytest.raises(psycopg.OperationalError, match="remaining connection slots are reserved"):
             psycopg.connect(server.url)
+        # A superuser may take them all; beyond them there is nothing.
+        stack.enter_context(held(server.superuser_url, idle=3 + 2))
+        with pytest.raises(psycopg.OperationalError, match="too many clients"):
+            psycopg.connect(server.superuser_url)
         watcher.peak(wait_s=TIMEOUT_S)
         assert watcher.stop().used_peak == 19
+
+
+@pytest.mark.parametrize("of", ["role", "database"])
+def test_a_connection_limit_of_role_or_database_holds_the_guard_as_well(
+    server: EmbeddedPostgres, of: str
+) -> None:
+    with psycopg.connect(server.superuser_url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE small")
+        what = "ROLE monitor" if of == "role" else "DATABASE small"
+        connection.execute(f"ALTER {what} CONNECTION LIMIT 10")
+    try:
+        url = as_user(server, "monitor").replace("/postgres", "/small")
+        with held(url, idle=2), held(server.url, idle=3):
+            slots = look_at_slots(target(url), TIMEOUT_S)
+        assert slots is not None
+        limit = (10, 2)
+        assert (slots.role_limit, slots.role_in_use) == (limit if of == "role" else (None, 0))
+        assert (slots.database_limit, slots.database_in_use) == (limit if of == "database" else (None, 0))
+        # The limit counts what is allowed, not what others need: nothing but the watcher's own is kept.
+        assert (room(slots, 500), room(slots, 500, watched=False), room(slots, 6)) == (7, 8, 6)
+        assert guard_note(slots, 500) == (
+            f"CONNECTION LIMIT of the {of} 10: 1 for watching, 2 in use: opening 7 of 500 "
+            "(--no-reserve opens all)"
+        )
+        with held(url, idle=room(slots, 500, watched=False) or 0), held(server.url, idle=1):
+            pass
+    finally:
+        await_true(lambda: not clients(server))
+        with psycopg.connect(server.superuser_url, autocommit=True) as connection:
+            connection.execute("DROP DATABASE small")
+            connection.execute("ALTER ROLE monitor CONNECTION LIMIT -1")
 
 
 def test_behind_a_pooler_there_is_no_guard(server: EmbeddedPostgres, start_pgbouncer: StartPgBouncer) -> None:

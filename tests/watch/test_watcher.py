@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
-from pool_bench.watch import backends, memory
+from pool_bench.watch import backends, lookout, memory
 from pool_bench.watch.backends import UnseenError, find_postmaster
 from pool_bench.watch.client import WatchClient
 from pool_bench.watch.watcher import START_WAIT_S, STOP_WAIT_S, ServerWatcher
@@ -85,9 +85,33 @@ def test_of_many_backends_some_are_looked_at_and_the_rest_is_taken_to_be_alike(
 def test_the_postmaster_is_found_through_our_own_backend(server: EmbeddedPostgres, way: str) -> None:
     url = server.url
     if way == "unix":
-        url = f"postgresql://postgres@/postgres?host={server.socket_dir}&port={server.port}"
+        url = f"postgresql://bench@/postgres?host={server.socket_dir}&port={server.port}"
     with closing(WatchClient(target(url))) as client:
         assert find_postmaster(client) == server.pid
+
+
+def test_a_server_on_this_machine_that_is_no_postgresql_process_is_found_by_its_port(
+    server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A PostgreSQL that calls its processes something else, as those do that run inside another program.
+    for module in (backends, lookout):
+        monkeypatch.setattr(module, "PROCESS_NAMES", ("node",))
+    watcher = ServerWatcher([target(server.url)])
+    watcher.start()
+    with held(server.url, idle=3):
+        watcher.peak(wait_s=WAIT_S)
+    side = watcher.stop()
+    assert side.notes == [
+        f"port {server.port} is served by postgres, no PostgreSQL: CPU and memory are that process's"
+    ]
+    assert {when: (one.processes, one.backends) for when, one in side.memory.items()} == {
+        "before": (1, 0),
+        "peak": (1, 3),
+        "after": (1, 0),
+    }
+    seen = [second.cpu for second in side.seconds if second.cpu is not None]
+    assert seen
+    assert all(cpu.postmaster is None for cpu in seen)
 
 
 def test_a_process_that_began_at_another_time_is_not_taken_for_the_server(

@@ -1,0 +1,85 @@
+"""asyncpg's connection, with a reset that leaves nothing of the last user's behind.
+
+asyncpg's own unlocks, closes cursors, stops listening and resets settings. What else a session can carry
+from one borrower to the next is the role, temporary tables, the state of sequences, statements prepared in
+SQL, and, on this side, codecs and callbacks. The last three cost only who has used them.
+https://www.postgresql.org/docs/current/sql-discard.html
+"""
+
+from typing import Final
+
+import asyncpg
+
+# SET ROLE goes with the session's authorization. All of it is allowed inside the transaction of a simple
+# query, as DISCARD ALL is not, which would also forget the statements that asyncpg has prepared.
+_MORE: Final = "\nRESET SESSION AUTHORIZATION;\nDISCARD TEMP;\nDISCARD SEQUENCES;"
+_PREPARED: Final = "SELECT quote_ident(name) FROM pg_catalog.pg_prepared_statements WHERE from_sql"
+
+
+class Session(asyncpg.Connection):  # type: ignore[misc]  # asyncpg tells no types
+    """One connection that knows what was prepared, set and listened for through it since the last reset."""
+
+    __slots__ = ("_codecs", "_full_reset", "_has_prepared", "_loggers", "_watchers")
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        self._has_prepared = False
+        self._codecs: set[tuple[str, str]] = set()
+        self._loggers: set[object] = set()
+        self._watchers: set[object] = set()
+        self._full_reset: str | None = None
+
+    def settle(self) -> None:
+        """Let what has been set and listened for until now, on this side, outlast every reset."""
+        for noted in (self._codecs, self._loggers, self._watchers):
+            noted.clear()
+
+    def get_reset_query(self) -> str:
+        """asyncpg's own and, where the server knows RESET ALL, what that leaves."""
+        if self._full_reset is None:
+            own: str = super().get_reset_query()
+            self._full_reset = own + _MORE if "RESET ALL" in own else own
+        return self._full_reset
+
+    async def execute(self, query: str, *args: object, timeout: float | None = None) -> str:
+        """As asyncpg's."""
+        if "repare" in query or "REPARE" in query:
+            self._has_prepared = True
+        status: str = await super().execute(query, *args, timeout=timeout)
+        return status
+
+    async def set_type_codec(self, typename: str, *, schema: str = "public", **how: object) -> None:
+        """As asyncpg's."""
+        self._codecs.add((typename, schema))
+        await super().set_type_codec(typename, schema=schema, **how)
+
+    async def set_builtin_type_codec(self, typename: str, *, schema: str = "public", **how: object) -> None:
+        """As asyncpg's."""
+        self._codecs.add((typename, schema))
+        await super().set_builtin_type_codec(typename, schema=schema, **how)
+
+    def add_query_logger(self, callback: object) -> None:
+        """As asyncpg's."""
+        self._loggers.add(callback)
+        super().add_query_logger(callback)
+
+    def add_termination_listener(self, callback: object) -> None:
+        """As asyncpg's."""
+        self._watchers.add(callback)
+        super().add_termination_listener(callback)
+
+    async def reset(self, *, timeout: float | None = None) -> None:
+        """Give back the session as new."""
+        await super().reset(timeout=timeout)
+        while self._loggers:
+            self.remove_query_logger(self._loggers.pop())
+        while self._watchers:
+            self.remove_termination_listener(self._watchers.pop())
+        if self._has_prepared:
+            for record in await self.fetch(_PREPARED, timeout=timeout):
+                await super().execute(f"DEALLOCATE {record[0]}", timeout=timeout)
+            self._has_prepared = False
+        while self._codecs:
+            typename, schema = next(iter(self._codecs))
+            await self.reset_type_codec(typename, schema=schema)
+            self._codecs.discard((typename, schema))

@@ -1,0 +1,383 @@
+"""P29, P30, P33, P36, P37, P40, P41: callers that do what they should not, or all at once."""
+
+import asyncio
+import math
+import os
+import sys
+from time import perf_counter_ns
+
+import pytest
+
+from pool_bench.pool import (
+    BreakerConfig,
+    EventKind,
+    PoolClosedError,
+    PoolError,
+    PoolEvent,
+    PoolExhaustedError,
+    PoolState,
+    PoolTimeoutError,
+)
+from pool_bench.pool.context import PoolContext
+from pool_bench.pool.situation import longest_held
+from pool_bench.servers.postgres import EmbeddedPostgres
+from tests.pool.rig import LONG_S, SIZE, SLACK_S, Rig
+from tests.pool.simulation import FakeConnection, FakeServer, make_pool, now_s, simulate
+
+
+async def test_p29_one_acquire_entered_by_two_tasks_loses_no_connection(rig: Rig) -> None:
+    pool = await rig.full()
+    held = [await pool.acquire() for _ in range(SIZE)]
+    lease = pool.acquire(timeout=LONG_S)
+    entered = asyncio.Event()
+
+    async def enter() -> None:
+        async with lease:
+            entered.set()
+
+    async with asyncio.timeout(SLACK_S):
+        first = asyncio.create_task(enter())
+        # It waits after one turn.
+        await asyncio.sleep(0)
+        assert pool.get_stats().waiters == 1
+        with pytest.raises(PoolError, match="has been entered already"):
+            await enter()
+        for connection in held:
+            await pool.release(connection)
+        await first
+    assert entered.is_set()
+    await rig.assert_usable(pool)
+
+
+def test_p29_an_acquire_that_failed_may_be_entered_again() -> None:
+    async def main() -> None:
+        async with make_pool(FakeServer(), max_size=1) as pool:
+            lease = pool.acquire(timeout=1.0)
+            async with pool.acquire():
+                with pytest.raises(PoolTimeoutError):
+                    await lease.__aenter__()
+            async with lease as connection:
+                assert connection.number == 1
+
+    simulate(main())
+
+
+@pytest.mark.parametrize("idle_s", [0.0, 0.6, 20.0])
+def test_p30_now_or_never_has_an_idle_connection_however_long_it_was_idle(idle_s: float) -> None:
+    async def main() -> None:
+        server = FakeServer()
+        async with make_pool(server, min_size=2, max_size=2) as pool:
+            await asyncio.sleep(idle_s)
+            async with pool.acquire(timeout=0) as one, pool.acquire(timeout=0) as other:
+                assert one is not other
+                began_s = now_s()
+                with pytest.raises(PoolTimeoutError, match="within 0 s"):
+                    await pool.acquire(timeout=0)
+                assert now_s() == began_s
+
+    simulate(main())
+
+
+def test_p30_now_or_never_opens_nothing_and_waits_no_longer_than_a_validation_may_take() -> None:
+    async def main() -> None:
+        server = FakeServer(ping_s=math.inf)
+        async with make_pool(server, min_size=1, max_size=2, validate_timeout=0.5) as pool:
+            await asyncio.sleep(1.0)
+            began_s = now_s()
+            with pytest.raises(PoolTimeoutError):
+                await pool.acquire(timeout=0)
+            assert now_s() - began_s <= 0.51
+        empty = make_pool(FakeServer(), min_size=0)
+        await empty.open()
+        began_s = now_s()
+        with pytest.raises(PoolTimeoutError):
+            await empty.acquire(timeout=0)
+        assert now_s() == began_s
+        await empty.close()
+
+    simulate(main())
+
+
+@pytest.mark.parametrize("timeout", [math.nan, -1.0, -math.inf])
+def test_p30_a_timeout_that_is_none_is_one_clear_error(timeout: float) -> None:
+    async def main() -> None:
+        async with make_pool(FakeServer()) as pool:
+            with pytest.raises(ValueError, match="timeout must be 0 seconds or more"):
+                pool.acquire(timeout=timeout)
+            with pytest.raises(ValueError, match="timeout must be 0 seconds or more"):
+                await pool.execute_query("SELECT 1", timeout=timeout)
+
+    simulate(main())
+
+
+@pytest.mark.parametrize("timeout", [math.inf, 1e300, 1e12])
+def test_p30_a_timeout_beyond_all_clocks_is_no_limit(timeout: float) -> None:
+    async def main() -> None:
+        async with make_pool(FakeServer(), max_size=1) as pool:
+            async with pool.acquire():
+                waiting = asyncio.create_task(pool.acquire(timeout=timeout).__aenter__())
+                await asyncio.sleep(1e6)
+            await pool.release(await waiting)
+            assert await pool.execute_query("SELECT 1", timeout=timeout) == "SELECT 1"
+
+    simulate(main())
+
+
+class _Turns:
+    """Counts the turns of the loop, and how many tasks ended in each."""
+
+    def __init__(self) -> None:
+        self.ended = [0]
+        self._counting = asyncio.create_task(self._count())
+
+    def note(self) -> None:
+        """A task has ended."""
+        self.ended[-1] += 1
+
+    async def most(self) -> int:
+        """The most that ended in one turn."""
+        self._counting.cancel()
+        await asyncio.wait([self._counting])
+        return max(self.ended)
+
+    async def _count(self) -> None:
+        while True:
+            self.ended.append(0)
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What each look at all leases found."""
+    found: list[str] = []
+
+    def counted(ctx: PoolContext[FakeConnection]) -> str:
+        found.append(longest_held(ctx))
+        return found[-1]
+
+    monkeypatch.setattr("pool_bench.pool.situation.longest_held", counted)
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 100, 1000])
+async def test_p33_five_thousand_timeouts_at_once_leave_others_their_turns_and_keep_their_order(
+    size: int, looks: list[str]
+) -> None:
+    async with make_pool(FakeServer(connect_s=0), min_size=size, max_size=size) as pool:
+        held = [await pool.acquire() for _ in range(size)]
+        ended: list[int] = []
+        turns = _Turns()
+
+        async def give_up(number: int) -> None:
+            with pytest.raises(PoolTimeoutError, match="held longest by"):
+                await pool.acquire(timeout=0.3)
+            ended.append(number)
+            turns.note()
+
+        began_ns = perf_counter_ns()
+        async with asyncio.TaskGroup() as group:
+            for number in range(5000):
+                group.create_task(give_up(number))
+        took_s = (perf_counter_ns() - began_ns) / 1e9
+        # All leases are looked at a hundred times a second at most.
+        assert 1 <= len(looks) <= took_s / 0.01 + 1
+        assert len(ended) == 5000
+        assert ended == sorted(ended)
+        assert await turns.most() <= 300
+        for connection in held:
+            await pool.release(connection)
+
+
+async def test_p33_refusing_thousands_looks_at_all_leases_a_hundred_times_a_second_at_most(
+    looks: list[str],
+) -> None:
+    async with make_pool(FakeServer(), min_size=0, max_size=1, max_waiters=0) as pool, pool.acquire():
+        began_ns = perf_counter_ns()
+        for _ in range(2000):
+            with pytest.raises(PoolExhaustedError, match="held longest by"):
+                await pool.acquire()
+        took_s = (perf_counter_ns() - began_ns) / 1e9
+        assert 1 <= len(looks) <= took_s / 0.01 + 1
+
+
+@pytest.mark.parametrize("way", ["close", "breaker"])
+async def test_p33_thousands_that_are_turned_away_leave_others_their_turns(way: str) -> None:
+    server = FakeServer(down=way == "breaker")
+    pool = make_pool(server, min_size=0, max_size=1, breaker=BreakerConfig(failures=1))
+    await pool.open()
+    turns = _Turns()
+    ended: list[int] = []
+    held = await pool.acquire() if way == "close" else None
+
+    async def wait(number: int) -> None:
+        with pytest.raises(PoolError):
+            await pool.acquire(timeout=LONG_S)
+        ended.append(number)
+        turns.note()
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(5000):
+            group.create_task(wait(number))
+        # The last of them waits after one turn.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        if held is not None:
+            closing = group.create_task(pool.close())
+            while pool.state is not PoolState.CLOSING:  # noqa: ASYNC110 - some turns of the loop
+                await asyncio.sleep(0)
+            # Nobody gets what comes back meanwhile.
+            await pool.release(held)
+            await closing
+    assert ended == list(range(5000))
+    assert await turns.most() <= 300
+    await pool.close()
+
+
+async def test_p36_a_forked_child_can_neither_lease_nor_close_and_the_parent_works_on(rig: Rig) -> None:
+    pool = await rig.full()
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        said = []
+
+        async def in_child() -> None:
+            for work in (pool.close(), pool.execute_query("SELECT 1")):
+                try:
+                    await work
+                except PoolError as error:
+                    said.append(str(error))
+
+        try:
+            asyncio.set_event_loop(None)
+            asyncio._set_running_loop(None)
+            asyncio.run(in_child())
+            os.write(writing, "\n".join(said).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    await asyncio.to_thread(os.waitpid, child, 0)
+    with os.fdopen(reading) as told:
+        lines = told.read().splitlines()
+    assert len(lines) == 2
+    assert all(f"it belongs to process {os.getpid()}; open one after the fork" in line for line in lines)
+    await rig.assert_usable(pool)
+
+
+def test_p40_a_release_by_another_running_task_says_what_to_do_and_by_one_that_follows_is_taken() -> None:
+    async def main() -> None:
+        async with make_pool(FakeServer(), max_size=1) as pool:
+            done = asyncio.Event()
+            handed: asyncio.Queue[FakeConnection] = asyncio.Queue()
+
+            async def take() -> None:
+                await handed.put(await pool.acquire())
+                await done.wait()
+
+            taking = asyncio.create_task(take(), name="the-taker")
+            connection = await handed.get()
+            with pytest.raises(
+                PoolError, match=r"leased to task the-taker, which still runs.*hand on the acq"
+            ):
+                await pool.release(connection)
+            assert pool.get_stats().in_use == 1
+            done.set()
+            await taking
+            await pool.release(connection)
+            assert pool.get_stats().in_use == 0
+
+    simulate(main())
+
+
+@pytest.mark.parametrize("reclaim", [True, False], ids=["reclaimed", "reported"])
+def test_p41_a_lease_whose_task_has_ended_is_found_long_before_it_is_late(reclaim: bool) -> None:
+    async def main() -> None:
+        events: list[PoolEvent] = []
+        server = FakeServer()
+        async with make_pool(server, max_size=1, leak_threshold=600.0, leak_reclaim=reclaim) as pool:
+
+            async def listen(event: PoolEvent) -> None:
+                if event.kind is EventKind.LEAK_DETECTED:
+                    events.append(event)
+
+            pool.subscribe(listen)
+
+            async def forget() -> FakeConnection:
+                return await pool.acquire()
+
+            connection = await asyncio.create_task(forget(), name="the-forgetful")
+            await asyncio.sleep(3)
+            assert len(events) == pool.get_stats().leaks == 1
+            assert "by task the-forgetful, which has ended without returning it" in events[0].message
+            assert pool.get_stats().in_use == (0 if reclaim else 1)
+            await pool.release(connection)
+            async with pool.acquire(timeout=1.0) as again:
+                assert (again is connection) is not reclaim
+
+    simulate(main())
+
+
+def test_p41_a_lease_that_is_handed_on_in_time_is_no_leak() -> None:
+    async def main() -> None:
+        async with make_pool(FakeServer(), leak_threshold=600.0) as pool:
+
+            async def take() -> FakeConnection:
+                return await pool.acquire()
+
+            for _ in range(20):
+                await pool.release(await asyncio.create_task(take()))
+                await asyncio.sleep(0.2)
+            assert pool.get_stats().leaks == 0
+
+    simulate(main())
+
+
+_UNCLOSED = """
+import asyncio, sys
+from pool_bench.drivers.asyncpg import AsyncpgDriver
+from pool_bench.pool import ConnectionPool, PoolConfig
+from pool_bench.targets import parse_target
+
+async def main():
+    target = parse_target(sys.argv[1], env={}, default_user="u")
+    pool = ConnectionPool(AsyncpgDriver(target), PoolConfig(min_size=3))
+    await pool.open()
+    held = await pool.acquire()
+    await held.execute("SELECT 1")
+    waiting = [asyncio.ensure_future(pool.acquire().__aenter__()) for _ in range(20)]
+    while not pool.get_stats().waiters:
+        await asyncio.sleep(0)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_p37_a_program_that_ends_without_closing_its_pool_says_nothing(rig: Rig, seed: int) -> None:
+    url = rig.proxy.url(user=EmbeddedPostgres.user, application_name=rig.name)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _UNCLOSED, url, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(LONG_S):
+        out, err = await process.communicate()
+    assert (process.returncode, out, err) == (0, b"", b"")
+    await rig.assert_backends(0)
+
+
+def test_p37_those_who_wait_when_the_pool_is_closed_fail_at_once() -> None:
+    async def main() -> None:
+        pool = make_pool(FakeServer(), max_size=1)
+        await pool.open()
+        held = await pool.acquire()
+        waiting = [asyncio.create_task(pool.acquire().__aenter__()) for _ in range(1000)]
+        await asyncio.sleep(0)
+        began_s = now_s()
+        closing = [asyncio.create_task(pool.close(timeout=5.0)) for _ in range(4)]
+        ends = await asyncio.gather(*waiting, return_exceptions=True)
+        assert all(isinstance(end, PoolClosedError) for end in ends)
+        assert now_s() == began_s
+        closing[0].cancel()
+        await pool.release(held)
+        await asyncio.gather(*closing, return_exceptions=True)
+        assert now_s() - began_s < 1.0
+
+    simulate(main())
