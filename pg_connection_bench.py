@@ -14,11 +14,12 @@ from typing import Literal
 import click
 
 from pool_bench import __version__
-from pool_bench.cli.calibrate import calibrate
+from pool_bench.cli.commands.calibrate import calibrate
 from pool_bench.cli.help_pages import Group
-from pool_bench.cli.levels import concurrency_options, measuring_options
-from pool_bench.cli.open_loop import RateOptions, loop_of, rate_options
-from pool_bench.cli.options import (
+from pool_bench.cli.options.levels import concurrency_options, measuring_options
+from pool_bench.cli.options.loop import RateOptions, loop_of, rate_options
+from pool_bench.cli.options.rounds import check_rounds, rounds_options
+from pool_bench.cli.options.shared import (
     CONTEXT_SETTINGS,
     Output,
     by_address_option,
@@ -37,10 +38,9 @@ from pool_bench.cli.options import (
     url_option,
     watch_option,
 )
-from pool_bench.cli.params import guard, run_cli
-from pool_bench.cli.rounds import check_rounds, rounds_options
+from pool_bench.cli.options.thresholds import Checks, threshold_options
+from pool_bench.cli.options.types import guard, run_cli
 from pool_bench.cli.status import busy
-from pool_bench.cli.thresholds import Checks, threshold_options
 from pool_bench.drivers.base import DriverName
 
 TOOL = "pg-connection-bench"
@@ -124,14 +124,14 @@ def cli(
     check_rounds(rounds, interleave, find_max=rates.find_max, is_open=loop.profile is not None)
 
     def run() -> int:
-        from pool_bench.cli.title import hide_secrets
+        from pool_bench.cli.argv import hide_secrets
 
         # Before the imports below, which take their time.
         hide_secrets()
         with busy("loading", only_terminals=True):
-            from pool_bench.cli.locate import find_console, find_targets, read_url
-            from pool_bench.cli.measure import Benchmark, measure
-            from pool_bench.cli.rounds import read_variants
+            from pool_bench.cli.commands.connect import Benchmark, measure
+            from pool_bench.cli.options.rounds import read_variants
+            from pool_bench.cli.places.postgres import find_console, find_targets, read_url
             from pool_bench.load.spec import ConnectSpec
 
         place = find_targets(urls, application_name=TOOL)

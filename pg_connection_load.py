@@ -12,7 +12,7 @@ import click
 
 from pool_bench import __version__
 from pool_bench.cli.help_pages import Group
-from pool_bench.cli.hold_options import (
+from pool_bench.cli.options.hold import (
     active_option,
     batch_options,
     check_batches,
@@ -22,7 +22,7 @@ from pool_bench.cli.hold_options import (
     patience_s,
     reconnect_option,
 )
-from pool_bench.cli.options import (
+from pool_bench.cli.options.shared import (
     CONTEXT_SETTINGS,
     Output,
     by_address_option,
@@ -41,9 +41,9 @@ from pool_bench.cli.options import (
     url_option,
     watch_held_option,
 )
-from pool_bench.cli.params import guard, run_cli
+from pool_bench.cli.options.thresholds import Checks, threshold_options
+from pool_bench.cli.options.types import guard, run_cli
 from pool_bench.cli.status import busy
-from pool_bench.cli.thresholds import Checks, threshold_options
 from pool_bench.drivers.base import DriverName
 
 TOOL = "pg-connection-load"
@@ -129,14 +129,14 @@ def cli(
         raise click.UsageError("--pgbouncer-admin and --no-watch exclude each other")
 
     def run() -> int:
-        from pool_bench.cli.title import hide_secrets
+        from pool_bench.cli.argv import hide_secrets
 
         # Before the imports below, which take their time.
         hide_secrets()
         with busy("loading", only_terminals=True):
-            from pool_bench.cli.hold import Holding, hold
-            from pool_bench.cli.locate import find_console, find_targets
-            from pool_bench.drivers.sources import check_sources
+            from pool_bench.cli.commands.hold import Holding, hold
+            from pool_bench.cli.places.postgres import find_console, find_targets
+            from pool_bench.drivers.network.source_addresses import check_sources
             from pool_bench.load.spec import HoldSpec
 
         place = find_targets(urls, application_name=TOOL)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from pool_bench import __version__
-from pool_bench.cli.hold_options import (
+from pool_bench.cli.commands.calibrate_surreal import calibrate
+from pool_bench.cli.options.hold import (
     active_option,
     batch_options,
     check_batches,
@@ -24,9 +25,12 @@ from pool_bench.cli.hold_options import (
     patience_s,
     reconnect_option,
 )
-from pool_bench.cli.levels import concurrency_options, measuring_options
-from pool_bench.cli.open_loop import RateOptions, loop_of, rate_options
-from pool_bench.cli.options import (
+from pool_bench.cli.options.levels import concurrency_options, measuring_options
+from pool_bench.cli.options.loop import RateOptions, loop_of, rate_options
+from pool_bench.cli.options.pool import timing_options
+from pool_bench.cli.options.rounds import SURREAL, check_rounds, rounds_options
+from pool_bench.cli.options.serve import serve_options
+from pool_bench.cli.options.shared import (
     CONTEXT_SETTINGS,
     Output,
     by_address_option,
@@ -44,20 +48,16 @@ from pool_bench.cli.options import (
     watch_held_option,
     watch_option,
 )
-from pool_bench.cli.params import guard, run_cli
-from pool_bench.cli.pool_options import timing_options
-from pool_bench.cli.rounds import SURREAL, check_rounds, rounds_options
+from pool_bench.cli.options.surreal import DefaultGroup, server_options, surreal_driver_option
+from pool_bench.cli.options.surreal_pool import PoolOptions, pool_options
+from pool_bench.cli.options.thresholds import Checks, threshold_options
+from pool_bench.cli.options.types import guard, run_cli
 from pool_bench.cli.status import busy
-from pool_bench.cli.surreal_calibrate import calibrate
-from pool_bench.cli.surreal_options import DefaultGroup, server_options, surreal_driver_option
-from pool_bench.cli.surreal_pool_options import PoolOptions, pool_options
-from pool_bench.cli.surreal_serve_options import serve_options
-from pool_bench.cli.thresholds import Checks, threshold_options
 from pool_bench.drivers.base import DriverName
 
 if TYPE_CHECKING:
-    from pool_bench.cli.surreal_place import Server
-    from pool_bench.cli.surreal_serve import Served
+    from pool_bench.cli.commands.serve import Served
+    from pool_bench.cli.places.surreal import Server
 
 TOOL = "surreal-bench"
 
@@ -139,13 +139,13 @@ def connect(
     check_split_driver(by_address, driver)
 
     def run() -> int:
-        from pool_bench.cli.title import hide_secrets
+        from pool_bench.cli.argv import hide_secrets
 
         # Before the imports below, which take their time.
         hide_secrets()
         with busy("loading", only_terminals=True):
-            from pool_bench.cli.measure import Benchmark, measure
-            from pool_bench.cli.surreal_place import find_surreal
+            from pool_bench.cli.commands.connect import Benchmark, measure
+            from pool_bench.cli.places.surreal import find_surreal
             from pool_bench.load.spec import ConnectSpec
 
         place = find_surreal(make_server())
@@ -248,14 +248,14 @@ def load(
     check_split_driver(by_address, driver)
 
     def run() -> int:
-        from pool_bench.cli.title import hide_secrets
+        from pool_bench.cli.argv import hide_secrets
 
         # Before the imports below, which take their time.
         hide_secrets()
         with busy("loading", only_terminals=True):
-            from pool_bench.cli.hold import Holding, hold
-            from pool_bench.cli.surreal_place import find_surreal
-            from pool_bench.drivers.sources import check_sources
+            from pool_bench.cli.commands.hold import Holding, hold
+            from pool_bench.cli.places.surreal import find_surreal
+            from pool_bench.drivers.network.source_addresses import check_sources
             from pool_bench.load.spec import HoldSpec
 
         place = find_surreal(make_server())
@@ -329,15 +329,15 @@ def pool(
     """
 
     def run() -> int:
-        from pool_bench.cli.title import hide_secrets
+        from pool_bench.cli.argv import hide_secrets
 
         # Before the imports below, which take their time.
         hide_secrets()
         with busy("loading", only_terminals=True):
-            from pool_bench.cli.pool_run import PoolBenchmark, measure_pools
-            from pool_bench.cli.surreal_place import find_surreal
+            from pool_bench.cli.commands.pools import PoolBenchmark, measure_pools
+            from pool_bench.cli.places.surreal import find_surreal
             from pool_bench.contenders import check_installed
-            from pool_bench.load.pool_spec import PoolSpec
+            from pool_bench.load.pool.spec import PoolSpec
 
         for one in asked.pools:
             check_installed(one)
@@ -386,12 +386,12 @@ def check(ctx: click.Context, make_server: "Callable[[], Server]") -> None:
     """
 
     def run() -> int:
-        from pool_bench.cli.title import hide_secrets
+        from pool_bench.cli.argv import hide_secrets
 
         hide_secrets()
         with busy("loading", only_terminals=True):
-            from pool_bench.cli.surreal_check import check as check_server
-            from pool_bench.cli.surreal_place import find_surreal
+            from pool_bench.cli.commands.check_surreal import check as check_server
+            from pool_bench.cli.places.surreal import find_surreal
 
         place = find_surreal(make_server())
         place.check_ca_file()
@@ -411,11 +411,11 @@ def serve(ctx: click.Context, make_served: "Callable[[], Served]") -> None:
     """
 
     def run() -> int:
-        from pool_bench.cli.title import hide_secrets
+        from pool_bench.cli.argv import hide_secrets
 
         hide_secrets()
         with busy("loading", only_terminals=True):
-            from pool_bench.cli.surreal_serve import serve_forever
+            from pool_bench.cli.commands.serve import serve_forever
 
         return serve_forever(make_served())
 

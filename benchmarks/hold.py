@@ -17,11 +17,11 @@ import psycopg
 
 from pool_bench.cli.limits import raise_file_limit
 from pool_bench.drivers.base import DriverName
-from pool_bench.load.runner import Run, StopSwitch
+from pool_bench.load.run import Run, StopSwitch
 from pool_bench.load.spec import HoldSpec
 from pool_bench.servers.pgbouncer import PgBouncer, PgBouncerConfig
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
-from pool_bench.targets import parse_target
+from pool_bench.targets.postgres import parse_target
 
 # Files of the pooler and of the generator beside the connections.
 SPARE_FILES = 200

@@ -15,9 +15,9 @@ import numpy as np
 import psutil
 
 from pool_bench.errors import Phase
-from pool_bench.report.lines import LineView
-from pool_bench.runs import RunResult, Snapshot, Stage
-from pool_bench.stats import BenchStats, ClientUsage, Interval, Recorder
+from pool_bench.report.live.lines import LineView
+from pool_bench.stats.operations import BenchStats, ClientUsage, Interval, Recorder
+from pool_bench.stats.runs import RunResult, Snapshot, Stage
 
 PHASES = (Phase.TCP, Phase.AUTH, Phase.READY, Phase.CLOSE)
 PER_SECOND = 10_000

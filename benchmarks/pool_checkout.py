@@ -30,11 +30,11 @@ import click
 import psutil
 import psycopg_pool
 
-from pool_bench.cli.locate import embedded_target
+from pool_bench.cli.places.postgres import embedded_target
 from pool_bench.drivers.asyncpg import AsyncpgConnection, AsyncpgDriver
 from pool_bench.pool import ConnectionPool, PoolConfig
 from pool_bench.servers.postgres import EmbeddedPostgres
-from pool_bench.targets import Target
+from pool_bench.targets.postgres import Target
 
 SIZE = 10
 TASKS = 10_000

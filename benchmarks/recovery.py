@@ -27,12 +27,12 @@ from typing import Final
 
 import click
 
-from pool_bench.cli.params import Duration
+from pool_bench.cli.options.types import Duration
 from pool_bench.contenders import ContenderConfig, ContenderName, make
 from pool_bench.contenders.base import Contender
 from pool_bench.faults import PASS, Conditions, FaultProxy, Mode
 from pool_bench.servers.postgres import EmbeddedPostgres
-from pool_bench.targets import parse_target
+from pool_bench.targets.postgres import parse_target
 
 NAMES: Final[tuple[ContenderName, ...]] = ("reference", "psycopg", "asyncpg")
 FAULTS: Final = {str(mode): Conditions(mode=mode) for mode in (Mode.REFUSE, Mode.RESET, Mode.HOLE)}

@@ -17,8 +17,8 @@ from typing import Final
 import click
 import numpy as np
 
-from pool_bench.load.alarm import Alarm, LoopAlarm, TimerFdAlarm
-from pool_bench.load.generator import loop_factory
+from pool_bench.load.connect.generator import loop_factory
+from pool_bench.load.timer import Alarm, LoopAlarm, TimerFdAlarm
 
 _LEAST_GAP_NS: Final = 100_000
 

@@ -24,21 +24,21 @@ from typing import TypeVar, cast
 import click
 
 from pool_bench.cli.limits import raise_file_limit
-from pool_bench.cli.locate import embedded_target
+from pool_bench.cli.places.postgres import embedded_target
 from pool_bench.contenders import ContenderConfig, make
 from pool_bench.contenders.base import Contender
 from pool_bench.contenders.surreal import SharedSurreal
 from pool_bench.drivers.asyncpg import AsyncpgDriver
-from pool_bench.faults.known import KnownSurreal
-from pool_bench.load.generator import loop_factory
-from pool_bench.load.runner import Run, StopSwitch
+from pool_bench.load.connect.generator import loop_factory
+from pool_bench.load.run import Run, StopSwitch
 from pool_bench.load.spec import HoldSpec
 from pool_bench.pool import ConnectionPool, PoolConfig
 from pool_bench.servers.postgres import EmbeddedPostgres
-from pool_bench.servers.surreal import EmbeddedSurreal
-from pool_bench.surreal_pool import SurrealDBConnectionPool
-from pool_bench.targets import Target
-from pool_bench.targets_surreal import SurrealTarget, surreal_target
+from pool_bench.servers.scripted.server import KnownSurreal
+from pool_bench.servers.surreal.server import EmbeddedSurreal
+from pool_bench.surreal_pool.pool import SurrealDBConnectionPool
+from pool_bench.targets.postgres import Target
+from pool_bench.targets.surreal import SurrealTarget, surreal_target
 
 TASKS = 100
 SIZE = 10

@@ -11,12 +11,12 @@ import asyncio
 import sys
 from statistics import median
 
-from pool_bench.cli.locate import embedded_target, find_targets, serve
+from pool_bench.cli.places.postgres import embedded_target, find_targets, serve
 from pool_bench.contenders import ContenderConfig, ContenderName, make
-from pool_bench.load.pool_run import generate_pool
-from pool_bench.load.pool_spec import PoolSpec
-from pool_bench.runs import Snapshot
-from pool_bench.targets import Target
+from pool_bench.load.pool.generator import generate_pool
+from pool_bench.load.pool.spec import PoolSpec
+from pool_bench.stats.runs import Snapshot
+from pool_bench.targets.postgres import Target
 
 POOLS: tuple[ContenderName, ...] = ("reference", "asyncpg")
 CLIENTS, SIZE, ROUNDS = 200, 10, 3

@@ -8,10 +8,10 @@ Without a URL it starts the embedded PostgreSQL, and removes it at the end.
 import asyncio
 import sys
 
-from pool_bench.cli.locate import embedded_target, find_targets, serve
+from pool_bench.cli.places.postgres import embedded_target, find_targets, serve
 from pool_bench.drivers.asyncpg import AsyncpgConnection, AsyncpgDriver
 from pool_bench.pool import ConnectionPool, PoolConfig, PoolTimeoutError
-from pool_bench.targets import Target
+from pool_bench.targets.postgres import Target
 
 CONFIG = PoolConfig(
     min_size=2,

@@ -13,12 +13,12 @@ from contextlib import suppress
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from pool_bench.cli.locate import embedded_target, find_targets, serve
+from pool_bench.cli.places.postgres import embedded_target, find_targets, serve
 from pool_bench.drivers.asyncpg import AsyncpgConnection, AsyncpgDriver
 from pool_bench.errors import ConnectError
 from pool_bench.pool import ConnectionPool, PoolConfig, PoolEvent
 from pool_bench.pool.metrics import PoolCollector
-from pool_bench.targets import Target
+from pool_bench.targets.postgres import Target
 
 CONFIG = PoolConfig(min_size=2, max_size=8, max_idle=1.0, leak_threshold=0.5, leak_stack=False)
 KILL = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'watched'"

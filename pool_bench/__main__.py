@@ -11,20 +11,11 @@ import pool_bench.cli.early  # noqa: F401  # first: from here on Ctrl-C is one l
 import click
 
 from pool_bench import __version__
-from pool_bench.cli.calibrate import calibrate
-from pool_bench.cli.compare import compare
+from pool_bench.cli.commands.calibrate import calibrate
+from pool_bench.cli.commands.compare import compare
 from pool_bench.cli.help_pages import Group
-from pool_bench.cli.open_loop import MAX_IN_FLIGHT, RateOptions
-from pool_bench.cli.options import (
-    CONTEXT_SETTINGS,
-    Output,
-    name_option,
-    output_options,
-    plot,
-    require_valid_option,
-)
-from pool_bench.cli.params import Duration, guard, run_cli
-from pool_bench.cli.pool_options import (
+from pool_bench.cli.options.loop import MAX_IN_FLIGHT, RateOptions
+from pool_bench.cli.options.pool import (
     MAX_CLIENTS,
     Names,
     Sizes,
@@ -35,10 +26,19 @@ from pool_bench.cli.pool_options import (
     url_option,
     urls_option,
 )
+from pool_bench.cli.options.shared import (
+    CONTEXT_SETTINGS,
+    Output,
+    name_option,
+    output_options,
+    plot,
+    require_valid_option,
+)
+from pool_bench.cli.options.thresholds import Checks, threshold_options
+from pool_bench.cli.options.types import Duration, guard, run_cli
 from pool_bench.cli.status import busy
-from pool_bench.cli.thresholds import Checks, threshold_options
 from pool_bench.contenders.base import CONTENDER_NAMES, RESET_MODES, ContenderName, ResetMode
-from pool_bench.load.pool_spec import OPEN_SCENARIOS, SCENARIO_NAMES, ScenarioName
+from pool_bench.load.pool.spec import OPEN_SCENARIOS, SCENARIO_NAMES, ScenarioName
 
 TOOL = "pool-bench"
 
@@ -132,15 +132,15 @@ def run(
         clients = rates.max_in_flight or MAX_IN_FLIGHT
 
     def measure() -> int:
-        from pool_bench.cli.title import hide_secrets
+        from pool_bench.cli.argv import hide_secrets
 
         # Before the imports below, which take their time.
         hide_secrets()
         with busy("loading", only_terminals=True):
-            from pool_bench.cli.locate import find_targets
-            from pool_bench.cli.pool_run import PoolBenchmark, measure_pools
+            from pool_bench.cli.commands.pools import PoolBenchmark, measure_pools
+            from pool_bench.cli.places.postgres import find_targets
             from pool_bench.contenders import ALWAYS_PREPARE, check_installed, is_installed
-            from pool_bench.load.pool_spec import PoolSpec
+            from pool_bench.load.pool.spec import PoolSpec
             from pool_bench.load.spec import OpenLoop
 
         chosen = pools
@@ -283,15 +283,15 @@ def size(
     """
 
     def measure() -> int:
-        from pool_bench.cli.title import hide_secrets
+        from pool_bench.cli.argv import hide_secrets
 
         # Before the imports below, which take their time.
         hide_secrets()
         with busy("loading", only_terminals=True):
-            from pool_bench.cli.locate import find_targets
-            from pool_bench.cli.pool_size import SizeSweep, measure_sizes
+            from pool_bench.cli.commands.pool_size import SizeSweep, measure_sizes
+            from pool_bench.cli.places.postgres import find_targets
             from pool_bench.contenders import check_installed
-            from pool_bench.load.pool_spec import PoolSpec
+            from pool_bench.load.pool.spec import PoolSpec
 
         check_installed(pool)
         place = find_targets(() if url is None else (url,), application_name=TOOL)
@@ -331,12 +331,12 @@ def check(ctx: click.Context, urls: tuple[str, ...]) -> None:
     """Say step by step, in under five seconds, whether a target can be used, and if not, what to do."""
 
     def connect() -> int:
-        from pool_bench.cli.title import hide_secrets
+        from pool_bench.cli.argv import hide_secrets
 
         hide_secrets()
         with busy("loading", only_terminals=True):
-            from pool_bench.cli.locate import find_targets
-            from pool_bench.cli.pool_check import check as check_place
+            from pool_bench.cli.commands.check import check as check_place
+            from pool_bench.cli.places.postgres import find_targets
 
         return check_place(find_targets(urls, application_name=TOOL), tool=TOOL)
 
@@ -394,13 +394,13 @@ def monitor(
         raise click.UsageError("--metrics and --url exclude each other")
 
     def watch() -> int:
-        from pool_bench.cli.title import hide_secrets
+        from pool_bench.cli.argv import hide_secrets
 
         hide_secrets()
         with busy("loading", only_terminals=True):
-            from pool_bench.cli.locate import Place, find_targets
-            from pool_bench.cli.pool_monitor import Monitoring
-            from pool_bench.cli.pool_monitor import monitor as watch_pool
+            from pool_bench.cli.commands.monitor import Monitoring
+            from pool_bench.cli.commands.monitor import monitor as watch_pool
+            from pool_bench.cli.places.postgres import Place, find_targets
 
         place = Place((), "--metrics")
         if metrics is None:

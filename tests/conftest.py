@@ -15,7 +15,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")
 
-pytest_plugins = ["tests.fix_servers", "tests.pool.fix_rig"]
+pytest_plugins = ["tests.support.servers", "tests.support.pool_fixtures"]
 
 
 class _Room:

@@ -16,7 +16,7 @@ from typing import Final
 
 import click
 
-from pool_bench.cli.params import EXIT_USAGE
+from pool_bench.cli.options.types import EXIT_USAGE
 
 # What fits on a page; the longest are those of commands with forty options.
 PAGE_LINES: Final = 60

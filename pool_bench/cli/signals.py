@@ -14,7 +14,7 @@ from time import monotonic
 from types import FrameType
 from typing import Final, NoReturn
 
-from pool_bench.load.runner import StopSwitch
+from pool_bench.load.run import StopSwitch
 
 
 class LeaveNow(BaseException):

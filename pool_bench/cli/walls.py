@@ -8,19 +8,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
+from pool_bench.analysis.stalled_growth import Growth, Stall
+from pool_bench.analysis.walls_ahead import Asked, walls_ahead
 from pool_bench.errors import ConnectError, FailureKind
-from pool_bench.growth import Growth, Stall
-from pool_bench.load.runner import Run
-from pool_bench.report.verdict_words import wall_words
-from pool_bench.runs import Snapshot, Stage
-from pool_bench.server_side import ServerSide
-from pool_bench.targets import Target
-from pool_bench.walls import Evidence, Use, WallKind, name_wall
-from pool_bench.walls_ahead import Asked, walls_ahead
-from pool_bench.watch.client import CLOSE_WAIT_S, WatchClient
-from pool_bench.watch.console import console_target, show_limits, show_lists
-from pool_bench.watch.limits import LimitsReader, longest_queue
-from pool_bench.watch.slots import Slots
+from pool_bench.load.run import Run
+from pool_bench.report.summary.verdict import wall_words
+from pool_bench.stats.runs import Snapshot, Stage
+from pool_bench.stats.server import ServerSide
+from pool_bench.stats.walls import Evidence, Use, WallKind, name_wall
+from pool_bench.targets.postgres import Target
+from pool_bench.watch.machine.limits import LimitsReader, longest_queue
+from pool_bench.watch.postgres.client import CLOSE_WAIT_S, WatchClient
+from pool_bench.watch.postgres.pgbouncer import console_target, show_limits, show_lists
+from pool_bench.watch.postgres.slots import Slots
 from pool_bench.watch.watcher import Watcher
 
 # These say that nothing comes, which a server that is only slow shows as well: over once something does.

@@ -5,17 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pool_bench.cli.sites import AnyServer
+from pool_bench.cli.places.base import AnyServer
+from pool_bench.cli.session import Work
 from pool_bench.cli.walls import KnownLimits, WallWatch
-from pool_bench.cli.work import Work
 from pool_bench.errors import PoolBenchError, UsageError
-from pool_bench.load.runner import Run
-from pool_bench.runs import Snapshot, Stage
+from pool_bench.load.run import Run
 from pool_bench.servers.postgres import EmbeddedPostgres
-from pool_bench.targets import Target
-from pool_bench.targets_surreal import AnyTarget, SurrealTarget
-from pool_bench.watch.limits import LimitsReader
-from pool_bench.watch.listener import is_here
+from pool_bench.stats.runs import Snapshot, Stage
+from pool_bench.targets.postgres import Target
+from pool_bench.targets.surreal import AnyTarget, SurrealTarget
+from pool_bench.watch.machine.limits import LimitsReader
+from pool_bench.watch.surreal.process import is_here
 from pool_bench.watch.watcher import ServerWatcher, SurrealWatcher, Watcher
 
 

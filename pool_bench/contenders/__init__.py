@@ -15,7 +15,7 @@ from pool_bench.contenders.base import (
     opened_at_first,
 )
 from pool_bench.errors import UsageError
-from pool_bench.targets_surreal import SurrealTarget
+from pool_bench.targets.surreal import SurrealTarget
 
 __all__ = [
     "ALWAYS_PREPARE",

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeVar, cast
 
 from pool_bench.errors import ConnectError, Phase
-from pool_bench.targets import Target
-from pool_bench.targets_surreal import AnyTarget, SurrealTarget
+from pool_bench.targets.postgres import Target
+from pool_bench.targets.surreal import AnyTarget, SurrealTarget
 
 ContenderName = Literal["reference", "asyncpg", "psycopg", "sqlalchemy", "naive", "shared", "purreal"]
 # Those of PostgreSQL.

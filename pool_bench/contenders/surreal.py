@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pool_bench import __version__
 from pool_bench.contenders.base import ContenderConfig, ContenderName, Opens
 from pool_bench.contenders.visits import Visits
-from pool_bench.drivers.surreal_client import (
+from pool_bench.drivers.surreal.client import (
     SurrealClientConnection,
     SurrealClientDriver,
     client_credentials,
@@ -21,7 +21,7 @@ from pool_bench.drivers.surreal_client import (
 )
 from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
 from pool_bench.pool import ConnectionPool, Lease, PoolConfig, PoolTimeoutError, ResetPolicy
-from pool_bench.surreal_pool import PooledClient, SurrealClientConnector
+from pool_bench.surreal_pool.pool import PooledClient, SurrealClientConnector
 
 if TYPE_CHECKING:
     from surrealdb.connections.async_ws import AsyncWsSurrealConnection

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NotRequired, TypedDict
 from urllib.parse import quote
 
+from pool_bench.drivers.backend_messages import LastWords
 from pool_bench.drivers.base import DriverName
-from pool_bench.drivers.failures import said_error
-from pool_bench.drivers.honoured import check_settings
-from pool_bench.drivers.last_words import LastWords
-from pool_bench.drivers.tls import make_context
+from pool_bench.drivers.network.failures import said_error
+from pool_bench.drivers.network.tls import make_context
+from pool_bench.drivers.refusals import check_settings
 from pool_bench.errors import ConnectError, FailureKind, Phase, kind_of_os_error
-from pool_bench.targets import Target, label_of
+from pool_bench.targets.postgres import Target, label_of
 
 if TYPE_CHECKING:
     from pool_bench.drivers.asyncpg_session import Session

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pool_bench.cleaning import clean
 from pool_bench.drivers.base import DriverName
-from pool_bench.drivers.failures import said_error
-from pool_bench.drivers.honoured import check_settings, has_protocol_3_2
-from pool_bench.drivers.local_ports import LOCAL_PORTS
-from pool_bench.drivers.tls import make_context
+from pool_bench.drivers.network.failures import said_error
+from pool_bench.drivers.network.local_ports import LOCAL_PORTS
+from pool_bench.drivers.network.tls import make_context
+from pool_bench.drivers.refusals import check_settings, has_protocol_3_2
 from pool_bench.errors import (
     ConnectError,
     FailureKind,
@@ -23,7 +23,7 @@ from pool_bench.errors import (
     kind_of_sqlstate,
     kind_of_words,
 )
-from pool_bench.targets import Target, label_of
+from pool_bench.targets.postgres import Target, label_of
 
 if TYPE_CHECKING:
     import psycopg

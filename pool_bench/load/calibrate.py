@@ -4,15 +4,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
-from pool_bench.calibration import Calibration, Floor
 from pool_bench.drivers.base import DRIVER_NAMES, SURREAL_DRIVER_NAMES, DriverName
-from pool_bench.drivers.tls import default_file
-from pool_bench.faults.known import KnownServer, KnownSurreal
-from pool_bench.faults.known_tls import can_make_certificates
-from pool_bench.load.runner import Run, StopSwitch
+from pool_bench.drivers.network.tls import default_file
+from pool_bench.load.run import Run, StopSwitch
 from pool_bench.load.spec import ConnectSpec
-from pool_bench.targets import SslMode, parse_target
-from pool_bench.targets_surreal import AnyTarget, AuthMode
+from pool_bench.servers.scripted.server import KnownServer, KnownSurreal
+from pool_bench.servers.scripted.tls import can_make_certificates
+from pool_bench.stats.calibration import Calibration, Floor
+from pool_bench.targets.postgres import SslMode, parse_target
+from pool_bench.targets.surreal import AnyTarget, AuthMode
 
 _WARMUP_S = 0.3
 _GRACE_S = 2.0

@@ -5,8 +5,8 @@ from typing import cast
 
 from pool_bench.drivers.base import DriverName
 from pool_bench.load.arrivals import Profile, Spacing
-from pool_bench.targets import Target
-from pool_bench.targets_surreal import AnyTarget, AuthMode, SurrealTarget
+from pool_bench.targets.postgres import Target
+from pool_bench.targets.surreal import AnyTarget, AuthMode, SurrealTarget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,11 +4,11 @@ A target has several addresses where its URL names several hosts, or its host is
 address there is nothing to split, and nothing is done for it unless that is asked for.
 """
 
-from pool_bench.addresses import UNKNOWN
-from pool_bench.drivers.dial import Dial
+from pool_bench.drivers.wire.dial import Dial
 from pool_bench.errors import ConnectError, FailureKind
 from pool_bench.load.spec import ConnectSpec, HoldSpec
-from pool_bench.stats import Recorder
+from pool_bench.stats.addresses import UNKNOWN
+from pool_bench.stats.operations import Recorder
 
 
 def splits_of(spec: ConnectSpec | HoldSpec) -> tuple[bool, ...]:

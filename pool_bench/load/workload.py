@@ -5,7 +5,7 @@ from time import perf_counter_ns
 from typing import Protocol
 
 from pool_bench.errors import Phase
-from pool_bench.stats import BenchStats, Recorder
+from pool_bench.stats.operations import BenchStats, Recorder
 
 
 @dataclass(slots=True)

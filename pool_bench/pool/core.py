@@ -14,7 +14,7 @@ from typing import Generic
 
 from pool_bench.pool.connections import C
 from pool_bench.pool.slots import Slot, SlotState
-from pool_bench.pool.waiting import Waiter
+from pool_bench.pool.waiters import Waiter
 
 # What the pool has been busy with for longer is not counted on any more.
 _PATIENCE_NS = 500_000_000

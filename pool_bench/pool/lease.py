@@ -19,7 +19,7 @@ from pool_bench.pool.errors import PoolError
 from pool_bench.pool.leaks import capture_stack
 from pool_bench.pool.slots import FOR_EVER, Slot, SlotState
 from pool_bench.pool.statistics import DRAIN_AT
-from pool_bench.pool.waiting import Waiter
+from pool_bench.pool.waiters import Waiter
 
 _IDLE: Final = SlotState.IDLE
 _LEASED: Final = SlotState.LEASED

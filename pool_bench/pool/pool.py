@@ -22,7 +22,6 @@ from types import TracebackType
 from typing import Final, NoReturn
 
 from pool_bench.pool.breaker import BreakerState
-from pool_bench.pool.care import Care
 from pool_bench.pool.config import PoolConfig
 from pool_bench.pool.connections import C, Connector
 from pool_bench.pool.context import PoolContext
@@ -33,18 +32,19 @@ from pool_bench.pool.errors import (
     PoolExhaustedError,
 )
 from pool_bench.pool.events import EventBus, EventKind, Subscriber
+from pool_bench.pool.housekeeper import Upkeep
 from pool_bench.pool.jobs import Jobs
 from pool_bench.pool.leaks import capture_stack
 from pool_bench.pool.lease import Desk, Lease
-from pool_bench.pool.queries import run_query
+from pool_bench.pool.opener import Supply
+from pool_bench.pool.query_log import run_query
+from pool_bench.pool.recycler import Care
 from pool_bench.pool.session import read_session
 from pool_bench.pool.settling import Settling
 from pool_bench.pool.situation import Holders, situation, take_statistics, timeout_error
 from pool_bench.pool.slots import FOR_EVER, Slot, SlotState
 from pool_bench.pool.statistics import DRAIN_AT, Checkouts, Counters, PoolState, PoolStatistics
-from pool_bench.pool.supply import Supply
-from pool_bench.pool.upkeep import Upkeep
-from pool_bench.pool.waiting import AT_ONCE, Deadlines, Waiter
+from pool_bench.pool.waiters import AT_ONCE, Deadlines, Waiter
 
 _LEASED: Final = SlotState.LEASED
 # What is still under way when the time for closing is up gets this long to notice.

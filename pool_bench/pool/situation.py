@@ -4,13 +4,13 @@ import heapq
 from typing import Final
 
 from pool_bench.pool.breaker import BreakerState
-from pool_bench.pool.care import describe
 from pool_bench.pool.config import PoolConfig
 from pool_bench.pool.connections import C
 from pool_bench.pool.context import PoolContext
 from pool_bench.pool.core import PoolCore
 from pool_bench.pool.errors import PoolTimeoutError
 from pool_bench.pool.events import EventBus
+from pool_bench.pool.recycler import describe
 from pool_bench.pool.statistics import Checkouts, Counters, PoolState, PoolStatistics
 
 _KEPT_NS: Final = 10_000_000

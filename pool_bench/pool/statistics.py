@@ -13,8 +13,8 @@ from typing import Final
 
 import numpy as np
 
-from pool_bench.histogram import Histogram
 from pool_bench.pool.breaker import BreakerState
+from pool_bench.stats.histogram import Histogram
 
 # Samples kept before they are put into buckets: 32 KiB.
 DRAIN_AT: Final = 4096

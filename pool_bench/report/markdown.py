@@ -8,13 +8,13 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from pool_bench.report.outcome import outcome_of
+from pool_bench.analysis.verdict import judge
+from pool_bench.report.summary.outcome import outcome_of
 from pool_bench.report.text import clean, format_percent, format_rate, without_column
-from pool_bench.report.thresholds import judged_rows
-from pool_bench.runs import RunResult, Session
-from pool_bench.stats import PERCENTILES
+from pool_bench.results.thresholds import judged_rows
+from pool_bench.stats.operations import PERCENTILES
+from pool_bench.stats.runs import RunResult, Session
 from pool_bench.units import format_duration, format_ms
-from pool_bench.verdict import judge
 
 # What CommonMark and GitHub's extensions give a meaning to: markup anywhere, list marks at the beginning,
 # and what becomes a link by itself.

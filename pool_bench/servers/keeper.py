@@ -248,7 +248,7 @@ def _remains() -> ModuleType | None:
     # Last, so that none of our other modules is taken for one of the standard library.
     if place not in sys.path:
         sys.path.append(place)
-    return importlib.import_module("remains")
+    return importlib.import_module("leftovers")
 
 
 def _compile(pattern: str, pid: int) -> re.Pattern[str]:

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from pool_bench.errors import ServerStartError, UsageError
 from pool_bench.servers.host import LOOPBACK, fits_socket
-from pool_bench.servers.process import Keeper, KeptServer, Readiness, StopStep
+from pool_bench.servers.kept import Keeper, KeptServer, Readiness, StopStep
 
 # Not "any": it makes everybody who connects an administrator.
 BouncerAuth = Literal["trust", "plain", "md5", "scram-sha-256", "cert", "hba"]

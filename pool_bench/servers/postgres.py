@@ -26,8 +26,8 @@ from urllib.parse import quote
 
 from pool_bench.errors import ServerStartError, UsageError
 from pool_bench.servers.host import LOOPBACK, Account, check_known, fits_socket, is_reachable
+from pool_bench.servers.kept import Keeper, KeptServer, Readiness, StopStep
 from pool_bench.servers.priority import give_way
-from pool_bench.servers.process import Keeper, KeptServer, Readiness, StopStep
 
 AuthMethod = Literal["trust", "password", "md5", "scram-sha-256"]
 StopMode = Literal["smart", "fast", "immediate"]

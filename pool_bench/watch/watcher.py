@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
-from pool_bench.server_side import ServerSide
-from pool_bench.targets import Target, redact
-from pool_bench.targets_surreal import SurrealTarget
-from pool_bench.watch.client import WatchClient
-from pool_bench.watch.looking import Looking, When
-from pool_bench.watch.lookout import Lookout
-from pool_bench.watch.surreal_lookout import SurrealLookout
+from pool_bench.stats.server import ServerSide
+from pool_bench.targets.postgres import Target, redact
+from pool_bench.targets.surreal import SurrealTarget
+from pool_bench.watch.postgres.client import WatchClient
+from pool_bench.watch.postgres.sampler import Lookout
+from pool_bench.watch.sampler import Looking, When
+from pool_bench.watch.surreal.sampler import SurrealLookout
 
 # How long `start` and `stop` block at most, seconds.
 START_WAIT_S: Final = 6.0

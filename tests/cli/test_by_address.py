@@ -6,7 +6,7 @@ import pytest
 
 from pool_bench.faults import Conditions, Mode, ThreadedProxy
 from pool_bench.servers.postgres import EmbeddedPostgres
-from tests.cli.tool import COMMAND, LOAD_COMMAND, load, run_here, run_tool
+from tests.support.commands import COMMAND, LOAD_COMMAND, load, run_here, run_tool
 
 _QUIET = ("--quiet", "--no-save", "--no-watch")
 _SHORT = {

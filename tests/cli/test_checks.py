@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pool_bench.servers.postgres import EmbeddedPostgres
-from tests.cli.tool import LOAD_COMMAND, load, only, run_here, run_tool
+from tests.support.commands import LOAD_COMMAND, load, only, run_here, run_tool
 
 SHORT = ("--duration", "200ms", "--warmup", "0", "--concurrency", "4")
 

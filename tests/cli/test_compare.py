@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from pool_bench.cli.compare import _ALLOWABLE, compare
-from pool_bench.report.compare import ALLOWABLE
-from pool_bench.report.results import session_to_json, write_json
-from pool_bench.runs import RunResult
-from tests.report.factory import session_of
-from tests.report.test_compare import run
+from pool_bench.cli.commands.compare import _ALLOWABLE, compare
+from pool_bench.compare.comparison import ALLOWABLE
+from pool_bench.results.write import session_to_json, write_json
+from pool_bench.stats.runs import RunResult
+from tests.compare.test_comparison import run
+from tests.support.results.runs import session_of
 
 
 def saved(path: Path, *runs: RunResult) -> str:

@@ -8,8 +8,8 @@ import psutil
 import pytest
 
 from pool_bench.servers.postgres import PostgresConfig
-from tests.cli.tool import COMMAND, LOAD_COMMAND, Started
-from tests.fix_servers import StartPostgres
+from tests.support.commands import COMMAND, LOAD_COMMAND, Started
+from tests.support.servers import StartPostgres
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
 

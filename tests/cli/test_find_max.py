@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from pool_bench.cli.find_max import FindMax, conclude, is_client_to_blame
-from pool_bench.load.search import RateSearch, Trial
-from pool_bench.objectives import parse_objectives
-from pool_bench.report.brief_run import search_brief
-from pool_bench.runs import Limit, SearchResult
-from pool_bench.stats import ClientUsage
-from tests.report.factory import REFUSED, client_of, run_of, stats_of
-from tests.report.open_factory import search_session
+from pool_bench.analysis.objectives import parse_objectives
+from pool_bench.analysis.rate_search import RateSearch, Trial
+from pool_bench.cli.commands.find_max import FindMax, conclude, is_client_to_blame
+from pool_bench.report.brief.run import search_brief
+from pool_bench.stats.operations import ClientUsage
+from pool_bench.stats.runs import Limit, SearchResult
+from tests.support.results.open_loop import search_session
+from tests.support.results.runs import REFUSED, client_of, run_of, stats_of
 
 OBJECTIVES = parse_objectives("p99<50ms")
 

@@ -13,7 +13,7 @@ import pg_connection_bench
 import pg_connection_load
 import surreal_bench
 from pool_bench.cli.help_pages import PAGE_LINES, page
-from tests.cli.tool import run_tool
+from tests.support.commands import run_tool
 
 MAIN = import_module("pool_bench.__main__")
 PROGRAMS: dict[str, click.Group] = {

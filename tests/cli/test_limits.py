@@ -11,8 +11,8 @@ from pool_bench import __main__ as pool_bench_command
 from pool_bench.cli import limits
 from pool_bench.cli.limits import local_ports_note, time_wait_note, time_wait_s
 from pool_bench.drivers.base import DriverName
-from pool_bench.targets import Target, parse_target
-from pool_bench.targets_surreal import surreal_target
+from pool_bench.targets.postgres import Target, parse_target
+from pool_bench.targets.surreal import surreal_target
 
 LOCAL = "postgresql://u@127.0.0.1:6432/d"
 REMOTE = "postgresql://u@192.0.2.7:6432/d"
@@ -146,7 +146,7 @@ def test_numbers_of_clients_that_no_memory_has_room_for_are_refused_before_anyth
     def start(*_args: object, **_kwargs: object) -> None:
         raise AssertionError("a server was started")
 
-    monkeypatch.setattr("pool_bench.servers.process.KeptServer.start", start)
+    monkeypatch.setattr("pool_bench.servers.kept.KeptServer.start", start)
     outcome = CliRunner().invoke(command, [*arguments, "99999999999"])
     assert outcome.exit_code == 2
     assert arguments[-1] in outcome.output

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pool_bench.cli import find_max
+from pool_bench.cli.commands import find_max
 from pool_bench.servers.pgbouncer import PgBouncer
-from tests.cli.tool import NOWHERE, Started, load, only, run_here, run_tool
-from tests.load.known import Behaviour, KnownServer
+from tests.support.commands import NOWHERE, Started, load, only, run_here, run_tool
+from tests.support.scripted import Behaviour, KnownServer
 
 QUICK = ("--warmup", "0.2s", "--no-save", "--json", "r.json")
 KEPT = ("--warmup", "0.2s", "--output-dir", ".")

@@ -13,7 +13,7 @@ import pytest
 
 from pool_bench.cli import outlets as module
 from pool_bench.cli.outlets import Outlet, deliver, outlets, stalled
-from tests.cli.tool import COMMAND, environment
+from tests.support.commands import COMMAND, environment
 
 RUN = ("-c", "2", "-d", "1s", "--warmup", "0s", "--no-watch", "--plot-format", "svg")
 

@@ -7,9 +7,9 @@ import pytest
 
 from pool_bench.drivers.base import DRIVER_NAMES, DriverName
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
-from tests.cli.tool import COMMAND, LOAD_COMMAND, load, run_tool
-from tests.drivers import hostile as h
-from tests.fix_servers import StartPostgres
+from tests.support import hostile_postgres as h
+from tests.support.commands import COMMAND, LOAD_COMMAND, load, run_tool
+from tests.support.servers import StartPostgres
 
 _PASSWORDS = ("first pencil", "second pencil")
 _SHORT = ("--warmup", "0", "--duration", "300ms", "--grace", "60s", "-c", "4", "--quiet", "--no-save")

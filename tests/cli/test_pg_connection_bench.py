@@ -13,7 +13,8 @@ from urllib.parse import quote
 import pytest
 
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
-from tests.cli.tool import (
+from tests.support import hostile_postgres as h
+from tests.support.commands import (
     COMMAND,
     LOAD_COMMAND,
     NOWHERE,
@@ -25,8 +26,7 @@ from tests.cli.tool import (
     run_here,
     run_tool,
 )
-from tests.drivers import hostile as h
-from tests.fix_servers import StartPostgres
+from tests.support.servers import StartPostgres
 
 SECRET = "s3cr3t-Pa55/w%rd:@x"
 SHORT = ("--duration", "200ms", "--warmup", "0", "--concurrency", "4")

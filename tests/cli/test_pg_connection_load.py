@@ -17,12 +17,12 @@ import pytest
 
 from pool_bench.servers.pgbouncer import PgBouncerConfig
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
-from tests.cli import tool
-from tests.cli.tool import LOAD_COMMAND, all_gone, environment, load, only
-from tests.drivers import hostile as h
-from tests.fix_servers import StartPgBouncer, StartPostgres
-from tests.load.holding import ask, await_no_backends, backends, held_url
-from tests.watch.held import await_true
+from tests.support import commands as tool
+from tests.support import hostile_postgres as h
+from tests.support.commands import LOAD_COMMAND, all_gone, environment, load, only
+from tests.support.held_sessions import await_true
+from tests.support.holding import ask, await_no_backends, backends, held_url
+from tests.support.servers import StartPgBouncer, StartPostgres
 
 SECRET = "s3cr3t-Pa55/w%rd:@x"
 HOLDING = r"^ +\d.* hold "

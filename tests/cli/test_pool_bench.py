@@ -16,16 +16,16 @@ from wsgiref.simple_server import WSGIServer
 import pytest
 from prometheus_client import CollectorRegistry, start_http_server
 
-from pool_bench.cli import pool_run
+from pool_bench.cli.commands import pools as pool_run
 from pool_bench.drivers.asyncpg import AsyncpgDriver
 from pool_bench.faults import PASS, Conditions, Mode, ThreadedProxy
 from pool_bench.pool import ConnectionPool, PoolConfig
 from pool_bench.pool.metrics import PoolCollector
 from pool_bench.servers.host import free_port
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
-from pool_bench.targets import parse_target
-from tests.cli.tool import Outcome, Started, all_gone, load, only, run_here, run_tool
-from tests.fix_servers import StartPostgres
+from pool_bench.targets.postgres import parse_target
+from tests.support.commands import Outcome, Started, all_gone, load, only, run_here, run_tool
+from tests.support.servers import StartPostgres
 
 COMMAND = "pool_bench.__main__"
 SECRET = "s3cr3t-Pa55"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pool_bench.servers.surreal import EmbeddedSurreal
-from tests.cli.tool import run_tool
+from pool_bench.servers.surreal.server import EmbeddedSurreal
+from tests.support.commands import run_tool
 
 _NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "WS_PROXY", "WSS_PROXY")
 

@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from pool_bench.cli.rounds import Variant, plan, read_variants
+from pool_bench.cli.options.rounds import Variant, plan, read_variants
 from pool_bench.errors import UsageError
 from pool_bench.load.spec import ConnectSpec
-from pool_bench.targets import Target, parse_target
-from tests.cli.tool import COMMAND, Started, load, only
+from pool_bench.targets.postgres import Target, parse_target
+from tests.support.commands import COMMAND, Started, load, only
 
 
 def read_url(url: str) -> Target:

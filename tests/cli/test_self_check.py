@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from pool_bench.cli import measure
-from pool_bench.faults.behaviour import Behaviour, Fixed
-from pool_bench.faults.known import KnownServer
-from pool_bench.faults.known_tls import can_make_certificates
-from tests.cli.tool import COMMAND, LOAD_COMMAND, load, run_here, run_tool
+from pool_bench.cli.commands import connect as measure
+from pool_bench.servers.scripted.behaviour import Behaviour, Fixed
+from pool_bench.servers.scripted.server import KnownServer
+from pool_bench.servers.scripted.tls import can_make_certificates
+from tests.support.commands import COMMAND, LOAD_COMMAND, load, run_here, run_tool
 
 
 def test_calibrate_measures_every_driver_alone_and_at_the_concurrency(tmp_path: Path) -> None:

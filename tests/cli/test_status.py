@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from pool_bench.cli import status
-from pool_bench.cli.work import tell
-from pool_bench.report.results import session_to_json, write_json
-from tests.cli.tool import environment, run_tool
-from tests.report.factory import session_of, typical_run
+from pool_bench.cli.session import tell
+from pool_bench.results.write import session_to_json, write_json
+from tests.support.commands import environment, run_tool
+from tests.support.results.runs import session_of, typical_run
 
 ERASE = "\r\x1b[K"
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pool_bench.cli.title import shown_arguments
+from pool_bench.cli.argv import shown_arguments
 from pool_bench.servers.host import free_port
-from pool_bench.servers.surreal import EmbeddedSurreal, SurrealConfig
-from tests.cli.tool import Outcome, Started, all_gone, load, only, run_tool
-from tests.fix_servers import StartSurreal, TlsSurreal
+from pool_bench.servers.surreal.server import EmbeddedSurreal, SurrealConfig
+from tests.support.commands import Outcome, Started, all_gone, load, only, run_tool
+from tests.support.servers import StartSurreal, TlsSurreal
 
 COMMAND = "surreal_bench"
 SHORT = ("--duration", "300ms", "--warmup", "0", "--grace", "60s", "--concurrency", "4")
@@ -211,8 +211,8 @@ def make_place(server: EmbeddedSurreal, name: str) -> None:
     """Make a namespace and a database of that name."""
     import asyncio
 
-    from pool_bench.drivers.surreal import SurrealDriver
-    from pool_bench.targets_surreal import surreal_target
+    from pool_bench.drivers.surreal.driver import SurrealDriver
+    from pool_bench.targets.surreal import surreal_target
 
     async def select() -> None:
         target = surreal_target(

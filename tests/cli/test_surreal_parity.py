@@ -15,14 +15,14 @@ import pg_connection_bench
 import pg_connection_load
 import surreal_bench
 from pool_bench.cli.watching import is_wanted
-from pool_bench.faults.behaviour import Behaviour, Fixed
-from pool_bench.faults.known import KnownSurreal
-from pool_bench.report.loaded import load_result
-from pool_bench.servers.surreal import EmbeddedSurreal, SurrealConfig
-from pool_bench.targets_surreal import surreal_target
+from pool_bench.results.model import load_result
+from pool_bench.servers.scripted.behaviour import Behaviour, Fixed
+from pool_bench.servers.scripted.server import KnownSurreal
+from pool_bench.servers.surreal.server import EmbeddedSurreal, SurrealConfig
+from pool_bench.targets.surreal import surreal_target
 from tests.cli.test_surreal_bench import COMMAND, SECRET, make_place, reach, run_it
-from tests.cli.tool import Outcome, Started, load
-from tests.fix_servers import StartSurreal
+from tests.support.commands import Outcome, Started, load
+from tests.support.servers import StartSurreal
 
 # What means nothing for a SurrealDB: it has neither SCRAM nor slots, and there is no PgBouncer before it.
 POSTGRES_ONLY = {"scram_cache", "admin_url", "reserve"}

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from pool_bench.cli.surreal_serve import (
+from pool_bench.cli.commands.serve import (
     Served,
     check_certificate,
     check_password,
@@ -20,7 +20,7 @@ from pool_bench.cli.surreal_serve import (
     serve_forever,
 )
 from pool_bench.errors import UsageError
-from pool_bench.servers.surreal import is_loopback
+from pool_bench.servers.surreal.server import is_loopback
 
 _SERVED = Served(
     bind="127.0.0.1:8000",

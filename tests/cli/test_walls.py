@@ -20,8 +20,8 @@ import pytest
 from pool_bench.servers import pgbouncer
 from pool_bench.servers.pgbouncer import PgBouncer, PgBouncerConfig
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
-from tests.cli.tool import COMMAND, LOAD_COMMAND, Outcome, Started, load, run_tool
-from tests.fix_servers import StartPgBouncer, StartPostgres
+from tests.support.commands import COMMAND, LOAD_COMMAND, Outcome, Started, load, run_tool
+from tests.support.servers import StartPgBouncer, StartPostgres
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells of its limits")
 

@@ -11,20 +11,20 @@ from typing import Any, Self, cast
 import psycopg
 import pytest
 
+from pool_bench.cli.session import Work
 from pool_bench.cli.watching import Watching, follow_watched, is_wanted
-from pool_bench.cli.work import Work
 from pool_bench.errors import UsageError
-from pool_bench.load.runner import Run
-from pool_bench.report.loaded import load_result
-from pool_bench.runs import Snapshot, Stage
-from pool_bench.server_side import ServerSide
+from pool_bench.load.run import Run
+from pool_bench.results.model import load_result
 from pool_bench.servers.pgbouncer import PgBouncer, PgBouncerConfig
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
-from pool_bench.stats import BenchStats, ClientUsage
+from pool_bench.stats.operations import BenchStats, ClientUsage
+from pool_bench.stats.runs import Snapshot, Stage
+from pool_bench.stats.server import ServerSide
 from pool_bench.watch.watcher import ServerWatcher
-from tests.cli.tool import Outcome, load, run_here, run_tool
-from tests.fix_servers import StartPgBouncer, StartPostgres
-from tests.watch.held import await_true, clients, target
+from tests.support.commands import Outcome, load, run_here, run_tool
+from tests.support.held_sessions import await_true, clients, target
+from tests.support.servers import StartPgBouncer, StartPostgres
 
 COUNTS = ("ok", "failed", "unfinished")
 # Enough for the watcher to see something of it.

@@ -17,7 +17,7 @@ from pool_bench.contenders import (
 from pool_bench.contenders.base import Contender, Opens
 from pool_bench.errors import FailureKind, Phase, UsageError
 from pool_bench.servers.postgres import EmbeddedPostgres
-from pool_bench.targets import Target, parse_target
+from pool_bench.targets.postgres import Target, parse_target
 
 POOLS: tuple[ContenderName, ...] = ("reference", "asyncpg", "psycopg", "sqlalchemy")
 

@@ -6,8 +6,8 @@ import pytest
 
 from pool_bench.contenders import ContenderConfig, ContenderName, make
 from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
-from pool_bench.servers.surreal import EmbeddedSurreal
-from pool_bench.targets_surreal import SurrealTarget, surreal_target
+from pool_bench.servers.surreal.server import EmbeddedSurreal
+from pool_bench.targets.surreal import SurrealTarget, surreal_target
 
 POOLS: tuple[ContenderName, ...] = ("reference", "shared", "naive")
 

@@ -8,10 +8,10 @@ from pool_bench.contenders import ContenderConfig, ContenderName, make
 from pool_bench.errors import ConnectError, Phase
 from pool_bench.servers.pgbouncer import PgBouncer, PgBouncerConfig
 from pool_bench.servers.postgres import EmbeddedPostgres
-from pool_bench.watch.sharing import shares_sessions
-from tests.cli.tool import run_tool
-from tests.fix_servers import StartPgBouncer
-from tests.load.running import target
+from pool_bench.watch.postgres.sharing import shares_sessions
+from tests.support.commands import run_tool
+from tests.support.generators import target
+from tests.support.servers import StartPgBouncer
 
 _OPERATIONS = 180
 _PATIENCE_S = 60.0

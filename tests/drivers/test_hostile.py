@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import pytest
 import trustme
 
-from pool_bench.drivers import farewell
-from pool_bench.drivers.wire import WireConnection, WireDriver
+from pool_bench.drivers.wire import farewell
+from pool_bench.drivers.wire.driver import WireConnection, WireDriver
 from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.load.arrivals import constant
 from pool_bench.load.spec import ConnectSpec, OpenLoop
-from tests.drivers import hostile as h
-from tests.load.running import MARGIN_S, PollerName, client_sockets, nothing_left, run, target
+from tests.support import hostile_postgres as h
+from tests.support.generators import MARGIN_S, PollerName, client_sockets, nothing_left, run, target
 
 K, P = FailureKind, Phase
 _TIMEOUT_S = 0.2

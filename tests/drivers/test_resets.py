@@ -9,12 +9,12 @@ import pytest
 from pool_bench.drivers.asyncpg import AsyncpgConnection, AsyncpgDriver
 from pool_bench.drivers.base import DriverName
 from pool_bench.drivers.psycopg import PsycopgDriver
-from pool_bench.drivers.wire import WireDriver
+from pool_bench.drivers.wire.driver import WireDriver
 from pool_bench.errors import ConnectError
 from pool_bench.pool import ConnectionPool, PoolConfig
 from pool_bench.servers.postgres import EmbeddedPostgres
-from pool_bench.targets import Target
-from tests.load.running import target
+from pool_bench.targets.postgres import Target
+from tests.support.generators import target
 
 DRIVERS: dict[str, Callable[[Target], AsyncpgDriver | PsycopgDriver | WireDriver]] = {
     "asyncpg": AsyncpgDriver,

@@ -14,11 +14,11 @@ import pytest
 import trustme
 
 from pool_bench.drivers.base import Connection, Driver, DriverName
-from pool_bench.drivers.dial import Dial
-from pool_bench.drivers.plan import make_plan
-from pool_bench.drivers.wire import WireConnection, WireDriver, ask_server, wait_for
+from pool_bench.drivers.wire.dial import Dial
+from pool_bench.drivers.wire.driver import WireConnection, WireDriver, ask_server, wait_for
+from pool_bench.drivers.wire.plan import make_plan
 from pool_bench.errors import ConnectError, FailureKind, Phase
-from pool_bench.load.drivers import make_drivers
+from pool_bench.load.connect.drivers import make_drivers
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.pgwire import events as ev
 from pool_bench.pgwire import scram
@@ -26,9 +26,9 @@ from pool_bench.pgwire.connection import NEED_DATA
 from pool_bench.pgwire.connection import Connection as Protocol
 from pool_bench.servers.pgbouncer import PgBouncer
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
-from tests.drivers import hostile as h
-from tests.fix_servers import StartPostgres, TlsPostgres
-from tests.load.running import nothing_left, run, target
+from tests.support import hostile_postgres as h
+from tests.support.generators import nothing_left, run, target
+from tests.support.servers import StartPostgres, TlsPostgres
 
 K, P = FailureKind, Phase
 DRIVERS: tuple[DriverName, ...] = ("wire", "asyncpg", "psycopg")

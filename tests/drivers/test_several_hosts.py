@@ -11,15 +11,15 @@ from typing import Final
 import pytest
 
 from pool_bench.drivers.base import DriverName
-from pool_bench.drivers.wire import WireDriver
+from pool_bench.drivers.wire.driver import WireDriver
 from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
-from pool_bench.load.drivers import make_drivers
+from pool_bench.load.connect.drivers import make_drivers
 from pool_bench.load.spec import ConnectSpec
+from pool_bench.servers.kept import Keeper
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig, distribution_bin_dir
-from pool_bench.servers.process import Keeper
-from tests.drivers import hostile as h
-from tests.fix_servers import missing_server
-from tests.load.running import enough, run, target
+from tests.support import hostile_postgres as h
+from tests.support.generators import enough, run, target
+from tests.support.servers import missing_server
 
 every_driver = pytest.mark.parametrize("driver", ["wire", "asyncpg", "psycopg"])
 _HBA: Final = "local all all trust\nlocal replication all trust\nhost all all 127.0.0.1/32 trust\n"

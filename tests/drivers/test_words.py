@@ -6,14 +6,14 @@ import pytest
 
 from pool_bench.drivers.asyncpg import connect_error as asyncpg_error
 from pool_bench.drivers.base import DriverName
-from pool_bench.drivers.wire import WireDriver
+from pool_bench.drivers.wire.driver import WireDriver
 from pool_bench.errors import ConnectError, FailureKind, Phase
-from pool_bench.load.drivers import make_drivers
+from pool_bench.load.connect.drivers import make_drivers
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.servers.pgbouncer import PgBouncerConfig
-from tests.drivers import hostile as h
-from tests.fix_servers import StartPgBouncer
-from tests.load.running import target
+from tests.support import hostile_postgres as h
+from tests.support.generators import target
+from tests.support.servers import StartPgBouncer
 
 K = FailureKind
 

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pool_bench.faults import known
-from tests.warm import context
+from pool_bench.servers.scripted import server as known
+from tests.support.forkserver import context
 
 
 @pytest.fixture(autouse=True)

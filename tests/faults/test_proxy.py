@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from pool_bench.faults import PASS, Conditions, Cut, FaultProxy, Mode
 from pool_bench.faults.link import reset_on_close
-from tests.faults.peers import PATIENCE_S, Peer, client, echo, exchange, proxied, upstream
-from tests.load.running import nothing_left
+from tests.support.generators import nothing_left
+from tests.support.peers import PATIENCE_S, Peer, client, echo, exchange, proxied, upstream
 
 HOLE = Conditions(mode=Mode.HOLE)
 REFUSE = Conditions(mode=Mode.REFUSE)

@@ -5,7 +5,7 @@ import pytest
 
 from pool_bench.faults import PASS, Conditions, Mode, ThreadedProxy
 from pool_bench.servers.postgres import EmbeddedPostgres
-from tests.load.running import nothing_left
+from tests.support.generators import nothing_left
 
 
 def test_a_blocking_client_gets_through_and_leaves_nothing(embedded: EmbeddedPostgres) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.servers.postgres import EmbeddedPostgres
-from tests.load.running import run, target
+from tests.support.generators import run, target
 
 
 @pytest.mark.parametrize("driver", ["wire", "asyncpg"])

@@ -17,7 +17,7 @@ from pool_bench.pgwire import (
 from pool_bench.pgwire import events as ev
 from pool_bench.pgwire.scram import ChannelBinding, ScramClient, ScramKeys, derive_keys
 from tests.pgwire.test_scram import Server
-from tests.pgwire.wire import GREETING, SASL, authentication, drain, reached, recordings
+from tests.support.postgres_messages import GREETING, SASL, authentication, drain, reached, recordings
 
 SECRET = "correct horse battery staple"
 SHA = "SCRAM-SHA-256"

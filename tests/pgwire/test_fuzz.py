@@ -12,7 +12,7 @@ from pool_bench.pgwire import connection as module
 from pool_bench.pgwire import events as ev
 from tests.pgwire.test_splits import ALL
 from tests.pgwire.test_states import in_state
-from tests.pgwire.wire import GREETING, QUERY, STARTUP, buffered, message, reached, whole
+from tests.support.postgres_messages import GREETING, QUERY, STARTUP, buffered, message, reached, whole
 
 _CAP = module.MAX_MESSAGE_BYTES + 5
 _HEARING = [state for state in State if state not in (State.CLOSED, State.BROKEN)]

@@ -5,7 +5,7 @@ import pytest
 from pool_bench.pgwire import NEED_DATA, Connection, RemoteProtocolError, State
 from pool_bench.pgwire import events as ev
 from pool_bench.pgwire import messages as m
-from tests.pgwire.wire import GREETING, QUERY, STARTUP, drain, error, message, reached, row
+from tests.support.postgres_messages import GREETING, QUERY, STARTUP, drain, error, message, reached, row
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pool_bench.pgwire import RemoteProtocolError
 from pool_bench.pgwire import connection as connection_module
 from pool_bench.pgwire import events as ev
-from tests.pgwire.wire import (
+from tests.support.postgres_messages import (
     EXCHANGES,
     FINAL,
     FIRST,

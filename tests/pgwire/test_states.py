@@ -5,7 +5,7 @@ import pytest
 from pool_bench.pgwire import NEED_DATA, Connection, LocalProtocolError, RemoteProtocolError, State
 from pool_bench.pgwire import events as ev
 from pool_bench.pgwire.state import CLIENT, SERVER
-from tests.pgwire.wire import (
+from tests.support.postgres_messages import (
     CHALLENGE,
     EXCHANGES,
     FINAL,

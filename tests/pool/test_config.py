@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pool_bench.pool import BreakerConfig, ConnectionPool, PoolConfig, ScalingConfig
-from tests.pool.simulation import FakeConnection, FakeServer
+from tests.support.simulation import FakeConnection, FakeServer
 
 
 @pytest.mark.parametrize(

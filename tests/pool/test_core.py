@@ -8,7 +8,7 @@ import weakref
 import pytest
 
 from pool_bench.pool import PoolError, PoolExhaustedError
-from tests.pool.simulation import FakeConnection, FakeServer, make_pool, now_s, simulate
+from tests.support.simulation import FakeConnection, FakeServer, make_pool, now_s, simulate
 
 
 @pytest.mark.parametrize("way", ["block, used", "block, unused", "by hand"])

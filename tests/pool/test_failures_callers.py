@@ -21,8 +21,8 @@ from pool_bench.pool import (
 from pool_bench.pool.context import PoolContext
 from pool_bench.pool.situation import longest_held
 from pool_bench.servers.postgres import EmbeddedPostgres
-from tests.pool.rig import LONG_S, SIZE, SLACK_S, Rig
-from tests.pool.simulation import FakeConnection, FakeServer, make_pool, now_s, simulate
+from tests.support.pool_rig import LONG_S, SIZE, SLACK_S, Rig
+from tests.support.simulation import FakeConnection, FakeServer, make_pool, now_s, simulate
 
 
 async def test_p29_one_acquire_entered_by_two_tasks_loses_no_connection(rig: Rig) -> None:

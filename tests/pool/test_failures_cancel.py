@@ -9,7 +9,7 @@ import pytest
 from pool_bench.faults import PASS, Conditions
 from pool_bench.pool import PoolError
 from pool_bench.servers.postgres import EmbeddedPostgres
-from tests.pool.rig import LONG_S, SIZE, SLACK_S, Pool, Rig, cancelled, ticks
+from tests.support.pool_rig import LONG_S, SIZE, SLACK_S, Pool, Rig, cancelled, ticks
 
 
 async def _query(pool: Pool, sql: str = "SELECT 1") -> None:

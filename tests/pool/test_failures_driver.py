@@ -11,8 +11,8 @@ import pytest
 from pool_bench.drivers.asyncpg import AsyncpgConnection
 from pool_bench.pool import ConnectionPool, PoolConfig, PoolEvent
 from pool_bench.servers.postgres import EmbeddedPostgres
-from tests.pool.rig import LONG_S, SIZE, SLACK_S, Rig
-from tests.pool.simulation import FakeConnection, FakeError, FakeServer, make_pool, now_ns, simulate
+from tests.support.pool_rig import LONG_S, SIZE, SLACK_S, Rig
+from tests.support.simulation import FakeConnection, FakeError, FakeServer, make_pool, now_ns, simulate
 
 
 async def test_p34_a_hook_that_swallows_its_cancellation_costs_no_backend_and_no_place(rig: Rig) -> None:

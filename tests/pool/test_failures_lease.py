@@ -14,7 +14,7 @@ from pool_bench.drivers.asyncpg import AsyncpgConnection
 from pool_bench.errors import ConnectError
 from pool_bench.faults import PASS
 from pool_bench.pool import EventKind, PoolClosedError, PoolError, PoolEvent
-from tests.pool.rig import HOLE, LONG_S, SIZE, SLACK_S, Pool, Rig, bounded, pid_of, ticks, usable
+from tests.support.pool_rig import HOLE, LONG_S, SIZE, SLACK_S, Pool, Rig, bounded, pid_of, ticks, usable
 
 
 @pytest.mark.parametrize("raw", [False, True], ids=["through the pool's protocol", "behind its back"])

@@ -11,7 +11,7 @@ from pool_bench.errors import ConnectError
 from pool_bench.faults import PASS, Conditions
 from pool_bench.pool import PoolError, PoolTimeoutError, PoolUnavailableError
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
-from tests.pool.rig import (
+from tests.support.pool_rig import (
     HOLE,
     LONG_S,
     REFUSE,

@@ -10,7 +10,7 @@ import pytest
 from pool_bench.drivers.asyncpg import AsyncpgConnection
 from pool_bench.faults import PASS, Conditions
 from pool_bench.pool import PoolError, PoolTimeoutError
-from tests.pool.rig import LONG_S, REFUSE, RESET, SIZE, SLACK_S, Pool, Rig, bounded, pid_of
+from tests.support.pool_rig import LONG_S, REFUSE, RESET, SIZE, SLACK_S, Pool, Rig, bounded, pid_of
 
 
 @pytest.mark.parametrize("seed", range(2))

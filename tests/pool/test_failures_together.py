@@ -12,7 +12,7 @@ import pytest
 from pool_bench.errors import ConnectError
 from pool_bench.faults import PASS, Conditions, Cut
 from pool_bench.pool import PoolError
-from tests.pool.rig import HOLE, REFUSE, RESET, SIZE, Pool, Rig
+from tests.support.pool_rig import HOLE, REFUSE, RESET, SIZE, Pool, Rig
 
 _EXPECTED = (
     PoolError,

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pool_bench.pool import ConnectionPool, PoolError
-from tests.pool.simulation import FakeConnection, FakeError, FakeServer, make_pool, now_s, simulate
+from tests.support.simulation import FakeConnection, FakeError, FakeServer, make_pool, now_s, simulate
 
 
 @dataclass

@@ -14,7 +14,7 @@ from pool_bench.pool import (
     PoolExhaustedError,
     PoolTimeoutError,
 )
-from tests.pool.simulation import FakeConnection, FakeServer, make_pool, now_s, simulate
+from tests.support.simulation import FakeConnection, FakeServer, make_pool, now_s, simulate
 
 
 def test_a_lease_is_entered_or_awaited_and_released() -> None:

@@ -22,9 +22,9 @@ from pool_bench.pool import (
     PoolUnavailableError,
 )
 from pool_bench.pool.metrics import PoolCollector
-from pool_bench.pool.queries import shown, shown_surrealql
+from pool_bench.pool.query_log import shown, shown_surrealql
 from pool_bench.pool.statistics import DRAIN_AT, Checkouts
-from tests.pool.simulation import FakeConnection, FakeServer, SimulatedLoop, make_pool, now_s, simulate
+from tests.support.simulation import FakeConnection, FakeServer, SimulatedLoop, make_pool, now_s, simulate
 
 
 def test_a_paused_pool_lets_callers_wait_and_serves_them_in_order() -> None:

@@ -14,12 +14,12 @@ import pytest
 
 from pool_bench.drivers.asyncpg import AsyncpgConnection, AsyncpgDriver
 from pool_bench.drivers.psycopg import PsycopgConnection, PsycopgDriver
-from pool_bench.drivers.wire import WireConnection, WireDriver
+from pool_bench.drivers.wire.driver import WireConnection, WireDriver
 from pool_bench.errors import ConnectError
 from pool_bench.pool import ConnectionPool, PoolConfig
 from pool_bench.servers.postgres import EmbeddedPostgres
-from pool_bench.targets import Target
-from tests.load.running import nothing_left, target
+from pool_bench.targets.postgres import Target
+from tests.support.generators import nothing_left, target
 
 AnyConnection = AsyncpgConnection | PsycopgConnection
 _numbers = itertools.count()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pool_bench.pool import ConnectionPool, PoolConfig
-from tests.pool.simulation import FakeConnection, FakeError, FakeServer, make_pool, now_ns, now_s, simulate
+from tests.support.simulation import FakeConnection, FakeError, FakeServer, make_pool, now_ns, now_s, simulate
 
 
 def test_an_untouched_connection_is_idle_at_once_and_a_used_one_after_its_reset() -> None:

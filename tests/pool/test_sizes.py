@@ -9,7 +9,7 @@ import pytest
 from pool_bench.pool import EventKind, PoolEvent, PoolUnavailableError, ScalingConfig
 from pool_bench.pool.growth import Growth
 from pool_bench.pool.scaling import Scaler
-from tests.pool.simulation import FakeServer, make_pool, now_s, simulate
+from tests.support.simulation import FakeServer, make_pool, now_s, simulate
 
 
 def test_opening_warms_up_to_the_minimum() -> None:

@@ -15,7 +15,7 @@ from pool_bench.pool import (
     PoolUnavailableError,
 )
 from pool_bench.pool.breaker import CircuitBreaker
-from tests.pool.simulation import FakeError, FakeServer, make_pool, now_s, simulate
+from tests.support.simulation import FakeError, FakeServer, make_pool, now_s, simulate
 
 SECOND = 1_000_000_000
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pool_bench.report.buckets import SERIES, choose_edges, counts_between, extent_ms, log_bars, log_edges
-from pool_bench.stats import Histogram
-from tests.report.factory import histogram_of_ms
+from pool_bench.stats.operations import Histogram
+from tests.support.results.runs import histogram_of_ms
 
 durations_ns = st.lists(st.integers(0, 2 * 3_600_000_000_000), max_size=60)
 

@@ -16,8 +16,8 @@ import pytest
 from pool_bench.errors import ServerStartError
 from pool_bench.servers import keeper as keeper_module
 from pool_bench.servers.host import Account, fits_socket, free_port, is_reachable, server_account
-from pool_bench.servers.process import Keeper, Readiness, StopStep
-from tests.servers.leftovers import assert_nothing_left, is_running
+from pool_bench.servers.kept import Keeper, Readiness, StopStep
+from tests.support.leftovers import assert_nothing_left, is_running
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the shells and signals of POSIX are used")
 

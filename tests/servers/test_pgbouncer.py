@@ -10,11 +10,12 @@ import psycopg
 import pytest
 
 from pool_bench.errors import ServerStartError, UsageError
-from pool_bench.servers import host, process
+from pool_bench.servers import host
+from pool_bench.servers import kept as process
 from pool_bench.servers.pgbouncer import PgBouncer, PgBouncerConfig
 from pool_bench.servers.postgres import EmbeddedPostgres
-from tests.fix_servers import StartPgBouncer, missing_server
-from tests.servers.leftovers import assert_nothing_left
+from tests.support.leftovers import assert_nothing_left
+from tests.support.servers import StartPgBouncer, missing_server
 
 
 def _query(url: str, query: str = "SELECT 1", **parameters: Any) -> Any:

@@ -22,10 +22,11 @@ import pytest
 
 import pool_bench
 from pool_bench.errors import ServerStartError, UsageError
-from pool_bench.servers import host, process
+from pool_bench.servers import host
+from pool_bench.servers import kept as process
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig, distribution_bin_dir
-from tests.fix_servers import StartPostgres, TlsPostgres
-from tests.servers.leftovers import assert_nothing_left, nothing_is_left_of_a_start, processes_of
+from tests.support.leftovers import assert_nothing_left, nothing_is_left_of_a_start, processes_of
+from tests.support.servers import StartPostgres, TlsPostgres
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")

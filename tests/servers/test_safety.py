@@ -11,7 +11,7 @@ import pytest
 
 from pool_bench.servers.pgbouncer import PgBouncerConfig
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
-from tests.fix_servers import StartPgBouncer, StartPostgres
+from tests.support.servers import StartPgBouncer, StartPostgres
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs Unix sockets")
 

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
+from pool_bench.analysis.verdict import judge
 from pool_bench.errors import Phase
-from pool_bench.faults.behaviour import Behaviour, Fixed, Stall
-from pool_bench.faults.known import KnownServer
 from pool_bench.load.spec import ConnectSpec
-from pool_bench.runs import RunResult, Snapshot, Stage
-from pool_bench.stats import BenchStats, ClientUsage
-from pool_bench.verdict import judge
-from tests.cli.tool import COMMAND, environment, found_by
-from tests.load.running import Outcome, run, target
-from tests.truth.measuring import Measured, measure, once_more_if_disturbed
+from pool_bench.servers.scripted.behaviour import Behaviour, Fixed, Stall
+from pool_bench.servers.scripted.server import KnownServer
+from pool_bench.stats.operations import BenchStats, ClientUsage
+from pool_bench.stats.runs import RunResult, Snapshot, Stage
+from tests.support.commands import COMMAND, environment, found_by
+from tests.support.generators import Outcome, run, target
+from tests.support.measuring import Measured, measure, once_more_if_disturbed
 
 _UNSHARE = shutil.which("unshare")
 
@@ -33,7 +33,7 @@ def in_own_network() -> bool:
 
 
 def limited(*prefix: str, **limits: object) -> dict[str, Any]:
-    return found_by("tests.truth.limited", limits, *prefix)
+    return found_by("tests.support.limited_cpu", limits, *prefix)
 
 
 @pytest.mark.skipif(not in_own_network(), reason="needs a network namespace: run as root, with iproute2")

@@ -6,14 +6,14 @@ import time
 import numpy as np
 import pytest
 
-from pool_bench.faults.behaviour import Behaviour, Fixed, LogNormal, Stall
-from pool_bench.faults.known import KnownServer
-from pool_bench.histogram import Histogram
+from pool_bench.analysis.verdict import judge
 from pool_bench.load.arrivals import constant
 from pool_bench.load.spec import ConnectSpec, OpenLoop
-from pool_bench.verdict import judge
-from tests.load.running import run, target
-from tests.truth.measuring import (
+from pool_bench.servers.scripted.behaviour import Behaviour, Fixed, LogNormal, Stall
+from pool_bench.servers.scripted.server import KnownServer
+from pool_bench.stats.histogram import Histogram
+from tests.support.generators import run, target
+from tests.support.measuring import (
     Measured,
     assert_agrees,
     floor_of,

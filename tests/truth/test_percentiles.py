@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from pool_bench.analysis.verdict import judge
 from pool_bench.errors import FailureKind, Phase
-from pool_bench.faults.behaviour import Behaviour, Bimodal, Fixed, LogNormal, Stall
-from pool_bench.histogram import Histogram
-from pool_bench.runs import RunResult
-from pool_bench.verdict import judge
-from tests.truth.measuring import (
+from pool_bench.servers.scripted.behaviour import Behaviour, Bimodal, Fixed, LogNormal, Stall
+from pool_bench.stats.histogram import Histogram
+from pool_bench.stats.runs import RunResult
+from tests.support.measuring import (
     Measured,
     assert_agrees,
     attempts,

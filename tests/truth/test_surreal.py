@@ -8,12 +8,12 @@ import pytest
 
 from pool_bench.drivers.base import DriverName
 from pool_bench.errors import FailureKind, Phase
-from pool_bench.faults.behaviour import Behaviour, Bimodal, Fixed
-from pool_bench.faults.known import KnownSurreal
-from pool_bench.load.runner import Run, StopSwitch
+from pool_bench.load.run import Run, StopSwitch
 from pool_bench.load.spec import ConnectSpec
-from pool_bench.runs import RunResult
-from tests.truth.measuring import Enough, Measured, attempts, run_until
+from pool_bench.servers.scripted.behaviour import Behaviour, Bimodal, Fixed
+from pool_bench.servers.scripted.server import KnownSurreal
+from pool_bench.stats.runs import RunResult
+from tests.support.measuring import Enough, Measured, attempts, run_until
 
 Scheme = Literal["ws", "http"]
 

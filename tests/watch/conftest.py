@@ -4,8 +4,8 @@ import psycopg
 import pytest
 
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig, distribution_bin_dir
-from tests.fix_servers import StartPostgres, missing_server
-from tests.watch.held import await_true, clients
+from tests.support.held_sessions import await_true, clients
+from tests.support.servers import StartPostgres, missing_server
 
 # A machine that stands still for a while is not a server that does not answer.
 _PATIENT = {

@@ -10,14 +10,16 @@ import psycopg
 import pytest
 
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
-from pool_bench.watch import backends, lookout, memory
-from pool_bench.watch.backends import UnseenError, find_postmaster
-from pool_bench.watch.client import WatchClient
+from pool_bench.watch.machine import memory
+from pool_bench.watch.postgres import backends
+from pool_bench.watch.postgres import sampler as lookout
+from pool_bench.watch.postgres.backends import UnseenError, find_postmaster
+from pool_bench.watch.postgres.client import WatchClient
 from pool_bench.watch.watcher import START_WAIT_S, STOP_WAIT_S, ServerWatcher
-from tests.fix_servers import StartPostgres
-from tests.load.running import MARGIN_S, nothing_left
+from tests.support.generators import MARGIN_S, nothing_left
+from tests.support.held_sessions import await_true, clients, held, silent_server, target, unused_url
+from tests.support.servers import StartPostgres
 from tests.watch.conftest import as_user
-from tests.watch.held import await_true, clients, held, silent_server, target, unused_url
 
 WAIT_S = 30.0
 KB = 1024
@@ -233,7 +235,7 @@ def test_a_silent_server_holds_nobody_up_beyond_the_bounds() -> None:
 def test_a_backend_that_hangs_costs_one_look(
     server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pool_bench.watch.client._PATIENCE_S", 3.0)
+    monkeypatch.setattr("pool_bench.watch.postgres.client._PATIENCE_S", 3.0)
     watcher = ServerWatcher([target(server.url)])
     watcher.start()
     (backend,) = clients(server)

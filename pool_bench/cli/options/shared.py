@@ -1,0 +1,316 @@
+"""Options that several commands have, with the same names, defaults and words."""
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TextIO, TypeVar
+
+import click
+
+from pool_bench.cli.help_pages import Command
+from pool_bench.cli.options.types import Duration, OutputPath, guard
+from pool_bench.cli.status import busy
+from pool_bench.drivers.base import DRIVER_NAMES, DriverName
+
+if TYPE_CHECKING:
+    from pool_bench.targets.postgres import Target
+
+PlotFormat = Literal["png", "svg"]
+
+_Function = TypeVar("_Function", bound=Callable[..., object])
+
+CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """Where results go.
+
+    Attributes:
+        json: a file for the result, `-` for stdout; None for one in `directory`.
+        plot: a file for the picture; None for one in `directory`.
+        plot_format: the format of a picture in `directory`.
+        directory: where files go that have no path of their own.
+        save: whether files without a path of their own are written at all.
+        quiet: no live view.
+        verbose: everything that is known of each run, instead of a last screen.
+    """
+
+    json: Path | None
+    plot: Path | None
+    plot_format: PlotFormat
+    directory: Path
+    save: bool
+    quiet: bool
+    verbose: bool = False
+
+    @property
+    def json_on_stdout(self) -> bool:
+        """True where stdout belongs to a machine."""
+        return self.json is not None and str(self.json) == "-"
+
+    @property
+    def text(self) -> TextIO:
+        """Where people read: stderr where stdout belongs to a machine."""
+        return sys.stderr if self.json_on_stdout else sys.stdout
+
+    def check(self) -> None:
+        """Make sure that everything can be written.
+
+        Raises:
+            UsageError: something cannot; names the option and the path.
+        """
+        from pool_bench.report.plot.figures import plot_format
+        from pool_bench.results.files import check_writable
+
+        if self.json is not None and not self.json_on_stdout:
+            check_writable(self.json, option="--json")
+        if self.plot is not None:
+            plot_format(self.plot, option="--plot")
+            check_writable(self.plot, option="--plot")
+        if self.save and (self.json is None or self.plot is None):
+            check_writable(self.directory, option="--output-dir", directory=True)
+
+
+url_option = click.option(
+    "--url",
+    "-u",
+    "urls",
+    multiple=True,
+    metavar="URL",
+    help="PostgreSQL URL, postgresql://user@host:port/database?sslmode=...; repeat it to use several "
+    "round-robin. Without it: DATABASE_URL, else PGHOST, PGHOSTADDR, PGPORT or PGSERVICE, else an embedded "
+    "PostgreSQL is started, used and removed.",
+)
+
+driver_option = click.option(
+    "--driver",
+    type=click.Choice(DRIVER_NAMES),
+    default="wire",
+    show_default=True,
+    help="How connections are opened: wire (this tool's own, cheapest, sees every phase), or what an "
+    "application using asyncpg or psycopg pays.",
+)
+
+scram_cache_option = click.option(
+    "--scram-cache/--no-scram-cache",
+    default=True,
+    show_default=True,
+    help="Keep SCRAM keys between connections, as poolers do; without, each pays for PBKDF2. [wire]",
+)
+
+
+def name_option(*short: str) -> Callable[[_Function], _Function]:
+    """`--name`, with its short form where that letter is free."""
+    return click.option(
+        "--name", *short, default="", metavar="TEXT", help="A name for the result, for files and legends."
+    )
+
+
+pgbouncer_admin_option = click.option(
+    "--pgbouncer-admin",
+    "admin_url",
+    metavar="URL",
+    help="PgBouncer's administration console: its SHOW POOLS, SHOW LISTS and SHOW STATS go into the result.",
+)
+
+
+def watch_option(what: str) -> Callable[[_Function], _Function]:
+    """`--watch/--no-watch`, which watches `what`."""
+    return click.option(
+        "--watch/--no-watch",
+        default=None,
+        help=f"Watch the server once a second: {what}. [default: watch servers on this machine]",
+    )
+
+
+def watch_held_option(what: str) -> Callable[[_Function], _Function]:
+    """`--watch/--no-watch` of commands that hold connections, where watching is half of what they are for."""
+    return click.option(
+        "--watch/--no-watch",
+        default=True,
+        show_default=True,
+        help=f"Watch the server once a second: {what}.",
+    )
+
+
+calibrate_option = click.option(
+    "--calibrate",
+    "calibrate_first",
+    is_flag=True,
+    help="First measure what this client costs by itself on this machine, about 1.5 s for each driver and "
+    "concurrency.",
+)
+
+resolve_option = click.option(
+    "--resolve",
+    type=click.Choice(["each", "once"]),
+    default="each",
+    show_default=True,
+    help="Look host names up for each connection, or once before the run. [wire, surreal]",
+)
+
+by_address_option = click.option(
+    "--by-address",
+    is_flag=True,
+    help="Results by the address that was really used also where there is only one; where a name or URL has "
+    "several they are split by themselves.",
+)
+
+
+def check_split_driver(by_address: bool, driver: DriverName) -> None:
+    """Make sure that `driver` tells addresses where results by address are asked for.
+
+    Raises:
+        UsageError: Click's own; it does not.
+    """
+    if by_address and driver == "surrealdb":
+        raise click.UsageError("--by-address needs --driver surreal: surrealdb does not tell its addresses")
+
+
+source_option = click.option(
+    "--source-ip",
+    "source_ips",
+    multiple=True,
+    metavar="IP",
+    help="Connect from this address of this machine; repeat it to spread connections over several, "
+    "each of which has local ports of its own. [wire, surreal]",
+)
+
+
+def check_source_driver(source_ips: Sequence[str], driver: DriverName, able: DriverName) -> None:
+    """Make sure that `driver` can choose its address, as only `able` can.
+
+    Raises:
+        UsageError: Click's own; it cannot.
+    """
+    if source_ips and driver != able:
+        raise click.UsageError(f"--source-ip needs --driver {able}: {driver} cannot choose its address")
+
+
+plot_format_option = click.option(
+    "--plot-format",
+    type=click.Choice(["png", "svg"]),
+    default="png",
+    show_default=True,
+    help="Format of a picture whose file has no name of its own.",
+)
+
+
+def connect_timeout_option(help_text: str) -> Callable[[_Function], _Function]:
+    """`--connect-timeout`, which bounds what `help_text` says."""
+    return click.option(
+        "--connect-timeout", type=Duration(), default="30s", show_default=True, help=help_text
+    )
+
+
+verbose_option = click.option(
+    "--verbose", "-v", is_flag=True, help="All figures of each run before the answer, and what they mean."
+)
+
+
+def output_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of where results go; `command` gets them as one `Output`, named `output`."""
+
+    @click.option(
+        "--output-dir",
+        type=OutputPath(),
+        default="results",
+        show_default=True,
+        help="Where result and picture go.",
+    )
+    @click.option(
+        "--json", "json_path", type=OutputPath(), metavar="FILE|-", help="Result file, or - for stdout."
+    )
+    @click.option("--plot", "plot_path", type=OutputPath(), metavar="FILE.png|svg", help="Picture file.")
+    @plot_format_option
+    @click.option("--no-save", is_flag=True, help="Write nothing to --output-dir.")
+    @click.option("--quiet", "-q", is_flag=True, help="No line every second, only the summary.")
+    @verbose_option
+    @wraps(command)
+    def with_output(
+        *args: object,
+        output_dir: Path,
+        json_path: Path | None,
+        plot_path: Path | None,
+        plot_format: PlotFormat,
+        no_save: bool,
+        quiet: bool,
+        verbose: bool,
+        **kwargs: object,
+    ) -> None:
+        output = Output(
+            json=json_path,
+            plot=plot_path,
+            plot_format=plot_format,
+            directory=output_dir,
+            save=not no_save,
+            quiet=quiet,
+            verbose=verbose,
+        )
+        command(*args, output=output, **kwargs)
+
+    return with_output
+
+
+keep_going_option = click.option(
+    "--keep-going",
+    is_flag=True,
+    help="Measure although the first connection is refused, finds no such host or database, is not let in, "
+    "or meets a certificate that does not hold: failures are then what is counted.",
+)
+
+require_valid_option = click.option(
+    "--require-valid",
+    is_flag=True,
+    help="Exit with 1 where a run is suspect: where its figures are not the target's, or rest on too little.",
+)
+
+
+def shortest_timeout(targets: "Iterable[Target]", connect_timeout_s: float) -> float:
+    """The bound on a connect, seconds: what the user said, else the shortest that a URL says."""
+    ctx = click.get_current_context()
+    given = ctx.get_parameter_source("connect_timeout") is not click.core.ParameterSource.DEFAULT
+    limits = [target.connect_timeout_s for target in targets if target.connect_timeout_s is not None]
+    return connect_timeout_s if given or not limits else min(limits)
+
+
+@click.command(cls=Command)
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
+@click.option(
+    "--output-name", "-o", "output", type=OutputPath(), metavar="FILE.png|svg", help="Picture file."
+)
+@plot_format_option
+@click.pass_context
+def plot(ctx: click.Context, files: tuple[Path, ...], output: Path | None, plot_format: PlotFormat) -> None:
+    """Draw one result file, or several over each other.
+
+    Histograms share their buckets, percentiles stand side by side, sweeps become curves. Without
+    --output-name the picture goes beside the first file.
+    """
+
+    def run() -> int:
+        with busy("loading", only_terminals=True):
+            from pool_bench.report.plot.figures import plot_format as format_of
+            from pool_bench.report.plot.figures import save_plot
+            from pool_bench.results.files import check_writable
+            from pool_bench.results.model import load_result
+
+        path = output
+        if path is None:
+            path = files[0].with_suffix(f".{plot_format}")
+            if len(files) > 1:
+                path = files[0].with_name(f"{files[0].stem}_and_{len(files) - 1}_more.{plot_format}")
+        elif not path.suffix:
+            path = path.with_suffix(f".{plot_format}")
+        format_of(path, option="--output-name")
+        check_writable(path, option="--output-name")
+        results = [load_result(file) for file in files]
+        with busy(f"drawing {path}"):
+            save_plot(path, results)
+        click.echo(f"wrote {path}")
+        return 0
+
+    ctx.exit(guard(run))

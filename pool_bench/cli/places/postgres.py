@@ -1,0 +1,225 @@
+"""Which targets a command means: URLs, else the environment, else an embedded server."""
+
+import getpass
+import os
+import stat
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pool_bench.cli.session import tell
+from pool_bench.cli.status import busy, entered
+from pool_bench.errors import ConnectError, PoolBenchError, UsageError
+from pool_bench.load.run import StopSwitch
+from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
+from pool_bench.servers.priority import GIVE_WAY
+from pool_bench.targets.postgres import NAMING_VARIABLES, Target, parse_target
+from pool_bench.watch.postgres.setup_log import SETTINGS
+
+# Connections to the embedded server beyond those the run holds: reserved slots, a look from outside,
+# and backends of drivers that do not wait until the server has closed.
+_SPARE_CONNECTIONS: Final = 50
+_PROBE_TIMEOUT_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the targets come from.
+
+    Attributes:
+        targets: what the user named; empty for the embedded server.
+        origin: says so in words.
+    """
+
+    targets: tuple[Target, ...]
+    origin: str
+
+    @property
+    def is_embedded(self) -> bool:
+        """True where no server was named."""
+        return not self.targets
+
+
+def find_targets(urls: tuple[str, ...], *, application_name: str) -> Place:
+    """The targets named by `--url`, else by DATABASE_URL, else by PGHOST, PGHOSTADDR, PGPORT or PGSERVICE.
+
+    Raises:
+        UsageError: a URL is malformed.
+    """
+    env = os.environ
+    if urls:
+        origin = "--url"
+    elif env.get("DATABASE_URL"):
+        urls, origin = (env["DATABASE_URL"],), "DATABASE_URL"
+    elif any(env.get(name) for name in NAMING_VARIABLES):
+        urls, origin = ("postgresql://",), "PG* variables"
+    else:
+        return Place((), "embedded")
+    try:
+        return Place(tuple(read_url(url, env, application_name) for url in urls), origin)
+    except UsageError as error:
+        raise UsageError(f"{origin}: {error}") from None
+
+
+def find_console(url: str, *, application_name: str) -> Target:
+    """PgBouncer's administration console, as `--pgbouncer-admin` names it.
+
+    Raises:
+        UsageError: the URL is malformed.
+    """
+    try:
+        return read_url(url, os.environ, application_name)
+    except UsageError as error:
+        raise UsageError(f"--pgbouncer-admin: {error}") from None
+
+
+def read_url(url: str, env: Mapping[str, str], application_name: str) -> Target:
+    """Read one URL with what this machine adds to it: PG* variables, user name, password file.
+
+    Raises:
+        UsageError: the URL is malformed.
+    """
+    return parse_target(
+        url,
+        env={"PGAPPNAME": application_name, **env},
+        default_user=_system_user(),
+        default_host=_default_host(),
+        read_passfile=_read_passfile,
+        read_service_file=_read_service_file,
+    )
+
+
+def _system_user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a user id without an entry in the password database
+        return "postgres"
+
+
+def _default_host() -> str:
+    for directory in ("/var/run/postgresql", "/tmp"):  # noqa: S108  # libpq's own defaults
+        if any(Path(directory).glob(".s.PGSQL.*[0-9]")):
+            return directory
+    return "localhost"
+
+
+def _read_passfile(path: str | None) -> str:
+    """The password file's text, "" without one; like libpq, one that others can read is not used."""
+    file = Path(path).expanduser() if path else Path("~/.pgpass").expanduser()
+    try:
+        with file.open(encoding="utf-8", errors="surrogateescape") as stream:
+            mode = os.fstat(stream.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                return ""
+            if sys.platform != "win32" and mode & (stat.S_IRWXG | stat.S_IRWXO):
+                print(
+                    f"warning: {file} is not used: others can read it (chmod 600 {file})",
+                    file=sys.stderr,
+                )
+                return ""
+            return stream.read()
+    except OSError:
+        return ""
+
+
+def _read_service_file(path: str) -> str | None:
+    """The service file's text, None where there is none that can be read."""
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8", errors="surrogateescape")
+    except (OSError, RuntimeError):  # also where there is no home directory
+        return None
+
+
+def serve(
+    place: Place, *, connections: int, ending: int = 0, log_setup: bool = False
+) -> "AbstractContextManager[EmbeddedPostgres | None]":
+    """The embedded server, sized for `connections`, where no target was named; else nothing.
+
+    Args:
+        ending: backends that may still be there although their client has gone.
+        log_setup: have it log its own time for setting each connection up.
+
+    Raises:
+        ServerStartError: on entry, the server does not start.
+    """
+    if not place.is_embedded:
+        return nullcontext()
+    size = max(100, connections + ending + _SPARE_CONNECTIONS)
+    server = EmbeddedPostgres(
+        PostgresConfig(max_connections=size, settings=SETTINGS if log_setup else {}, niceness=GIVE_WAY)
+    )
+    return entered("starting an embedded PostgreSQL", server)
+
+
+def targets_of(place: Place, server: EmbeddedPostgres | None, *, tool: str) -> tuple[Target, ...]:
+    """The targets of `place`, or what `serve` has started for it."""
+    if server is None:
+        return place.targets
+    return (embedded_target(server, application_name=tool),)
+
+
+def ask(
+    target: Target, stop: StopSwitch, *, timeout_s: float, embedded: bool, keep_going: bool | None = None
+) -> dict[str, str]:
+    """Say on stderr what the server says it is.
+
+    Args:
+        stop: lets the user give up waiting for the answer.
+        timeout_s: bound on each host and address, and on the answer, seconds; five at most are waited.
+        keep_going: measure also what cannot be measured as it was named; None where there is no such option.
+
+    Returns:
+        Product, version and what stands in between, {} where it gave no answer and is measured all the same.
+
+    Raises:
+        PoolBenchError: nobody is there, or nobody lets us in: a line that says what to do.
+    """
+    import asyncio
+    import contextlib
+
+    from pool_bench.cli.advice import ADVICE, DEAD
+    from pool_bench.cli.preflight import put
+    from pool_bench.drivers.wire.driver import ask_server
+    from pool_bench.watch.postgres.route import look_between
+
+    async def ask_it() -> dict[str, str]:
+        limit_s = min(_PROBE_TIMEOUT_S, timeout_s)
+        question = asyncio.ensure_future(ask_server(target, connect_timeout_s=limit_s))
+        with contextlib.suppress(NotImplementedError):  # Windows cannot watch a pipe
+            asyncio.get_running_loop().add_reader(stop.fileno(), question.cancel)
+        info = await question
+        server = {"product": info.product, "version": info.version}
+        if info.tls:
+            server["tls"] = info.tls
+        if not embedded:
+            between = await asyncio.to_thread(look_between, target, limit_s)
+            if between.words:
+                server["through"] = between.words
+        return server
+
+    try:
+        with busy(f"connecting to {target}", only_terminals=True):
+            server = put(ask_it())
+    except ConnectError as error:
+        failed = f"first connection to {target} failed: {error}"
+        if error.kind in DEAD and not keep_going:
+            anyway = "" if keep_going is None else " (--keep-going measures it anyway)"
+            raise PoolBenchError(f"{failed}; {ADVICE[error.kind]}{anyway}") from None
+        tell(failed)
+        return {}
+    except asyncio.CancelledError:
+        return {}  # stopped by the user
+    if embedded:
+        server["embedded"] = "yes"
+    words = f"{server['product']} {server['version']}".strip()
+    how = ", embedded" if embedded else f", through {server['through']}" if "through" in server else ""
+    tell(f"{words}{how}, at {target}")
+    return server
+
+
+def embedded_target(server: EmbeddedPostgres, *, application_name: str) -> Target:
+    """The target that the embedded server is; the environment has no say in it."""
+    return parse_target(server.url, env={"PGAPPNAME": application_name}, default_user="postgres")

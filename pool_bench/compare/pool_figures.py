@@ -1,0 +1,108 @@
+"""Figures of loads on pools that change while they are measured: bursts, ramps, spikes, restarts.
+
+What differs between the stretches of such a run is what it is for, and no noise: resampling them says
+nothing. So only whole rounds are compared with each other, and their spread is the only one there is.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pool_bench.compare.bootstrap import Spread
+from pool_bench.compare.change import Quantity, Scale
+from pool_bench.compare.samples import Sampled
+from pool_bench.results.checkout_reader import LoadedCheckout
+from pool_bench.results.model import LoadedRun
+from pool_bench.stats.operations import Histogram
+
+Merged = Callable[[Sequence[tuple[LoadedRun, LoadedCheckout]]], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A figure: of all rounds together, and by the same rule of each."""
+
+    quantity: Quantity
+    of: Merged
+
+
+def sample_rounds(runs: Sequence[LoadedRun]) -> dict[Quantity, Sampled]:
+    """The figures of rounds of a changing load on a pool; their spread is that between the rounds."""
+    rounds = [(run, run.checkout) for run in runs if run.checkout is not None]
+    if not rounds:
+        return {}
+    return {shown.quantity: _sampled(shown, rounds) for shown in _SHOWN[rounds[0][1].setting.scenario]}
+
+
+def _sampled(shown: _Shown, rounds: Sequence[tuple[LoadedRun, LoadedCheckout]]) -> Sampled:
+    value = shown.of(rounds)
+    each = [shown.of([one]) for one in rounds]
+    if shown.quantity.scale is Scale.RATIO:
+        each = [None if one is None else math.log(max(one, 1e-9)) for one in each]
+    estimates = tuple(math.nan if one is None else one for one in each)
+    return Sampled(value, sum(estimates) / len(estimates), estimates, Spread(0.0, math.inf))
+
+
+def _throughput(rounds: Sequence[tuple[LoadedRun, LoadedCheckout]]) -> float | None:
+    seconds = sum(run.duration_s for run, _ in rounds)
+    return sum(run.ok for run, _ in rounds) / seconds if seconds else None
+
+
+def _failed(rounds: Sequence[tuple[LoadedRun, LoadedCheckout]]) -> float | None:
+    ended = sum(run.ok + run.failed for run, _ in rounds)
+    return sum(run.failed for run, _ in rounds) / ended if ended else None
+
+
+def _operation(percentile: float) -> Merged:
+    return lambda rounds: _merged([run.histogram for run, _ in rounds]).percentile_ms(percentile)
+
+
+def _wait(percentile: float) -> Merged:
+    return lambda rounds: _merged(
+        [run.phase_histograms["checkout"] for run, _ in rounds if "checkout" in run.phase_histograms]
+    ).percentile_ms(percentile)
+
+
+def _burst(rounds: Sequence[tuple[LoadedRun, LoadedCheckout]]) -> float | None:
+    return _merged([one.bursts for _, one in rounds]).percentile_ms(50)
+
+
+def _all_back(rounds: Sequence[tuple[LoadedRun, LoadedCheckout]]) -> float | None:
+    """Mean time until all clients were back, milliseconds; None where some never were."""
+    moments = [
+        None if one.recovery is None else one.recovery.after_up_s(one.recovery.all_s) for _, one in rounds
+    ]
+    known = [moment for moment in moments if moment is not None]
+    return sum(known) / len(known) * 1e3 if known and len(known) == len(moments) else None
+
+
+def _lost(rounds: Sequence[tuple[LoadedRun, LoadedCheckout]]) -> float | None:
+    """Clients that never came back, of all."""
+    known = [one.recovery for _, one in rounds if one.recovery is not None]
+    clients = sum(one.clients for one in known)
+    return 1 - sum(one.recovered for one in known) / clients if clients else None
+
+
+def _merged(histograms: Sequence[Histogram]) -> Histogram:
+    total = Histogram()
+    for histogram in histograms:
+        total.merge(histogram)
+    return total
+
+
+_RATE: Final = _Shown(Quantity(name="throughput", unit="/s", more_is_better=True), _throughput)
+_FAILED: Final = _Shown(Quantity(name="failed", unit="%", scale=Scale.SHARE), _failed)
+_P50: Final = _Shown(Quantity(name="p50", unit="ms"), _operation(50))
+_P99: Final = _Shown(Quantity(name="p99", unit="ms"), _operation(99))
+_SHOWN: Final[dict[str, tuple[_Shown, ...]]] = {
+    "burst": (_Shown(Quantity(name="burst p50", unit="ms"), _burst), _P99, _FAILED),
+    "ramp": (_RATE, _P50, _P99, _FAILED),
+    "spike": (_RATE, _Shown(Quantity(name="wait p99", unit="ms"), _wait(99)), _FAILED),
+    "reconnect": (
+        _Shown(Quantity(name="all back", unit="ms"), _all_back),
+        _Shown(Quantity(name="never back", unit="%", scale=Scale.SHARE), _lost),
+        _RATE,
+        _FAILED,
+    ),
+}

@@ -1,0 +1,208 @@
+"""Sessions that measured settings in rounds: each setting as one, and how the settings differ.
+
+Rounds are put together as if they had been one run: counts are added, histograms merged bucket by
+bucket, timelines laid end to end. What is shown of a single round is its own.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from statistics import median
+from typing import Final
+
+from pool_bench.compare.comparison import Comparison, Obstacle, Pair, compare_settings
+from pool_bench.compare.settings import Setting, settings_of
+from pool_bench.report.summary.comparison import how_to_read, pair_lines
+from pool_bench.report.summary.run import WIDTH, wrap
+from pool_bench.report.text import Paint, clean, ellipsize, format_rate, table
+from pool_bench.results.model import LoadedResult, LoadedRun
+from pool_bench.results.reader_parts import LoadedFailure, LoadedSummary
+from pool_bench.stats.operations import Histogram
+from pool_bench.units import format_ms
+
+_BASE: Final = "base"
+# What a change of an option is about is no reason not to compare.
+_BY_DESIGN: Final = {
+    "driver": (Obstacle.DRIVER,),
+    "url": (Obstacle.TARGET, Obstacle.SERVER),
+    **dict.fromkeys(("query", "concurrency", "auth", "resolve", "scram-cache"), (Obstacle.SETTING,)),
+}
+
+
+def in_rounds(result: LoadedResult) -> bool:
+    """Whether settings were measured in turn, or more than once."""
+    return any(run.round is not None for run in result.runs)
+
+
+def by_setting(result: LoadedResult) -> list[LoadedResult]:
+    """`result` as one result for each of its settings, rounds put together; itself without rounds."""
+    if not in_rounds(result):
+        return [result]
+    found: dict[str, list[LoadedRun]] = {}
+    for setting in settings_of(result):
+        found.setdefault(setting.runs[0].setting, []).append(_pooled(setting.runs))
+    if len(found) == 1:
+        return [replace(result, runs=tuple(runs)) for runs in found.values()]
+    return [replace(result, name=name or _BASE, runs=tuple(runs)) for name, runs in found.items()]
+
+
+def compare_within(result: LoadedResult, *, allow: Sequence[str] = ()) -> Comparison:
+    """Compare the settings of one session with its base, level by level."""
+    settings = settings_of(result)
+    bases = [setting for setting in settings if not setting.runs[0].setting]
+    pairs = []
+    for setting in settings:
+        name = setting.runs[0].setting
+        if name and bases:
+            level = setting.runs[0].concurrency
+            base = next((one for one in bases if one.runs[0].concurrency == level), bases[0])
+            pairs.append(_compared(base, setting, allow))
+    return Comparison(result, result, tuple(pairs), ())
+
+
+def _compared(base: Setting, setting: Setting, allow: Sequence[str]) -> Pair:
+    name = setting.runs[0].setting
+    by_design = [obstacle for key, those in _BY_DESIGN.items() if f"{key}=" in name for obstacle in those]
+    if Obstacle.DRIVER in by_design:
+        # What a driver costs this client is part of what it is compared for.
+        allow = (*allow, Obstacle.SATURATED)
+    return compare_settings(base, setting, allow=allow, by_design=by_design, in_turn=True)
+
+
+def lost_lines(result: LoadedResult) -> list[str]:
+    """A sentence for each setting that could not be measured at all, or not to the end."""
+    lost = dict.fromkeys((run.label, run.not_started) for run in result.runs if run.not_started)
+    return [f"{clean(label)} did not start: {clean(why)}" for label, why in lost]
+
+
+def rounds_summary(result: LoadedResult, *, colour: bool = False) -> str:
+    """Each setting over all its rounds, and the verdicts; lines of at most 100 columns."""
+    paint = Paint(colour=colour)
+    lines = [paint(f"{_rounds_words(result)}: median (lowest to highest)", "bold")]
+    rows = [["", "rounds", "conn/s", "p50 ms", "p99 ms", "failed"]]
+    settings = settings_of(result)
+    for setting in settings:
+        runs = setting.runs
+        rows.append(
+            [
+                "",
+                str(len(runs)),
+                _spread([run.throughput for run in runs], format_rate),
+                _spread([run.latency_ms.p50 for run in runs], format_ms),
+                _spread([run.latency_ms.p99 for run in runs], format_ms),
+                f"{sum(run.failed for run in runs):,}",
+            ]
+        )
+    figures = table([row[1:] for row in rows], left=(), gap=1)
+    room = WIDTH - max(map(len, figures)) - 2
+    names = ["setting", *(ellipsize(clean(setting.label), room) for setting in settings)]
+    drawn = table([[name, figure] for name, figure in zip(names, figures, strict=True)], left=(0, 1))
+    lines += [paint(drawn[0], "dim"), *drawn[1:]]
+    lines += [paint(line, "red") for words in lost_lines(result) for line in wrap(words, "  ")]
+    comparison = compare_within(result)
+    for pair in comparison.pairs:
+        lines += ["", *pair_lines(pair, paint)]
+    if comparison.pairs:
+        lines += ["", *(paint(line, "dim") for line in wrap(how_to_read(comparison.pairs), ""))]
+    return "\n".join(lines)
+
+
+def round_line(run: LoadedRun) -> str:
+    """One run of many in one line."""
+    words = [
+        f"{format_rate(run.throughput)} conn/s",
+        f"p50 {format_ms(run.latency_ms.p50)} ms",
+        f"p99 {format_ms(run.latency_ms.p99)} ms",
+        f"{run.failed:,} failed",
+    ]
+    if run.unfinished:
+        words.append(f"{run.unfinished:,} unfinished")
+    if run.client.saturated:
+        # Which one, its verdict says.
+        words.append("client at a limit")
+    repeat = "" if run.round is None else f", round {run.round}"
+    figures = f"{repeat}: {', '.join(words)}"
+    return f"{ellipsize(clean(run.label), WIDTH - len(figures))}{figures}"
+
+
+def _rounds_words(result: LoadedResult) -> str:
+    rounds = max((run.round or 1 for run in result.runs), default=1)
+    return f"{rounds} rounds of each setting" if rounds > 1 else "each setting once"
+
+
+def _spread(values: Sequence[float | None], words: Callable[[float], str]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    middle = words(median(known))
+    return middle if len(known) == 1 else f"{middle} ({words(min(known))} to {words(max(known))})"
+
+
+def _pooled(runs: Sequence[LoadedRun]) -> LoadedRun:
+    """The rounds of one setting as one run."""
+    first = runs[0]
+    if len(runs) == 1:
+        return first
+    duration_s = sum(run.duration_s for run in runs)
+    timeline, before_s = [], 0.0
+    for run in runs:
+        timeline += [replace(second, t=second.t + before_s) for second in run.timeline]
+        before_s += run.duration_s
+    errors: dict[str, int] = {}
+    for run in runs:
+        for kind, count in run.errors.items():
+            errors[kind] = errors.get(kind, 0) + count
+    latency = _merged(run.histogram for run in runs)
+    names = sorted({name for run in runs for name in run.phase_histograms})
+    phases = {name: _merged(run.phase_histograms.get(name) for run in runs) for name in names}
+    failure = _merged(run.failure_histogram for run in runs)
+    cpu_s = sum(run.client.cpu_s for run in runs)
+    ended = sum(run.ok + run.failed for run in runs)
+    return replace(
+        first,
+        duration_s=duration_s,
+        interrupted=any(run.interrupted for run in runs),
+        ok=sum(run.ok for run in runs),
+        failed=sum(run.failed for run in runs),
+        unfinished=sum(run.unfinished for run in runs),
+        errors=errors,
+        failures=_failures(runs),
+        throughput=sum(run.ok for run in runs) / duration_s if duration_s else 0.0,
+        latency_ms=_summary(latency),
+        failure_ms=_summary(failure),
+        phases_ms={name: _summary(histogram) for name, histogram in phases.items()},
+        histogram=latency,
+        phase_histograms=phases,
+        failure_histogram=failure,
+        timeline=tuple(timeline),
+        client=replace(
+            next((run.client for run in runs if run.client.saturated), first.client),
+            cpu_s=cpu_s,
+            cpu_us_per_op=cpu_s / ended * 1e6 if ended else None,
+            cpu_percent=cpu_s / duration_s * 100 if duration_s else None,
+            rss_mb=max((run.client.rss_mb or 0.0 for run in runs), default=0.0),
+        ),
+        targets=(),
+        round=None,
+    )
+
+
+def _failures(runs: Sequence[LoadedRun]) -> tuple[LoadedFailure, ...]:
+    found: dict[tuple[str, str, str | None], LoadedFailure] = {}
+    for run in runs:
+        for failure in run.failures:
+            key = (failure.kind, failure.phase, failure.sqlstate)
+            known = found.get(key)
+            found[key] = replace(failure, count=failure.count + (known.count if known else 0))
+    return tuple(sorted(found.values(), key=lambda failure: -failure.count))
+
+
+def _merged(parts: Iterable[Histogram | None]) -> Histogram:
+    total = Histogram()
+    for part in parts:
+        if part is not None:
+            total.merge(part)
+    return total
+
+
+def _summary(histogram: Histogram) -> LoadedSummary:
+    return LoadedSummary(**histogram.summary_ms())

@@ -1,0 +1,97 @@
+"""Local addresses to connect from, in turn: each has local ports of its own."""
+
+import contextlib
+import errno
+import ipaddress
+import socket
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import cycle
+from typing import Final
+
+from pool_bench.errors import UsageError
+from pool_bench.targets.surreal import AnyTarget, SurrealTarget
+
+# Linux: bind the address alone and choose the port when connecting, so that a port can serve again for
+# another peer. Python names the option from 3.12 on.
+_BIND_ADDRESS_NO_PORT: Final = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24)
+_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+class Sources:
+    """Binds sockets to addresses in turn.
+
+    Args:
+        addresses: numeric IPv4 and IPv6 addresses.
+
+    Raises:
+        UsageError: one is no address, or not one of this machine.
+    """
+
+    def __init__(self, addresses: tuple[str, ...]) -> None:
+        by_family: dict[socket.AddressFamily, list[str]] = {}
+        for address in addresses:
+            by_family.setdefault(_family(address), []).append(address)
+        self._cycles = {family: cycle(group) for family, group in by_family.items()}
+
+    def bind(self, sock: socket.SocketType, family: socket.AddressFamily) -> str:
+        """Bind `sock` to the next address of its family; a Unix socket is left alone.
+
+        Returns:
+            That address; "" for a Unix socket.
+
+        Raises:
+            OSError: no source address is of this family, or it cannot be bound.
+        """
+        if family == socket.AF_UNIX:
+            return ""
+        addresses = self._cycles.get(family)
+        if addresses is None:
+            raise OSError(errno.EAFNOSUPPORT, "no --source-ip is of the address family of the server")
+        if sys.platform == "linux":
+            sock.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
+        address = next(addresses)
+        sock.bind((address, 0))
+        return address
+
+
+def check_sources(addresses: Sequence[str], targets: Iterable[AnyTarget]) -> None:
+    """Make sure that connections to `targets` can be made from `addresses`.
+
+    Raises:
+        UsageError: one is no address, or not one of this machine; or none is of a target's family.
+    """
+    families = set()
+    for text in addresses:
+        family = _family(text)
+        families.add(family)
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            try:
+                probe.bind((text, 0))
+            except OSError as error:
+                reason = (error.strerror or "").lower()
+                raise UsageError(f"--source-ip {text}: not an address of this machine ({reason})") from None
+    for target in targets if addresses else ():
+        for host, address in _addresses(target):
+            with contextlib.suppress(ValueError):  # a name: what it leads to is known only later
+                version = ipaddress.ip_address(address).version
+                if _FAMILIES[version] not in families:
+                    raise UsageError(f"--source-ip: {host} needs an IPv{version} address to connect from")
+
+
+def _addresses(target: AnyTarget) -> list[tuple[str, str]]:
+    """The hosts of a target, as they are shown, and their addresses or names."""
+    if isinstance(target, SurrealTarget):
+        return [(target.authority, target.host)]
+    for host in target.hosts:
+        if host.is_unix:
+            raise UsageError(f"--source-ip: {host} is a Unix socket, which has no addresses")
+    return [(str(host), host.address or host.name) for host in target.hosts]
+
+
+def _family(text: str) -> socket.AddressFamily:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise UsageError(f"--source-ip {text}: not an IPv4 or IPv6 address") from None
+    return _FAMILIES[address.version]

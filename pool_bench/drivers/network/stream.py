@@ -1,0 +1,338 @@
+"""A TCP connection, with TLS or without, that stamps what arrives and hands it on at once.
+
+Not asyncio's own streams and TLS: those hide when data arrived, hold a quarter of a megabyte for each TLS
+connection, and report failures of TLS as the transport's. Here TLS is OpenSSL between two memory buffers.
+"""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from dataclasses import dataclass, field
+from time import perf_counter_ns
+from typing import Any, Final, Protocol, cast
+
+from pool_bench.drivers.network.failures import socket_failure
+from pool_bench.drivers.network.local_ports import LOCAL_PORTS
+from pool_bench.drivers.network.source_addresses import Sources
+from pool_bench.errors import FailureKind, UsageError
+from pool_bench.targets.surreal import SurrealTarget
+
+_READ_BYTES: Final = 65536
+
+SocketAddress = tuple[str, int] | tuple[str, int, int, int]
+
+
+class LinkError(Exception):
+    """A connection failed.
+
+    Attributes:
+        kind: what sort of failure it was.
+        message: one line for a person.
+    """
+
+    def __init__(self, kind: FailureKind, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+
+
+class Receiver(Protocol):
+    """Who is told what happens on a link."""
+
+    def received(self, data: bytes, arrived_ns: int) -> None:
+        """Take what arrived, and when the event loop learnt of it.
+
+        Raises:
+            LinkError: the peer is not to be listened to any longer.
+        """
+
+    def lost(self, error: LinkError) -> None:
+        """Hear, once, that nothing will arrive any more."""
+
+
+class Link(asyncio.Protocol):
+    """One connection. Nothing that arrives is kept here, so a peer can fill no memory.
+
+    Attributes:
+        arrived_ns: when the latest data arrived, as `perf_counter_ns` counts.
+    """
+
+    __slots__ = ("_handshake", "_incoming", "_outgoing", "_receiver", "_tls", "_transport", "arrived_ns")
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver: Receiver | None = receiver
+        self._transport: asyncio.Transport | None = None
+        self._tls: ssl.SSLObject | None = None
+        self._incoming: ssl.MemoryBIO | None = None
+        self._outgoing: ssl.MemoryBIO | None = None
+        self._handshake: asyncio.Future[None] | None = None
+        self.arrived_ns = 0
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing can arrive any more."""
+        return self._receiver is None
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What was written and waits for the peer to read."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    async def open(self, sock: socket.socket) -> None:
+        """Take over a connected socket, which belongs to the event loop from now on.
+
+        Raises:
+            OSError: it is not connected any more.
+        """
+        try:
+            await asyncio.get_running_loop().create_connection(lambda: self, sock=sock)
+        except BaseException:
+            # Whoever it belonged to when this was cancelled.
+            sock.close()
+            raise
+
+    async def start_tls(self, context: ssl.SSLContext, name: str) -> None:
+        """Make the handshake of TLS.
+
+        Raises:
+            LinkError: it failed.
+        """
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        try:
+            self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
+        except ValueError as error:
+            raise LinkError(FailureKind.TLS, f"{name!r} cannot be asked for by TLS: {error}") from error
+        if self._receiver is None:
+            raise LinkError(FailureKind.CLOSED, "the server closed the connection")
+        self._handshake = asyncio.get_running_loop().create_future()
+        try:
+            self._shake_hands()
+            await self._handshake
+        finally:
+            self._handshake = None
+
+    def write_at_once(self) -> None:
+        """Hand the kernel what is written when it is written, not at the end of the event loop's turn.
+
+        To be called once it is open. Where many connections are written to in a turn, the server can begin
+        with the first while the last is still being written to.
+        """
+        if self._transport is not None:
+            self._transport.set_write_buffer_limits(high=0)
+
+    def write(self, data: bytes) -> None:
+        """Send data; where the connection is lost it goes nowhere."""
+        if self._transport is None:
+            return
+        if self._tls is None:
+            self._transport.write(data)
+            return
+        try:
+            self._tls.write(data)
+        except ssl.SSLError as error:
+            self._lose(LinkError(*socket_failure(error)))
+            return
+        self._flush()
+
+    def close(self) -> None:
+        """End it once all is sent; with TLS, politely."""
+        if self._tls is not None and self._handshake is None and self._receiver is not None:
+            # Our close_notify is written; the server's is not waited for (RFC 8446, section 6.1).
+            with contextlib.suppress(ssl.SSLError):
+                self._tls.unwrap()
+            self._flush()
+        self._receiver = None
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """End it at once."""
+        self._receiver = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The event loop has taken over the socket."""
+        # A socket's; uvloop's own classes are not derived from asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
+        if self._receiver is None:
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Stamp, decrypt, hand on."""
+        self.arrived_ns = perf_counter_ns()
+        try:
+            if self._tls is None:
+                if self._receiver is not None:
+                    self._receiver.received(data, self.arrived_ns)
+                return
+            assert self._incoming is not None  # noqa: S101 - made with _tls
+            self._incoming.write(data)
+            if self._handshake is not None:
+                self._shake_hands()
+            else:
+                self._decrypt()
+        except LinkError as error:
+            self._lose(error)
+
+    def eof_received(self) -> bool:
+        """The server has sent all it wanted to; so have we."""
+        self._lose(LinkError(FailureKind.CLOSED, "the server closed the connection"))
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is closed, by whoever it was."""
+        self._transport = None
+        if isinstance(exc, OSError):
+            self._lose(LinkError(*socket_failure(exc)))
+        else:
+            self._lose(LinkError(FailureKind.CLOSED, "the connection was closed"))
+
+    def _shake_hands(self) -> None:
+        assert self._tls is not None  # noqa: S101 - this is its handshake
+        waiting = self._handshake
+        if waiting is None or waiting.done():
+            return
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self._flush()
+            return
+        except (ssl.SSLError, ssl.CertificateError) as error:
+            # Tells the server why.
+            self._flush()
+            waiting.set_exception(LinkError(*socket_failure(error)))
+            return
+        self._flush()
+        waiting.set_result(None)
+        # Not left to the waiting task: what follows may have arrived along with the end of the handshake.
+        self._handshake = None
+        self._decrypt()
+
+    def _decrypt(self) -> None:
+        tls = self._tls
+        assert tls is not None  # noqa: S101 - only called with TLS
+        while self._receiver is not None:
+            try:
+                data = tls.read(_READ_BYTES)
+            except ssl.SSLWantReadError:
+                break
+            except ssl.SSLError as error:
+                raise LinkError(*socket_failure(error)) from error
+            if not data:
+                raise LinkError(FailureKind.CLOSED, "the server closed the connection")
+            self._receiver.received(data, self.arrived_ns)
+        self._flush()
+
+    def _flush(self) -> None:
+        assert self._outgoing is not None  # noqa: S101 - only called with TLS
+        data = self._outgoing.read()
+        if data and self._transport is not None:
+            self._transport.write(data)
+
+    def _lose(self, error: LinkError) -> None:
+        handshake = self._handshake
+        if handshake is not None and not handshake.done():
+            handshake.set_exception(error)
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.lost(error)
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def make_context(target: SurrealTarget) -> ssl.SSLContext:
+    """The context for all TLS connections to `target`; call it once, it reads files.
+
+    Raises:
+        UsageError: the CA file is unusable.
+    """
+    try:
+        context = ssl.create_default_context(cafile=target.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        reason = error.strerror if not isinstance(error, ssl.SSLError) else "not PEM"
+        raise UsageError(f"cannot read the CA file {target.ca_file}: {reason}") from None
+    if not target.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+async def resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, SocketAddress]]:
+    """Look a name up.
+
+    Raises:
+        LinkError: it has no address.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a host name"
+        raise LinkError(FailureKind.DNS, f"cannot resolve {host!r}: {reason}") from error
+    if not found:
+        raise LinkError(FailureKind.DNS, f"cannot resolve {host!r}: no address found")
+    return [(family, _address(address)) for family, _type, _proto, _name, address in found]
+
+
+@dataclass(slots=True)
+class Tried:
+    """Which addresses a connect has come to.
+
+    Attributes:
+        at: the last one; None before there was any.
+        passed: those before, and what was wrong there.
+    """
+
+    at: SocketAddress | None = None
+    passed: list[tuple[SocketAddress, FailureKind]] = field(default_factory=list)
+
+
+async def connect(
+    endpoints: list[tuple[socket.AddressFamily, SocketAddress]],
+    sources: Sources | None = None,
+    tried: Tried | None = None,
+) -> socket.socket:
+    """Connect to the first endpoint that answers; cancelling it leaves no socket.
+
+    Args:
+        endpoints: where to, in this order.
+        sources: local addresses to connect from; None leaves the choice to the system.
+        tried: is told where it comes to.
+
+    Raises:
+        LinkError: none did.
+    """
+    failure = LinkError(FailureKind.OTHER, "there is nothing to connect to")
+    for family, address in endpoints:
+        if tried is not None:
+            if tried.at is not None:
+                tried.passed.append((tried.at, failure.kind))
+            tried.at = address
+        try:
+            # asyncio switches Nagle's algorithm off only where the protocol is named. With it, TLS 1.3 would
+            # wait some 40 ms: the client speaks twice in succession, Finished and then its first request.
+            sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        except OSError as error:
+            failure = LinkError(*socket_failure(error))
+            continue
+        try:
+            sock.setblocking(False)
+            source = "" if sources is None else sources.bind(sock, family)
+            await LOCAL_PORTS.connect(sock, family, address, source)
+        except OSError as error:
+            sock.close()
+            failure = LinkError(*socket_failure(error))
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise failure
+
+
+def _address(address: tuple[Any, ...]) -> SocketAddress:
+    if len(address) == 2:
+        return str(address[0]), int(address[1])
+    return str(address[0]), int(address[1]), int(address[2]), int(address[3])

@@ -1,0 +1,241 @@
+"""The last screen of commands that open and close connections: one run, a sweep, a search, rounds."""
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Final
+
+from pool_bench.analysis.verdict import NoteCode, judge
+from pool_bench.compare.rounds import compare_within, lost_lines
+from pool_bench.compare.settings import Setting, settings_of
+from pool_bench.report.brief.comparison import SENTENCES, pairs_answer
+from pool_bench.report.brief.headline import figures, headline
+from pool_bench.report.brief.screen import COLUMNS, ROWS, Brief, Part
+from pool_bench.report.summary.addresses import address_lines
+from pool_bench.report.summary.run import failure_lines, phase_lines, response_lines, target_lines, wrap
+from pool_bench.report.summary.search import answer_lines, confirmed_run
+from pool_bench.report.summary.unfinished import hanging_of_runs, hanging_words
+from pool_bench.report.summary.verdict import own_lines, suspects_words
+from pool_bench.report.text import Paint, clean, ellipsize, format_percent, format_rate, table
+from pool_bench.results.model import LoadedResult, LoadedRun
+from pool_bench.stats.runs import RunResult, SearchResult, SearchStep
+from pool_bench.units import format_duration, format_ms
+
+CLOSED_LOOP_LINE: Final = "A closed loop hides stalls, --rate shows them: docs/closed-loop.md. Details: -v"
+_DETAILS_LINE: Final = "Details: -v"
+_BAR: Final = 10
+# Suspect levels named in a sentence; the table marks them all.
+_NAMED: Final = 3
+
+
+def run_brief(run: RunResult, *, colour: bool = False) -> Brief:
+    """The last screen of a command that measured one setting once."""
+    paint = Paint(colour=colour)
+    length = format_duration(run.duration_s) or "0s"
+    name = f"{ellipsize(clean(run.label), COLUMNS // 2)}, {run.driver}, {length}: "
+    latency = response_lines(run, paint) if run.total.latency.count else []
+    return Brief(
+        (
+            Part(latency, rank=90),
+            Part(target_lines(run, paint, width=COLUMNS), rank=85, fewest=4, rows="targets"),
+            Part(address_lines(run, paint, width=COLUMNS), rank=86, fewest=4, rows="lines"),
+            Part(phase_lines(run.total, paint, bars=_BAR), rank=50),
+            Part(failure_lines(run.total, paint, width=COLUMNS), rank=80, fewest=4, rows="lines"),
+            Part(_hanging([run], paint), rank=88),
+            Part([line.strip() for line in own_lines(run)], rank=75),
+            Part(_remedies(run, paint), rank=60),
+            Part(_hints(run, paint), rank=70),
+        ),
+        headline(run, paint, name=name),
+    )
+
+
+def _hanging(runs: Sequence[RunResult], paint: Paint) -> list[str]:
+    """What never ended."""
+    told = hanging_words(runs[0]) if len(runs) == 1 else hanging_of_runs(runs)
+    return [paint(line, "yellow") for words in told for line in wrap(words, "  ")]
+
+
+def _remedies(run: RunResult, paint: Paint) -> list[str]:
+    """What helps where the run is suspect."""
+    return [
+        paint(line, "dim") for reason in judge(run).reasons for line in wrap(f"Helps: {reason.remedy}.", "  ")
+    ]
+
+
+def _hints(run: RunResult, paint: Paint) -> list[str]:
+    verdict = judge(run)
+    if run.rate is None and NoteCode.HIDDEN_PAUSE not in {note.code for note in verdict.notes}:
+        return [paint(CLOSED_LOOP_LINE, "dim")]
+    notes = [paint(line, "yellow") for note in verdict.notes for line in wrap(note.text, "  ")]
+    return [*notes, paint(_DETAILS_LINE, "dim")]
+
+
+def sweep_brief(runs: Sequence[RunResult], *, colour: bool = False) -> Brief:
+    """The last screen of a sweep: a row for each level, and the level with the highest throughput."""
+    paint = Paint(colour=colour)
+    if not runs:
+        return Brief()
+    best = max(runs, key=lambda run: run.throughput)
+    rows = [["workers", "conn/s", "p50 ms", "p95 ms", "p99 ms", "max ms", "failed", "client", ""]]
+    for run in runs:
+        latency = map(format_ms, run.total.latency.percentiles_ms((50, 95, 99, 100)))
+        cpu = f"{run.client.cpu_share:.0%}"
+        rows.append(
+            [
+                f"{run.concurrency:,}",
+                format_rate(run.throughput),
+                *latency,
+                f"{run.total.failed:,}",
+                cpu,
+                ", ".join(_marks(run, is_best=run is best)),
+            ]
+        )
+    drawn = table(rows, left=(8,), gap=1)
+    lines = [paint(drawn[0], "bold")]
+    for line, run in zip(drawn[1:], runs, strict=True):
+        style = ("red",) if not run.total.ok else ("green",) if run is best else ()
+        lines.append(paint(line, *style))
+    if not best.total.ok:
+        answer = [paint("No level had a success.", "bold", "red"), *headline(runs[-1], paint)]
+    else:
+        name = f"Highest at {best.concurrency:,} workers: "
+        answer = headline(best, paint, name=name)
+    judged = [(run.label, [one.code for one in judge(run).reasons]) for run in runs if run is not best]
+    others = suspects_words(judged, most=_NAMED)
+    return Brief(
+        (
+            Part(lines, rank=90, fewest=4, rows="levels"),
+            Part(_hanging(runs, paint), rank=70),
+            Part([paint(line, "yellow") for line in wrap(others, "  ")], rank=60),
+            Part([paint(CLOSED_LOOP_LINE, "dim")], rank=50),
+        ),
+        answer,
+    )
+
+
+def _marks(run: RunResult, *, is_best: bool) -> list[str]:
+    marks = ["highest"] if is_best and run.total.ok else []
+    if not run.total.ok:
+        marks.append("no success")
+    elif not judge(run).valid:
+        marks.append("suspect")
+    if run.interrupted:
+        marks.append("cut short")
+    return marks
+
+
+def search_brief(runs: Sequence[RunResult], search: SearchResult, *, colour: bool = False) -> Brief:
+    """The last screen of a search: its trials by rate, those around the answer first, and the answer."""
+    paint = Paint(colour=colour)
+    rows = [["offered/s", "conn/s", "p50 ms", "p95 ms", "p99 ms", "max ms", "success", "client", ""]]
+    steps = sorted(search.steps, key=lambda step: step.rate)
+    for step in steps:
+        run = runs[step.run]
+        rows.append(
+            [
+                format_rate(step.rate),
+                format_rate(run.throughput),
+                *map(format_ms, run.total.latency.percentiles_ms((50, 95, 99, 100))),
+                format_percent(run.total.success_rate),
+                f"{run.client.cpu_share:.0%}{' !' if step.client else '  '}",
+                ("confirmed" if step.kind == "confirm" else "met") if step.passed else "missed",
+            ]
+        )
+    drawn = table(rows, left=(8,))
+    coloured = [
+        paint(line, "green" if step.passed else "red") for line, step in zip(drawn[1:], steps, strict=True)
+    ]
+    confirmed = confirmed_run(runs, search)
+    answer = [] if confirmed is None else wrap(f"Confirmed: {figures(confirmed)}", "  ")
+    answer += answer_lines(search, paint, confirmed)
+    marked = (
+        [paint("! the client was at a limit, or late", "dim")] if any(step.client for step in steps) else []
+    )
+    # Heads, what is missing, three files, and blank lines.
+    room = ROWS - len(answer) - 9
+    shown = _around(drawn[0], coloured, steps, search, paint, room)
+    return Brief((shown, Part(marked, rank=20)), answer)
+
+
+def _around(
+    head: str,
+    lines: Sequence[str],
+    steps: Sequence[SearchStep],
+    search: SearchResult,
+    paint: Paint,
+    most: int,
+) -> Part:
+    """At most so many rows of a search; of more, those furthest from the answer are left out."""
+    middle = next((i for i, step in enumerate(steps) if step.rate == search.found), len(steps) - 1)
+    first = min(max(middle - most // 2, 0), max(len(steps) - most, 0))
+    shown = list(lines[first : first + most])
+    missing = len(lines) - len(shown)
+    if missing:
+        shown.append(paint(f"… {missing:,} more trials: -v", "dim"))
+    return Part([paint(head, "bold"), *shown], rank=90, fewest=4, rows="trials")
+
+
+def rounds_brief(result: LoadedResult, *, colour: bool = False) -> Brief:
+    """The last screen of settings measured in turn: a row and a verdict for each."""
+    paint = Paint(colour=colour)
+    settings = settings_of(result)
+    compared = compare_within(result).pairs
+    rows = [["rounds", "conn/s", "lowest..highest", "p50 ms", "p99 ms", "failed", ""]]
+    for setting in settings:
+        runs = setting.runs
+        rates = sorted(run.throughput for run in runs)
+        rows.append(
+            [
+                str(len(runs)),
+                format_rate(median(rates)),
+                f"{format_rate(rates[0])}..{format_rate(rates[-1])}" if len(rates) > 1 else "-",
+                _median_ms([run.latency_ms.p50 for run in runs]),
+                _median_ms([run.latency_ms.p99 for run in runs]),
+                f"{sum(run.failed for run in runs):,}",
+                "",
+            ]
+        )
+    if len(compared) > SENTENCES:
+        # Too many for a sentence each.
+        for row, setting in zip(rows[1:], settings, strict=True):
+            row[2:3] = []
+            row[-1] = next((str(pair.verdict) for pair in compared if pair.new.runs == setting.runs), "")
+        rows[0][2:3] = []
+    drawn = table(rows, left=(len(rows[0]) - 1,))
+    room = max(COLUMNS - max(map(len, drawn)) - 2, 12)
+    names = ["medians", *(ellipsize(clean(setting.label), room) for setting in settings)]
+    lines = table([[name, figure] for name, figure in zip(names, drawn, strict=True)], left=(0, 1))
+    shown = Part([paint(lines[0], "bold"), *lines[1:]], rank=90, fewest=4, rows="settings")
+    answer = pairs_answer(compared, paint) if compared else _best_of(settings, paint)
+    lost = [paint(line, "red") for words in lost_lines(result) for line in wrap(words, "  ")]
+    judged = [(f"{run.label} round {run.round}", _reasons(run)) for run in result.runs if not run.not_started]
+    suspect = suspects_words(judged, most=_NAMED)
+    words = wrap(suspect or "every run is valid", "  ")
+    return Brief(
+        (shown,), [*answer, *lost, *(paint(line, "yellow" if suspect else "green") for line in words)]
+    )
+
+
+def _best_of(settings: Sequence[Setting], paint: Paint) -> list[str]:
+    """The setting with the highest throughput; the only one, mostly."""
+    best = max(settings, key=lambda setting: median(run.throughput for run in setting.runs))
+    runs = best.runs
+    rate = format_rate(median(run.throughput for run in runs))
+    words = ", ".join(
+        (
+            f"{clean(best.label)}, median of {len(runs)}: {rate} conn/s",
+            f"p50 {_median_ms([run.latency_ms.p50 for run in runs])} ms",
+            f"p99 {_median_ms([run.latency_ms.p99 for run in runs])} ms",
+            f"{sum(run.failed for run in runs):,} failed",
+        )
+    )
+    return [paint(line, "bold") for line in wrap(words, "  ")]
+
+
+def _reasons(run: LoadedRun) -> list[str]:
+    return [] if run.verdict is None else [reason.code for reason in run.verdict.reasons]
+
+
+def _median_ms(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return format_ms(median(known)) if known else "-"

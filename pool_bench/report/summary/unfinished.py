@@ -1,0 +1,76 @@
+"""What reports say about operations that never ended."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from pool_bench.analysis.unfinished import Hanging, hanging_of
+from pool_bench.errors import Phase
+from pool_bench.report.summary.hold_words import kinds_words
+from pool_bench.report.text import clean
+from pool_bench.results.json_parts import JsonObject, rounded
+from pool_bench.stats.runs import RunResult
+
+_MOST_RUNS: Final = 3
+# Steps of an operation on a pool that may take as long as they like.
+_UNBOUNDED: Final = (Phase.QUERY, Phase.HOLD, Phase.RETURN)
+
+
+def hanging_words(run: RunResult) -> list[str]:
+    """What never ended, at which step, and which limit would have ended it; a sentence or two for each stage.
+
+    Where nothing ended while it was measured, also how the warm-up's operations failed.
+    """
+    found = hanging_of(run)
+    gave_up = run.hold is not None and run.hold.gave_up_s > 0
+    until = "opening was given up" if gave_up else "the run did"
+    sentences = [
+        _words([one for one in found if one.begun == begun], until) for begun in ("warmup", "measured")
+    ]
+    if not run.total.ok and not run.total.failed and run.warmup.failed:
+        kinds = kinds_words(run.warmup.failures)
+        sentences.append(f"{_operations(run.warmup.failed)} of the warm-up failed: {kinds}.")
+    return [words for words in sentences if words]
+
+
+def hanging_of_runs(runs: Sequence[RunResult]) -> list[str]:
+    """The same of several runs, each with its label; of many the first ones, and how many more."""
+    told = [(run.label, words) for run in runs if (words := hanging_words(run))]
+    more = len(told) - _MOST_RUNS
+    return [
+        *(f"{clean(label)}: {' '.join(words)}" for label, words in told[:_MOST_RUNS]),
+        *([f"{more:,} more run{'' if more == 1 else 's'} with operations that never ended: -v"] * (more > 0)),
+    ]
+
+
+def hanging_to_json(run: RunResult) -> list[JsonObject]:
+    """`runs[].hanging` of the result file; times in seconds."""
+    return [
+        {
+            "begun": one.begun,
+            "phase": None if one.phase is None else str(one.phase),
+            "count": one.count,
+            "limit": one.limit or None,
+            "limit_s": rounded(one.limit_s),
+        }
+        for one in hanging_of(run)
+    ]
+
+
+def _words(found: Sequence[Hanging], until: str) -> str:
+    if not found:
+        return ""
+    count = sum(one.count for one in found)
+    which = "begun in the warm-up" if found[0].begun == "warmup" else "begun while measuring"
+    ranked = sorted((one for one in found if one.phase is not None), key=lambda one: -one.count)
+    steps = ", ".join(f"{one.phase} ({one.count:,})" for one in ranked)
+    where = f", hanging in {steps}" if steps else ""
+    limits = " and ".join(dict.fromkeys(one.limit for one in found if one.limit))
+    them = "it" if count == 1 else "them"
+    cure = f" {limits} would have ended {them}." if limits else ""
+    if any(one.phase in _UNBOUNDED and not one.limit for one in found):
+        cure += " Only the checkout has a limit (--timeout)."
+    return f"{_operations(count)} {which} had not ended when {until}{where}.{cure}"
+
+
+def _operations(count: int) -> str:
+    return f"{count:,} operation{'' if count == 1 else 's'}"

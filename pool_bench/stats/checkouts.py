@@ -1,0 +1,240 @@
+"""What happens to those who ask a pool for a connection: fairness, connections, recovery. Plain data.
+
+`CheckoutStats` merges exactly, as `BenchStats` does. How long callers waited is not here: it is the
+phase `checkout` of the operations in `BenchStats`.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+
+from pool_bench.stats.operations import Histogram, Int64Array
+from pool_bench.stats.timeline import in_a_row
+
+# A later arrival that is served this much earlier has overtaken; below it is the order in which the
+# event loop runs those it has woken in one turn.
+OVERTAKING_NS: Final = 1_000_000
+
+
+def _nobody() -> Int64Array:
+    return np.zeros(0, dtype=np.int64)
+
+
+@dataclass(slots=True)
+class Fairness:
+    """Who was served when, compared with when they asked.
+
+    Attributes:
+        granted: checkouts that were granted.
+        overtaken: those of them for which somebody who asked later was served more than 1 ms earlier.
+        starved: callers that timed out although somebody who had asked later was served meanwhile.
+        neighbours: by how much the waits of two callers who asked one after the other differed.
+        grants: checkouts of each client, by its number.
+        waits_ns: the sum of their waits.
+    """
+
+    granted: int = 0
+    overtaken: int = 0
+    starved: int = 0
+    neighbours: Histogram = field(default_factory=Histogram)
+    grants: Int64Array = field(default_factory=_nobody)
+    waits_ns: Int64Array = field(default_factory=_nobody)
+
+    @property
+    def overtaken_share(self) -> float | None:
+        """`overtaken` of `granted`, 0 to 1; None where nothing was granted."""
+        return self.overtaken / self.granted if self.granted else None
+
+    @property
+    def index(self) -> float | None:
+        """Jain's index of checkouts by client: 1 where all had as many, 1/n where one had all.
+
+        Jain, Chiu, Hawe: A Quantitative Measure of Fairness (DEC-TR-301, 1984). None where nobody had any.
+        """
+        counts = self.grants.astype(np.float64)
+        squares = float(np.square(counts).sum())
+        return float(counts.sum()) ** 2 / (len(counts) * squares) if squares else None
+
+    def client_waits_ms(self) -> tuple[float, float, float] | None:
+        """The mean wait of the client that waited least, of the median one, and of the one that waited most.
+
+        Milliseconds; of clients that were served at all, None where there was none.
+        """
+        served = self.grants > 0
+        if not served.any():
+            return None
+        means = self.waits_ns[served] / self.grants[served] / 1e6
+        return float(means.min()), float(np.median(means)), float(means.max())
+
+    def merge(self, other: "Fairness") -> None:
+        """Add all of `other`."""
+        self.granted += other.granted
+        self.overtaken += other.overtaken
+        self.starved += other.starved
+        self.neighbours.merge(other.neighbours)
+        self.grants = _added(self.grants, other.grants)
+        self.waits_ns = _added(self.waits_ns, other.waits_ns)
+
+
+def _added(one: Int64Array, other: Int64Array) -> Int64Array:
+    """The sum of two arrays (shapes n and m) by index; shape max(n, m)."""
+    total = np.zeros(max(len(one), len(other)), dtype=np.int64)
+    total[: len(one)] += one
+    total[: len(other)] += other
+    return total
+
+
+@dataclass(slots=True)
+class CheckoutInterval:
+    """What went on beside the operations in one stretch of the timeline.
+
+    Attributes:
+        t: its end, seconds since measuring began.
+        clients: clients that were at work.
+        connections: what the pool held at its end.
+        opened: connections that were opened in it.
+        waits: how long checkouts granted in it had waited; None once sealed.
+        wait_p50, wait_p99: milliseconds, None where none was granted; set when sealed.
+    """
+
+    t: float
+    clients: int
+    connections: int
+    opened: int
+    waits: Histogram | None = None
+    wait_p50: float | None = None
+    wait_p99: float | None = None
+
+    def seal(self) -> None:
+        """Read the percentiles and let the histogram go."""
+        if self.waits is not None:
+            self.wait_p50, self.wait_p99 = self.waits.percentiles_ms((50, 99))
+            self.waits = None
+
+    def merge(self, other: "CheckoutInterval") -> None:
+        """Add the same stretch of another generator.
+
+        Raises:
+            ValueError: one of the two is sealed; percentiles cannot be merged.
+        """
+        if self.waits is None or other.waits is None:
+            raise ValueError(f"the interval at {self.t:.1f} s is sealed: percentiles cannot be merged")
+        self.clients += other.clients
+        self.connections += other.connections
+        self.opened += other.opened
+        self.waits = Histogram.merged(self.waits, other.waits)
+
+    @property
+    def sort(self) -> str:
+        """All stretches are alike."""
+        return ""
+
+    def joined(self, later: "CheckoutInterval") -> "CheckoutInterval":
+        """This stretch and the one after it as one; neither is changed.
+
+        Raises:
+            ValueError: one of the two is sealed; percentiles cannot be merged.
+        """
+        whole = in_a_row(self, later)
+        whole.clients, whole.connections = later.clients, later.connections
+        return whole
+
+
+@dataclass(slots=True)
+class Recovery:
+    """How clients came through a restart of their server; times are seconds since measuring began.
+
+    Attributes:
+        stopping_s: the server was told to stop.
+        down_s: it had stopped; whatever succeeds later is the work of its successor.
+        up_s: it was ready again.
+        first_s, all_s: the first client, and the last of them, had succeeded again; None where not.
+        recovered: clients that succeeded again, of `clients`.
+        opening_peak: connections that were being opened at once since it was told to stop.
+        opened: connections opened since then.
+        failed: operations that failed since then.
+    """
+
+    stopping_s: float
+    down_s: float | None = None
+    up_s: float | None = None
+    first_s: float | None = None
+    all_s: float | None = None
+    recovered: int = 0
+    clients: int = 0
+    opening_peak: int = 0
+    opened: int = 0
+    failed: int = 0
+
+    @property
+    def away_s(self) -> float | None:
+        """How long the server was away; None where it did not come back."""
+        return None if self.up_s is None else self.up_s - self.stopping_s
+
+    def after_up_s(self, moment_s: float | None) -> float | None:
+        """How long after the server was ready; never negative, as `up_s` is known a little late."""
+        return None if moment_s is None or self.up_s is None else max(moment_s - self.up_s, 0.0)
+
+
+@dataclass(slots=True)
+class CheckoutStats:
+    """What a run of a pool showed beside its operations: of one second, or of the whole run.
+
+    Attributes:
+        version: of the package that the pool is from.
+        manner: what the pool does on checkout and on return, in words.
+        fairness: who was served when.
+        opened: connections that were opened since the pool was made, the opening of the pool included.
+        open_failed: attempts to open one that failed.
+        opening_peak: the most connections that were being opened at once.
+        size_peak: the most connections the pool held at any look.
+        open_s: how long the pool took to open, seconds.
+        close_s: how long it took to close.
+        bursts: how long each burst took until its last client was done.
+        recovery: what became of a restart, where there was one.
+        base_rss_bytes: resident size before the pool was opened.
+        intervals: the timeline.
+    """
+
+    version: str = ""
+    manner: str = ""
+    fairness: Fairness = field(default_factory=Fairness)
+    opened: int = 0
+    open_failed: int = 0
+    opening_peak: int = 0
+    size_peak: int = 0
+    open_s: float = 0.0
+    close_s: float = 0.0
+    bursts: Histogram = field(default_factory=Histogram)
+    recovery: Recovery | None = None
+    base_rss_bytes: int = 0
+    intervals: list[CheckoutInterval] = field(default_factory=list)
+
+    def merge(self, other: "CheckoutStats") -> None:
+        """Add all of `other`; peaks of several generators are those of the highest one."""
+        self.version = self.version or other.version
+        self.manner = self.manner or other.manner
+        self.fairness.merge(other.fairness)
+        self.opened += other.opened
+        self.open_failed += other.open_failed
+        self.opening_peak = max(self.opening_peak, other.opening_peak)
+        self.size_peak = max(self.size_peak, other.size_peak)
+        self.open_s = max(self.open_s, other.open_s)
+        self.close_s = max(self.close_s, other.close_s)
+        self.bursts.merge(other.bursts)
+        self.recovery = other.recovery or self.recovery
+        self.base_rss_bytes = max(self.base_rss_bytes, other.base_rss_bytes)
+        known = {interval.t: interval for interval in self.intervals[-1:]}
+        for interval in other.intervals:
+            if interval.t in known:
+                known[interval.t].merge(interval)
+            else:
+                self.intervals.append(replace(interval))
+
+    def seal_intervals(self, keep: int = 0) -> None:
+        """Seal all but the last `keep` intervals."""
+        for interval in reversed(self.intervals[: len(self.intervals) - keep]):
+            if interval.waits is None:
+                break
+            interval.seal()

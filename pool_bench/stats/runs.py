@@ -1,0 +1,347 @@
+"""What passes between the parts: a generator's snapshots, a finished run, a whole session.
+
+Plain data, no I/O. Generators send `Snapshot`s, the runner turns them into a `RunResult`,
+reports and the result file are made from a `Session` of those.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from pool_bench.analysis.scalability import Sizing
+from pool_bench.errors import FailureKind
+from pool_bench.stats.calibration import Calibration, OwnShare
+from pool_bench.stats.checkouts import CheckoutStats
+from pool_bench.stats.client_time import ClientState
+from pool_bench.stats.holds import HoldStats
+from pool_bench.stats.operations import BenchStats, ClientUsage
+from pool_bench.stats.server import ServerSide
+from pool_bench.stats.server_cpu import mean_cpu
+from pool_bench.stats.starvation import starver_words
+from pool_bench.stats.walls import Wall
+from pool_bench.units import format_ms
+
+# A client that uses more of its core, or whose loop is later than this, was part of what it measured.
+SATURATED_CPU_SHARE = 0.90
+SATURATED_LAG_P99_MS = 10.0
+SATURATED_PAUSE_SHARE = 0.05
+
+
+class Stage(StrEnum):
+    """Where a run is.
+
+    Connect cycles go through `WARMUP`, `MEASURE` (only operations begun in it count) and `GRACE`;
+    connections that are held through `OPEN`, `HOLD` and `CLOSE`.
+    """
+
+    WARMUP = "warmup"
+    MEASURE = "measure"
+    GRACE = "grace"
+    OPEN = "open"
+    HOLD = "hold"
+    CLOSE = "close"
+    DONE = "done"
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """What one generator did since its previous snapshot.
+
+    Attributes:
+        stage: the stage the generator was in when it took the snapshot.
+        elapsed_s: seconds since measuring began; negative during the warm-up.
+        seconds: length of the time this snapshot covers.
+        targets: measured operations that ended in it, one `BenchStats` for each target; each
+            holds one `Interval` ending at `elapsed_s` while measuring.
+        warmup: operations that were begun during the warm-up, over all targets.
+        in_flight: operations under way now.
+        backing_off: workers that wait because their target fails.
+        waiting: operations that are due and have not begun, None in a closed loop.
+        client: what the generator cost since its previous snapshot.
+        final: no further snapshot follows.
+        hold: what happened to held connections, in a run that holds any.
+        checkout: what a pool showed, in a run that puts one under load.
+        began_ns: when `elapsed_s` was 0, perf_counter_ns, which all processes of a machine share.
+    """
+
+    stage: Stage
+    elapsed_s: float
+    seconds: float
+    targets: tuple[BenchStats, ...]
+    warmup: BenchStats
+    in_flight: int
+    backing_off: int
+    client: ClientUsage
+    final: bool = False
+    hold: HoldStats | None = None
+    waiting: int | None = None
+    checkout: CheckoutStats | None = None
+    began_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSetting:
+    """What load a pool was put under.
+
+    Attributes:
+        name, scenario: as on the command line.
+        clients: tasks that asked for connections.
+        size: connections the pool might have.
+        reset: `own`, `always` or `never`.
+        prepared: whether the pool might prepare statements.
+        query: what each operation ran, None for nothing.
+        hold_s, timeout_s: how long a connection was kept after the query, and the bound on an acquire.
+        round: which repetition this was, from 1.
+    """
+
+    name: str
+    scenario: str
+    clients: int
+    size: int
+    reset: str
+    query: str | None
+    hold_s: float
+    timeout_s: float
+    round: int
+    prepared: bool = True
+
+
+@dataclass(slots=True)
+class RunResult:
+    """One setting, measured once.
+
+    Attributes:
+        label: names the setting in tables and plots.
+        concurrency: workers; in an open loop, operations in flight at most.
+        driver: how connections were opened.
+        targets: the targets' printable names, no passwords.
+        warmup_s, duration_s: as measured, seconds.
+        per_target: statistics of each of `targets`, without intervals.
+        total: statistics of all targets together, with the timeline.
+        warmup: operations begun during the warm-up; not part of `total`.
+        client: what the generators cost while measuring.
+        event_loop: the generators' event loop, such as `uvloop`.
+        interrupted: the run was ended before its time.
+        hold: what happened to the connections, in a run that holds them; `total` is then their opening.
+        asked: connections the user asked for; None where `concurrency`, what was to be opened, is all.
+        server_side: what was seen of the server during the run, None where nobody looked.
+        embedded: the target is the embedded server, which shares the client's cores.
+        own: what of it is this client, where that was calibrated.
+        rate: operations that were due a second, on average, in an open loop; None in a closed one.
+        round: which repetition of its setting it is, from 1; None where settings are measured once.
+        setting: how it differs from the session's other settings, "" where it does not.
+        pool: what load which pool was put under, in a run that does so; `driver` is then the pool's name.
+        checkout: what the pool showed.
+        parameters: what it was asked to do, plain values by name (`load.parameters`); {} where not known.
+        not_started: why it could not even begin, in words; "" where it did.
+        by_address: results are wanted by address also where there is only one.
+        wall: what connections met when they stopped growing, None where they did not.
+    """
+
+    label: str
+    concurrency: int
+    driver: str
+    targets: tuple[str, ...]
+    warmup_s: float = 0.0
+    duration_s: float = 0.0
+    per_target: tuple[BenchStats, ...] = ()
+    total: BenchStats = field(default_factory=BenchStats)
+    warmup: BenchStats = field(default_factory=BenchStats)
+    client: ClientUsage = field(default_factory=ClientUsage)
+    event_loop: str = ""
+    interrupted: bool = False
+    hold: HoldStats | None = None
+    asked: int | None = None
+    server_side: ServerSide | None = None
+    embedded: bool = False
+    own: OwnShare | None = None
+    rate: float | None = None
+    round: int | None = None
+    setting: str = ""
+    pool: PoolSetting | None = None
+    checkout: CheckoutStats | None = None
+    parameters: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    not_started: str = ""
+    by_address: bool = False
+    wall: Wall | None = None
+
+    @property
+    def throughput(self) -> float:
+        """Successful operations begun while measuring, per second of measuring."""
+        return self.total.ok / self.duration_s if self.duration_s else 0.0
+
+    @property
+    def client_limits(self) -> list[str]:
+        """Where the client itself was at a limit, in words, whatever the cause; none where it was not."""
+        reasons = []
+        if self.client.cpu_share > SATURATED_CPU_SHARE * self.client.processes:
+            reasons.append(f"it used {self.client.cpu_share:.0%} of a core")
+        lag = self.client.lag.percentile_ms(99)
+        if lag is not None and lag > SATURATED_LAG_P99_MS:
+            reasons.append(f"its event loop was {format_ms(lag)} ms late (p99)")
+        if self.client.pause_share > SATURATED_PAUSE_SHARE * self.client.processes:
+            reasons.append(f"its garbage collector took {self.client.pause_share:.0%} of the time")
+        return reasons
+
+    @property
+    def client_trouble(self) -> str | None:
+        """How the client was at a limit, its schedule included, in words; None where it was not."""
+        reasons = self.client_limits
+        late = self.total.schedule_error.percentile_ms(99)
+        if late is not None and late > SATURATED_LAG_P99_MS:
+            reasons.append(f"it began operations {format_ms(late)} ms after they were due (p99)")
+        return " and ".join(reasons) or None
+
+    @property
+    def client_state(self) -> ClientState:
+        """What kept the client from being on time, by the kernel's account where there is one."""
+        client, time = self.client, self.client.time
+        if self.client_trouble is None:
+            return ClientState.SUSPENDED if time.suspensions else ClientState.FREE
+        busy = (
+            client.cpu_share > SATURATED_CPU_SHARE * client.processes
+            or client.pause_share > SATURATED_PAUSE_SHARE * client.processes
+        )
+        if busy or not time.seen_s or not time.late_s:
+            return ClientState.SATURATED
+        # What the hypervisor took looks like standing still from inside.
+        waiting_s = time.late_waiting_s + min(time.stolen_s, time.late_standing_s)
+        return ClientState.STARVED if waiting_s >= time.late_s / 2 else ClientState.BLOCKED
+
+    @property
+    def saturation(self) -> str | None:
+        """Why the client was the bottleneck, in words; None where it was not, as where it had no core."""
+        own = (ClientState.SATURATED, ClientState.BLOCKED)
+        return self.client_trouble if self.client_state in own else None
+
+    @property
+    def starved_by(self) -> str:
+        """Who had the cores that the client waited for, in words; "" where that is not known."""
+        side = self.server_side
+        length_s = self.duration_s + self.client.time.suspended_s
+        server = None if side is None else mean_cpu(side, length_s)[0].server
+        return starver_words(self.client, server, embedded=self.embedded)
+
+    @property
+    def cpu_us_per_op(self) -> float | None:
+        """Client CPU time for each operation that ended, microseconds."""
+        ended = self.total.ok + self.total.failed
+        return self.client.cpu_s / ended * 1e6 if ended else None
+
+    def errors(self) -> dict[FailureKind, int]:
+        """Failures by kind over all targets."""
+        return self.total.errors
+
+
+@dataclass(frozen=True, slots=True)
+class SearchStep:
+    """One trial of a search: which of the session's runs it was, and how it went.
+
+    Attributes:
+        run: index in `Session.runs`.
+        rate: operations that were due a second.
+        kind: what it was for: raise, lower, narrow or confirm.
+        passed: whether all objectives were met.
+        breaches: those that were not, in words.
+        client: how the client was at a limit, in words; None where it was not.
+        client_to_blame: whether that can account for what was missed.
+    """
+
+    run: int
+    rate: float
+    kind: str
+    passed: bool
+    breaches: tuple[str, ...]
+    client: str | None
+    client_to_blame: bool
+
+
+class Limit(StrEnum):
+    """What kept a search from a higher rate."""
+
+    SERVER = "server"
+    CLIENT = "client"
+    MAX_RATE = "max_rate"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(slots=True)
+class SearchResult:
+    """A search for the highest rate that meets objectives.
+
+    Attributes:
+        slo: the objectives as they were read.
+        latency_limit_ms: the limit on a latency among them, for pictures; None where there is none.
+        tolerance: how far, as a share, the true maximum may be above what was found.
+        steps: every trial, in order.
+        found: the confirmed rate, operations a second; None where none met the objectives.
+        limit: what kept it from a higher rate, None while it is under way; `why` says it in words.
+    """
+
+    slo: str
+    latency_limit_ms: float | None
+    tolerance: float
+    steps: list[SearchStep] = field(default_factory=list)
+    found: float | None = None
+    limit: Limit | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What came of one threshold in one run.
+
+    Attributes:
+        text: the threshold as the user wrote it.
+        field: the field of the run it is about, a dotted path.
+        value: the field's value in its own unit, None where the run has none.
+        limit: what it is compared with, in the same unit.
+        ok: it held; without a value it did not.
+        run: the run's label; `round` its repetition.
+        unit: of value and limit: `ms`, `s`, `us`, `/s`, "" (a count), `share` (of 1), `%`, `MB`, `B`,
+            `true/false` (1 and 0).
+    """
+
+    text: str
+    field: str
+    value: float | None
+    limit: float
+    ok: bool
+    run: str
+    round: int | None = None
+    unit: str = ""
+
+
+@dataclass(slots=True)
+class Session:
+    """All that one command did: what the result file holds.
+
+    Attributes:
+        tool: the command, such as `pg-connection-bench`.
+        name: the user's name for it, "" without one.
+        started_at, finished_at: UTC.
+        argv: the command line with secrets removed.
+        target: the first target; `targets` all of them; no passwords.
+        server: product, version and what else the server said, {} where it could not be asked.
+        config: the settings in force.
+        calibration: what the client costs by itself, None where that was not measured.
+        find_max: the search that the runs are the trials of, None where there was none.
+        thresholds: what came of each threshold in each run.
+        sizing: what a sweep of pool sizes allows to be said, in a session that is one.
+    """
+
+    tool: str
+    name: str
+    started_at: datetime
+    argv: tuple[str, ...]
+    targets: tuple[str, ...]
+    server: dict[str, str] = field(default_factory=dict)
+    config: dict[str, str | int | float | bool | list[str] | None] = field(default_factory=dict)
+    runs: list[RunResult] = field(default_factory=list)
+    finished_at: datetime | None = None
+    interrupted: bool = False
+    calibration: Calibration | None = None
+    find_max: SearchResult | None = None
+    thresholds: list[Judged] = field(default_factory=list)
+    sizing: Sizing | None = None

@@ -1,0 +1,37 @@
+import io
+import subprocess
+import sys
+
+from pool_bench.report.live.lines import LineView
+from pool_bench.report.live.terminal import TerminalView
+from pool_bench.report.live.view import LiveView, QuietView, make_view
+from tests.support.results.runs import snapshot_of, stats_of
+
+
+def test_a_terminal_gets_rich_a_pipe_gets_lines_and_quiet_gets_nothing() -> None:
+    stream = io.StringIO()
+    assert isinstance(make_view(stream, stream_is_terminal=True), TerminalView)
+    assert isinstance(make_view(stream, stream_is_terminal=False), LineView)
+    assert isinstance(make_view(stream, stream_is_terminal=True, quiet=True), QuietView)
+
+
+def test_the_quiet_view_writes_nothing() -> None:
+    stream = io.StringIO()
+    view: LiveView = make_view(stream, stream_is_terminal=False, quiet=True)
+    view.begin_run("c", 1, 1, 1.0, 0.0)
+    view.update(snapshot_of(stats_of([1.0])))
+    view.message("hello")
+    view.end_run()
+    view.close()
+    assert stream.getvalue() == ""
+
+
+def test_what_a_command_line_imports_brings_neither_matplotlib_nor_rich() -> None:
+    modules = "views, lines, summary, hold_views, hold_lines, hold_summary, results, plots, files"
+    code = (
+        f"from pool_bench.report import {modules}\n"
+        "import sys\n"
+        "print([name for name in ('matplotlib', 'rich') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,33 @@
+"""What is derived from a finished run."""
+
+import numpy as np
+import pytest
+
+from pool_bench.errors import FailureKind, Phase
+from pool_bench.stats.operations import BenchStats, ClientUsage, FailureKey, Histogram
+from pool_bench.stats.runs import RunResult
+
+
+def run(cpu_s: float = 0.5, lag_ms: int = 1, processes: int = 1) -> RunResult:
+    lag = Histogram()
+    lag.record(np.full(100, lag_ms * 1_000_000, dtype=np.int64))
+    total = BenchStats(ok=80, failed=20)
+    total.count_failure(FailureKey(FailureKind.REFUSED, Phase.TCP), 20, "no")
+    client = ClientUsage(cpu_s=cpu_s, wall_s=1.0, lag=lag, processes=processes)
+    return RunResult("1", 1, "wire", ("postgresql://h",), duration_s=2.0, total=total, client=client)
+
+
+def test_throughput_counts_successes_and_cpu_is_shared_by_all_that_ended() -> None:
+    assert run().throughput == 40.0
+    assert run().cpu_us_per_op == pytest.approx(5000.0)
+    assert run().errors() == {FailureKind.REFUSED: 20}
+    empty = RunResult("1", 1, "wire", ())
+    assert (empty.throughput, empty.cpu_us_per_op, empty.saturation) == (0.0, None, None)
+
+
+def test_a_client_that_was_the_bottleneck_says_why() -> None:
+    assert run().saturation is None
+    assert run(cpu_s=0.95).saturation == "it used 95% of a core"
+    assert run(cpu_s=0.95, processes=2).saturation is None
+    late = run(cpu_s=0.95, lag_ms=20).saturation
+    assert late == "it used 95% of a core and its event loop was 20.0 ms late (p99)"
