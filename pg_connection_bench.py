@@ -39,7 +39,7 @@ from pool_bench.cli.options.shared import (
     watch_option,
 )
 from pool_bench.cli.options.thresholds import Checks, threshold_options
-from pool_bench.cli.options.types import guard, run_cli
+from pool_bench.cli.options.types import exit_code_of, run_cli
 from pool_bench.cli.status import busy
 from pool_bench.drivers.base import DriverName
 
@@ -124,19 +124,19 @@ def cli(
     check_rounds(rounds, interleave, find_max=rates.find_max, is_open=loop.profile is not None)
 
     def run() -> int:
-        from pool_bench.cli.argv import hide_secrets
+        from pool_bench.cli.argv import mask_process_title
 
         # Before the imports below, which take their time.
-        hide_secrets()
+        mask_process_title()
         with busy("loading", only_terminals=True):
-            from pool_bench.cli.commands.connect import Benchmark, measure
+            from pool_bench.cli.commands.connect import ConnectPlan, measure
             from pool_bench.cli.options.rounds import read_variants
             from pool_bench.cli.places.postgres import find_console, find_targets, read_url
             from pool_bench.load.spec import ConnectSpec
 
         place = find_targets(urls, application_name=TOOL)
         return measure(
-            Benchmark(
+            ConnectPlan(
                 tool=TOOL,
                 name=name,
                 place=place,
@@ -172,7 +172,7 @@ def cli(
             )
         )
 
-    ctx.exit(guard(run))
+    ctx.exit(exit_code_of(run))
 
 
 cli.add_command(plot)

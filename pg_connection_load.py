@@ -42,7 +42,7 @@ from pool_bench.cli.options.shared import (
     watch_held_option,
 )
 from pool_bench.cli.options.thresholds import Checks, threshold_options
-from pool_bench.cli.options.types import guard, run_cli
+from pool_bench.cli.options.types import exit_code_of, run_cli
 from pool_bench.cli.status import busy
 from pool_bench.drivers.base import DriverName
 
@@ -129,12 +129,12 @@ def cli(
         raise click.UsageError("--pgbouncer-admin and --no-watch exclude each other")
 
     def run() -> int:
-        from pool_bench.cli.argv import hide_secrets
+        from pool_bench.cli.argv import mask_process_title
 
         # Before the imports below, which take their time.
-        hide_secrets()
+        mask_process_title()
         with busy("loading", only_terminals=True):
-            from pool_bench.cli.commands.hold import Holding, hold
+            from pool_bench.cli.commands.hold import HoldPlan, hold
             from pool_bench.cli.places.postgres import find_console, find_targets
             from pool_bench.drivers.network.source_addresses import check_sources
             from pool_bench.load.spec import HoldSpec
@@ -143,7 +143,7 @@ def cli(
         timeout_s = shortest_timeout(place.targets, connect_timeout)
         check_sources(source_ips, place.targets)
         return hold(
-            Holding(
+            HoldPlan(
                 tool=TOOL,
                 name=name,
                 place=place,
@@ -177,7 +177,7 @@ def cli(
             )
         )
 
-    ctx.exit(guard(run))
+    ctx.exit(exit_code_of(run))
 
 
 cli.add_command(plot)

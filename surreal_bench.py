@@ -51,13 +51,13 @@ from pool_bench.cli.options.shared import (
 from pool_bench.cli.options.surreal import DefaultGroup, server_options, surreal_driver_option
 from pool_bench.cli.options.surreal_pool import PoolOptions, pool_options
 from pool_bench.cli.options.thresholds import Checks, threshold_options
-from pool_bench.cli.options.types import guard, run_cli
+from pool_bench.cli.options.types import exit_code_of, run_cli
 from pool_bench.cli.status import busy
 from pool_bench.drivers.base import DriverName
 
 if TYPE_CHECKING:
     from pool_bench.cli.commands.serve import Served
-    from pool_bench.cli.places.surreal import Server
+    from pool_bench.cli.places.surreal import SurrealOptions
 
 TOOL = "surreal-bench"
 
@@ -101,7 +101,7 @@ def cli() -> None:
 @click.pass_context
 def connect(
     ctx: click.Context,
-    make_server: "Callable[[], Server]",
+    make_server: "Callable[[], SurrealOptions]",
     concurrency: int | None,
     concurrency_min: int | None,
     concurrency_max: int | None,
@@ -139,12 +139,12 @@ def connect(
     check_split_driver(by_address, driver)
 
     def run() -> int:
-        from pool_bench.cli.argv import hide_secrets
+        from pool_bench.cli.argv import mask_process_title
 
         # Before the imports below, which take their time.
-        hide_secrets()
+        mask_process_title()
         with busy("loading", only_terminals=True):
-            from pool_bench.cli.commands.connect import Benchmark, measure
+            from pool_bench.cli.commands.connect import ConnectPlan, measure
             from pool_bench.cli.places.surreal import find_surreal
             from pool_bench.load.spec import ConnectSpec
 
@@ -165,7 +165,7 @@ def connect(
             seed=rates.seed_or_new,
         )
         return measure(
-            Benchmark(
+            ConnectPlan(
                 tool=TOOL,
                 name=name,
                 place=place,
@@ -185,7 +185,7 @@ def connect(
             )
         )
 
-    ctx.exit(guard(run))
+    ctx.exit(exit_code_of(run))
 
 
 @cli.command()
@@ -213,7 +213,7 @@ def connect(
 @click.pass_context
 def load(
     ctx: click.Context,
-    make_server: "Callable[[], Server]",
+    make_server: "Callable[[], SurrealOptions]",
     connections: int,
     duration: float,
     batch_size: int,
@@ -248,12 +248,12 @@ def load(
     check_split_driver(by_address, driver)
 
     def run() -> int:
-        from pool_bench.cli.argv import hide_secrets
+        from pool_bench.cli.argv import mask_process_title
 
         # Before the imports below, which take their time.
-        hide_secrets()
+        mask_process_title()
         with busy("loading", only_terminals=True):
-            from pool_bench.cli.commands.hold import Holding, hold
+            from pool_bench.cli.commands.hold import HoldPlan, hold
             from pool_bench.cli.places.surreal import find_surreal
             from pool_bench.drivers.network.source_addresses import check_sources
             from pool_bench.load.spec import HoldSpec
@@ -263,7 +263,7 @@ def load(
         place.check_ca_file()
         check_sources(source_ips, place.targets)
         return hold(
-            Holding(
+            HoldPlan(
                 tool=TOOL,
                 name=name,
                 place=place,
@@ -297,7 +297,7 @@ def load(
             )
         )
 
-    ctx.exit(guard(run))
+    ctx.exit(exit_code_of(run))
 
 
 @cli.command()
@@ -309,7 +309,7 @@ def load(
 @click.pass_context
 def pool(
     ctx: click.Context,
-    make_server: "Callable[[], Server]",
+    make_server: "Callable[[], SurrealOptions]",
     asked: PoolOptions,
     timeout: float,
     duration: float,
@@ -329,12 +329,12 @@ def pool(
     """
 
     def run() -> int:
-        from pool_bench.cli.argv import hide_secrets
+        from pool_bench.cli.argv import mask_process_title
 
         # Before the imports below, which take their time.
-        hide_secrets()
+        mask_process_title()
         with busy("loading", only_terminals=True):
-            from pool_bench.cli.commands.pools import PoolBenchmark, measure_pools
+            from pool_bench.cli.commands.pools import PoolPlan, measure_pools
             from pool_bench.cli.places.surreal import find_surreal
             from pool_bench.contenders import check_installed
             from pool_bench.load.pool.spec import PoolSpec
@@ -345,7 +345,7 @@ def pool(
         place.check_pool()
         place.check_ca_file()
         return measure_pools(
-            PoolBenchmark(
+            PoolPlan(
                 tool=TOOL,
                 name=name,
                 place=place,
@@ -372,13 +372,13 @@ def pool(
             )
         )
 
-    ctx.exit(guard(run))
+    ctx.exit(exit_code_of(run))
 
 
 @cli.command()
 @server_options
 @click.pass_context
-def check(ctx: click.Context, make_server: "Callable[[], Server]") -> None:
+def check(ctx: click.Context, make_server: "Callable[[], SurrealOptions]") -> None:
     """Say in words, in less than five seconds, whether this SurrealDB can be used.
 
     \b
@@ -386,9 +386,9 @@ def check(ctx: click.Context, make_server: "Callable[[], Server]") -> None:
     """
 
     def run() -> int:
-        from pool_bench.cli.argv import hide_secrets
+        from pool_bench.cli.argv import mask_process_title
 
-        hide_secrets()
+        mask_process_title()
         with busy("loading", only_terminals=True):
             from pool_bench.cli.commands.check_surreal import check as check_server
             from pool_bench.cli.places.surreal import find_surreal
@@ -397,7 +397,7 @@ def check(ctx: click.Context, make_server: "Callable[[], Server]") -> None:
         place.check_ca_file()
         return check_server(place)
 
-    ctx.exit(guard(run))
+    ctx.exit(exit_code_of(run))
 
 
 @cli.command()
@@ -411,15 +411,15 @@ def serve(ctx: click.Context, make_served: "Callable[[], Served]") -> None:
     """
 
     def run() -> int:
-        from pool_bench.cli.argv import hide_secrets
+        from pool_bench.cli.argv import mask_process_title
 
-        hide_secrets()
+        mask_process_title()
         with busy("loading", only_terminals=True):
             from pool_bench.cli.commands.serve import serve_forever
 
         return serve_forever(make_served())
 
-    ctx.exit(guard(run))
+    ctx.exit(exit_code_of(run))
 
 
 cli.add_command(plot)

@@ -34,7 +34,7 @@ from pool_bench.cli.places.postgres import embedded_target
 from pool_bench.drivers.asyncpg import AsyncpgConnection, AsyncpgDriver
 from pool_bench.pool import ConnectionPool, PoolConfig
 from pool_bench.servers.postgres import EmbeddedPostgres
-from pool_bench.targets.postgres import Target
+from pool_bench.targets.postgres import PostgresTarget
 
 SIZE = 10
 TASKS = 10_000
@@ -97,7 +97,7 @@ def reference_config() -> PoolConfig:
 
 
 @asynccontextmanager
-async def contenders(target: Target, url: str) -> AsyncIterator[dict[str, Acquire]]:
+async def contenders(target: PostgresTarget, url: str) -> AsyncIterator[dict[str, Acquire]]:
     """All pools, open and full."""
     driver = AsyncpgDriver(target)
     async with AsyncExitStack() as stack:
@@ -149,7 +149,7 @@ async def tasks_ms(acquire: Acquire, hold: bool) -> float:
     return (time.perf_counter_ns() - began_ns) / 1e6
 
 
-async def compare(target: Target, url: str, rounds: int) -> None:
+async def compare(target: PostgresTarget, url: str, rounds: int) -> None:
     """Measure all contenders and print the tables."""
     async with contenders(target, url) as pools:
         counts = {"bare deque": 50_000, "reference": 50_000, "asyncpg.Pool": 1_000}
@@ -186,7 +186,7 @@ async def compare(target: Target, url: str, rounds: int) -> None:
     print(f"\na pair of the cheapest rival ({rival}) costs {ratio:.1f} x the reference's")
 
 
-async def memory(target: Target, checkouts: int) -> None:
+async def memory(target: PostgresTarget, checkouts: int) -> None:
     """Print how the resident size grows with the number of checkouts."""
     process = psutil.Process()
     async with ConnectionPool(AsyncpgDriver(target), reference_config()) as pool:

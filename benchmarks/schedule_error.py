@@ -18,11 +18,11 @@ import click
 import numpy as np
 
 from pool_bench.load.connect.generator import loop_factory
-from pool_bench.load.timer import Alarm, LoopAlarm, TimerFdAlarm
+from pool_bench.load.timer import LoopAlarm, Timer, TimerFdAlarm
 
 _LEAST_GAP_NS: Final = 100_000
 
-MakeAlarm = Callable[[asyncio.AbstractEventLoop, Callable[[], None]], Alarm]
+MakeAlarm = Callable[[asyncio.AbstractEventLoop, Callable[[], None]], Timer]
 
 
 class SpinAlarm:

@@ -37,7 +37,7 @@ from pool_bench.servers.postgres import EmbeddedPostgres
 from pool_bench.servers.scripted.server import KnownSurreal
 from pool_bench.servers.surreal.server import EmbeddedSurreal
 from pool_bench.surreal_pool.pool import SurrealDBConnectionPool
-from pool_bench.targets.postgres import Target
+from pool_bench.targets.postgres import PostgresTarget
 from pool_bench.targets.surreal import SurrealTarget, surreal_target
 
 TASKS = 100
@@ -123,7 +123,7 @@ async def pair_us(acquire: Acquire) -> float:
     return (time.perf_counter() - began) / PAIRS * 1e6
 
 
-async def measure_pairs(surreal: EmbeddedSurreal, postgres: Target, rounds: int) -> dict[str, float]:
+async def measure_pairs(surreal: EmbeddedSurreal, postgres: PostgresTarget, rounds: int) -> dict[str, float]:
     """Medians of each pool's pair, microseconds."""
     async with AsyncExitStack() as stack:
         credentials = {"username": surreal.user, "password": surreal.password}

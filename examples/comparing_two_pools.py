@@ -16,13 +16,13 @@ from pool_bench.contenders import ContenderConfig, ContenderName, make
 from pool_bench.load.pool.generator import generate_pool
 from pool_bench.load.pool.spec import PoolSpec
 from pool_bench.stats.runs import Snapshot
-from pool_bench.targets.postgres import Target
+from pool_bench.targets.postgres import PostgresTarget
 
 POOLS: tuple[ContenderName, ...] = ("reference", "asyncpg")
 CLIENTS, SIZE, ROUNDS = 200, 10, 3
 
 
-def measure(target: Target, pool: ContenderName) -> tuple[float, float, float]:
+def measure(target: PostgresTarget, pool: ContenderName) -> tuple[float, float, float]:
     """Operations a second, p99 of the wait in milliseconds, share of checkouts that were overtaken."""
     spec = PoolSpec(
         targets=(target,),
@@ -48,7 +48,7 @@ def measure(target: Target, pool: ContenderName) -> tuple[float, float, float]:
     return total.ok / spec.duration_s, wait_ms or 0.0, checkout.fairness.overtaken_share or 0.0
 
 
-def compare(target: Target) -> None:
+def compare(target: PostgresTarget) -> None:
     """Measure both in turn, in changing order, and print medians."""
     figures: dict[ContenderName, list[tuple[float, float, float]]] = {pool: [] for pool in POOLS}
     for round_ in range(ROUNDS):

@@ -11,7 +11,7 @@ import sys
 from pool_bench.cli.places.postgres import embedded_target, find_targets, serve
 from pool_bench.drivers.asyncpg import AsyncpgConnection, AsyncpgDriver
 from pool_bench.pool import ConnectionPool, PoolConfig, PoolTimeoutError
-from pool_bench.targets.postgres import Target
+from pool_bench.targets.postgres import PostgresTarget
 
 CONFIG = PoolConfig(
     min_size=2,
@@ -22,7 +22,7 @@ CONFIG = PoolConfig(
 )
 
 
-async def use(target: Target) -> None:
+async def use(target: PostgresTarget) -> None:
     """What an application does with a pool."""
     async with ConnectionPool(AsyncpgDriver(target), CONFIG, name="example") as pool:
         # The connection is the driver's; its `raw` is asyncpg's own, with everything asyncpg can do.

@@ -18,7 +18,7 @@ from pool_bench.drivers.asyncpg import AsyncpgConnection, AsyncpgDriver
 from pool_bench.errors import ConnectError
 from pool_bench.pool import ConnectionPool, PoolConfig, PoolEvent
 from pool_bench.pool.metrics import PoolCollector
-from pool_bench.targets.postgres import Target
+from pool_bench.targets.postgres import PostgresTarget
 
 CONFIG = PoolConfig(min_size=2, max_size=8, max_idle=1.0, leak_threshold=0.5, leak_stack=False)
 KILL = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'watched'"
@@ -54,7 +54,7 @@ async def load(pool: Pool) -> None:
     await asyncio.gather(*(client() for _ in range(30)))
 
 
-async def run(target: Target) -> None:
+async def run(target: PostgresTarget) -> None:
     """Give the pool something to tell."""
     pool = ConnectionPool(AsyncpgDriver(target), CONFIG, name="watched")
     pool.subscribe(show)

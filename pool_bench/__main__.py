@@ -35,7 +35,7 @@ from pool_bench.cli.options.shared import (
     require_valid_option,
 )
 from pool_bench.cli.options.thresholds import Checks, threshold_options
-from pool_bench.cli.options.types import Duration, guard, run_cli
+from pool_bench.cli.options.types import Duration, exit_code_of, run_cli
 from pool_bench.cli.status import busy
 from pool_bench.contenders.base import CONTENDER_NAMES, RESET_MODES, ContenderName, ResetMode
 from pool_bench.load.pool.spec import OPEN_SCENARIOS, SCENARIO_NAMES, ScenarioName
@@ -132,12 +132,12 @@ def run(
         clients = rates.max_in_flight or MAX_IN_FLIGHT
 
     def measure() -> int:
-        from pool_bench.cli.argv import hide_secrets
+        from pool_bench.cli.argv import mask_process_title
 
         # Before the imports below, which take their time.
-        hide_secrets()
+        mask_process_title()
         with busy("loading", only_terminals=True):
-            from pool_bench.cli.commands.pools import PoolBenchmark, measure_pools
+            from pool_bench.cli.commands.pools import PoolPlan, measure_pools
             from pool_bench.cli.places.postgres import find_targets
             from pool_bench.contenders import ALWAYS_PREPARE, check_installed, is_installed
             from pool_bench.load.pool.spec import PoolSpec
@@ -152,7 +152,7 @@ def run(
             check_installed(pool)
         place = find_targets(() if url is None else (url,), application_name=TOOL)
         return measure_pools(
-            PoolBenchmark(
+            PoolPlan(
                 tool=TOOL,
                 name=name,
                 place=place,
@@ -186,7 +186,7 @@ def run(
             )
         )
 
-    ctx.exit(guard(measure))
+    ctx.exit(exit_code_of(measure))
 
 
 def _open_scenarios(ctx: click.Context, scenarios: tuple[ScenarioName, ...]) -> tuple[ScenarioName, ...]:
@@ -283,12 +283,12 @@ def size(
     """
 
     def measure() -> int:
-        from pool_bench.cli.argv import hide_secrets
+        from pool_bench.cli.argv import mask_process_title
 
         # Before the imports below, which take their time.
-        hide_secrets()
+        mask_process_title()
         with busy("loading", only_terminals=True):
-            from pool_bench.cli.commands.pool_size import SizeSweep, measure_sizes
+            from pool_bench.cli.commands.pool_size import SizePlan, measure_sizes
             from pool_bench.cli.places.postgres import find_targets
             from pool_bench.contenders import check_installed
             from pool_bench.load.pool.spec import PoolSpec
@@ -296,7 +296,7 @@ def size(
         check_installed(pool)
         place = find_targets(() if url is None else (url,), application_name=TOOL)
         return measure_sizes(
-            SizeSweep(
+            SizePlan(
                 tool=TOOL,
                 name=name,
                 place=place,
@@ -321,7 +321,7 @@ def size(
             )
         )
 
-    ctx.exit(guard(measure))
+    ctx.exit(exit_code_of(measure))
 
 
 @cli.command()
@@ -331,16 +331,16 @@ def check(ctx: click.Context, urls: tuple[str, ...]) -> None:
     """Say step by step, in under five seconds, whether a target can be used, and if not, what to do."""
 
     def connect() -> int:
-        from pool_bench.cli.argv import hide_secrets
+        from pool_bench.cli.argv import mask_process_title
 
-        hide_secrets()
+        mask_process_title()
         with busy("loading", only_terminals=True):
             from pool_bench.cli.commands.check import check as check_place
             from pool_bench.cli.places.postgres import find_targets
 
         return check_place(find_targets(urls, application_name=TOOL), tool=TOOL)
 
-    ctx.exit(guard(connect))
+    ctx.exit(exit_code_of(connect))
 
 
 @cli.command()
@@ -394,15 +394,15 @@ def monitor(
         raise click.UsageError("--metrics and --url exclude each other")
 
     def watch() -> int:
-        from pool_bench.cli.argv import hide_secrets
+        from pool_bench.cli.argv import mask_process_title
 
-        hide_secrets()
+        mask_process_title()
         with busy("loading", only_terminals=True):
             from pool_bench.cli.commands.monitor import Monitoring
             from pool_bench.cli.commands.monitor import monitor as watch_pool
-            from pool_bench.cli.places.postgres import Place, find_targets
+            from pool_bench.cli.places.postgres import PostgresPlace, find_targets
 
-        place = Place((), "--metrics")
+        place = PostgresPlace((), "--metrics")
         if metrics is None:
             place = find_targets(() if url is None else (url,), application_name=TOOL)
         return watch_pool(
@@ -417,7 +417,7 @@ def monitor(
             )
         )
 
-    ctx.exit(guard(watch))
+    ctx.exit(exit_code_of(watch))
 
 
 cli.add_command(plot)

@@ -27,7 +27,7 @@ def _without_secrets() -> Iterator[None]:
         os.environ.update(kept)
 
 
-def start_deaf(process: BaseProcess) -> None:
+def start_ignoring_interrupts(process: BaseProcess) -> None:
     """Start `process`, whose target is to call `ignore_interrupts` first of all; without our passwords."""
     with _without_secrets():
         _start_deaf(process)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pool_bench.processes import ignore_interrupts, start_deaf
+from pool_bench.processes import ignore_interrupts, start_ignoring_interrupts
 
 
 def answer(control: "Connection[str, str]") -> None:
@@ -23,7 +23,7 @@ def test_an_interrupt_ends_it_neither_while_it_starts_nor_later() -> None:
     context = mp.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=answer, args=(theirs,), daemon=True)
-    start_deaf(process)
+    start_ignoring_interrupts(process)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGINT)
     assert ours.poll(30)
@@ -41,7 +41,7 @@ def test_the_parent_hears_it_as_before() -> None:
     context = mp.get_context("spawn")
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     process = context.Process(target=ignore_interrupts, daemon=True)
-    start_deaf(process)
+    start_ignoring_interrupts(process)
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
     process.join(30)
     assert process.exitcode == 0
@@ -58,7 +58,7 @@ def test_it_gets_none_of_our_passwords_and_we_keep_them(monkeypatch: pytest.Monk
     context = mp.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=environment_of_itself, args=(theirs,), daemon=True)
-    start_deaf(process)
+    start_ignoring_interrupts(process)
     assert ours.poll(30)
     environment = ours.recv()
     process.join(30)

@@ -11,20 +11,20 @@ _URL_OPTIONS: Final = ("--url", "-u", "--pgbouncer-admin")
 _HIDDEN: Final = "***"
 
 
-def hide_secrets() -> None:
+def mask_process_title() -> None:
     """Rewrite this process's command line where it holds a password.
 
     Other users see the original for the moment before this runs, and other processes that were
     given it (a shell, `uv run`) still show it: PGPASSWORD, SURREAL_PASS or a password file never do.
     """
-    shown = list(shown_arguments(sys.argv))
+    shown = list(redacted_argv(sys.argv))
     if shown != sys.argv:
         import setproctitle
 
         setproctitle.setproctitle(" ".join(shown))
 
 
-def shown_arguments(arguments: Sequence[str]) -> tuple[str, ...]:
+def redacted_argv(arguments: Sequence[str]) -> tuple[str, ...]:
     """A command line without its passwords: those in URLs, and what `--pass` says."""
     shown = []
     is_password = is_url = False

@@ -10,8 +10,8 @@ from typing import Final
 
 from pool_bench.drivers.base import DriverName
 from pool_bench.errors import UsageError
-from pool_bench.targets.postgres import Target
-from pool_bench.targets.surreal import AnyTarget, SurrealTarget
+from pool_bench.targets.postgres import PostgresTarget
+from pool_bench.targets.surreal import SurrealTarget, Target
 
 _SETTINGS: Final = Path("/proc/sys/net/ipv4")
 # TCP_TIMEWAIT_LEN of Linux (RFC 9293, section 3.4.2, says two segment lifetimes); with reuse a port is free
@@ -73,7 +73,7 @@ def local_ports() -> int | None:
 
 
 def local_ports_note(
-    targets: Sequence[AnyTarget],
+    targets: Sequence[Target],
     connections: Sequence[int],
     source_ips: Sequence[str],
     *,
@@ -107,9 +107,9 @@ def local_ports_note(
     )
 
 
-def time_wait_s(target: AnyTarget, driver: DriverName) -> float:
+def time_wait_s(target: Target, driver: DriverName) -> float:
     """How long a closed connection to `target` keeps its local port from a new one, seconds."""
-    closes_first = driver in _CLOSE_FIRST if isinstance(target, Target) else not target.is_websocket
+    closes_first = driver in _CLOSE_FIRST if isinstance(target, PostgresTarget) else not target.is_websocket
     if not closes_first:
         return 0.0
     try:
@@ -122,7 +122,7 @@ def time_wait_s(target: AnyTarget, driver: DriverName) -> float:
     return _TIME_WAIT_S
 
 
-def is_loopback(target: AnyTarget) -> bool:
+def is_loopback(target: Target) -> bool:
     """Whether the first host of `target` is plainly this machine."""
     address = _address(target)
     if address is None:
@@ -134,7 +134,7 @@ def is_loopback(target: AnyTarget) -> bool:
 
 
 def time_wait_note(
-    targets: Sequence[AnyTarget], driver: DriverName, *, concurrency: int, rate: float | None, seconds: float
+    targets: Sequence[Target], driver: DriverName, *, concurrency: int, rate: float | None, seconds: float
 ) -> str | None:
     """What to do where opening and closing connections needs more local ports than there are.
 
@@ -180,7 +180,7 @@ def time_wait_note(
     )
 
 
-def _address(target: AnyTarget) -> tuple[str, int] | None:
+def _address(target: Target) -> tuple[str, int] | None:
     """Where connections go to; None for a Unix socket, which has no port."""
     if isinstance(target, SurrealTarget):
         return target.host, target.port

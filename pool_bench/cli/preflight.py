@@ -10,7 +10,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
-class _ForgetfulThreads(ThreadPoolExecutor):
+class _UnjoinedThreads(ThreadPoolExecutor):
     """A thread for each call, which nobody waits for at the end.
 
     A name lookup cannot be interrupted, and a resolver without an answer takes half a minute; the threads of
@@ -35,14 +35,14 @@ class _ForgetfulThreads(ThreadPoolExecutor):
         return future
 
 
-def put(question: Coroutine[object, object, T]) -> T:
+def run_briefly(question: Coroutine[object, object, T]) -> T:
     """Run `question` in an event loop of its own, as `asyncio.run` does.
 
     Its end is the end: lookups of names, and whatever else it had left to a thread, are not waited for.
     """
 
     async def ask() -> T:
-        asyncio.get_running_loop().set_default_executor(_ForgetfulThreads())
+        asyncio.get_running_loop().set_default_executor(_UnjoinedThreads())
         return await question
 
     return asyncio.run(ask())

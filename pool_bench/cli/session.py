@@ -30,7 +30,7 @@ from pool_bench.stats.runs import Limit, RunResult, Session, Snapshot
 
 
 @dataclass(slots=True)
-class Work:
+class BenchSession:
     """A command under way: what it has measured so far, and where it shows and keeps it.
 
     Attributes:
@@ -77,7 +77,7 @@ class Work:
             for snapshot in run.snapshots():
                 lost = watch.look(run.result, snapshot)
                 if lost is not None and not self.stop.requested:
-                    tell(f"ending early: {lost.text} is lost")
+                    notify(f"ending early: {lost.text} is lost")
                     self.stop.request()
                 if saw is not None:
                     saw(snapshot)
@@ -163,7 +163,7 @@ class Work:
             try:
                 self.write_result()
             except UsageError as error:
-                tell(f"going on, although the result so far cannot be kept: {error}")
+                notify(f"going on, although the result so far cannot be kept: {error}")
 
     def write_result(self) -> None:
         """Write the result as it is now to its file, if it is to have one.
@@ -230,7 +230,7 @@ class Work:
         """
         if not self.session.runs:
             if self.stop.requested:
-                tell("stopped before anything was measured")
+                notify("stopped before anything was measured")
             return
         self.session.interrupted = self.stop.requested
         self._judge()
@@ -249,9 +249,9 @@ class Work:
                 except (SaveError, UsageError) as error:
                     failures.append(error)
             for file in dict.fromkeys(self.written):
-                tell(f"wrote {file}")
+                notify(f"wrote {file}")
             if self.require_valid and (suspects := suspects_of(self._answers())):
-                tell(f"--require-valid: {suspects}")
+                notify(f"--require-valid: {suspects}")
             if self.output.json_on_stdout:
                 try:
                     self._write_result_to_stdout()
@@ -324,9 +324,9 @@ class Work:
         return EXIT_OK
 
 
-def lose(work: Work, run: Run, name: str, error: PoolBenchError) -> None:
+def lose(work: BenchSession, run: Run, name: str, error: PoolBenchError) -> None:
     """Keep a row for a run that failed, whose session goes on without `name`."""
-    tell(f"{name} failed, going on without it: {error}")
+    notify(f"{name} failed, going on without it: {error}")
     # What it had measured until then is its row.
     if not any(one is run.result for one in work.session.runs):
         run.result.not_started = str(error)
@@ -334,7 +334,7 @@ def lose(work: Work, run: Run, name: str, error: PoolBenchError) -> None:
     work.keep()
 
 
-def tell(text: str) -> None:
+def notify(text: str) -> None:
     """Say something that is no result, on stderr."""
     clear()
     # Where stderr is a pipe without a reader there is nobody to tell, and no reason to stop.

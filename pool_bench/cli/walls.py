@@ -14,9 +14,9 @@ from pool_bench.errors import ConnectError, FailureKind
 from pool_bench.load.run import Run
 from pool_bench.report.summary.verdict import wall_words
 from pool_bench.stats.runs import Snapshot, Stage
-from pool_bench.stats.server import ServerSide
+from pool_bench.stats.server import ServerObservation
 from pool_bench.stats.walls import Evidence, Use, WallKind, name_wall
-from pool_bench.targets.postgres import Target
+from pool_bench.targets.postgres import PostgresTarget
 from pool_bench.watch.machine.limits import LimitsReader, longest_queue
 from pool_bench.watch.postgres.client import CLOSE_WAIT_S, WatchClient
 from pool_bench.watch.postgres.pgbouncer import console_target, show_limits, show_lists
@@ -49,7 +49,7 @@ class KnownLimits:
         return dict(self.settings).get(name)
 
     @classmethod
-    def of(cls, target: Target, slots: Slots | None, admin: Target | None) -> Self:
+    def of(cls, target: PostgresTarget, slots: Slots | None, admin: PostgresTarget | None) -> Self:
         """What the server at `target` said, and PgBouncer's console; blocks for some seconds at most.
 
         Args:
@@ -132,7 +132,7 @@ class WallWatch:
     def _evidence(self, stall: Stall) -> Evidence:
         seen = self._reader.look(self._run.pid)
         known, slots = self._known, self._known.slots
-        side = ServerSide() if self._watcher is None else self._watcher.side
+        side = ServerObservation() if self._watcher is None else self._watcher.side
         look = side.seconds[-1] if side.seconds else None
         max_connections, kept = side.max_connections, (side.superuser_reserved or 0) + (side.reserved or 0)
         if max_connections is None and slots is not None:

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pool_bench.cli.places.base import AnyServer
-from pool_bench.cli.session import Work
+from pool_bench.cli.session import BenchSession
 from pool_bench.cli.walls import KnownLimits, WallWatch
 from pool_bench.errors import PoolBenchError, UsageError
 from pool_bench.load.run import Run
 from pool_bench.servers.postgres import EmbeddedPostgres
 from pool_bench.stats.runs import Snapshot, Stage
-from pool_bench.targets.postgres import Target
-from pool_bench.targets.surreal import AnyTarget, SurrealTarget
+from pool_bench.targets.postgres import PostgresTarget
+from pool_bench.targets.surreal import SurrealTarget, Target
 from pool_bench.watch.machine.limits import LimitsReader
 from pool_bench.watch.surreal.process import is_here
 from pool_bench.watch.watcher import ServerWatcher, SurrealWatcher, Watcher
@@ -31,8 +31,8 @@ class Watching:
         find_console: where the target turns out to be a pooler, try whether it has a console for us.
     """
 
-    targets: tuple[AnyTarget, ...]
-    admin: Target | None = None
+    targets: tuple[Target, ...]
+    admin: PostgresTarget | None = None
     pid: int | None = None
     setup_log: Path | None = None
     find_console: bool = True
@@ -43,7 +43,7 @@ class Watching:
         if surreal:
             return SurrealWatcher(surreal, self.pid)
         return ServerWatcher(
-            [target for target in self.targets if isinstance(target, Target)],
+            [target for target in self.targets if isinstance(target, PostgresTarget)],
             self.admin,
             self.pid,
             setup_log=self.setup_log,
@@ -52,7 +52,7 @@ class Watching:
         )
 
 
-def is_wanted(watch: bool | None, admin: Target | None, targets: Sequence[AnyTarget]) -> bool:
+def is_wanted(watch: bool | None, admin: PostgresTarget | None, targets: Sequence[Target]) -> bool:
     """Whether to watch; `targets` is empty for the embedded server.
 
     Args:
@@ -67,7 +67,7 @@ def is_wanted(watch: bool | None, admin: Target | None, targets: Sequence[AnyTar
     return watch if watch is not None else admin is not None or all(map(_is_here, targets))
 
 
-def _is_here(target: AnyTarget) -> bool:
+def _is_here(target: Target) -> bool:
     if isinstance(target, SurrealTarget):
         return is_here(target)
     for host in target.hosts:
@@ -84,7 +84,7 @@ def _is_here(target: AnyTarget) -> bool:
 
 
 def watch_for(
-    server: AnyServer | None, targets: tuple[AnyTarget, ...], admin: Target | None = None
+    server: AnyServer | None, targets: tuple[Target, ...], admin: PostgresTarget | None = None
 ) -> Watching:
     """What to watch: `server` where we started it, else what `targets` lead to."""
     if server is None:
@@ -93,7 +93,9 @@ def watch_for(
     return Watching(targets, admin, server.pid, log)
 
 
-def follow_watched(work: Work, run: Run, watching: Watching | None, targets: Sequence[AnyTarget]) -> None:
+def follow_watched(
+    work: BenchSession, run: Run, watching: Watching | None, targets: Sequence[Target]
+) -> None:
     """Measure and show `run`, watching the server at `targets` from before it to after it.
 
     Raises:

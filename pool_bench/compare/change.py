@@ -19,7 +19,7 @@ _WIDEST: Final = math.log(10.0)
 _WIDEST_SHARE: Final = 0.5
 
 
-class Verdict(StrEnum):
+class Change(StrEnum):
     """What a comparison shows, in words."""
 
     BETTER = "better"
@@ -75,7 +75,7 @@ class Figure:
     change: float | None
     low: float | None
     high: float | None
-    verdict: Verdict
+    verdict: Change
 
     @property
     def size(self) -> float:
@@ -92,10 +92,10 @@ def judge(quantity: Quantity, base: Sampled, new: Sampled, *, confidence: float,
             rounds of a pair had in common is not noise.
     """
     if base.value is None or new.value is None:
-        return Figure(quantity, base.value, new.value, None, None, None, Verdict.UNKNOWN)
+        return Figure(quantity, base.value, new.value, None, None, None, Change.UNKNOWN)
     difference = new.estimate - base.estimate
     if not math.isfinite(difference):
-        return Figure(quantity, base.value, new.value, None, None, None, Verdict.UNKNOWN)
+        return Figure(quantity, base.value, new.value, None, None, None, Change.UNKNOWN)
     between = None
     if paired:
         between = between_rounds(
@@ -130,19 +130,19 @@ def unjudged(quantity: Quantity, base: float | None, new: float | None) -> Figur
             change = new - base
         elif base > 0:
             change = new / base - 1
-    return Figure(quantity, base, new, change, None, None, Verdict.UNKNOWN)
+    return Figure(quantity, base, new, change, None, None, Change.UNKNOWN)
 
 
 def _share_of_base(log_ratio: float) -> float:
     return math.expm1(min(log_ratio, 700.0))
 
 
-def _verdict(quantity: Quantity, low: float, high: float, *, repeated: bool) -> Verdict:
+def _verdict(quantity: Quantity, low: float, high: float, *, repeated: bool) -> Change:
     smallest = SMALLEST if repeated else SMALLEST_UNREPEATED
     if quantity.scale is Scale.SHARE:
         smallest = SMALLEST_SHARE
     if low > smallest:
-        return Verdict.BETTER if quantity.more_is_better else Verdict.WORSE
+        return Change.BETTER if quantity.more_is_better else Change.WORSE
     if high < -smallest:
-        return Verdict.WORSE if quantity.more_is_better else Verdict.BETTER
-    return Verdict.SAME
+        return Change.WORSE if quantity.more_is_better else Change.BETTER
+    return Change.SAME

@@ -20,7 +20,7 @@ import numpy as np
 from pool_bench.analysis.reasons import ReasonCode
 from pool_bench.analysis.verdict import short_words
 from pool_bench.compare.bootstrap import FEWEST_ROUNDS
-from pool_bench.compare.change import SMALLEST_SHARE, Figure, Quantity, Scale, Verdict, judge, unjudged
+from pool_bench.compare.change import SMALLEST_SHARE, Change, Figure, Quantity, Scale, judge, unjudged
 from pool_bench.compare.neighbours import crowded_words
 from pool_bench.compare.pool_figures import sample_rounds
 from pool_bench.compare.round_samples import all_of, dropped_round, keepalive_round, measured_round
@@ -89,7 +89,7 @@ class Pair:
     base: Setting
     new: Setting
     figures: tuple[Figure, ...]
-    verdict: Verdict
+    verdict: Change
     obstructions: tuple[Obstruction, ...]
     notes: tuple[str, ...]
 
@@ -105,15 +105,15 @@ class Pair:
         Failures and drops count in any size where they are shown to be more, and from `share` on even
         where they came in so few moments that an interval says nothing.
         """
-        if self.verdict is Verdict.NOT_COMPARABLE:
+        if self.verdict is Change.NOT_COMPARABLE:
             return []
         return [figure for figure in self.figures if _is_regression(figure, share)]
 
 
 def _is_regression(figure: Figure, share: float) -> bool:
     if figure.quantity.scale is Scale.SHARE:
-        return figure.verdict is Verdict.WORSE or (figure.change or 0.0) >= max(share, SMALLEST_SHARE)
-    return figure.verdict is Verdict.WORSE and figure.size >= share
+        return figure.verdict is Change.WORSE or (figure.change or 0.0) >= max(share, SMALLEST_SHARE)
+    return figure.verdict is Change.WORSE and figure.size >= share
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,7 @@ def compare_settings(
             "latencies are not judged: the client had to wait for its core, and they contain that "
             f"(--allow {STARVED} judges them)"
         )
-    verdict = Verdict.NOT_COMPARABLE if obstructions else _overall(figures)
+    verdict = Change.NOT_COMPARABLE if obstructions else _overall(figures)
     circumstances = differing(base.identity.circumstances, new.identity.circumstances)
     if circumstances:
         notes.append(f"measured otherwise: {', '.join(circumstances)}")
@@ -195,7 +195,7 @@ def compare_settings(
         f"{one.quantity.name}: the difference comes from too few moments of the runs to show a tendency"
         for one in figures
         if one.quantity.scale is Scale.SHARE
-        and one.verdict in (Verdict.SAME, Verdict.UNKNOWN)
+        and one.verdict in (Change.SAME, Change.UNKNOWN)
         and one.size >= _WORTH_A_NOTE
     ]
     return Pair(base, new, figures, verdict, obstructions, tuple(notes))
@@ -301,7 +301,7 @@ def _nothing_left(base: Setting) -> Figure:
     seconds = sum(run.duration_s for run in base.runs)
     rate = sum(run.ok for run in base.runs) / seconds if seconds else None
     quantity = OPENED if base.is_hold else THROUGHPUT
-    return Figure(quantity, rate, 0.0, -1.0, -1.0, -1.0, Verdict.WORSE)
+    return Figure(quantity, rate, 0.0, -1.0, -1.0, -1.0, Change.WORSE)
 
 
 def _cycle_figures(base: Setting, new: Setting) -> tuple[Figure, ...]:
@@ -405,11 +405,11 @@ def _enough(rounds: Sequence[Round]) -> bool:
     return sum(float(one.seconds.sum()) for one in rounds) >= SHORTEST_S * 0.98
 
 
-def _overall(figures: Iterable[Figure]) -> Verdict:
+def _overall(figures: Iterable[Figure]) -> Change:
     verdicts = {figure.verdict for figure in figures}
-    if {Verdict.BETTER, Verdict.WORSE} <= verdicts:
-        return Verdict.MIXED
-    for verdict in (Verdict.WORSE, Verdict.BETTER):
+    if {Change.BETTER, Change.WORSE} <= verdicts:
+        return Change.MIXED
+    for verdict in (Change.WORSE, Change.BETTER):
         if verdict in verdicts:
             return verdict
-    return Verdict.UNKNOWN if verdicts == {Verdict.UNKNOWN} else Verdict.SAME
+    return Change.UNKNOWN if verdicts == {Change.UNKNOWN} else Change.SAME

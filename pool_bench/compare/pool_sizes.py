@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from typing import Final
 
 from pool_bench.analysis.scalability import Measured, Sizing, recommend, statement
-from pool_bench.compare.pools import Group
+from pool_bench.compare.pools import PoolRounds
 from pool_bench.report.summary.run import wrap
 from pool_bench.report.summary.verdict import suspects_words
 from pool_bench.report.text import Paint, clean, format_rate, table
@@ -18,26 +18,26 @@ SIZE: str = "size"
 _NAMED: Final = 3
 
 
-def by_size(runs: Sequence[LoadedRun]) -> list[tuple[int, Group]]:
+def by_size(runs: Sequence[LoadedRun]) -> list[tuple[int, PoolRounds]]:
     """Runs of a sweep sorted by size, the rounds of each together; other runs are left out."""
     sizes: dict[int, list[tuple[LoadedRun, LoadedCheckout]]] = {}
     for run in runs:
         if run.checkout is not None and run.checkout.setting.scenario == SIZE:
             sizes.setdefault(run.checkout.setting.size, []).append((run, run.checkout))
     return [
-        (size, Group(tuple(run for run, _ in rounds), tuple(one for _, one in rounds)))
+        (size, PoolRounds(tuple(run for run, _ in rounds), tuple(one for _, one in rounds)))
         for size, rounds in sorted(sizes.items())
     ]
 
 
-def sizing_of(groups: Sequence[tuple[int, Group]]) -> Sizing | None:
+def sizing_of(groups: Sequence[tuple[int, PoolRounds]]) -> Sizing | None:
     """What the rounds allow to be said; None without scipy."""
     if find_spec("scipy") is None:
         return None
     return recommend([Measured(size, run.throughput) for size, group in groups for run in group.runs])
 
 
-def bottlenecks(groups: Sequence[tuple[int, Group]], sizing: Sizing) -> str:
+def bottlenecks(groups: Sequence[tuple[int, PoolRounds]], sizing: Sizing) -> str:
     """`limit: this client ...` where it, and not the server, may have made the knee; "" where it did not."""
     if sizing.knee is None:
         return ""
@@ -71,7 +71,7 @@ def believed(runs: Sequence[LoadedRun], paint: Paint, limit: str = "") -> list[s
     return [paint(line, "yellow" if words else "green") for line in lines]
 
 
-def sizes_summary(groups: Sequence[tuple[int, Group]], sizing: Sizing, *, colour: bool = False) -> str:
+def sizes_summary(groups: Sequence[tuple[int, PoolRounds]], sizing: Sizing, *, colour: bool = False) -> str:
     """The table of a sweep and the recommendation.
 
     Returns:

@@ -29,7 +29,7 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class PoolRounds:
     """One pool under one load: its rounds, each with what its run says of the pool."""
 
     runs: tuple[LoadedRun, ...]
@@ -116,7 +116,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Contest:
+class PoolComparison:
     """All pools under one load, in the order in which they were named.
 
     Attributes:
@@ -128,7 +128,7 @@ class Contest:
 
     scenario: str
     clients: int
-    groups: tuple[Group, ...]
+    groups: tuple[PoolRounds, ...]
     rate: float | None = None
 
     @property
@@ -146,7 +146,7 @@ class Contest:
         return f"{self.clients:,} clients"
 
 
-def contests(runs: Sequence[LoadedRun]) -> list[Contest]:
+def group_by_load(runs: Sequence[LoadedRun]) -> list[PoolComparison]:
     """Runs of pools sorted into contests; other runs are left out."""
     loads: dict[tuple[str, int, float | None], dict[str, list[tuple[LoadedRun, LoadedCheckout]]]] = {}
     for run in runs:
@@ -156,11 +156,11 @@ def contests(runs: Sequence[LoadedRun]) -> list[Contest]:
             pools.setdefault(setting.name, []).append((run, run.checkout))
     # The first round goes in the order in which the pools were named.
     return [
-        Contest(
+        PoolComparison(
             scenario,
             clients,
             tuple(
-                Group(tuple(run for run, _ in rounds), tuple(one for _, one in rounds))
+                PoolRounds(tuple(run for run, _ in rounds), tuple(one for _, one in rounds))
                 for rounds in map(_begun, pools.values())
             ),
             rate,

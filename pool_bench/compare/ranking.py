@@ -8,7 +8,7 @@ chance of that.
 from math import comb
 from typing import Final
 
-from pool_bench.compare.pools import Contest, Group
+from pool_bench.compare.pools import PoolComparison, PoolRounds
 
 # How often chance alone may set two pools apart.
 _CHANCE: Final = 0.05
@@ -24,27 +24,27 @@ def rounds_needed(pools: int) -> int:
     return next(rounds for rounds in range(2, 100) if pairs * 2 / comb(2 * rounds, rounds) <= _CHANCE)
 
 
-def failed_share(group: Group) -> float:
+def failed_share(group: PoolRounds) -> float:
     """Operations that failed, or were due and never begun, of all; 0 to 1."""
     dropped = sum(run.open_loop.dropped for run in group.runs if run.open_loop is not None)
     lost = group.failed + dropped
     return lost / (group.ok + lost) if group.ok + lost else 0.0
 
 
-def is_ranked(contest: Contest, group: Group) -> bool:
+def is_ranked(contest: PoolComparison, group: PoolRounds) -> bool:
     """Whether the pool did what it was asked to, so that its figures can be held against those of others."""
     if not group.ok:
         return False
     return contest.scenario == _FAILING or failed_share(group) <= MOST_FAILED
 
 
-def best(contest: Contest) -> Group | None:
+def best(contest: PoolComparison) -> PoolRounds | None:
     """The one with the highest throughput of those that are ranked, None where there is none."""
     ranked = [group for group in contest.groups if is_ranked(contest, group)]
     return max(ranked, key=lambda group: group.throughput.median, default=None)
 
 
-def left_out(contest: Contest) -> list[str]:
+def left_out(contest: PoolComparison) -> list[str]:
     """Who is not ranked, and why, in sentences."""
     told = []
     for group in contest.groups:

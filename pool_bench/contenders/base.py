@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeVar, cast
 
 from pool_bench.errors import ConnectError, Phase
-from pool_bench.targets.postgres import Target
-from pool_bench.targets.surreal import AnyTarget, SurrealTarget
+from pool_bench.targets.postgres import PostgresTarget
+from pool_bench.targets.surreal import SurrealTarget, Target
 
 ContenderName = Literal["reference", "asyncpg", "psycopg", "sqlalchemy", "naive", "shared", "purreal"]
 # Those of PostgreSQL.
@@ -52,16 +52,16 @@ class ContenderConfig:
         prepared: whether a pool may prepare statements as it does by itself.
     """
 
-    target: AnyTarget
+    target: Target
     size: int
     timeout_s: float = 5.0
     reset: ResetMode = "own"
     prepared: bool = True
 
     @property
-    def postgres_target(self) -> Target:
+    def postgres_target(self) -> PostgresTarget:
         """`target`, for pools of PostgreSQL's connections."""
-        return cast("Target", self.target)
+        return cast("PostgresTarget", self.target)
 
     @property
     def surreal_target(self) -> SurrealTarget:

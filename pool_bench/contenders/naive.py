@@ -1,11 +1,11 @@
 """No pool at all: a connection for each query, to show what pooling buys."""
 
 from pool_bench.contenders.base import ContenderConfig
-from pool_bench.contenders.visits import Visits
+from pool_bench.contenders.visits import Unpooled
 from pool_bench.drivers.asyncpg import AsyncpgConnection, AsyncpgDriver
 
 
-class NaiveContender(Visits[AsyncpgConnection]):
+class NaiveContender(Unpooled[AsyncpgConnection]):
     """asyncpg connections that serve one query each; nobody waits for anybody."""
 
     def __init__(self, config: ContenderConfig) -> None:

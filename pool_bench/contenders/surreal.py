@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pool_bench import __version__
 from pool_bench.contenders.base import ContenderConfig, ContenderName, Opens
-from pool_bench.contenders.visits import Visits
+from pool_bench.contenders.visits import Unpooled
 from pool_bench.drivers.surreal.client import (
     SurrealClientConnection,
     SurrealClientDriver,
@@ -163,7 +163,7 @@ class SharedSurreal:
         return _as_error(error, phase)
 
 
-class NaiveSurreal(Visits[SurrealClientConnection]):
+class NaiveSurreal(Unpooled[SurrealClientConnection]):
     """A connection for each query, with sign-in and all."""
 
     def __init__(self, config: ContenderConfig) -> None:

@@ -22,7 +22,7 @@ class Visited(Protocol):
 C = TypeVar("C", bound=Visited)
 
 
-class Visits(Generic[C]):
+class Unpooled(Generic[C]):
     """Connects for every lease.
 
     Args:
@@ -84,7 +84,7 @@ class _Visit(Generic[C]):
 
     __slots__ = ("_connection", "_visits")
 
-    def __init__(self, visits: Visits[C]) -> None:
+    def __init__(self, visits: Unpooled[C]) -> None:
         self._visits = visits
         self._connection: C | None = None
 

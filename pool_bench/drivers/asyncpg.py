@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NotRequired, TypedDict
 from urllib.parse import quote
 
-from pool_bench.drivers.backend_messages import LastWords
+from pool_bench.drivers.backend_messages import BackendMessageTap
 from pool_bench.drivers.base import DriverName
 from pool_bench.drivers.network.failures import said_error
 from pool_bench.drivers.network.tls import make_context
 from pool_bench.drivers.refusals import check_settings
 from pool_bench.errors import ConnectError, FailureKind, Phase, kind_of_os_error
-from pool_bench.targets.postgres import Target, label_of
+from pool_bench.targets.postgres import PostgresTarget, label_of
 
 if TYPE_CHECKING:
     from pool_bench.drivers.asyncpg_session import Session
@@ -115,10 +115,10 @@ class AsyncpgConnection:
         An idle asyncpg connection throws away what its server says before it ends it, so what arrives
         is looked at on its way to asyncpg.
         """
-        self._raw._transport.set_protocol(_Overhear(self._raw._protocol, lost))
+        self._raw._transport.set_protocol(_TappedProtocol(self._raw._protocol, lost))
 
 
-class _Overhear(asyncio.Protocol):
+class _TappedProtocol(asyncio.Protocol):
     """Stands between a transport and asyncpg's protocol, and remembers the server's last words."""
 
     __slots__ = ("_lost", "_protocol", "_words")
@@ -126,7 +126,7 @@ class _Overhear(asyncio.Protocol):
     def __init__(self, protocol: asyncio.Protocol, lost: Callable[[ConnectError], None]) -> None:
         self._protocol = protocol
         self._lost: Callable[[ConnectError], None] | None = lost
-        self._words = LastWords()
+        self._words = BackendMessageTap()
 
     def data_received(self, data: bytes) -> None:
         is_end = self._words.hear(data)
@@ -176,7 +176,7 @@ class AsyncpgDriver:
 
     name: DriverName = "asyncpg"
 
-    def __init__(self, target: Target, *, statement_cache_size: int | None = None) -> None:
+    def __init__(self, target: PostgresTarget, *, statement_cache_size: int | None = None) -> None:
         # Now, or the first connection would pay for it.
         from pool_bench.drivers.asyncpg_session import Session
 
@@ -201,7 +201,7 @@ class AsyncpgDriver:
             raise connect_error(error, Phase.CONNECT).at(self._address) from error
 
 
-def asyncpg_options(target: Target) -> AsyncpgOptions:
+def asyncpg_options(target: PostgresTarget) -> AsyncpgOptions:
     """Everything `asyncpg.connect` must be told to connect to `target`; holds the password.
 
     Raises:
@@ -228,14 +228,14 @@ def asyncpg_options(target: Target) -> AsyncpgOptions:
 _FALLBACK: Final = ("allow", "prefer")
 
 
-def _ssl(target: Target) -> ssl.SSLContext | str:
+def _ssl(target: PostgresTarget) -> ssl.SSLContext | str:
     """Modes that fall back are asyncpg's own business; strict ones get a context like libpq's."""
     if target.sslmode == "disable" or target.sslmode in _FALLBACK:
         return target.sslmode
     return make_context(target)
 
 
-def _dsn(target: Target) -> str | None:
+def _dsn(target: PostgresTarget) -> str | None:
     """What asyncpg must know to make its own context, which it does in the modes that fall back.
 
     These settings it takes from a DSN only; what it is told apart from it goes before.

@@ -14,7 +14,7 @@ _LONGEST_BYTES: Final = 1 << 16
 _WORDS: Final = b"EN"
 
 
-class LastWords:
+class BackendMessageTap:
     """Listens to the messages of a session, cut anywhere, for errors and notices; knows no I/O.
 
     See PostgreSQL's documentation, chapter "Message Formats": a byte for the kind, the length, the content.

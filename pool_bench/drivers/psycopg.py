@@ -23,7 +23,7 @@ from pool_bench.errors import (
     kind_of_sqlstate,
     kind_of_words,
 )
-from pool_bench.targets.postgres import Target, label_of
+from pool_bench.targets.postgres import PostgresTarget, label_of
 
 if TYPE_CHECKING:
     import psycopg
@@ -230,7 +230,7 @@ class PsycopgDriver:
 
     name: DriverName = "psycopg"
 
-    def __init__(self, target: Target, *, connect_timeout_s: float | None = None) -> None:
+    def __init__(self, target: PostgresTarget, *, connect_timeout_s: float | None = None) -> None:
         # Now, or the first connection would pay for the import.
         _connection_class()
         if target.sslmode != "disable" and not all(host.is_unix for host in target.hosts):
@@ -280,7 +280,7 @@ def _address_in(error: Exception) -> str:
     return "" if pgconn is None else _address_of(pgconn)
 
 
-def libpq_options(target: Target) -> dict[str, str]:
+def libpq_options(target: PostgresTarget) -> dict[str, str]:
     """Everything libpq must be told to connect to `target`; holds the password.
 
     Raises:

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from pool_bench.errors import UsageError
-from pool_bench.targets.postgres import Host, Target
-from pool_bench.targets.surreal import AnyTarget
+from pool_bench.targets.postgres import Host, PostgresTarget
+from pool_bench.targets.surreal import Target
 
 # The driver through which a pool opens its connections; who is not in it is a driver itself.
 _DRIVERS: Final = {"reference": "asyncpg", "naive": "asyncpg", "sqlalchemy": "asyncpg"}
@@ -19,7 +19,7 @@ _DRIVERS: Final = {"reference": "asyncpg", "naive": "asyncpg", "sqlalchemy": "as
 _LIBPQ_18: Final = 180_000
 
 
-def check_settings(driver: str, targets: Iterable[AnyTarget]) -> None:
+def check_settings(driver: str, targets: Iterable[Target]) -> None:
     """Make sure that a driver, or the one below a pool, can honour all that targets ask for.
 
     Raises:
@@ -28,7 +28,7 @@ def check_settings(driver: str, targets: Iterable[AnyTarget]) -> None:
     """
     driver = _DRIVERS.get(driver, driver)
     for target in targets:
-        if isinstance(target, Target):
+        if isinstance(target, PostgresTarget):
             setting = _unknown(driver, target)
             if setting is not None:
                 others = "wire or psycopg" if driver == "asyncpg" else "wire"
@@ -44,7 +44,7 @@ def has_protocol_3_2() -> bool:
     return pq.version() >= _LIBPQ_18
 
 
-def _unknown(driver: str, target: Target) -> str | None:
+def _unknown(driver: str, target: PostgresTarget) -> str | None:
     """The first setting of `target` that `driver` has no way to honour."""
     newer = target.max_protocol_version == "3.2"
     if driver == "psycopg":

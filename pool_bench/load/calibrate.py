@@ -8,11 +8,11 @@ from pool_bench.drivers.base import DRIVER_NAMES, SURREAL_DRIVER_NAMES, DriverNa
 from pool_bench.drivers.network.tls import default_file
 from pool_bench.load.run import Run, StopSwitch
 from pool_bench.load.spec import ConnectSpec
-from pool_bench.servers.scripted.server import KnownServer, KnownSurreal
+from pool_bench.servers.scripted.server import KnownSurreal, ScriptedServer
 from pool_bench.servers.scripted.tls import can_make_certificates
-from pool_bench.stats.calibration import Calibration, Floor
+from pool_bench.stats.calibration import Calibration, ClientFloor
 from pool_bench.targets.postgres import SslMode, parse_target
-from pool_bench.targets.surreal import AnyTarget, AuthMode
+from pool_bench.targets.surreal import AuthMode, Target
 
 _WARMUP_S = 0.3
 _GRACE_S = 2.0
@@ -91,7 +91,7 @@ def calibrate(
                 break
             result = run.result
             floors.append(
-                Floor(
+                ClientFloor(
                     driver=driver,
                     concurrency=concurrency,
                     latency=result.total.latency,
@@ -116,10 +116,10 @@ def calibrate(
 @contextmanager
 def _null_server(
     protocol: Protocol | None, auth: AuthMode, sslmode: SslMode
-) -> Iterator[tuple[KnownServer | KnownSurreal, AnyTarget]]:
+) -> Iterator[tuple[ScriptedServer | KnownSurreal, Target]]:
     """A server that answers at once, and itself as a target; PostgreSQL's where `protocol` is None."""
     if protocol is None:
-        with KnownServer(tls=sslmode != "disable") as postgres:
+        with ScriptedServer(tls=sslmode != "disable") as postgres:
             options = f"sslmode={sslmode}"
             if sslmode in _VERIFYING or (sslmode != "disable" and default_file("root.crt") is not None):
                 # A certificate file in the user's own place would be looked into, which has not this one.

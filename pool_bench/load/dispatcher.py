@@ -17,8 +17,8 @@ from typing import Final
 from pool_bench.load.arrivals import Arrivals
 from pool_bench.load.pool.spec import PoolSpec
 from pool_bench.load.spec import ConnectSpec, OpenLoop
-from pool_bench.load.timer import Alarm, make_alarm
-from pool_bench.load.workload import Ledger
+from pool_bench.load.timer import Timer, make_alarm
+from pool_bench.load.workload import Recorders
 from pool_bench.stats.operations import Recorder
 
 # (which target, when it was due, when it begins: both perf_counter_ns, who records it)
@@ -45,7 +45,7 @@ class Dispatcher:
     """
 
     def __init__(
-        self, spec: ConnectSpec | PoolSpec, open_loop: OpenLoop, ledger: Ledger, begin: Begin
+        self, spec: ConnectSpec | PoolSpec, open_loop: OpenLoop, ledger: Recorders, begin: Begin
     ) -> None:
         self._arrivals = Arrivals(open_loop.profile.after(spec.warmup_s), open_loop.spacing, spec.seed)
         self._targets = len(spec.targets)
@@ -55,7 +55,7 @@ class Dispatcher:
         self._length_ns = self._warmup_ns + round(spec.duration_s * 1e9) if spec.duration_s else None
         self._ledger = ledger
         self._begin = begin
-        self._alarm: Alarm | None = None
+        self._alarm: Timer | None = None
         self._began_ns = 0
         self._end_ns = 0
         self._waiting: deque[int] = deque()

@@ -24,7 +24,7 @@ from pool_bench.errors import ConnectError, PoolBenchError, UsageError
 from pool_bench.load.parameters import parameters_of
 from pool_bench.load.pool.spec import PoolSpec
 from pool_bench.load.spec import ConnectSpec, HoldSpec
-from pool_bench.processes import ignore_interrupts, is_stopped, start_deaf
+from pool_bench.processes import ignore_interrupts, is_stopped, start_ignoring_interrupts
 from pool_bench.stats.checkouts import CheckoutInterval, CheckoutStats
 from pool_bench.stats.holds import HoldInterval, HoldStats
 from pool_bench.stats.operations import BenchStats, Interval
@@ -32,7 +32,7 @@ from pool_bench.stats.runs import PoolSetting, RunResult, Snapshot, Stage
 from pool_bench.stats.timeline import Coarsening
 
 if TYPE_CHECKING:
-    from pool_bench.load.pool.generator import Notes
+    from pool_bench.load.pool.generator import ServerEvents
 
 # How long the child may take beyond its own bounds before it is taken for dead.
 _PATIENCE_S: Final = 30.0
@@ -154,7 +154,7 @@ class Run:
             name="generator",
             daemon=True,
         )
-        start_deaf(process)
+        start_ignoring_interrupts(process)
         self._pid = process.pid
         child_snapshots.close()
         child_control.close()
@@ -298,7 +298,7 @@ def _generator_process(
         loop_factory,
     )
     from pool_bench.load.hold.generator import generate_hold
-    from pool_bench.load.pool.generator import Notes, generate_pool
+    from pool_bench.load.pool.generator import ServerEvents, generate_pool
 
     forget_pg_environment()
     forget_proxies()
@@ -308,7 +308,7 @@ def _generator_process(
     writer.start()
 
     async def main() -> None:
-        stop, notes = asyncio.Event(), Notes()
+        stop, notes = asyncio.Event(), ServerEvents()
         loop = asyncio.get_running_loop()
         outbox.put(_Hello(type(loop).__module__.partition(".")[0]))
         reader = threading.Thread(
@@ -361,7 +361,10 @@ def _write_all(
 
 
 def _listen(
-    control: "Connection[str, str]", loop: asyncio.AbstractEventLoop, stop: asyncio.Event, notes: "Notes"
+    control: "Connection[str, str]",
+    loop: asyncio.AbstractEventLoop,
+    stop: asyncio.Event,
+    notes: "ServerEvents",
 ) -> None:
     """Set `stop` when told to, pass on what is noted; end the process when the parent is gone."""
     while True:

@@ -5,8 +5,8 @@ from typing import cast
 
 from pool_bench.drivers.base import DriverName
 from pool_bench.load.arrivals import Profile, Spacing
-from pool_bench.targets.postgres import Target
-from pool_bench.targets.surreal import AnyTarget, AuthMode, SurrealTarget
+from pool_bench.targets.postgres import PostgresTarget
+from pool_bench.targets.surreal import AuthMode, SurrealTarget, Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class ConnectSpec:
         seed: makes the jitter and random arrivals repeatable.
     """
 
-    targets: tuple[AnyTarget, ...] = field(repr=True)
+    targets: tuple[Target, ...] = field(repr=True)
     driver: DriverName = "wire"
     concurrency: int = 10
     open_loop: OpenLoop | None = None
@@ -61,9 +61,9 @@ class ConnectSpec:
     seed: int | None = None
 
     @property
-    def postgres_targets(self) -> tuple[Target, ...]:
+    def postgres_targets(self) -> tuple[PostgresTarget, ...]:
         """`targets`, where the driver is one of PostgreSQL's."""
-        return cast("tuple[Target, ...]", self.targets)
+        return cast("tuple[PostgresTarget, ...]", self.targets)
 
     @property
     def surreal_targets(self) -> tuple[SurrealTarget, ...]:
@@ -100,7 +100,7 @@ class HoldSpec:
         seed: makes the jitter repeatable.
     """
 
-    targets: tuple[AnyTarget, ...]
+    targets: tuple[Target, ...]
     connections: tuple[int, ...]
     driver: DriverName = "wire"
     duration_s: float = 60.0
@@ -123,9 +123,9 @@ class HoldSpec:
     seed: int | None = None
 
     @property
-    def postgres_targets(self) -> tuple[Target, ...]:
+    def postgres_targets(self) -> tuple[PostgresTarget, ...]:
         """`targets`, where the driver is one of PostgreSQL's."""
-        return cast("tuple[Target, ...]", self.targets)
+        return cast("tuple[PostgresTarget, ...]", self.targets)
 
     @property
     def surreal_targets(self) -> tuple[SurrealTarget, ...]:

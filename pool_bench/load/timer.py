@@ -19,7 +19,7 @@ _CLOCK_MONOTONIC: Final = 1
 _TFD_TIMER_ABSTIME: Final = 1
 
 
-class Alarm(Protocol):
+class Timer(Protocol):
     """Calls back once at the moment it was last set to."""
 
     def set(self, at_ns: int) -> None:
@@ -103,7 +103,7 @@ class LoopAlarm:
             self._handle = None
 
 
-def make_alarm(loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> Alarm:
+def make_alarm(loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> Timer:
     """The most precise alarm this system has; it calls `ring` in the event loop."""
     if hasattr(select, "epoll"):
         return TimerFdAlarm(loop, ring)

@@ -9,7 +9,7 @@ from pool_bench.stats.operations import BenchStats, Recorder
 
 
 @dataclass(slots=True)
-class Ledger:
+class Recorders:
     """The recorders of a run, one a target: first the warm-up's, then the measured ones.
 
     An operation keeps the recorder that was current when it began, so that one begun during the

@@ -12,7 +12,7 @@ from pool_bench.pool.connections import C
 from pool_bench.pool.context import LOGGER, PoolContext
 from pool_bench.pool.events import EventKind
 from pool_bench.pool.leaks import format_stack
-from pool_bench.pool.recycler import Care
+from pool_bench.pool.recycler import Recycler
 from pool_bench.pool.scaling import Scaler
 from pool_bench.pool.slots import FOR_EVER, Slot
 from pool_bench.pool.statistics import Checkouts
@@ -32,7 +32,7 @@ def _ns(seconds: float | None) -> int:
     return FOR_EVER if seconds is None else round(seconds * 1e9)
 
 
-class Upkeep(Generic[C]):
+class Housekeeper(Generic[C]):
     """The periodic work of one pool."""
 
     __slots__ = (
@@ -50,7 +50,7 @@ class Upkeep(Generic[C]):
     )
 
     def __init__(
-        self, ctx: PoolContext[C], care: Care[C], checkouts: Checkouts, pump: Callable[[], None]
+        self, ctx: PoolContext[C], care: Recycler[C], checkouts: Checkouts, pump: Callable[[], None]
     ) -> None:
         config = ctx.config
         self._ctx = ctx

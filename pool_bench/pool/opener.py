@@ -18,13 +18,13 @@ from pool_bench.pool.connections import C, as_executable, settle, terminate
 from pool_bench.pool.context import LOGGER, PoolContext
 from pool_bench.pool.errors import CircuitOpenError, PoolError, PoolUnavailableError
 from pool_bench.pool.events import EventKind
-from pool_bench.pool.recycler import Care, describe
+from pool_bench.pool.recycler import Recycler, describe
 from pool_bench.pool.waiters import AT_ONCE
 
 _AFTER_INTERRUPT_NS = 10_000_000
 
 
-class Supply(Generic[C]):
+class Opener(Generic[C]):
     """Opens the connections of one pool.
 
     Attributes:
@@ -50,7 +50,7 @@ class Supply(Generic[C]):
         "last_error",
     )
 
-    def __init__(self, ctx: PoolContext[C], care: Care[C]) -> None:
+    def __init__(self, ctx: PoolContext[C], care: Recycler[C]) -> None:
         config = ctx.config
         self._ctx = ctx
         self._care = care

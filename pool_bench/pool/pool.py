@@ -32,15 +32,15 @@ from pool_bench.pool.errors import (
     PoolExhaustedError,
 )
 from pool_bench.pool.events import EventBus, EventKind, Subscriber
-from pool_bench.pool.housekeeper import Upkeep
+from pool_bench.pool.housekeeper import Housekeeper
 from pool_bench.pool.jobs import Jobs
 from pool_bench.pool.leaks import capture_stack
 from pool_bench.pool.lease import Desk, Lease
-from pool_bench.pool.opener import Supply
+from pool_bench.pool.opener import Opener
 from pool_bench.pool.query_log import run_query
-from pool_bench.pool.recycler import Care
+from pool_bench.pool.recycler import Recycler
 from pool_bench.pool.session import read_session
-from pool_bench.pool.settling import Settling
+from pool_bench.pool.settling import Quiescence
 from pool_bench.pool.situation import Holders, situation, take_statistics, timeout_error
 from pool_bench.pool.slots import FOR_EVER, Slot, SlotState
 from pool_bench.pool.statistics import DRAIN_AT, Checkouts, Counters, PoolState, PoolStatistics
@@ -94,11 +94,11 @@ class ConnectionPool(Desk[C]):
         # Made by `open`, for the loop that the pool will live in.
         self._pid = os.getpid()
         self._ctx: PoolContext[C]
-        self._care: Care[C]
-        self._supply: Supply[C]
-        self._upkeep: Upkeep[C]
+        self._care: Recycler[C]
+        self._supply: Opener[C]
+        self._upkeep: Housekeeper[C]
         self._deadlines: Deadlines[C]
-        self._settling = Settling()
+        self._settling = Quiescence()
         self._holders = Holders()
         self._closing: asyncio.Task[None] | None = None
 
@@ -149,9 +149,9 @@ class ConnectionPool(Desk[C]):
             session=self._session,
             schema=self._schema,
         )
-        self._care = Care(self._ctx, self._changed)
-        self._supply = Supply(self._ctx, self._care)
-        self._upkeep = Upkeep(self._ctx, self._care, self._checkouts, self._supply.pump)
+        self._care = Recycler(self._ctx, self._changed)
+        self._supply = Opener(self._ctx, self._care)
+        self._upkeep = Housekeeper(self._ctx, self._care, self._checkouts, self._supply.pump)
         self._deadlines = Deadlines(loop, self.clock, self._time_out, self._core.waiters.__len__)
         self._set_state(PoolState.RUNNING)
         self._upkeep.start()

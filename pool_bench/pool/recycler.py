@@ -12,7 +12,7 @@ from pool_bench.pool.connections import C, as_executable, terminate, transaction
 from pool_bench.pool.context import PoolContext
 from pool_bench.pool.events import EventKind
 from pool_bench.pool.growth import Growth
-from pool_bench.pool.settling import Settling
+from pool_bench.pool.settling import Quiescence
 from pool_bench.pool.slots import FOR_EVER, Slot, SlotState
 
 # Multiples of the golden ratio spread evenly over an interval however many there are (Weyl), where random
@@ -20,7 +20,7 @@ from pool_bench.pool.slots import FOR_EVER, Slot, SlotState
 _GOLDEN: Final = 0.6180339887498949
 
 
-class Care(Generic[C]):
+class Recycler(Generic[C]):
     """Looks after the connections of one pool.
 
     Args:
@@ -207,7 +207,7 @@ class Care(Generic[C]):
         self._ctx.tell(EventKind.CONNECTION_CLOSED, f"connection {slot.number} is closed: {why}", slot.number)
         self._changed()
 
-    async def end_all(self, timeout_s: float, settling: Settling) -> None:
+    async def end_all(self, timeout_s: float, settling: Quiescence) -> None:
         """End all connections as they become free; after `timeout_s` seconds, drop those that are left."""
         core, jobs = self._ctx.core, self._ctx.jobs
         why = "the pool is closed"

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 
-class Settling:
+class Quiescence:
     """Those who wait until something holds; true while there is anybody."""
 
     __slots__ = ("_waiting",)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pool_bench.results.fields import Fields
 from pool_bench.results.reader_parts import LoadedSummary, read_counts, read_summary
 from pool_bench.stats.operations import Histogram
-from pool_bench.stats.server import CpuUse, PoolerMemory, ServerMemory, ServerSecond, SetupSecond
+from pool_bench.stats.server import CpuUse, PoolerMemory, ServerMemory, ServerSample, SetupSecond
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class LoadedServerSide:
     in_use_before: int | None
     in_use_after: int | None
     used_peak: int | None
-    timeline: tuple[ServerSecond, ...]
+    timeline: tuple[ServerSample, ...]
     memory: Mapping[str, ServerMemory]
     backend_cost_bytes: int | None
     pooler_memory: Mapping[str, PoolerMemory]
@@ -96,8 +96,8 @@ def _optional_bytes(fields: Fields, key: str) -> int | None:
     return round(fields.number(key)) if fields.has(key) else None
 
 
-def _look(fields: Fields) -> ServerSecond:
-    return ServerSecond(
+def _look(fields: Fields) -> ServerSample:
+    return ServerSample(
         t=fields.number("t"),
         states=read_counts(fields.fields("states")),
         used=_optional_count(fields, "used"),

@@ -11,14 +11,14 @@ from pool_bench.stats.server import (
     CpuUse,
     PoolerMemory,
     ServerMemory,
-    ServerSecond,
-    ServerSide,
+    ServerObservation,
+    ServerSample,
     SetupSecond,
     SetupTimes,
 )
 
 
-def server_side_to_json(side: ServerSide, limit: Limit | None = None) -> JsonObject:
+def server_side_to_json(side: ServerObservation, limit: Limit | None = None) -> JsonObject:
     """`runs[].server_side`; `limit` is what kept the run from being faster, where that was judged."""
     return {
         "max_connections": side.max_connections,
@@ -44,7 +44,7 @@ def server_side_to_json(side: ServerSide, limit: Limit | None = None) -> JsonObj
     }
 
 
-def _look(second: ServerSecond) -> JsonObject:
+def _look(second: ServerSample) -> JsonObject:
     return {
         "t": rounded(second.t),
         "looks": second.looks,

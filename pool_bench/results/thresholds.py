@@ -17,7 +17,7 @@ from typing import Final
 from pool_bench.errors import FailureKind, Phase, UsageError
 from pool_bench.report.text import Paint, clean, ellipsize, table
 from pool_bench.results.json_parts import JsonValue
-from pool_bench.stats.runs import Judged, RunResult, Snapshot, Stage
+from pool_bench.stats.runs import RunResult, Snapshot, Stage, ThresholdOutcome
 from pool_bench.units import format_duration
 
 OPTION: Final = "--threshold"
@@ -197,10 +197,10 @@ def known_fields(*, hold: bool = False, pool: bool = False) -> dict[str, Unit]:
     from pool_bench.stats.holds import HoldStats
     from pool_bench.stats.operations import BenchStats, Histogram
     from pool_bench.stats.runs import PoolSetting
-    from pool_bench.stats.server import PoolerMemory, ServerMemory, ServerSide
+    from pool_bench.stats.server import PoolerMemory, ServerMemory, ServerObservation
 
     moments = ("before", "peak", "after")
-    side = ServerSide(
+    side = ServerObservation(
         memory={moment: ServerMemory(0, 0, 0, None, 0) for moment in moments},
         pooler_memory={moment: PoolerMemory(0, 0, 0) for moment in moments},
     )
@@ -291,7 +291,7 @@ def _connections(content: Mapping[str, JsonValue]) -> float:
     return float(sum(count for count in counts if isinstance(count, int)))
 
 
-def judge_run(thresholds: Sequence[Threshold], run: RunResult) -> list[Judged]:
+def judge_run(thresholds: Sequence[Threshold], run: RunResult) -> list[ThresholdOutcome]:
     """What came of each threshold in `run`."""
     from pool_bench.results.write import run_numbers
 
@@ -302,14 +302,14 @@ def judge_run(thresholds: Sequence[Threshold], run: RunResult) -> list[Judged]:
     for one in thresholds:
         value = _value(one, content)
         found.append(
-            Judged(
+            ThresholdOutcome(
                 one.text, one.field, value, one.limit, one.holds(value), run.label, run.round, str(one.unit)
             )
         )
     return found
 
 
-def judged_rows(judged: Sequence[Judged]) -> list[list[str]]:
+def judged_rows(judged: Sequence[ThresholdOutcome]) -> list[list[str]]:
     """A table of thresholds, its head first: run, threshold, value, limit, outcome."""
     rows = [["run", "threshold", "value", "limit", ""]]
     for one in judged:
@@ -320,7 +320,7 @@ def judged_rows(judged: Sequence[Judged]) -> list[list[str]]:
     return rows
 
 
-def threshold_lines(judged: Sequence[Judged], *, colour: bool = False) -> str:
+def threshold_lines(judged: Sequence[ThresholdOutcome], *, colour: bool = False) -> str:
     """The table of thresholds with those that failed in red; lines of at most 100 columns."""
     paint = Paint(colour=colour)
     rows = [[ellipsize(clean(cell), 40) for cell in row] for row in judged_rows(judged)]
@@ -333,7 +333,7 @@ def threshold_lines(judged: Sequence[Judged], *, colour: bool = False) -> str:
     return "\n".join(lines)
 
 
-def failed_thresholds(judged: Sequence[Judged], *, colour: bool = False) -> list[str]:
+def failed_thresholds(judged: Sequence[ThresholdOutcome], *, colour: bool = False) -> list[str]:
     """How many thresholds held, and those that did not, a line of at most 80 columns for each."""
     if not judged:
         return []

@@ -2,7 +2,7 @@
 
 from pool_bench.analysis.verdict import Reason, Verdict
 from pool_bench.results.json_parts import JsonObject, histogram_to_json, rounded
-from pool_bench.stats.calibration import Calibration, Floor, OwnShare
+from pool_bench.stats.calibration import Calibration, ClientFloor, ClientShare
 
 
 def verdict_to_json(verdict: Verdict) -> JsonObject:
@@ -27,7 +27,7 @@ def calibration_to_json(calibration: Calibration) -> JsonObject:
     }
 
 
-def _floor(floor: Floor) -> JsonObject:
+def _floor(floor: ClientFloor) -> JsonObject:
     return {
         "driver": floor.driver,
         "concurrency": floor.concurrency,
@@ -42,7 +42,7 @@ def _floor(floor: Floor) -> JsonObject:
     }
 
 
-def own_to_json(own: OwnShare) -> JsonObject:
+def own_to_json(own: ClientShare) -> JsonObject:
     """`calibration` of a run: what of it is this client."""
     return {
         "floor_ms": {"p50": rounded(own.alone.latency.percentile_ms(50))},

@@ -34,7 +34,7 @@ from pool_bench.results.search import search_to_json
 from pool_bench.results.server_writer import server_side_to_json
 from pool_bench.results.verdict import calibration_to_json, own_to_json, verdict_to_json
 from pool_bench.stats.operations import BenchStats, ClientUsage, Interval, errors_by_name
-from pool_bench.stats.runs import Judged, RunResult, Session
+from pool_bench.stats.runs import RunResult, Session, ThresholdOutcome
 from pool_bench.stats.walls import Wall
 
 __all__ = [
@@ -234,7 +234,7 @@ def run_numbers(run: RunResult) -> JsonObject:
     return content
 
 
-def _judged(one: Judged) -> JsonObject:
+def _judged(one: ThresholdOutcome) -> JsonObject:
     return {
         "text": one.text,
         "field": one.field,

@@ -6,7 +6,7 @@ from pool_bench.stats.histogram import Histogram
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Floor:
+class ClientFloor:
     """One driver at one concurrency against the null server.
 
     Attributes:
@@ -30,7 +30,7 @@ class Floor:
 
 
 @dataclass(frozen=True, slots=True)
-class OwnShare:
+class ClientShare:
     """How much of a run is this client.
 
     Attributes:
@@ -38,8 +38,8 @@ class OwnShare:
         ceiling: its floor at the run's own concurrency.
     """
 
-    alone: Floor
-    ceiling: Floor
+    alone: ClientFloor
+    ceiling: ClientFloor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +54,12 @@ class Calibration:
 
     operation: str
     seconds: float
-    floors: tuple[Floor, ...] = field(default=())
+    floors: tuple[ClientFloor, ...] = field(default=())
 
-    def own(self, driver: str, concurrency: int) -> OwnShare | None:
+    def own(self, driver: str, concurrency: int) -> ClientShare | None:
         """What of a run is the client, by the nearest concurrency up to its own; None without any."""
         floors = [one for one in self.floors if one.driver == driver and one.concurrency <= concurrency]
         if not floors:
             return None
         floors.sort(key=lambda one: one.concurrency)
-        return OwnShare(floors[0], floors[-1])
+        return ClientShare(floors[0], floors[-1])

@@ -11,12 +11,12 @@ from enum import StrEnum
 
 from pool_bench.analysis.scalability import Sizing
 from pool_bench.errors import FailureKind
-from pool_bench.stats.calibration import Calibration, OwnShare
+from pool_bench.stats.calibration import Calibration, ClientShare
 from pool_bench.stats.checkouts import CheckoutStats
 from pool_bench.stats.client_time import ClientState
 from pool_bench.stats.holds import HoldStats
 from pool_bench.stats.operations import BenchStats, ClientUsage
-from pool_bench.stats.server import ServerSide
+from pool_bench.stats.server import ServerObservation
 from pool_bench.stats.server_cpu import mean_cpu
 from pool_bench.stats.starvation import starver_words
 from pool_bench.stats.walls import Wall
@@ -153,9 +153,9 @@ class RunResult:
     interrupted: bool = False
     hold: HoldStats | None = None
     asked: int | None = None
-    server_side: ServerSide | None = None
+    server_side: ServerObservation | None = None
     embedded: bool = False
-    own: OwnShare | None = None
+    own: ClientShare | None = None
     rate: float | None = None
     round: int | None = None
     setting: str = ""
@@ -289,7 +289,7 @@ class SearchResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class ThresholdOutcome:
     """What came of one threshold in one run.
 
     Attributes:
@@ -343,5 +343,5 @@ class Session:
     interrupted: bool = False
     calibration: Calibration | None = None
     find_max: SearchResult | None = None
-    thresholds: list[Judged] = field(default_factory=list)
+    thresholds: list[ThresholdOutcome] = field(default_factory=list)
     sizing: Sizing | None = None

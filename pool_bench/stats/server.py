@@ -96,7 +96,7 @@ class SetupTimes:
 
 
 @dataclass(frozen=True, slots=True)
-class ServerSecond:
+class ServerSample:
     """What one look at the server showed.
 
     Attributes:
@@ -134,13 +134,13 @@ class ServerSecond:
     def seal(self) -> None:
         """Nothing is kept for joining."""
 
-    def joined(self, later: "ServerSecond") -> "ServerSecond":
+    def joined(self, later: "ServerSample") -> "ServerSample":
         """This look and the next as one: the highest of what goes up and down, the last of what only grows.
 
         Cores in use are the mean. Of set-up times only the count remains: percentiles are not put together.
         """
         setups = [one.setup for one in (self, later) if one.setup is not None]
-        return ServerSecond(
+        return ServerSample(
             t=later.t,
             states=_highest(self.states, later.states),
             used=max((used for used in (self.used, later.used) if used is not None), default=None),
@@ -158,7 +158,7 @@ def _highest(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
     return {key: max(one.get(key, 0), other.get(key, 0)) for key in (*one, *other)}
 
 
-def _mean_cpu(one: ServerSecond, other: ServerSecond) -> CpuUse | None:
+def _mean_cpu(one: ServerSample, other: ServerSample) -> CpuUse | None:
     if one.cpu is None or other.cpu is None:
         return one.cpu or other.cpu
     means: dict[str, float | None] = {}
@@ -171,7 +171,7 @@ def _mean_cpu(one: ServerSecond, other: ServerSecond) -> CpuUse | None:
 
 
 @dataclass(slots=True)
-class ServerSide:
+class ServerObservation:
     """What was seen of the server during a run.
 
     Attributes:
@@ -195,7 +195,7 @@ class ServerSide:
     reserved: int | None = None
     in_use_before: int | None = None
     in_use_after: int | None = None
-    seconds: list[ServerSecond] = field(default_factory=list)
+    seconds: list[ServerSample] = field(default_factory=list)
     memory: dict[str, ServerMemory] = field(default_factory=dict)
     pooler_memory: dict[str, PoolerMemory] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final
 
-from pool_bench.stats.server import CpuUse, ServerSide
+from pool_bench.stats.server import CpuUse, ServerObservation
 
 # How far a look may be off the window in which the run measured, seconds.
 _SLACK_S: Final = 0.3
 
 
-def mean_cpu(side: ServerSide, duration_s: float) -> tuple[CpuUse, float]:
+def mean_cpu(side: ServerObservation, duration_s: float) -> tuple[CpuUse, float]:
     """Mean use of CPU while the run measured, and over how many seconds of it there were figures."""
     parts = [
         (after.t - before.t, after.cpu)
@@ -36,7 +36,7 @@ def mean_cpu(side: ServerSide, duration_s: float) -> tuple[CpuUse, float]:
     return use, sum(length for length, _ in parts)
 
 
-def is_measured(side: ServerSide, t: float, duration_s: float) -> bool:
+def is_measured(side: ServerObservation, t: float, duration_s: float) -> bool:
     """Whether a look was taken while the run measured; `t` as in `ServerSecond`."""
     begin = side.origin_s or 0.0
     return begin - _SLACK_S <= t <= begin + duration_s + _SLACK_S

@@ -30,9 +30,9 @@ from pool_bench.targets.surreal import SurrealTarget
 if TYPE_CHECKING:
     from surrealdb.types import Value
 
-    from pool_bench.drivers.surreal.client_session import TrackedHttp, TrackedWebSocket
+    from pool_bench.drivers.surreal.client_session import TrackedHttp, TrackingWebSocket
 
-    SurrealClient = TrackedWebSocket | TrackedHttp
+    SurrealClient = TrackingWebSocket | TrackedHttp
     OnCreate = Callable[[SurrealClient], Awaitable[object] | object]
 
 
@@ -81,9 +81,9 @@ class PooledClient(SurrealClientConnection):
 
 async def _drain(raw: "SurrealClient") -> bool:
     """Wait for the answers that nobody wants any more; whether all have come."""
-    from pool_bench.drivers.surreal.client_transport import DirectWebSocket
+    from pool_bench.drivers.surreal.client_transport import FastWebSocket
 
-    return isinstance(raw, DirectWebSocket) and await raw.drain(_DRAIN_S)
+    return isinstance(raw, FastWebSocket) and await raw.drain(_DRAIN_S)
 
 
 class SurrealClientConnector:
@@ -114,7 +114,7 @@ class SurrealClientConnector:
             ConnectError: it could not be opened, or the schema failed.
             Exception: whatever `on_create` raises.
         """
-        from pool_bench.drivers.surreal.client_session import Changes
+        from pool_bench.drivers.surreal.client_session import SessionChanges
 
         connection = await self._driver.connect()
         raw = connection.raw
@@ -125,20 +125,20 @@ class SurrealClientConnector:
                     await _define(raw, self._schema)
             prepare = None
             if self._on_create is not None:
-                raw.changes = Changes()
+                raw.changes = SessionChanges()
                 await self._call(raw)
                 prepare = self._prepare if raw.is_changed else None
         except BaseException:
             connection.terminate()
             raise
-        raw.changes = Changes()
+        raw.changes = SessionChanges()
         return PooledClient(connection, prepare)
 
     async def _prepare(self, raw: "SurrealClient") -> None:
-        from pool_bench.drivers.surreal.client_session import Changes
+        from pool_bench.drivers.surreal.client_session import SessionChanges
 
         await self._call(raw)
-        raw.changes = Changes()
+        raw.changes = SessionChanges()
 
     async def _call(self, raw: "SurrealClient") -> None:
         if self._on_create is None:

@@ -93,7 +93,7 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class PostgresTarget:
     """A server or pooler to connect to, in libpq's terms.
 
     `str()` and `repr()` never contain a password.
@@ -230,7 +230,7 @@ def parse_target(
     default_host: str = "localhost",
     read_passfile: Callable[[str | None], str] = lambda path: "",
     read_service_file: Callable[[str], str | None] = lambda path: None,
-) -> Target:
+) -> PostgresTarget:
     """Read a `postgresql://` URL; what it leaves out comes from `PG*` variables in `env`.
 
     Args:
@@ -332,12 +332,12 @@ def _build(
     default_host: str,
     read_passfile: Callable[[str | None], str],
     shown: str,
-) -> Target:
+) -> PostgresTarget:
     check_values(values, shown)
     user = values.get("user") or default_user
     # A certificate from a public authority proves nothing without the name in it.
     default_mode: SslMode = "verify-full" if values.get("sslrootcert") == "system" else "prefer"
-    target = Target(
+    target = PostgresTarget(
         hosts=_hosts(values, default_host, shown),
         user=user,
         dbname=values.get("dbname") or user,
@@ -385,7 +385,7 @@ def _connect_timeout(text: str | None, shown: str) -> float | None:
     return float(text) if int(text) > 0 else None
 
 
-def _check_tls(target: Target, shown: str) -> None:
+def _check_tls(target: PostgresTarget, shown: str) -> None:
     strong = ("require", "verify-ca", "verify-full")
     if target.sslnegotiation == "direct" and target.sslmode not in strong:
         raise UsageError(f"{shown}: sslnegotiation=direct needs sslmode=require, verify-ca or verify-full")
@@ -421,7 +421,7 @@ def _hosts(values: Mapping[str, str], default_host: str, shown: str) -> tuple[Ho
     return tuple(hosts)
 
 
-def _with_passfile(target: Target, text: str) -> Target:
+def _with_passfile(target: PostgresTarget, text: str) -> PostgresTarget:
     if not text:
         return target
     entries = parse_passfile(text)

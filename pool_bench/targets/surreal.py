@@ -11,7 +11,7 @@ from typing import Final, Literal, get_args
 from urllib.parse import quote, unquote, urlsplit
 
 from pool_bench.errors import UsageError
-from pool_bench.targets.postgres import Target, shown_url
+from pool_bench.targets.postgres import PostgresTarget, shown_url
 
 Scheme = Literal["ws", "wss", "http", "https"]
 AuthLevel = Literal["root", "namespace", "database"]
@@ -118,7 +118,7 @@ class SurrealTarget:
         return f"{self.scheme}://{user}{self.authority}{self.path}"
 
 
-AnyTarget = Target | SurrealTarget
+Target = PostgresTarget | SurrealTarget
 
 
 def surreal_target(

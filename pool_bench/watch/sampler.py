@@ -2,16 +2,16 @@
 
 from typing import Literal, Protocol
 
-from pool_bench.stats.server import ServerSide
+from pool_bench.stats.server import ServerObservation
 
 When = Literal["before", "during", "peak", "after"]
 
 
-class Looking(Protocol):
+class Sampler(Protocol):
     """Looks at one server and gathers what it sees; used by one thread."""
 
     @property
-    def side(self) -> ServerSide:
+    def side(self) -> ServerObservation:
         """What was seen so far."""
 
     def note(self, text: str) -> None:

@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
-from pool_bench.stats.server import ServerSide
-from pool_bench.targets.postgres import Target, redact
+from pool_bench.stats.server import ServerObservation
+from pool_bench.targets.postgres import PostgresTarget, redact
 from pool_bench.targets.surreal import SurrealTarget
 from pool_bench.watch.postgres.client import WatchClient
-from pool_bench.watch.postgres.sampler import Lookout
-from pool_bench.watch.sampler import Looking, When
-from pool_bench.watch.surreal.sampler import SurrealLookout
+from pool_bench.watch.postgres.sampler import PostgresSampler
+from pool_bench.watch.sampler import Sampler, When
+from pool_bench.watch.surreal.sampler import SurrealSampler
 
 # How long `start` and `stop` block at most, seconds.
 START_WAIT_S: Final = 6.0
@@ -66,7 +66,7 @@ class Watcher:
         interval_s: seconds from look to look.
     """
 
-    def __init__(self, lookout: Looking, leave: threading.Event, interval_s: float = 1.0) -> None:
+    def __init__(self, lookout: Sampler, leave: threading.Event, interval_s: float = 1.0) -> None:
         self._interval_s = interval_s
         self._leave = leave
         self._lookout = lookout
@@ -101,7 +101,7 @@ class Watcher:
         return None if used is None or side.max_connections is None else (used, side.max_connections)
 
     @property
-    def side(self) -> ServerSide:
+    def side(self) -> ServerObservation:
         """What was seen so far; the thread goes on filling it."""
         return self._lookout.side
 
@@ -134,7 +134,7 @@ class Watcher:
         elapsed_s = (time.perf_counter_ns() - began_ns) / 1e9
         self._words.put(_Began(time.monotonic() - elapsed_s, time.time() - elapsed_s, expected))
 
-    def stop(self) -> ServerSide:
+    def stop(self) -> ServerObservation:
         """Look once more when the run's connections have gone, or after 5 s, and end; blocks 12 s at most.
 
         Returns:
@@ -221,8 +221,8 @@ class ServerWatcher(Watcher):
 
     def __init__(
         self,
-        targets: Sequence[Target],
-        admin: Target | None = None,
+        targets: Sequence[PostgresTarget],
+        admin: PostgresTarget | None = None,
         local_pid: int | None = None,
         interval_s: float = 1.0,
         *,
@@ -231,7 +231,7 @@ class ServerWatcher(Watcher):
         wanted: int = 0,
     ) -> None:
         leave = threading.Event()
-        lookout = Lookout(
+        lookout = PostgresSampler(
             targets,
             admin,
             local_pid,
@@ -255,4 +255,4 @@ class SurrealWatcher(Watcher):
     def __init__(
         self, targets: Sequence[SurrealTarget], local_pid: int | None = None, interval_s: float = 1.0
     ) -> None:
-        super().__init__(SurrealLookout(targets, local_pid), threading.Event(), interval_s)
+        super().__init__(SurrealSampler(targets, local_pid), threading.Event(), interval_s)

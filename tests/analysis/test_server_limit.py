@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from pool_bench.analysis.server_limit import Facts, judge, limit_of
-from pool_bench.stats.server import CpuUse, ServerSecond, ServerSide
+from pool_bench.stats.server import CpuUse, ServerObservation, ServerSample
 from pool_bench.stats.server_cpu import mean_cpu
 from tests.support.results.holds import held_run, normal
 from tests.support.results.runs import TOO_MANY, client_of, lognormal_ms, run_of, stats_of
@@ -130,13 +130,13 @@ def test_the_limit_is_what_was_full_or_else_what_queued(facts: Facts, what: str,
     assert words in (None, limit.words)
 
 
-def watched(*cpu: CpuUse | None, waiting: int = 0, origin_s: float = 1.0) -> ServerSide:
+def watched(*cpu: CpuUse | None, waiting: int = 0, origin_s: float = 1.0) -> ServerObservation:
     """Looks a second apart, the first one before the run."""
     seconds = [
-        ServerSecond(float(t), cpu=use, pools={"cl_waiting": waiting} if waiting else {})
+        ServerSample(float(t), cpu=use, pools={"cl_waiting": waiting} if waiting else {})
         for t, use in enumerate((None, *cpu))
     ]
-    return ServerSide(seconds=seconds, cores=2, origin_s=origin_s)
+    return ServerObservation(seconds=seconds, cores=2, origin_s=origin_s)
 
 
 def test_only_looks_inside_the_measured_time_count() -> None:
@@ -148,7 +148,7 @@ def test_only_looks_inside_the_measured_time_count() -> None:
 def test_looks_weigh_as_long_as_they_are_and_gaps_weigh_nothing() -> None:
     side = watched(CpuUse(server=1.0), None, CpuUse(server=None, machine=2.0), origin_s=0.0)
     side.seconds[3] = replace(side.seconds[3], t=5.0)
-    side.seconds.append(ServerSecond(8.0, cpu=CpuUse(server=0.2, machine=1.0)))
+    side.seconds.append(ServerSample(8.0, cpu=CpuUse(server=0.2, machine=1.0)))
     use, seconds = mean_cpu(side, 10.0)
     assert use.server == pytest.approx((1.0 + 3 * 0.2) / 4)
     assert use.machine == pytest.approx((3 * 2.0 + 3 * 1.0) / 6)

@@ -11,7 +11,7 @@ from pool_bench import __main__ as pool_bench_command
 from pool_bench.cli import limits
 from pool_bench.cli.limits import local_ports_note, time_wait_note, time_wait_s
 from pool_bench.drivers.base import DriverName
-from pool_bench.targets.postgres import Target, parse_target
+from pool_bench.targets.postgres import PostgresTarget, parse_target
 from pool_bench.targets.surreal import surreal_target
 
 LOCAL = "postgresql://u@127.0.0.1:6432/d"
@@ -19,7 +19,7 @@ REMOTE = "postgresql://u@192.0.2.7:6432/d"
 SOCKET = "postgresql://u@/d?host=/var/run/postgresql"
 
 
-def target(url: str) -> Target:
+def target(url: str) -> PostgresTarget:
     return parse_target(url, env={}, default_user="nobody")
 
 

@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from pool_bench.cli.places.postgres import ask
-from pool_bench.cli.preflight import put
+from pool_bench.cli.preflight import run_briefly
 from pool_bench.load.run import StopSwitch
 from pool_bench.servers.postgres import EmbeddedPostgres
 from tests.support import hostile_postgres as h
@@ -38,7 +38,7 @@ def test_a_name_lookup_without_an_end_is_not_waited_for(monkeypatch: pytest.Monk
         await question
 
     with pytest.raises(asyncio.CancelledError):
-        put(give_up())
+        run_briefly(give_up())
     (lookup,) = lookups
     try:
         assert lookup.is_alive()
@@ -50,7 +50,7 @@ def test_a_name_lookup_without_an_end_is_not_waited_for(monkeypatch: pytest.Monk
 
 
 def test_what_was_looked_up_is_returned() -> None:
-    assert put(look_up("127.0.0.1"))
+    assert run_briefly(look_up("127.0.0.1"))
 
 
 def test_what_went_wrong_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +59,7 @@ def test_what_went_wrong_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     with pytest.raises(OSError, match="no such name"):
-        put(look_up("db.example"))
+        run_briefly(look_up("db.example"))
 
 
 def test_a_silent_first_host_does_not_keep_the_next_one_from_being_asked(

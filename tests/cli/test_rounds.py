@@ -6,11 +6,11 @@ import pytest
 from pool_bench.cli.options.rounds import Variant, plan, read_variants
 from pool_bench.errors import UsageError
 from pool_bench.load.spec import ConnectSpec
-from pool_bench.targets.postgres import Target, parse_target
+from pool_bench.targets.postgres import PostgresTarget, parse_target
 from tests.support.commands import COMMAND, Started, load, only
 
 
-def read_url(url: str) -> Target:
+def read_url(url: str) -> PostgresTarget:
     return parse_target(url, env={}, default_user="app", default_host="localhost")
 
 

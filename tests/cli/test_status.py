@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pool_bench.cli import status
-from pool_bench.cli.session import tell
+from pool_bench.cli.session import notify
 from pool_bench.results.write import session_to_json, write_json
 from tests.support.commands import environment, run_tool
 from tests.support.results.runs import session_of, typical_run
@@ -39,7 +39,7 @@ def test_a_terminal_shows_it_in_place_and_has_nothing_left_of_it() -> None:
 
 def test_what_is_said_meanwhile_has_a_line_of_its_own() -> None:
     with redirect_stderr(Terminal()) as terminal, status.busy("starting"):
-        tell("stopping")
+        notify("stopping")
     assert terminal.getvalue() == f"{ERASE}starting ...{ERASE}stopping\n"
 
 

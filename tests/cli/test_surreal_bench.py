@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pool_bench.cli.argv import shown_arguments
+from pool_bench.cli.argv import redacted_argv
 from pool_bench.servers.host import free_port
 from pool_bench.servers.surreal.server import EmbeddedSurreal, SurrealConfig
 from tests.support.commands import Outcome, Started, all_gone, load, only, run_tool
@@ -606,7 +606,7 @@ def test_a_password_on_the_command_line_is_hidden_from_other_users_and_from_the_
 
 def test_what_follows_pass_is_not_shown() -> None:
     words = ("t", "--pass", SECRET, "--pass=x", "--user", "u", "--pass", "--pass", "ws://u:p@h")
-    assert shown_arguments(words) == (
+    assert redacted_argv(words) == (
         *("t", "--pass", "***", "--pass=***", "--user", "u", "--pass", "***", "ws://u:***@h"),
     )
 

@@ -11,7 +11,7 @@ from typing import Any, Self, cast
 import psycopg
 import pytest
 
-from pool_bench.cli.session import Work
+from pool_bench.cli.session import BenchSession
 from pool_bench.cli.watching import Watching, follow_watched, is_wanted
 from pool_bench.errors import UsageError
 from pool_bench.load.run import Run
@@ -20,7 +20,7 @@ from pool_bench.servers.pgbouncer import PgBouncer, PgBouncerConfig
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
 from pool_bench.stats.operations import BenchStats, ClientUsage
 from pool_bench.stats.runs import Snapshot, Stage
-from pool_bench.stats.server import ServerSide
+from pool_bench.stats.server import ServerObservation
 from pool_bench.watch.watcher import ServerWatcher
 from tests.support.commands import Outcome, load, run_here, run_tool
 from tests.support.held_sessions import await_true, clients, target
@@ -132,8 +132,8 @@ class _Told:
     def tell_clock(self, began_ns: int, *, expected: bool = False) -> None:
         self.began.append((began_ns, expected))
 
-    def stop(self) -> ServerSide:
-        return ServerSide()
+    def stop(self) -> ServerObservation:
+        return ServerObservation()
 
 
 def test_the_run_s_clock_is_that_of_measuring_and_not_what_the_warm_up_took_for_it() -> None:
@@ -155,7 +155,7 @@ def test_the_run_s_clock_is_that_of_measuring_and_not_what_the_warm_up_took_for_
             saw(snapshot(stage, began_ns))
 
     told = _Told()
-    work = cast(Work, SimpleNamespace(follow=follow, message=print))
+    work = cast(BenchSession, SimpleNamespace(follow=follow, message=print))
     run = cast(Run, SimpleNamespace(result=SimpleNamespace(concurrency=1, server_side=None, wall=None)))
     follow_watched(work, run, cast(Watching, SimpleNamespace(watcher=lambda _wanted: told)), ())
     assert told.began == [(7, True), (9, False)]

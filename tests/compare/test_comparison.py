@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 import pytest
 
-from pool_bench.compare.change import Verdict
+from pool_bench.compare.change import Change
 from pool_bench.compare.comparison import ALLOWABLE, Comparison, Obstacle, compare
 from pool_bench.compare.round_samples import measured_round
 from pool_bench.compare.rounds import by_setting, compare_within, rounds_summary
@@ -23,7 +23,7 @@ from pool_bench.results.model import LoadedResult, LoadedRun
 from pool_bench.results.write import dumps, from_session
 from pool_bench.stats.operations import Interval
 from pool_bench.stats.runs import RunResult
-from pool_bench.stats.server import CpuUse, ServerSecond, ServerSide
+from pool_bench.stats.server import CpuUse, ServerObservation, ServerSample
 from tests.support.results.holds import all_refused, loaded_hold, normal, restarted
 from tests.support.results.runs import REFUSED, client_of, histogram_of_ms, run_of, session_of, stats_of
 
@@ -72,7 +72,7 @@ def test_the_same_run_shows_no_difference_and_a_slower_one_is_worse() -> None:
     (slower,) = compare(file(run()), file(run(seed=2, slower=0.1))).pairs
     (faster,) = compare(file(run(slower=0.1)), file(run(seed=2))).pairs
     verdicts = [pair.verdict for pair in (same, slower, faster)]
-    assert verdicts == [Verdict.SAME, Verdict.WORSE, Verdict.BETTER]
+    assert verdicts == [Change.SAME, Change.WORSE, Change.BETTER]
     assert [figure.quantity.name for figure in same.figures] == ["throughput", "p50", "p95", "p99", "failed"]
 
 
@@ -120,7 +120,7 @@ def test_runs_of_one_setting_are_its_rounds() -> None:
     (setting,) = settings_of(result)
     assert len(setting.runs) == 3
     (pair,) = compare(result, file(*(run(seed=n, number=n, seconds=5) for n in (4, 5, 6)))).pairs
-    assert pair.verdict is Verdict.SAME
+    assert pair.verdict is Change.SAME
     assert pair.figures[0].base == pytest.approx(sum(one.ok for one in result.runs) / 15)
 
 
@@ -140,23 +140,23 @@ def test_what_may_not_be_compared_says_why_and_has_no_verdict(obstacle: Obstacle
     comparison = compare(base, new)
     assert obstacles(comparison) == {obstacle}
     (pair,) = comparison.pairs
-    assert pair.verdict is Verdict.NOT_COMPARABLE
+    assert pair.verdict is Change.NOT_COMPARABLE
     assert not pair.regressions(0.0)
     words = pair.obstructions[0].words
     assert " ".join(words.split()) in " ".join(comparison_text(comparison).split())
     (allowed,) = compare(base, new, allow=ALLOWABLE).pairs
     if str(obstacle) in ALLOWABLE:
-        assert allowed.verdict is not Verdict.NOT_COMPARABLE
+        assert allowed.verdict is not Change.NOT_COMPARABLE
         assert f"allowed: {words}" in allowed.notes
     else:
-        assert allowed.verdict is Verdict.NOT_COMPARABLE
+        assert allowed.verdict is Change.NOT_COMPARABLE
 
 
 def crowded(one: RunResult, *, machine: float, server: float) -> RunResult:
     """`one`, whose server was watched on a machine of two cores."""
     use = CpuUse(machine=machine, server=server, postmaster=0.1, pooler=None, pooler_busiest=None)
-    looks = [ServerSecond(float(t), cpu=use if t else None) for t in range(32)]
-    one.server_side = ServerSide(cores=2, origin_s=1.0, seconds=looks)
+    looks = [ServerSample(float(t), cpu=use if t else None) for t in range(32)]
+    one.server_side = ServerObservation(cores=2, origin_s=1.0, seconds=looks)
     return one
 
 
@@ -165,13 +165,13 @@ def test_runs_for_which_others_had_the_cores_are_not_compared_but_where_they_wer
     busy = file(crowded(run(seed=2, slower=0.4), machine=2.0, server=0.3))
     assert obstacles(compare(quiet, file(crowded(run(seed=3), machine=1.9, server=1.5)))) == set()
     (pair,) = compare(quiet, busy).pairs
-    assert pair.verdict is Verdict.NOT_COMPARABLE
+    assert pair.verdict is Change.NOT_COMPARABLE
     (one,) = pair.obstructions
     assert one.obstacle is Obstacle.NEIGHBOURS
     used = 2.0 - 0.3 - busy.runs[0].client.cpu_s / busy.runs[0].duration_s
     assert one.words == f"in the new run other processes used {used:.1f} of 2 cores, and none was free"
     (allowed,) = compare(quiet, busy, allow=["neighbours"]).pairs
-    assert allowed.verdict is Verdict.WORSE
+    assert allowed.verdict is Change.WORSE
     # Cores were free for whoever wanted one.
     assert obstacles(compare(quiet, file(crowded(run(seed=2), machine=1.7, server=0.1)))) == set()
     rounds = [
@@ -218,7 +218,7 @@ def test_settings_in_turn_may_differ_in_what_they_were_made_to_differ_in(
             runs.append(one)
     (pair,) = compare_within(file(*runs)).pairs
     assert pair.obstructions == ()
-    assert pair.verdict is Verdict.SAME
+    assert pair.verdict is Change.SAME
 
 
 def test_a_saturated_client_is_no_basis_for_a_verdict() -> None:
@@ -242,7 +242,7 @@ def test_a_new_run_without_a_success_is_worse_and_two_of_them_are_nothing() -> N
     dead = run_of(stats_of(failures={REFUSED: 900}), concurrency=8, duration_s=20.0)
     dead.label = "c8"
     (pair,) = compare(file(run()), file(dead)).pairs
-    assert pair.verdict is Verdict.WORSE
+    assert pair.verdict is Change.WORSE
     assert pair.regressions(0.05)
     assert obstacles(compare(file(dead), file(dead))) == {Obstacle.EMPTY}
     assert obstacles(compare(file(dead), file(run()))) == {Obstacle.EMPTY}
@@ -251,9 +251,9 @@ def test_a_new_run_without_a_success_is_worse_and_two_of_them_are_nothing() -> N
 def test_errors_are_a_figure_of_their_own_and_in_no_latency_l10() -> None:
     (pair,) = compare(file(run()), file(run(seed=2, failed=30))).pairs
     figures = {figure.quantity.name: figure for figure in pair.figures}
-    assert figures["failed"].verdict is Verdict.WORSE
+    assert figures["failed"].verdict is Change.WORSE
     assert figures["failed"].change == pytest.approx(0.09, abs=0.01)
-    assert figures["p50"].verdict is Verdict.SAME
+    assert figures["p50"].verdict is Change.SAME
     assert [figure.quantity.name for figure in pair.regressions(0.5)] == ["failed"]
 
 
@@ -288,14 +288,14 @@ def test_held_connections_are_compared_by_opening_keep_alive_and_drops() -> None
     assert [figure.quantity.name for figure in pair.figures] == ["opened", "keep-alive p50", "dropped"]
     opened, keepalive, dropped = pair.figures
     # They were open in a moment: too few seconds to know how much that varies.
-    assert opened.verdict is Verdict.UNKNOWN
+    assert opened.verdict is Change.UNKNOWN
     assert opened.low is None
-    assert keepalive.verdict is Verdict.SAME
+    assert keepalive.verdict is Change.SAME
     assert dropped.base == 0.0
     assert dropped.new is not None
     assert dropped.new > 0.4
     # All were dropped in one moment: no tendency, but nothing that a gate lets pass.
-    assert dropped.verdict is Verdict.UNKNOWN
+    assert dropped.verdict is Change.UNKNOWN
     assert any("too few moments" in note for note in pair.notes)
     assert pair.regressions(0.05) == [dropped]
     assert not pair.regressions(0.9)
@@ -319,7 +319,7 @@ def interleaved() -> LoadedResult:
 def test_settings_of_one_session_are_compared_with_its_base() -> None:
     comparison = compare_within(interleaved())
     (pair,) = comparison.pairs
-    assert pair.verdict is Verdict.WORSE
+    assert pair.verdict is Change.WORSE
     text = rounds_summary(interleaved())
     assert text.startswith("5 rounds of each setting: median (lowest to highest)")
     assert "c8 / c8 driver=asyncpg · wire / asyncpg · 5 rounds each: worse" in text

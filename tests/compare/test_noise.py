@@ -12,13 +12,13 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from pool_bench.compare.change import Figure, Verdict
+from pool_bench.compare.change import Change, Figure
 from pool_bench.compare.comparison import judge_cycles, sample_cycles
 from pool_bench.compare.samples import Resampled, Round
 from tests.support.results.noise import Noise, noisy_round, round_of
 
 LOOKS = (60, 120, 200)
-DECIDED = (Verdict.BETTER, Verdict.WORSE)
+DECIDED = (Change.BETTER, Change.WORSE)
 Make = Callable[[np.random.Generator], tuple[Sequence[Round], Sequence[Round]]]
 Figures = tuple[Figure, ...]
 
@@ -52,7 +52,7 @@ def hold_to(
     return found
 
 
-def are_any(figures: Figures, *among: Verdict) -> bool:
+def are_any(figures: Figures, *among: Change) -> bool:
     """Whether any figure is decided so."""
     return any(figure.verdict in among for figure in figures)
 
@@ -62,7 +62,7 @@ def is_decided(figures: Figures) -> bool:
 
 
 def is_missed(figures: Figures) -> bool:
-    return not are_any(figures, Verdict.WORSE)
+    return not are_any(figures, Change.WORSE)
 
 
 def two_runs(noise: Noise, *, seconds: int = 30, slower: float = 0.0) -> Make:
@@ -100,7 +100,7 @@ def test_two_runs_of_the_same_thing_are_called_different_at_most_one_time_in_twe
 @pytest.mark.parametrize("noise", [Noise(), Noise(stalls=0.1), Noise(mood=0.007)], ids=str)
 def test_a_tenth_slower_is_found_in_nine_of_ten_runs_of_half_a_minute(noise: Noise) -> None:
     found = hold_to(0.1, is_missed, two_runs(noise, slower=0.1))
-    assert sum(are_any(figures, Verdict.BETTER) for figures in found) <= 0.01 * len(found)
+    assert sum(are_any(figures, Change.BETTER) for figures in found) <= 0.01 * len(found)
 
 
 def test_intervals_hold_the_truth_together_in_95_of_100_comparisons() -> None:

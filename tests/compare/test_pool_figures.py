@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from pool_bench.compare.change import Verdict
+from pool_bench.compare.change import Change
 from pool_bench.compare.comparison import ALLOWABLE, Comparison, Obstacle, compare
 from pool_bench.compare.round_samples import measured_round
 from pool_bench.compare.settings import settings_of
@@ -81,14 +81,14 @@ def test_the_same_pool_twice_is_called_different_at_most_one_time_in_twenty(nois
     rng = np.random.default_rng(3)
     files = [rounds(rng, noise, count) for _ in range(41)]
     verdicts = [compare(one, other).pairs[0].verdict for one, other in pairwise(files)]
-    assert sum(verdict in (Verdict.BETTER, Verdict.WORSE, Verdict.MIXED) for verdict in verdicts) <= 2
+    assert sum(verdict in (Change.BETTER, Change.WORSE, Change.MIXED) for verdict in verdicts) <= 2
 
 
 def test_a_pool_that_is_a_third_slower_is_found_in_nine_of_ten_comparisons() -> None:
     rng = np.random.default_rng(4)
     noise = Noise(mood=0.03)
     found = [compare(rounds(rng, noise, 5), rounds(rng, noise, 5, slower=0.3)).pairs[0] for _ in range(20)]
-    assert sum(pair.verdict is Verdict.WORSE for pair in found) >= 18
+    assert sum(pair.verdict is Change.WORSE for pair in found) >= 18
 
 
 def test_rounds_are_rounds_whatever_their_labels_say() -> None:
@@ -132,10 +132,10 @@ def test_what_differs_between_two_settings_is_listed_and_refused(
     new = file(*(changed(noisy_run(rng, Noise(), round_=n), **changes) for n in (1, 2, 3)))
     comparison = compare(base, new)
     assert obstacles(comparison) == {Obstacle.SETTING}
-    assert comparison.pairs[0].verdict is Verdict.NOT_COMPARABLE
+    assert comparison.pairs[0].verdict is Change.NOT_COMPARABLE
     assert comparison.pairs[0].obstructions[0].words == f"different settings, {words}"
     (allowed,) = compare(base, new, allow=ALLOWABLE).pairs
-    assert allowed.verdict is Verdict.SAME
+    assert allowed.verdict is Change.SAME
 
 
 def test_other_pools_are_compared_only_where_that_is_allowed_and_other_scenarios_never() -> None:
@@ -157,7 +157,7 @@ def test_loads_that_change_are_compared_by_whole_rounds(scenario: str) -> None:
     assert "2 rounds" in few.obstructions[0].words
     assert all(figure.low is None for figure in few.figures)
     (same,) = compare(rounds_of(3), rounds_of(3)).pairs
-    assert same.verdict is Verdict.SAME
+    assert same.verdict is Change.SAME
     assert all(figure.change == 0 for figure in same.figures)
 
 
@@ -172,7 +172,7 @@ def test_clients_that_came_back_sooner_are_seen() -> None:
 
     (pair,) = compare(restarts(0.0), restarts(2.0)).pairs
     figure = next(one for one in pair.figures if one.quantity.name == "all back")
-    assert figure.verdict is Verdict.WORSE
+    assert figure.verdict is Change.WORSE
     assert figure.base == pytest.approx(560)
     assert figure.new == pytest.approx(2560)
 
@@ -190,11 +190,11 @@ def test_a_starved_client_leaves_throughput_to_be_compared_and_no_latency() -> N
     )
     (pair,) = compare(base, starved).pairs
     assert {one.quantity.name: one.verdict for one in pair.figures} == {
-        "throughput": Verdict.WORSE,
-        "p50": Verdict.UNKNOWN,
-        "p95": Verdict.UNKNOWN,
-        "p99": Verdict.UNKNOWN,
-        "failed": Verdict.SAME,
+        "throughput": Change.WORSE,
+        "p50": Change.UNKNOWN,
+        "p95": Change.UNKNOWN,
+        "p99": Change.UNKNOWN,
+        "failed": Change.SAME,
     }
     assert any("latencies are not judged" in note for note in pair.notes)
     (allowed,) = compare(base, starved, allow=("starved",)).pairs
@@ -206,7 +206,7 @@ def test_an_interval_that_means_nothing_is_too_little_data() -> None:
     (pair,) = compare(
         rounds(rng, Noise(mood=1.5), 3, seconds=4.0), rounds(rng, Noise(mood=1.5), 3, seconds=4.0)
     ).pairs
-    assert pair.figures[0].verdict is Verdict.UNKNOWN
+    assert pair.figures[0].verdict is Change.UNKNOWN
     assert pair.figures[0].low is pair.figures[0].high is None
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pool_bench.compare.change import Verdict
+from pool_bench.compare.change import Change
 from pool_bench.compare.comparison import Obstacle, Pair, compare
 from pool_bench.compare.rounds import compare_within
 from pool_bench.results.model import LoadedResult, parse_result
@@ -28,7 +28,7 @@ COMMANDS = {
     "spool": "surreal-bench",
     "same": "pg-connection-bench",
 }
-DECIDED = (Verdict.BETTER, Verdict.WORSE)
+DECIDED = (Change.BETTER, Change.WORSE)
 
 
 @cache
@@ -63,7 +63,7 @@ def test_real_runs_of_the_same_thing_are_called_different_at_most_one_time_in_tw
     verdicts = Counter(pair.verdict for name in COMMANDS for pair in pairs(name))
     assert sum(verdicts[one] for one in DECIDED) <= 0.05 * verdicts.total(), verdicts
     # Not for want of looking: these were judged.
-    assert verdicts[Verdict.SAME] >= 8
+    assert verdicts[Change.SAME] >= 8
 
 
 @pytest.mark.parametrize("name", ["bench", "open", "sconnect"])

@@ -17,12 +17,12 @@ from pool_bench.contenders import (
 from pool_bench.contenders.base import Contender, Opens
 from pool_bench.errors import FailureKind, Phase, UsageError
 from pool_bench.servers.postgres import EmbeddedPostgres
-from pool_bench.targets.postgres import Target, parse_target
+from pool_bench.targets.postgres import PostgresTarget, parse_target
 
 POOLS: tuple[ContenderName, ...] = ("reference", "asyncpg", "psycopg", "sqlalchemy")
 
 
-def target_of(server: EmbeddedPostgres, application_name: str) -> Target:
+def target_of(server: EmbeddedPostgres, application_name: str) -> PostgresTarget:
     """The server, as an application that can be found in its statistics."""
     return parse_target(server.url, env={"PGAPPNAME": application_name}, default_user="postgres")
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_bench.drivers.backend_messages import LastWords
+from pool_bench.drivers.backend_messages import BackendMessageTap
 from pool_bench.errors import ConnectError, FailureKind
 
 
@@ -37,7 +37,7 @@ errors = st.just(told(b"E", "ERROR", "42601"))
 
 
 def hear(stream: bytes, cuts: Sequence[int]) -> tuple[list[bool], ConnectError | None]:
-    words = LastWords()
+    words = BackendMessageTap()
     places = sorted({0, *(cut % len(stream) for cut in cuts), len(stream)})
     heard = [words.hear(stream[start:end]) for start, end in itertools.pairwise(places)]
     return heard, words.said
@@ -63,7 +63,7 @@ def test_what_is_no_word_of_the_server_s_is_none(stream: list[bytes], cuts: list
 
 @given(st.lists(others, max_size=3))
 def test_an_error_is_the_last_word_until_more_arrives(before: list[bytes]) -> None:
-    words = LastWords()
+    words = BackendMessageTap()
     assert not words.hear(b"".join(before) + told(b"E", "ERROR", "42601") + message(b"Z", b"I"))
     assert words.said is not None
     assert words.said.sqlstate == "42601"
@@ -72,7 +72,7 @@ def test_an_error_is_the_last_word_until_more_arrives(before: list[bytes]) -> No
 
 
 def test_of_a_word_without_an_end_little_is_kept() -> None:
-    words = LastWords()
+    words = BackendMessageTap()
     words.hear(b"E" + (0xFFFFFFF0).to_bytes(4, "big"))
     for _ in range(100):
         assert not words.hear(bytes(1 << 16))

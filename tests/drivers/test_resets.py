@@ -13,10 +13,10 @@ from pool_bench.drivers.wire.driver import WireDriver
 from pool_bench.errors import ConnectError
 from pool_bench.pool import ConnectionPool, PoolConfig
 from pool_bench.servers.postgres import EmbeddedPostgres
-from pool_bench.targets.postgres import Target
+from pool_bench.targets.postgres import PostgresTarget
 from tests.support.generators import target
 
-DRIVERS: dict[str, Callable[[Target], AsyncpgDriver | PsycopgDriver | WireDriver]] = {
+DRIVERS: dict[str, Callable[[PostgresTarget], AsyncpgDriver | PsycopgDriver | WireDriver]] = {
     "asyncpg": AsyncpgDriver,
     "psycopg": PsycopgDriver,
     "wire": WireDriver,

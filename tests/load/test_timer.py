@@ -8,10 +8,10 @@ from time import perf_counter_ns
 import pytest
 import uvloop
 
-from pool_bench.load.timer import Alarm, LoopAlarm, TimerFdAlarm, make_alarm
+from pool_bench.load.timer import LoopAlarm, Timer, TimerFdAlarm, make_alarm
 from tests.support.generators import MARGIN_S, nothing_left
 
-MakeAlarm = Callable[[asyncio.AbstractEventLoop, Callable[[], None]], Alarm]
+MakeAlarm = Callable[[asyncio.AbstractEventLoop, Callable[[], None]], Timer]
 every_alarm = pytest.mark.parametrize("make", [TimerFdAlarm, LoopAlarm, make_alarm])
 every_loop = pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
 
@@ -19,7 +19,7 @@ every_loop = pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.
 def _rings(
     make: MakeAlarm,
     factory: Callable[[], asyncio.AbstractEventLoop],
-    act: Callable[[Alarm], None],
+    act: Callable[[Timer], None],
     *,
     awaited: bool,
 ) -> list[int]:
@@ -74,7 +74,7 @@ def test_the_past_is_now(make: MakeAlarm, factory: Callable[[], asyncio.Abstract
 def test_only_the_last_setting_counts(
     make: MakeAlarm, factory: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
-    def act(alarm: Alarm) -> None:
+    def act(alarm: Timer) -> None:
         alarm.set(perf_counter_ns())
         alarm.set(perf_counter_ns() + 3_600_000_000_000)
 
@@ -86,7 +86,7 @@ def test_only_the_last_setting_counts(
 def test_a_ring_that_the_kernel_has_reported_is_forgotten_when_it_is_set_anew(
     make: MakeAlarm, factory: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
-    def act(alarm: Alarm) -> None:
+    def act(alarm: Timer) -> None:
         alarm.set(perf_counter_ns() + 1_000_000)
         # Due while nobody looks; set anew before anybody does.
         time.sleep(0.01)

@@ -18,7 +18,7 @@ from pool_bench.drivers.wire.driver import WireConnection, WireDriver
 from pool_bench.errors import ConnectError
 from pool_bench.pool import ConnectionPool, PoolConfig
 from pool_bench.servers.postgres import EmbeddedPostgres
-from pool_bench.targets.postgres import Target
+from pool_bench.targets.postgres import PostgresTarget
 from tests.support.generators import nothing_left, target
 
 AnyConnection = AsyncpgConnection | PsycopgConnection
@@ -49,11 +49,11 @@ def make(request: pytest.FixtureRequest, embedded: EmbeddedPostgres) -> Iterator
         pytest.fail("backends are left")
 
 
-def _named(server: EmbeddedPostgres, name: str) -> Target:
+def _named(server: EmbeddedPostgres, name: str) -> PostgresTarget:
     return target(f"{server.url}&application_name={name}")
 
 
-def _driver(name: str, to: Target) -> _AnyDriver:
+def _driver(name: str, to: PostgresTarget) -> _AnyDriver:
     return AsyncpgDriver(to) if name == "asyncpg" else PsycopgDriver(to)
 
 

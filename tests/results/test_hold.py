@@ -15,7 +15,7 @@ from pool_bench.results.write import dumps, from_session, session_to_json, write
 from pool_bench.stats.holds import Ages, HoldStats
 from pool_bench.stats.operations import Histogram, errors_by_name
 from pool_bench.stats.runs import RunResult
-from pool_bench.stats.server import ServerSide
+from pool_bench.stats.server import ServerObservation
 from tests.report.live.test_hold_lines import plans
 from tests.support.results.holds import Plan, held_run, hold_session, many, normal, restarted, watched
 from tests.support.results.runs import run_of, session_of, stats_of
@@ -83,9 +83,9 @@ def test_runs_that_hold_nothing_have_neither() -> None:
     assert loaded.server_side is None
 
 
-@given(plans, st.sampled_from([None, watched(), ServerSide(notes=["nothing could be seen"])]))
+@given(plans, st.sampled_from([None, watched(), ServerObservation(notes=["nothing could be seen"])]))
 @settings(max_examples=40, deadline=None)
-def test_everything_survives_the_file(plan: Plan, side: ServerSide | None) -> None:
+def test_everything_survives_the_file(plan: Plan, side: ServerObservation | None) -> None:
     run = held_run(plan, server_side=side)
     loaded = from_session(hold_session(run)).runs[0]
     mine, hold = run.hold, loaded.hold

@@ -17,8 +17,8 @@ from pool_bench.stats.server import (
     CpuUse,
     PoolerMemory,
     ServerMemory,
-    ServerSecond,
-    ServerSide,
+    ServerObservation,
+    ServerSample,
     SetupSecond,
     SetupTimes,
 )
@@ -46,12 +46,12 @@ def setup_times(count: int = 19_000) -> SetupTimes:
     )
 
 
-def side(*, pooled: bool = False, server: float = 1.7) -> ServerSide:
+def side(*, pooled: bool = False, server: float = 1.7) -> ServerObservation:
     """A second of warm-up and thirty of measuring, directly or through a PgBouncer."""
     rng = np.random.default_rng(4)
     pools = {"cl_active": 20, "cl_waiting": 30, "sv_active": 20, "maxwait_us": 340_000} if pooled else {}
     looks = [
-        ServerSecond(
+        ServerSample(
             t=t * 1.003,
             states={"idle": int(rng.integers(0, 20)), "starting": 2},
             used=22,
@@ -63,7 +63,7 @@ def side(*, pooled: bool = False, server: float = 1.7) -> ServerSide:
         )
         for t in range(33)
     ]
-    return ServerSide(
+    return ServerObservation(
         max_connections=100,
         superuser_reserved=3,
         reserved=0,
@@ -129,7 +129,7 @@ def test_a_file_from_before_these_figures_is_read_as_ever() -> None:
 
 def test_a_run_that_began_before_the_first_look_at_a_slow_server_is_read_as_it_is() -> None:
     run = typical_run()
-    run.server_side = ServerSide(cores=2, origin_s=-1.25, seconds=[ServerSecond(t=0.5, used=3)])
+    run.server_side = ServerObservation(cores=2, origin_s=-1.25, seconds=[ServerSample(t=0.5, used=3)])
     loaded = parse_result(dumps(session_to_json(session_of(run))).decode(), source="x").runs[0].server_side
     assert loaded is not None
     assert loaded.origin_s == -1.25
@@ -194,10 +194,10 @@ def test_the_picture_shows_the_server_and_no_text_overlaps_another(pooled: bool)
     assert server[1, 0] == pytest.approx(1.5 * 1.003 - 1.004)
 
 
-def one_process() -> ServerSide:
+def one_process() -> ServerObservation:
     """A SurrealDB, whose connections are all served by one process."""
     looks = [
-        ServerSecond(
+        ServerSample(
             t=float(t),
             states={"open": 12, "closing": 1} if 0 < t < 32 else {},
             cpu=CpuUse(1.5, 1.0, server_thread=0.75) if t else None,
@@ -205,7 +205,7 @@ def one_process() -> ServerSide:
         for t in range(33)
     ]
     sizes = {"before": (50 << 20, 0), "peak": (74 << 20, 24), "after": (61 << 20, 0)}
-    return ServerSide(
+    return ServerObservation(
         in_use_before=0,
         in_use_after=0,
         seconds=looks,

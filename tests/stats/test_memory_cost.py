@@ -4,7 +4,7 @@ import pytest
 
 from pool_bench.stats.holds import HoldInterval, HoldStats
 from pool_bench.stats.memory_cost import client_cost_each, server_cost_each
-from pool_bench.stats.server import PoolerMemory, ServerMemory, ServerSide
+from pool_bench.stats.server import PoolerMemory, ServerMemory, ServerObservation
 
 MB = 1 << 20
 
@@ -25,7 +25,7 @@ def test_a_client_costs_what_many_connections_show(grown: int, held: int, each: 
 
 
 def test_a_server_whose_memory_shrank_meanwhile_has_no_cost() -> None:
-    side = ServerSide()
+    side = ServerObservation()
     for when, total, backends in (("before", 90 * MB, 0), ("peak", 60 * MB, 100)):
         side.memory[when] = ServerMemory(
             processes=9 + backends, total_bytes=total, backends=backends, idle_backend_bytes=None, sampled=9
@@ -40,7 +40,7 @@ def test_six_held_connections_show_no_cost_of_one() -> None:
 
 
 def test_a_poolers_clients_cost_what_many_of_them_show() -> None:
-    side = ServerSide()
+    side = ServerObservation()
     for when, total, clients in (("before", 3 * MB, 0), ("peak", 5 * MB, 1024)):
         side.pooler_memory[when] = PoolerMemory(processes=1, total_bytes=total, clients=clients)
     assert side.pooler_client_bytes == 2048

@@ -11,7 +11,7 @@ from pool_bench.results.write import dumps, session_to_json
 from pool_bench.stats.histogram import Histogram
 from pool_bench.stats.holds import HoldInterval
 from pool_bench.stats.operations import Interval
-from pool_bench.stats.server import CpuUse, ServerSecond, SetupSecond
+from pool_bench.stats.server import CpuUse, ServerSample, SetupSecond
 from pool_bench.stats.timeline import Coarsening
 from tests.support.results.runs import run_of, session_of, stats_of
 
@@ -145,7 +145,7 @@ def test_stages_of_holding_stay_apart_and_the_peak_is_the_highest() -> None:
 
 def test_looks_at_a_server_become_one_with_their_peaks_and_mean_cores() -> None:
     looks = [
-        ServerSecond(
+        ServerSample(
             t=float(t),
             states={"idle": t, f"s{t}": 1},
             used=t,

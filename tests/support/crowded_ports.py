@@ -19,7 +19,7 @@ from pool_bench.drivers.network import local_ports
 from pool_bench.load.connect.generator import generate, loop_factory
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.servers.scripted.behaviour import Behaviour, Fixed
-from pool_bench.servers.scripted.server import KnownServer
+from pool_bench.servers.scripted.server import ScriptedServer
 from pool_bench.stats.runs import Snapshot
 from pool_bench.targets.postgres import parse_target
 
@@ -44,7 +44,7 @@ def main() -> None:
     Path("/proc/sys/net/ipv4/ip_local_port_range").write_text(f"{FIRST} {last}")
     refuse(arguments)
     snapshots: list[Snapshot] = []
-    with KnownServer(Behaviour(auth=Fixed(0.005))) as server, ExitStack() as held:
+    with ScriptedServer(Behaviour(auth=Fixed(0.005))) as server, ExitStack() as held:
         target = parse_target(server.url(), env={}, default_user="nobody")
         host = target.hosts[0]
         ports = []

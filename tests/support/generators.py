@@ -27,7 +27,7 @@ from pool_bench.load.spec import ConnectSpec
 from pool_bench.pgwire import Credentials
 from pool_bench.stats.operations import BenchStats
 from pool_bench.stats.runs import Snapshot, Stage
-from pool_bench.targets.postgres import Host, Target, parse_target
+from pool_bench.targets.postgres import Host, PostgresTarget, parse_target
 
 LoopName = Literal["asyncio", "uvloop"]
 # "far" is epoll, with every address taken for one of another machine.
@@ -60,7 +60,7 @@ def go_far(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(plan, "_literal_endpoint", far)
 
 
-def target(url: str) -> Target:
+def target(url: str) -> PostgresTarget:
     """A target from a URL and nothing else."""
     return parse_target(url, env={}, default_user="nobody")
 

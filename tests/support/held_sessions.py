@@ -11,12 +11,12 @@ import psutil
 import psycopg
 
 from pool_bench.servers.postgres import EmbeddedPostgres
-from pool_bench.targets.postgres import Target, parse_target
+from pool_bench.targets.postgres import PostgresTarget, parse_target
 
 Connection = psycopg.Connection[tuple[object, ...]]
 
 
-def target(url: str) -> Target:
+def target(url: str) -> PostgresTarget:
     """A target from a URL and nothing else."""
     return parse_target(url, env={}, default_user="nobody")
 

@@ -14,7 +14,7 @@ from typing import Any
 import cbor2
 import pytest
 
-from pool_bench.drivers.surreal.client_transport import DirectWebSocket
+from pool_bench.drivers.surreal.client_transport import FastWebSocket
 from pool_bench.errors import ConnectError, FailureKind
 from pool_bench.pool import (
     PoolClosedError,
@@ -61,13 +61,13 @@ def credentials_of(server: EmbeddedSurreal) -> dict[str, str]:
 def methods(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The methods that clients ask the server for, in order."""
     seen: list[str] = []
-    ask = DirectWebSocket._ask
+    ask = FastWebSocket._ask
 
-    async def spy(client: DirectWebSocket, number: Hashable, message: bytes) -> dict[str, Any]:
+    async def spy(client: FastWebSocket, number: Hashable, message: bytes) -> dict[str, Any]:
         seen.append(cbor2.loads(message)["method"])
         return await ask(client, number, message)
 
-    monkeypatch.setattr(DirectWebSocket, "_ask", spy)
+    monkeypatch.setattr(FastWebSocket, "_ask", spy)
     return seen
 
 
@@ -345,7 +345,7 @@ async def test_a_dead_socket_is_replaced_before_anybody_gets_it(surreal: Embedde
     async with make_pool(surreal, min_connections=1, max_connections=1) as pool:
         async with pool.acquire() as client:
             first = client
-        assert isinstance(first, DirectWebSocket)
+        assert isinstance(first, FastWebSocket)
         channel = first._channel
         assert channel is not None
         assert channel.link._transport is not None

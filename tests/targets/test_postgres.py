@@ -10,14 +10,21 @@ from hypothesis import strategies as st
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict
 
-from pool_bench.cli.argv import shown_arguments
+from pool_bench.cli.argv import redacted_argv
 from pool_bench.errors import UsageError
 from pool_bench.targets.conninfo import ENVIRONMENT, PARAMETERS
-from pool_bench.targets.postgres import NAMING_VARIABLES, Host, Target, parse_passfile, parse_target, redact
+from pool_bench.targets.postgres import (
+    NAMING_VARIABLES,
+    Host,
+    PostgresTarget,
+    parse_passfile,
+    parse_target,
+    redact,
+)
 from pool_bench.targets.surreal import surreal_target
 
 
-def parse(url: str, env: Mapping[str, str] | None = None, passfile: str = "") -> Target:
+def parse(url: str, env: Mapping[str, str] | None = None, passfile: str = "") -> PostgresTarget:
     return parse_target(url, env=env or {}, default_user="me", read_passfile=lambda path: passfile)
 
 
@@ -194,7 +201,7 @@ def test_every_supported_parameter_reaches_the_target() -> None:
         "&connect_timeout=7&load_balance_hosts=random&max_protocol_version=3.2"
         "&target_session_attrs=any&gssencmode=disable"
     )
-    assert target == Target(
+    assert target == PostgresTarget(
         hosts=(Host(name="h"),),
         user="me",
         dbname="d",
@@ -612,7 +619,7 @@ def test_what_is_no_url_is_refused_and_shown_without_what_may_be_a_password(text
         with pytest.raises(UsageError) as caught:
             read(text)
         assert "hunter22" not in str(caught.value)
-    shown = shown_arguments(["pg-connection-bench", "-u", text, f"--url={text}", "-q"])
+    shown = redacted_argv(["pg-connection-bench", "-u", text, f"--url={text}", "-q"])
     assert "hunter22" not in " ".join(shown)
     assert shown[-1] == "-q"
 

@@ -7,7 +7,7 @@ import pytest
 from psycopg import pq
 
 from pool_bench.errors import UsageError
-from pool_bench.targets.postgres import Target, parse_target
+from pool_bench.targets.postgres import PostgresTarget, parse_target
 
 _FILE = """\
 # a comment
@@ -28,7 +28,7 @@ host=h
 """
 
 
-def _parse(url: str, env: Mapping[str, str]) -> Target:
+def _parse(url: str, env: Mapping[str, str]) -> PostgresTarget:
     return parse_target(
         url,
         env=env,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pool_bench.cli.help_pages import Command
-from pool_bench.cli.options.types import EXIT_FAILED, EXIT_LEFT, EXIT_OK, Duration, OutputPath, guard
+from pool_bench.cli.options.types import EXIT_FAILED, EXIT_LEFT, EXIT_OK, Duration, OutputPath, exit_code_of
 from pool_bench.drivers.base import SURREAL_DRIVER_NAMES, DriverName
 from pool_bench.targets.surreal import AuthMode
 
@@ -67,7 +67,9 @@ def calibrate(
     What it finds is the least that a run can show here: of a latency of 2.0 ms, 0.15 ms may be the client.
     """
     sslmode: SslMode = "require" if tls else "disable"
-    ctx.exit(guard(lambda: run_calibration("wire", concurrency, duration, query, path, sslmode=sslmode)))
+    ctx.exit(
+        exit_code_of(lambda: run_calibration("wire", concurrency, duration, query, path, sslmode=sslmode))
+    )
 
 
 def run_calibration(
@@ -104,7 +106,7 @@ def run_calibration(
     from datetime import UTC, datetime
 
     from pool_bench.cli.limits import raise_file_limit
-    from pool_bench.cli.session import tell
+    from pool_bench.cli.session import notify
     from pool_bench.cli.signals import LeaveNow, stop_on_signals
     from pool_bench.load import calibrate as load
     from pool_bench.report.summary.calibration import calibration_table
@@ -123,7 +125,7 @@ def run_calibration(
     else:
         session.config["sslmode"] = sslmode
     try:
-        with stop_on_signals(tell) as stop:
+        with stop_on_signals(notify) as stop:
             session.calibration = load.calibrate(
                 load.settings_for(driver, (concurrency,), auth=auth),
                 stop,
@@ -132,7 +134,7 @@ def run_calibration(
                 auth=auth,
                 protocol=protocol,
                 sslmode=sslmode,
-                begin=lambda driver, level: tell(f"calibrating {driver} at concurrency {level:,}"),
+                begin=lambda driver, level: notify(f"calibrating {driver} at concurrency {level:,}"),
             )
             session.interrupted = stop.requested
     except LeaveNow:
@@ -145,5 +147,5 @@ def run_calibration(
         sys.stdout.write(results.dumps(content).decode("utf-8"))
     elif json_path is not None:
         results.write_json(json_path, content)
-        tell(f"wrote {json_path}")
+        notify(f"wrote {json_path}")
     return EXIT_OK if session.calibration.floors else EXIT_FAILED

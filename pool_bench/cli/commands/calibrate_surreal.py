@@ -8,7 +8,7 @@ import click
 from pool_bench.cli.commands.calibrate import calibrate_options, run_calibration
 from pool_bench.cli.help_pages import Command
 from pool_bench.cli.options.surreal import auth_option
-from pool_bench.cli.options.types import guard
+from pool_bench.cli.options.types import exit_code_of
 from pool_bench.targets.surreal import AuthMode
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def calibrate(
     server hashes no password and the client checks no certificate.
     """
     ctx.exit(
-        guard(
+        exit_code_of(
             lambda: run_calibration(
                 "surreal", concurrency, duration, query, path, auth=auth, protocol=protocol
             )

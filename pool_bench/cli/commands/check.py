@@ -12,9 +12,9 @@ from typing import Final
 
 from pool_bench.cli.advice import ADVICE
 from pool_bench.cli.options.types import EXIT_FAILED, EXIT_LEFT, EXIT_OK
-from pool_bench.cli.places.postgres import Place, serve, targets_of
-from pool_bench.cli.preflight import put
-from pool_bench.cli.session import tell
+from pool_bench.cli.places.postgres import PostgresPlace, serve, targets_of
+from pool_bench.cli.preflight import run_briefly
+from pool_bench.cli.session import notify
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
 from pool_bench.drivers.wire.driver import ask_server
 from pool_bench.errors import ConnectError, Phase
@@ -24,7 +24,7 @@ from pool_bench.load.spec import ConnectSpec
 from pool_bench.report.text import clean, table
 from pool_bench.stats.operations import BenchStats, FailureKey
 from pool_bench.stats.runs import Snapshot
-from pool_bench.targets.postgres import Target
+from pool_bench.targets.postgres import PostgresTarget
 from pool_bench.units import format_ms
 from pool_bench.watch.postgres.route import look_between
 
@@ -46,7 +46,7 @@ _STEPS: Final = (
 )
 
 
-def check(place: Place, *, tool: str) -> int:
+def check(place: PostgresPlace, *, tool: str) -> int:
     """Connect to every target, and say step by step how that went.
 
     Returns:
@@ -57,26 +57,26 @@ def check(place: Place, *, tool: str) -> int:
         ServerStartError: the embedded server does not start.
     """
     try:
-        with stop_on_signals(tell) as stop, serve(place, connections=1) as server:
-            return max(put(_check_all(targets_of(place, server, tool=tool), stop)))
+        with stop_on_signals(notify) as stop, serve(place, connections=1) as server:
+            return max(run_briefly(_check_all(targets_of(place, server, tool=tool), stop)))
     except LeaveNow:
         return EXIT_LEFT
 
 
-async def _check_all(targets: Sequence[Target], stop: StopSwitch) -> list[int]:
+async def _check_all(targets: Sequence[PostgresTarget], stop: StopSwitch) -> list[int]:
     """Look at all targets at once, as several that are silent must not take longer than one."""
     async with asyncio.TaskGroup() as group:
         looks = [group.create_task(_connect(target, stop)) for target in targets]
         return [_report(target, *(await look)) for target, look in zip(targets, looks, strict=True)]
 
 
-def _report(target: Target, stats: BenchStats, product: str) -> int:
+def _report(target: PostgresTarget, stats: BenchStats, product: str) -> int:
     for row in report(target, stats, product):
         print(row, flush=True)
     return EXIT_OK if stats.ok and not stats.failed else EXIT_FAILED
 
 
-async def _connect(target: Target, stop: StopSwitch) -> tuple[BenchStats, str]:
+async def _connect(target: PostgresTarget, stop: StopSwitch) -> tuple[BenchStats, str]:
     """What some connections in a row gave, and what the server says it is."""
     total = BenchStats()
     stopping = asyncio.Event()
@@ -112,7 +112,7 @@ async def _connect(target: Target, stop: StopSwitch) -> tuple[BenchStats, str]:
     return total, product
 
 
-def report(target: Target, stats: BenchStats, product: str) -> list[str]:
+def report(target: PostgresTarget, stats: BenchStats, product: str) -> list[str]:
     """How the steps went, in words."""
     lines = [clean(str(target))]
     failure = max(stats.failures.items(), key=lambda item: item[1].count, default=None)

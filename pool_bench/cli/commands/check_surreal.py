@@ -9,9 +9,9 @@ import click
 
 from pool_bench.cli.options.types import EXIT_FAILED, EXIT_OK
 from pool_bench.cli.places.surreal import SurrealPlace, place_words, serve_surreal, surreal_targets_of
-from pool_bench.cli.preflight import put
+from pool_bench.cli.preflight import run_briefly
 from pool_bench.drivers.surreal.driver import SurrealDriver
-from pool_bench.drivers.surreal.preflight import look_at
+from pool_bench.drivers.surreal.preflight import inspect
 from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.targets.surreal import AuthMode, SurrealTarget
 from pool_bench.units import format_ms
@@ -50,7 +50,7 @@ def check(place: SurrealPlace) -> int:
     """
     with serve_surreal(place) as server:
         targets = surreal_targets_of(place, server)
-        fine = put(_check_all(targets, place.server.auth, embedded=server is not None))
+        fine = run_briefly(_check_all(targets, place.server.auth, embedded=server is not None))
     return EXIT_OK if fine else EXIT_FAILED
 
 
@@ -80,7 +80,7 @@ async def _check(target: SurrealTarget, auth: AuthMode, *, embedded: bool) -> li
 
 
 async def _ask(target: SurrealTarget, auth: AuthMode, say: Callable[[str], None], *, embedded: bool) -> None:
-    look = await look_at(target, auth, create=embedded, connect_timeout_s=_CONNECT_LIMIT_S)
+    look = await inspect(target, auth, create=embedded, connect_timeout_s=_CONNECT_LIMIT_S)
     say(f"  it is {look.info.product} {look.info.version}".rstrip())
     if look.missing is not None:
         say(f"  not usable: {look.missing}")

@@ -8,7 +8,7 @@ import click
 
 from pool_bench.cli.help_pages import Command
 from pool_bench.cli.options.shared import verbose_option
-from pool_bench.cli.options.types import EXIT_FAILED, EXIT_OK, OutputPath, Share, guard
+from pool_bench.cli.options.types import EXIT_FAILED, EXIT_OK, OutputPath, Share, exit_code_of
 from pool_bench.cli.status import busy
 from pool_bench.errors import UsageError
 
@@ -66,7 +66,7 @@ def compare(
     most 5 %.
     """
     ctx.exit(
-        guard(
+        exit_code_of(
             lambda: _compare(
                 files, fail_on_regression, allow, json_path, summary_path, plot_path, verbose=verbose
             )
@@ -150,12 +150,12 @@ def regressions(comparison: "Comparison", share: float) -> list[str]:
     Args:
         share: how much worse a figure may get, 0 to 1.
     """
-    from pool_bench.compare.change import Verdict
+    from pool_bench.compare.change import Change
     from pool_bench.report.summary.comparison import cells, describe
 
     reasons = []
     for pair in comparison.pairs:
-        if pair.verdict is Verdict.NOT_COMPARABLE:
+        if pair.verdict is Change.NOT_COMPARABLE:
             reasons.append(f"{describe(pair)}: not comparable: {pair.obstructions[0].words}")
         for figure in pair.regressions(share):
             name, before, after, change, *_ = cells(figure)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from pool_bench.analysis.walls_ahead import Asked
-from pool_bench.cli.argv import shown_arguments
+from pool_bench.cli.argv import redacted_argv
 from pool_bench.cli.commands.find_max import FindMax, find_maximum
 from pool_bench.cli.limits import raise_file_limit, time_wait_note
 from pool_bench.cli.options.rounds import Step, Variant, plan
@@ -16,7 +16,7 @@ from pool_bench.cli.options.shared import Output
 from pool_bench.cli.options.thresholds import NO_CHECKS, Checks
 from pool_bench.cli.options.types import EXIT_LEFT
 from pool_bench.cli.places.base import AnyPlace, ask_any, config_of, serve_any, targets_of_any
-from pool_bench.cli.session import Work, lose, tell
+from pool_bench.cli.session import BenchSession, lose, notify
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
 from pool_bench.cli.walls import KnownLimits, warn_of_walls
 from pool_bench.cli.watching import Watching, follow_watched, is_wanted, watch_for
@@ -37,7 +37,7 @@ from pool_bench.report.text import colour_wanted
 from pool_bench.results.model import LoadedResult
 from pool_bench.results.write import from_session
 from pool_bench.stats.runs import RunResult, Session
-from pool_bench.targets.postgres import SslMode, Target
+from pool_bench.targets.postgres import PostgresTarget, SslMode
 from pool_bench.targets.surreal import SurrealTarget
 from pool_bench.units import format_duration
 from pool_bench.watch.machine.limits import LimitsReader
@@ -49,7 +49,7 @@ _OPEN_LOOP_LEVEL: Final = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Benchmark:
+class ConnectPlan:
     """What to measure.
 
     Attributes:
@@ -87,10 +87,10 @@ class Benchmark:
     variants: tuple[Variant, ...] = ()
     rounds: int = 1
     watch: bool | None = None
-    admin: Target | None = None
+    admin: PostgresTarget | None = None
 
 
-def measure(benchmark: Benchmark) -> int:
+def measure(benchmark: ConnectPlan) -> int:
     """Measure every level, show it, and write the files.
 
     Returns:
@@ -114,7 +114,7 @@ def measure(benchmark: Benchmark) -> int:
     text = output.text
     try:
         with ExitStack() as stack:
-            stop = stack.enter_context(stop_on_signals(tell))
+            stop = stack.enter_context(stop_on_signals(notify))
             # Drivers that do not wait for the server's end have up to half as many backends dying.
             server = stack.enter_context(
                 serve_any(benchmark.place, connections=most, ending=most // 2, log_setup=watched)
@@ -126,7 +126,7 @@ def measure(benchmark: Benchmark) -> int:
             rate = _highest_rate(benchmark)
             note = time_wait_note(targets, spec.driver, concurrency=most, rate=rate, seconds=seconds)
             if note is not None:
-                tell(note)
+                notify(note)
             session = _session(benchmark, spec, steps, watched=watched)
             watching = watch_for(server, targets, benchmark.admin) if watched else None
             timeout_s = benchmark.spec.connect_timeout_s
@@ -141,7 +141,7 @@ def measure(benchmark: Benchmark) -> int:
             if not is_open and not stop.requested:
                 reader = LimitsReader(targets)
                 asked = Asked(connections=most, at_once=most, option="--concurrency", servers=reader.servers)
-                warn_of_walls(asked, reader, KnownLimits(), tell)
+                warn_of_walls(asked, reader, KnownLimits(), notify)
             view = make_view(
                 text,
                 stream_is_terminal=text.isatty(),
@@ -149,7 +149,7 @@ def measure(benchmark: Benchmark) -> int:
                 targets=[str(target) for target in targets],
             )
             stack.callback(view.close)
-            work = Work(
+            work = BenchSession(
                 output,
                 stop,
                 view,
@@ -174,15 +174,15 @@ def measure(benchmark: Benchmark) -> int:
             _finish(work)
             return work.exit_code
     except LeaveNow:
-        tell("left without a summary")
+        notify("left without a summary")
         return EXIT_LEFT
 
 
-def _plan(benchmark: Benchmark, spec: ConnectSpec) -> tuple[Step, ...]:
+def _plan(benchmark: ConnectPlan, spec: ConnectSpec) -> tuple[Step, ...]:
     return plan(spec, benchmark.levels, benchmark.variants, benchmark.rounds, benchmark.label)
 
 
-def _session(benchmark: Benchmark, spec: ConnectSpec, steps: Sequence[Step], *, watched: bool) -> Session:
+def _session(benchmark: ConnectPlan, spec: ConnectSpec, steps: Sequence[Step], *, watched: bool) -> Session:
     levels = benchmark.levels
     targets = (*spec.targets, *(target for step in steps for target in step.spec.targets))
     config: dict[str, str | int | float | bool | list[str] | None] = {
@@ -209,7 +209,7 @@ def _session(benchmark: Benchmark, spec: ConnectSpec, steps: Sequence[Step], *, 
         tool=benchmark.tool,
         name=benchmark.name,
         started_at=datetime.now(UTC),
-        argv=shown_arguments(sys.argv),
+        argv=redacted_argv(sys.argv),
         targets=tuple(dict.fromkeys(str(target) for target in targets)),
         config=config
         | {
@@ -230,13 +230,13 @@ def _session(benchmark: Benchmark, spec: ConnectSpec, steps: Sequence[Step], *, 
     )
 
 
-def _highest_rate(benchmark: Benchmark) -> float | None:
+def _highest_rate(benchmark: ConnectPlan) -> float | None:
     """Connections begun a second at most; None where that is not known before, as in a closed loop."""
     open_loop = benchmark.spec.open_loop
     return None if open_loop is None or benchmark.find_max is not None else open_loop.profile.highest
 
 
-def _calibrate(work: Work, spec: ConnectSpec) -> None:
+def _calibrate(work: BenchSession, spec: ConnectSpec) -> None:
     """Measure what this client costs by itself, unless the user stops it."""
     levels = work.levels if spec.open_loop is None else (min(*work.levels, _OPEN_LOOP_LEVEL),)
     calibration = calibrate(
@@ -256,7 +256,7 @@ def _calibrate(work: Work, spec: ConnectSpec) -> None:
 def _sslmode(spec: ConnectSpec, server: Mapping[str, str]) -> SslMode:
     """How runs come to the server: with TLS where that is demanded, or the first connection had it."""
     target = spec.targets[0]
-    if not isinstance(target, Target):
+    if not isinstance(target, PostgresTarget):
         return "disable"
     if target.sslmode in ("require", "verify-ca", "verify-full"):
         return target.sslmode
@@ -268,17 +268,19 @@ def _protocol(spec: ConnectSpec) -> Protocol:
     return "http" if isinstance(target, SurrealTarget) and not target.is_websocket else "ws"
 
 
-def _measure_all(work: Work, benchmark: Benchmark, steps: Sequence[Step], watching: Watching | None) -> None:
+def _measure_all(
+    work: BenchSession, benchmark: ConnectPlan, steps: Sequence[Step], watching: Watching | None
+) -> None:
     if benchmark.variants:
         for line in settings_too_short(benchmark.rounds, benchmark.spec.duration_s):
-            tell(line)
+            notify(line)
     lost: set[str] = set()
     for index, step in enumerate(steps):
         if step.setting in lost:
             continue
         pause_s = benchmark.pause_s if index else 0
         if pause_s > _SILENT_PAUSE_S and not work.stop.requested:
-            tell(f"next run in {format_duration(pause_s)}")
+            notify(f"next run in {format_duration(pause_s)}")
         if work.stop.sleep(pause_s):
             break
         run = Run(step.spec, step.label, work.stop)
@@ -301,17 +303,17 @@ def _measure_all(work: Work, benchmark: Benchmark, steps: Sequence[Step], watchi
             work.print(round_line(_loaded(work, run.result).runs[0]))
 
 
-def _loaded(work: Work, *runs: RunResult) -> LoadedResult:
+def _loaded(work: BenchSession, *runs: RunResult) -> LoadedResult:
     """These runs of the session as its file has them."""
     return from_session(replace(work.session, runs=list(runs)))
 
 
-def _finish(work: Work) -> None:
+def _finish(work: BenchSession) -> None:
     """Sum up the session and write its files, if it measured anything."""
     work.save(_answer(work))
 
 
-def _answer(work: Work) -> Brief:
+def _answer(work: BenchSession) -> Brief:
     """The last screen; with `-v`, what else is known of all runs together is printed as well."""
     session, colour = work.session, colour_wanted(work.text)
     runs = session.runs

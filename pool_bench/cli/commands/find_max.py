@@ -10,7 +10,7 @@ from typing import Final
 
 from pool_bench.analysis.objectives import Breach, Objectives
 from pool_bench.analysis.rate_search import RateSearch, Trial
-from pool_bench.cli.session import Work
+from pool_bench.cli.session import BenchSession
 from pool_bench.load.arrivals import Spacing, constant
 from pool_bench.load.run import Run
 from pool_bench.load.spec import ConnectSpec, OpenLoop
@@ -55,7 +55,7 @@ class FindMax:
         return max(confirm_s, _CONFIRMATION * needed) if trial.kind == "confirm" else needed
 
 
-def find_maximum(work: Work, plan: FindMax, spec: ConnectSpec) -> None:
+def find_maximum(work: BenchSession, plan: FindMax, spec: ConnectSpec) -> None:
     """Search, show every trial and what was found, and keep it all in the session of `work`.
 
     Raises:
@@ -102,7 +102,7 @@ def find_maximum(work: Work, plan: FindMax, spec: ConnectSpec) -> None:
         work.detail(search_summary(work.session.runs, result, colour=colour))
 
 
-def _measure(work: Work, plan: FindMax, spec: ConnectSpec, trial: Trial, *, number: int) -> RunResult:
+def _measure(work: BenchSession, plan: FindMax, spec: ConnectSpec, trial: Trial, *, number: int) -> RunResult:
     duration_s = plan.length_s(trial, spec.duration_s)
     open_loop = OpenLoop(profile=constant(trial.rate), spacing=plan.spacing)
     run = Run(
@@ -132,7 +132,7 @@ def is_client_to_blame(run: RunResult, breaches: Sequence[Breach]) -> bool:
     )
 
 
-def _run_of_answer(work: Work, result: SearchResult) -> RunResult:
+def _run_of_answer(work: BenchSession, result: SearchResult) -> RunResult:
     """The run that a person wants to see in full: the confirmation, else the last one."""
     passed = [step.run for step in result.steps if step.passed]
     return work.session.runs[passed[-1] if passed and result.found else -1]

@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from typing import Final
 
 from pool_bench.analysis.walls_ahead import Asked
-from pool_bench.cli.argv import shown_arguments
+from pool_bench.cli.argv import redacted_argv
 from pool_bench.cli.limits import local_ports_note, raise_file_limit
 from pool_bench.cli.options.shared import Output
 from pool_bench.cli.options.thresholds import NO_CHECKS, Checks
 from pool_bench.cli.options.types import EXIT_LEFT
 from pool_bench.cli.places.base import AnyPlace, ask_any, config_of, serve_any, targets_of_any
-from pool_bench.cli.session import Work, tell
+from pool_bench.cli.session import BenchSession, notify
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
 from pool_bench.cli.walls import KnownLimits, WallWatch, warn_of_walls
 from pool_bench.cli.watching import watch_for
@@ -29,7 +29,7 @@ from pool_bench.report.live.hold_view import make_hold_view
 from pool_bench.report.summary.hold import hold_summary
 from pool_bench.report.text import colour_wanted
 from pool_bench.stats.runs import Session, Snapshot, Stage
-from pool_bench.targets.postgres import Host, Target
+from pool_bench.targets.postgres import Host, PostgresTarget
 from pool_bench.watch.machine.limits import LimitsReader
 from pool_bench.watch.postgres.slots import Slots, guard_note, look_at_slots, room
 from pool_bench.watch.watcher import Watcher
@@ -38,7 +38,7 @@ _LOOK_TIMEOUT_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Holding:
+class HoldPlan:
     """What to hold.
 
     Attributes:
@@ -61,7 +61,7 @@ class Holding:
     connections: int
     spec: HoldSpec
     reserve: bool
-    admin: Target | None
+    admin: PostgresTarget | None
     output: Output
     checks: Checks = NO_CHECKS
     require_valid: bool = False
@@ -69,7 +69,7 @@ class Holding:
     watch: bool = True
 
 
-def hold(holding: Holding) -> int:
+def hold(holding: HoldPlan) -> int:
     """Open, hold and close connections, show it, and write the files.
 
     Returns:
@@ -89,7 +89,7 @@ def hold(holding: Holding) -> int:
     text = output.text
     try:
         with ExitStack() as stack:
-            stop = stack.enter_context(stop_on_signals(tell))
+            stop = stack.enter_context(stop_on_signals(notify))
             server = stack.enter_context(serve_any(holding.place, connections=asked))
             targets = targets_of_any(holding.place, server, tool=holding.tool)
             if server is not None and holding.spec.source_ips:
@@ -106,12 +106,12 @@ def hold(holding: Holding) -> int:
             )
             shares = share_out(asked, len(targets))
             # Only these have slots, and say how it is with them.
-            slotted = [target for target in targets if isinstance(target, Target)]
+            slotted = [target for target in targets if isinstance(target, PostgresTarget)]
             known = KnownLimits()
             if (holding.reserve or holding.watch) and product and slotted and not stop.requested:
                 looks = look_at_servers(slotted, min(timeout_s, _LOOK_TIMEOUT_S))
                 if holding.reserve:
-                    shares = guard(slotted, shares, looks, watched=holding.watch)
+                    shares = respect_reserved_slots(slotted, shares, looks, watched=holding.watch)
                 known = KnownLimits.of(slotted[0], looks[slotted[0].hosts], holding.admin)
             spec = replace(holding.spec, targets=targets, connections=shares)
             reader = LimitsReader(targets, len(spec.source_ips))
@@ -119,8 +119,8 @@ def hold(holding: Holding) -> int:
             taken = 0 if ports is None else ports.used
             note = local_ports_note(targets, shares, spec.source_ips, taken=taken)
             if note is not None:
-                tell(note)
-            warn_of_walls(_asked(spec, reader), reader, known, tell)
+                notify(note)
+            warn_of_walls(_asked(spec, reader), reader, known, notify)
             session = _session(holding, spec)
             session.server = product
             watcher = None
@@ -138,7 +138,7 @@ def hold(holding: Holding) -> int:
                 slots=None if watcher is None else watcher.slots,
             )
             stack.callback(view.close)
-            work = Work(
+            work = BenchSession(
                 output,
                 stop,
                 view,
@@ -160,7 +160,7 @@ def hold(holding: Holding) -> int:
             work.save(hold_brief(held[0], asked=asked, colour=colour_wanted(text)) if held else None)
             return work.exit_code
     except LeaveNow:
-        tell("left without a summary")
+        notify("left without a summary")
         return EXIT_LEFT
 
 
@@ -175,7 +175,7 @@ def _asked(spec: HoldSpec, reader: LimitsReader) -> Asked:
 
 
 def _hold(
-    work: Work, spec: HoldSpec, watcher: Watcher | None, reader: LimitsReader, known: KnownLimits
+    work: BenchSession, spec: HoldSpec, watcher: Watcher | None, reader: LimitsReader, known: KnownLimits
 ) -> None:
     (asked,) = work.levels
     run = Run(spec, f"n{asked}", work.stop)
@@ -220,7 +220,9 @@ def share_out(connections: int, targets: int) -> tuple[int, ...]:
     return tuple(each + (index < left) for index in range(targets))
 
 
-def look_at_servers(targets: Sequence[Target], timeout_s: float) -> dict[tuple[Host, ...], Slots | None]:
+def look_at_servers(
+    targets: Sequence[PostgresTarget], timeout_s: float
+) -> dict[tuple[Host, ...], Slots | None]:
     """The slots of each server; blocks for `timeout_s` seconds at most for each."""
     found: dict[tuple[Host, ...], Slots | None] = {}
     for target in targets:
@@ -229,8 +231,8 @@ def look_at_servers(targets: Sequence[Target], timeout_s: float) -> dict[tuple[H
     return found
 
 
-def guard(
-    targets: Sequence[Target],
+def respect_reserved_slots(
+    targets: Sequence[PostgresTarget],
     shares: Sequence[int],
     looks: Mapping[tuple[Host, ...], Slots | None],
     *,
@@ -267,16 +269,16 @@ def guard(
     if not any(kept):
         raise PoolBenchError("; ".join(notes))
     for note in notes:
-        tell(note)
+        notify(note)
     return tuple(kept)
 
 
-def _session(holding: Holding, spec: HoldSpec) -> Session:
+def _session(holding: HoldPlan, spec: HoldSpec) -> Session:
     return Session(
         tool=holding.tool,
         name=holding.name,
         started_at=datetime.now(UTC),
-        argv=shown_arguments(sys.argv),
+        argv=redacted_argv(sys.argv),
         targets=tuple(str(target) for target in spec.targets),
         config={
             **config_of(holding.place, spec.targets[0]),

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 from pool_bench.cli.limits import raise_file_limit
 from pool_bench.cli.options.types import EXIT_FAILED, EXIT_LEFT, EXIT_OK
-from pool_bench.cli.places.postgres import Place, ask, serve, targets_of
-from pool_bench.cli.session import tell
+from pool_bench.cli.places.postgres import PostgresPlace, ask, serve, targets_of
+from pool_bench.cli.session import notify
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
 from pool_bench.drivers.asyncpg import AsyncpgConnection, AsyncpgDriver
 from pool_bench.drivers.refusals import check_settings
@@ -25,7 +25,7 @@ from pool_bench.errors import ConnectError, PoolBenchError, UsageError
 from pool_bench.load.run import StopSwitch
 from pool_bench.pool import ConnectionPool, EventKind, PoolConfig, PoolError, PoolEvent
 from pool_bench.report.live.pool_monitor import MetricsError, PoolRow, header, line, picture, rows_of_metrics
-from pool_bench.targets.postgres import Target, redact
+from pool_bench.targets.postgres import PostgresTarget, redact
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -52,7 +52,7 @@ class Monitoring:
 
     tool: str
     metrics: str | None
-    place: Place
+    place: PostgresPlace
     size: int
     clients: int
     interval_s: float
@@ -70,7 +70,7 @@ def monitor(watched: Monitoring) -> int:
         ServerStartError: the embedded server does not start.
     """
     try:
-        with stop_on_signals(tell) as stop:
+        with stop_on_signals(notify) as stop:
             if watched.metrics is not None:
                 url = checked_url(watched.metrics)
 
@@ -84,7 +84,7 @@ def monitor(watched: Monitoring) -> int:
                 (target, *_) = targets_of(watched.place, server, tool=watched.tool)
                 if not ask(target, stop, timeout_s=_FETCH_S, embedded=server is not None):
                     return EXIT_FAILED
-                tell(
+                notify(
                     f"a demonstration: a pool of our own, with {watched.clients} clients that ask now and "
                     "then; --metrics URL shows an application's"
                 )
@@ -207,7 +207,7 @@ class _Screen:
             self._lines += 1
             print(line(row), flush=True)
         if trouble and trouble != self._trouble:
-            tell(f"error: {trouble}")
+            notify(f"error: {trouble}")
         self._trouble = trouble
 
     def say(self, text: str) -> None:
@@ -215,7 +215,7 @@ class _Screen:
         if self._live is not None and self._rows:
             self._draw(self._live, text, outdated=True)
         else:
-            tell(f"error: {text}")
+            notify(f"error: {text}")
 
     def _draw(self, live: "Live", trouble: str, *, outdated: bool = False) -> None:
         width = live.console.width
@@ -226,7 +226,7 @@ class _Screen:
         live.update(picture(self._rows, width, self._title, trouble, outdated=outdated), refresh=True)
 
 
-async def _demonstrate(target: Target, watched: Monitoring, stop: StopSwitch) -> int:
+async def _demonstrate(target: PostgresTarget, watched: Monitoring, stop: StopSwitch) -> int:
     config = PoolConfig(min_size=1, max_size=watched.size, acquire_timeout=_FETCH_S)
     pool: ConnectionPool[AsyncpgConnection] = ConnectionPool(AsyncpgDriver(target), config, name="demo")
 
@@ -254,7 +254,7 @@ async def _demonstrate(target: Target, watched: Monitoring, stop: StopSwitch) ->
                     client.cancel()
                 await asyncio.gather(*clients, return_exceptions=True)
     except PoolError as error:
-        tell(f"error: {error}")
+        notify(f"error: {error}")
         return EXIT_FAILED
 
 

@@ -12,8 +12,8 @@ from pool_bench.cli.commands.pools import UNIT, follow_pool
 from pool_bench.cli.limits import raise_file_limit
 from pool_bench.cli.options.shared import Output
 from pool_bench.cli.options.types import EXIT_FAILED, EXIT_LEFT
-from pool_bench.cli.places.postgres import Place, ask, serve, targets_of
-from pool_bench.cli.session import Work, tell
+from pool_bench.cli.places.postgres import PostgresPlace, ask, serve, targets_of
+from pool_bench.cli.session import BenchSession, notify
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
 from pool_bench.compare.pool_sizes import by_size, sizes_summary, sizing_of
 from pool_bench.drivers.refusals import check_settings
@@ -29,7 +29,7 @@ from pool_bench.units import format_duration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SizeSweep:
+class SizePlan:
     """What to measure.
 
     Attributes:
@@ -43,14 +43,14 @@ class SizeSweep:
 
     tool: str
     name: str
-    place: Place
+    place: PostgresPlace
     spec: PoolSpec
     sizes: tuple[int, ...]
     rounds: int
     output: Output
 
 
-def measure_sizes(sweep: SizeSweep) -> int:
+def measure_sizes(sweep: SizePlan) -> int:
     """Measure every size, recommend one, and write the files.
 
     Returns:
@@ -79,14 +79,14 @@ def measure_sizes(sweep: SizeSweep) -> int:
     text = output.text
     try:
         with ExitStack() as stack:
-            stop = stack.enter_context(stop_on_signals(tell))
+            stop = stack.enter_context(stop_on_signals(notify))
             server = stack.enter_context(serve(sweep.place, connections=sweep.sizes[-1]))
             targets = targets_of(sweep.place, server, tool=sweep.tool)
             spec = replace(sweep.spec, targets=targets)
             session = _session(sweep, spec)
             session.server = ask(targets[0], stop, timeout_s=spec.timeout_s, embedded=server is not None)
             if not session.server and not stop.requested:
-                tell("error: the server does not answer: not measuring pools")
+                notify("error: the server does not answer: not measuring pools")
                 return EXIT_FAILED
             view = make_view(
                 text,
@@ -96,7 +96,7 @@ def measure_sizes(sweep: SizeSweep) -> int:
                 unit=UNIT,
             )
             stack.callback(view.close)
-            work = Work(output, stop, view, text, session, (spec.clients,))
+            work = BenchSession(output, stop, view, text, session, (spec.clients,))
             try:
                 _measure_all(work, sweep, spec)
             except PoolBenchError:
@@ -105,11 +105,11 @@ def measure_sizes(sweep: SizeSweep) -> int:
             _finish(work)
             return work.exit_code
     except LeaveNow:
-        tell("left without a summary")
+        notify("left without a summary")
         return EXIT_LEFT
 
 
-def _session(sweep: SizeSweep, spec: PoolSpec) -> Session:
+def _session(sweep: SizePlan, spec: PoolSpec) -> Session:
     return Session(
         tool=sweep.tool,
         name=sweep.name,
@@ -139,9 +139,9 @@ def order(sizes: Sequence[int], round_: int) -> list[int]:
     return list(sizes) if round_ % 2 else list(reversed(sizes))
 
 
-def _measure_all(work: Work, sweep: SizeSweep, spec: PoolSpec) -> None:
+def _measure_all(work: BenchSession, sweep: SizePlan, spec: PoolSpec) -> None:
     total = len(sweep.sizes) * sweep.rounds
-    tell(f"{total} runs, about {format_duration(total * (spec.duration_s + spec.warmup_s + 1.0))}")
+    notify(f"{total} runs, about {format_duration(total * (spec.duration_s + spec.warmup_s + 1.0))}")
     number = 0
     for round_ in range(1, sweep.rounds + 1):
         for size in order(sweep.sizes, round_):
@@ -153,7 +153,7 @@ def _measure_all(work: Work, sweep: SizeSweep, spec: PoolSpec) -> None:
             work.keep()
 
 
-def _finish(work: Work) -> None:
+def _finish(work: BenchSession) -> None:
     """Fit the law, say what it says, and write the files."""
     brief, colour = None, colour_wanted(work.text)
     groups = by_size(results.from_session(work.session).runs)

@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from pool_bench.cli.argv import shown_arguments
+from pool_bench.cli.argv import redacted_argv
 from pool_bench.cli.limits import raise_file_limit
 from pool_bench.cli.options.shared import Output
 from pool_bench.cli.options.thresholds import NO_CHECKS, Checks
 from pool_bench.cli.options.types import EXIT_FAILED, EXIT_LEFT
 from pool_bench.cli.places.base import AnyPlace, AnyServer, ask_any, config_of, serve_any, targets_of_any
-from pool_bench.cli.preflight import put
-from pool_bench.cli.session import Work, tell
+from pool_bench.cli.preflight import run_briefly
+from pool_bench.cli.session import BenchSession, notify
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
-from pool_bench.compare.pools import contests
+from pool_bench.compare.pools import group_by_load
 from pool_bench.compare.readiness import pools_too_few
 from pool_bench.contenders.base import PREPARE, ContenderName
 from pool_bench.drivers.refusals import check_settings
@@ -35,8 +35,8 @@ from pool_bench.report.text import colour_wanted
 from pool_bench.results import write as results
 from pool_bench.servers.postgres import EmbeddedPostgres
 from pool_bench.stats.runs import Session, Snapshot, Stage
-from pool_bench.targets.postgres import Target
-from pool_bench.targets.surreal import AnyTarget
+from pool_bench.targets.postgres import PostgresTarget
+from pool_bench.targets.surreal import Target
 from pool_bench.units import format_duration
 
 UNIT: Final = "op/s"
@@ -55,7 +55,7 @@ _DEFAULT_HOLD_S: Final = 0.001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PoolBenchmark:
+class PoolPlan:
     """What to measure.
 
     Attributes:
@@ -92,7 +92,7 @@ class PoolBenchmark:
 
 
 @dataclass(frozen=True, slots=True)
-class Bout:
+class PoolLoad:
     """One load, and the pools that are put under it."""
 
     spec: PoolSpec
@@ -105,7 +105,7 @@ class Bout:
         return turned if (round_ - 1) // len(self.pools) % 2 == 0 else turned[::-1]
 
 
-def bouts(benchmark: PoolBenchmark) -> list[Bout]:
+def pool_loads(benchmark: PoolPlan) -> list[PoolLoad]:
     """Every load that is to be measured."""
     found = []
     for scenario in benchmark.scenarios:
@@ -121,21 +121,21 @@ def bouts(benchmark: PoolBenchmark) -> list[Bout]:
             spec = replace(spec, clients=min(spec.clients, spec.size))
             pools = ("naive", *(pool for pool in pools if pool != "naive"))
         levels = benchmark.stress if scenario == "stress" else (spec.clients,)
-        found += [Bout(replace(spec, clients=clients), pools) for clients in levels]
+        found += [PoolLoad(replace(spec, clients=clients), pools) for clients in levels]
     return found
 
 
-def _query(benchmark: PoolBenchmark, scenario: ScenarioName) -> str | None:
+def _query(benchmark: PoolPlan, scenario: ScenarioName) -> str | None:
     return None if scenario == "churn" else benchmark.query or _DEFAULT_QUERY
 
 
-def _hold_s(benchmark: PoolBenchmark, scenario: ScenarioName) -> float:
+def _hold_s(benchmark: PoolPlan, scenario: ScenarioName) -> float:
     if benchmark.hold_s is not None:
         return benchmark.hold_s
     return _DEFAULT_HOLD_S if scenario == "sustained" else 0.0
 
 
-def measure_pools(benchmark: PoolBenchmark) -> int:
+def measure_pools(benchmark: PoolPlan) -> int:
     """Measure every pool under every load, show it, and write the files.
 
     Returns:
@@ -150,7 +150,7 @@ def measure_pools(benchmark: PoolBenchmark) -> int:
     output = benchmark.output
     output.check()
     thresholds = benchmark.checks.read(pool=True)
-    everything = bouts(benchmark)
+    everything = pool_loads(benchmark)
     for pool in benchmark.pools:
         check_settings(pool, benchmark.place.targets)
     if "reconnect" in benchmark.scenarios and not benchmark.place.is_embedded:
@@ -162,7 +162,7 @@ def measure_pools(benchmark: PoolBenchmark) -> int:
     text = output.text
     try:
         with ExitStack() as stack:
-            stop = stack.enter_context(stop_on_signals(tell))
+            stop = stack.enter_context(stop_on_signals(notify))
             server = stack.enter_context(serve_any(benchmark.place, connections=_connections(everything)))
             targets = targets_of_any(benchmark.place, server, tool=benchmark.tool)
             spec = replace(benchmark.spec, targets=targets)
@@ -171,7 +171,7 @@ def measure_pools(benchmark: PoolBenchmark) -> int:
                 benchmark.place, targets[:1], stop, timeout_s=spec.timeout_s, embedded=server is not None
             )
             if not session.server and not stop.requested:
-                tell("error: the server does not answer: not measuring pools")
+                notify("error: the server does not answer: not measuring pools")
                 return EXIT_FAILED
             if server is None and spec.prepared:
                 _warn_of_shared_sessions(benchmark, targets[0], spec.timeout_s)
@@ -184,7 +184,7 @@ def measure_pools(benchmark: PoolBenchmark) -> int:
             )
             stack.callback(view.close)
             levels = tuple(sorted({bout.spec.clients for bout in everything}))
-            work = Work(
+            work = BenchSession(
                 output,
                 stop,
                 view,
@@ -205,34 +205,34 @@ def measure_pools(benchmark: PoolBenchmark) -> int:
             work.save(_answer(work))
             return work.exit_code
     except LeaveNow:
-        tell("left without a summary")
+        notify("left without a summary")
         return EXIT_LEFT
 
 
-def _warn_of_shared_sessions(benchmark: PoolBenchmark, target: AnyTarget, timeout_s: float) -> None:
+def _warn_of_shared_sessions(benchmark: PoolPlan, target: Target, timeout_s: float) -> None:
     """Say so before pools that prepare statements fail behind a pooler that does not keep them."""
     preparing = [pool for pool in benchmark.pools if pool in PREPARE]
-    if not preparing or not isinstance(target, Target):
+    if not preparing or not isinstance(target, PostgresTarget):
         return
     from pool_bench.watch.postgres.sharing import shares_sessions
 
-    if put(shares_sessions(target, min(_LOOK_S, timeout_s))):
-        tell(
+    if run_briefly(shares_sessions(target, min(_LOOK_S, timeout_s))):
+        notify(
             f"warning: each transaction may meet another session (a pooler in transaction mode): what "
             f"{' and '.join(preparing)} prepare may be missing there; --no-prepared prepares nothing"
         )
 
 
-def _connections(everything: Sequence[Bout]) -> int:
+def _connections(everything: Sequence[PoolLoad]) -> int:
     return max(bout.spec.size for bout in everything)
 
 
-def _session(benchmark: PoolBenchmark, spec: PoolSpec) -> Session:
+def _session(benchmark: PoolPlan, spec: PoolSpec) -> Session:
     return Session(
         tool=benchmark.tool,
         name=benchmark.name,
         started_at=datetime.now(UTC),
-        argv=shown_arguments(sys.argv),
+        argv=redacted_argv(sys.argv),
         targets=tuple(str(target) for target in spec.targets),
         config={
             **config_of(benchmark.place, spec.targets[0]),
@@ -267,16 +267,16 @@ def _arrivals(spec: PoolSpec) -> dict[str, str | int | float | None]:
 
 
 def _measure_all(
-    work: Work, benchmark: PoolBenchmark, everything: Sequence[Bout], server: AnyServer | None
+    work: BenchSession, benchmark: PoolPlan, everything: Sequence[PoolLoad], server: AnyServer | None
 ) -> None:
     total = sum(len(bout.pools) for bout in everything) * benchmark.rounds
     each_s = benchmark.spec.duration_s + benchmark.spec.warmup_s + _OVERHEAD_S
     if total > 1:
-        tell(f"{total} runs, about {format_duration(total * each_s)}")
+        notify(f"{total} runs, about {format_duration(total * each_s)}")
     for line in pools_too_few(
         benchmark.pools, benchmark.scenarios, benchmark.rounds, benchmark.spec.duration_s
     ):
-        tell(line)
+        notify(line)
     progress = Progress(total, benchmark.rounds, each_s)
     number = 0
     for bout in everything:
@@ -291,7 +291,9 @@ def _measure_all(
                 if pool in lost:
                     continue
                 spec = replace(bout.spec, pool=pool, round=round_)
-                outage = Outage(server, benchmark.outage_s) if isinstance(server, EmbeddedPostgres) else None
+                outage = (
+                    OutagePlan(server, benchmark.outage_s) if isinstance(server, EmbeddedPostgres) else None
+                )
                 try:
                     follow_pool(
                         work, spec, number=number, total=total, rounds=benchmark.rounds, outage=outage
@@ -315,10 +317,10 @@ def _measure_all(
     print_manners(work)
 
 
-def not_started(work: Work, spec: PoolSpec, error: PoolBenchError) -> bool:
+def not_started(work: BenchSession, spec: PoolSpec, error: PoolBenchError) -> bool:
     """Keep a row for a pool that failed, and go on without it; returns whether it never began."""
     runs = work.session.runs
-    tell(f"{spec.pool} failed, going on without it: {error}")
+    notify(f"{spec.pool} failed, going on without it: {error}")
     if runs and runs[-1].pool is not None and (runs[-1].driver, runs[-1].interrupted) == (spec.pool, True):
         # What it had measured until then is its row.
         return False
@@ -329,13 +331,13 @@ def not_started(work: Work, spec: PoolSpec, error: PoolBenchError) -> bool:
 
 
 def follow_pool(
-    work: Work,
+    work: BenchSession,
     spec: PoolSpec,
     *,
     number: int,
     total: int,
     rounds: int,
-    outage: "Outage | None" = None,
+    outage: "OutagePlan | None" = None,
 ) -> None:
     """Measure one run, number `number` of `total`, and restart the server in it where the scenario says so.
 
@@ -359,7 +361,7 @@ def follow_pool(
     if not restarts or outage is None:
         work.follow(run)
         return
-    restart = _Restart(outage, run, work.stop)
+    restart = _ServerRestart(outage, run, work.stop)
 
     def saw(snapshot: Snapshot) -> None:
         is_time = spec.duration_s * _RESTART_AT <= snapshot.elapsed_s < spec.duration_s
@@ -372,27 +374,27 @@ def follow_pool(
         restart.join()
     seen = run.result.checkout
     if not work.stop.requested and (seen is None or seen.recovery is None):
-        tell("the run was over before its server was restarted: how clients come back was not measured")
+        notify("the run was over before its server was restarted: how clients come back was not measured")
 
 
-def print_contests(work: Work, begun: int) -> None:
+def print_contests(work: BenchSession, begun: int) -> None:
     """Sum up the runs from the one numbered `begun` (from 0) on."""
     measured = replace(work.session, runs=work.session.runs[begun:])
-    for contest in contests(results.from_session(measured).runs):
+    for contest in group_by_load(results.from_session(measured).runs):
         meaning = MEANINGS[contest.scenario]  # type: ignore[index]
         work.detail(contest_summary(contest, meaning, colour=colour_wanted(work.text)))
 
 
-def print_manners(work: Work) -> None:
+def print_manners(work: BenchSession) -> None:
     """Say what each pool does, and how to read the figures."""
-    measured = contests(results.from_session(work.session).runs)
+    measured = group_by_load(results.from_session(work.session).runs)
     if measured:
         work.detail(manners_summary(measured, colour=colour_wanted(work.text)))
 
 
-def _answer(work: Work) -> Brief | None:
+def _answer(work: BenchSession) -> Brief | None:
     """The last screen, None where nothing was measured."""
-    measured = contests(results.from_session(work.session).runs)
+    measured = group_by_load(results.from_session(work.session).runs)
     if not measured:
         return None
     brief = contests_brief(measured, colour=colour_wanted(work.text))
@@ -401,17 +403,17 @@ def _answer(work: Work) -> Brief | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Outage:
+class OutagePlan:
     """A server that may be restarted, and how long it then stays away, seconds."""
 
     server: EmbeddedPostgres
     seconds: float
 
 
-class _Restart:
+class _ServerRestart:
     """Restarts a server beside the run, so that its lines go on, and tells the generator of it."""
 
-    def __init__(self, outage: Outage, run: Run, stop: StopSwitch) -> None:
+    def __init__(self, outage: OutagePlan, run: Run, stop: StopSwitch) -> None:
         self._outage = outage
         self._run = run
         self._stop = stop

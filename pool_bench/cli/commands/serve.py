@@ -11,7 +11,7 @@ from typing import Final
 import click
 
 from pool_bench.cli.options.types import EXIT_OK
-from pool_bench.cli.session import tell
+from pool_bench.cli.session import notify
 from pool_bench.drivers.surreal.driver import SurrealDriver
 from pool_bench.errors import UsageError, reason_of
 from pool_bench.servers.surreal.server import EmbeddedSurreal, SurrealConfig, is_loopback, parse_bind, serve
@@ -78,7 +78,7 @@ def serve_forever(served: Served) -> int:
         if given is not None:
             check_password(given, served.user)
         clear = "" if served.certificate else ", passwords in the clear without --certificate"
-        tell(
+        notify(
             f"warning: {served.bind} can be reached from other machines{clear}; this server is for local use"
         )
     password = secrets.token_urlsafe(_MADE_BYTES) if given is None else given
@@ -88,7 +88,7 @@ def serve_forever(served: Served) -> int:
         place = f"namespace {served.namespace}, database {served.database}"
         click.echo(f"{server.version}, at {server.url}, user {server.user}, {place}; Ctrl-C ends it")
         if given is None:
-            tell(f"password of {server.user}, made for this server and shown only here: {password}")
+            notify(f"password of {server.user}, made for this server and shown only here: {password}")
 
     config = SurrealConfig(
         user=served.user,

@@ -18,7 +18,7 @@ from pool_bench.targets.surreal import AUTH_MODES, AuthMode
 
 if TYPE_CHECKING:
     from pool_bench.load.spec import ConnectSpec
-    from pool_bench.targets.surreal import AnyTarget
+    from pool_bench.targets.surreal import Target
 
 _Name = TypeVar("_Name", bound=str)
 
@@ -129,7 +129,7 @@ def check_rounds(rounds: int, interleave: Sequence[str], *, find_max: bool, is_o
 
 
 def read_variants(
-    texts: Sequence[str], read_url: "Callable[[str], AnyTarget]", settings: Settings = POSTGRES
+    texts: Sequence[str], read_url: "Callable[[str], Target]", settings: Settings = POSTGRES
 ) -> tuple[Variant, ...]:
     """Read the settings of `--interleave`.
 
@@ -148,7 +148,7 @@ def read_variants(
     return variants
 
 
-def _read(text: str, read_url: "Callable[[str], AnyTarget]", settings: Settings) -> Variant:
+def _read(text: str, read_url: "Callable[[str], Target]", settings: Settings) -> Variant:
     names, changes, seen = [], [], set()
     for part in _parts(text, settings):
         match = re.match(settings.key, part, re.IGNORECASE)
@@ -181,7 +181,7 @@ def _shown(text: str) -> str:
 
 
 def _change(
-    key: str, value: str, read_url: "Callable[[str], AnyTarget]", settings: Settings
+    key: str, value: str, read_url: "Callable[[str], Target]", settings: Settings
 ) -> "tuple[str, Callable[[ConnectSpec], ConnectSpec]]":
     if key == "driver":
         driver = _one_of(settings.drivers, key, value)

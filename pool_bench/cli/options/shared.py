@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Literal, TextIO, TypeVar
 import click
 
 from pool_bench.cli.help_pages import Command
-from pool_bench.cli.options.types import Duration, OutputPath, guard
+from pool_bench.cli.options.types import Duration, OutputPath, exit_code_of
 from pool_bench.cli.status import busy
 from pool_bench.drivers.base import DRIVER_NAMES, DriverName
 
 if TYPE_CHECKING:
-    from pool_bench.targets.postgres import Target
+    from pool_bench.targets.postgres import PostgresTarget
 
 PlotFormat = Literal["png", "svg"]
 
@@ -269,7 +269,7 @@ require_valid_option = click.option(
 )
 
 
-def shortest_timeout(targets: "Iterable[Target]", connect_timeout_s: float) -> float:
+def shortest_timeout(targets: "Iterable[PostgresTarget]", connect_timeout_s: float) -> float:
     """The bound on a connect, seconds: what the user said, else the shortest that a URL says."""
     ctx = click.get_current_context()
     given = ctx.get_parameter_source("connect_timeout") is not click.core.ParameterSource.DEFAULT
@@ -313,4 +313,4 @@ def plot(ctx: click.Context, files: tuple[Path, ...], output: Path | None, plot_
         click.echo(f"wrote {path}")
         return 0
 
-    ctx.exit(guard(run))
+    ctx.exit(exit_code_of(run))

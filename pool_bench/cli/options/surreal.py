@@ -13,7 +13,7 @@ from pool_bench.targets.surreal import AUTH_LEVELS, AUTH_MODES, AuthLevel, AuthM
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from pool_bench.cli.places.surreal import Server
+    from pool_bench.cli.places.surreal import SurrealOptions
 
 
 class DefaultGroup(Group):
@@ -113,10 +113,10 @@ def server_options(command: Callable[..., None]) -> Callable[..., None]:
         auth: AuthMode,
         **kwargs: object,
     ) -> None:
-        def make_server() -> "Server":
-            from pool_bench.cli.places.surreal import Server
+        def make_server() -> "SurrealOptions":
+            from pool_bench.cli.places.surreal import SurrealOptions
 
-            return Server(
+            return SurrealOptions(
                 urls=urls,
                 user=user,
                 password=password,

@@ -119,7 +119,7 @@ def _run(command: click.Command, prog_name: str) -> int:
     return code
 
 
-def guard(action: Callable[[], int]) -> int:
+def exit_code_of(action: Callable[[], int]) -> int:
     """Run `action` and return its exit code, errors made one line on stderr."""
     disarm()
     try:

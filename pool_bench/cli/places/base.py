@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
-from pool_bench.cli.places.postgres import Place, ask, serve, targets_of
+from pool_bench.cli.places.postgres import PostgresPlace, ask, serve, targets_of
 from pool_bench.cli.places.surreal import SurrealPlace, ask_surrealdb, serve_surreal, surreal_targets_of
-from pool_bench.cli.session import tell
+from pool_bench.cli.session import notify
 from pool_bench.errors import PoolBenchError
 from pool_bench.load.run import StopSwitch
 from pool_bench.servers.postgres import EmbeddedPostgres
 from pool_bench.servers.surreal.server import EmbeddedSurreal
-from pool_bench.targets.postgres import Target
-from pool_bench.targets.surreal import AnyTarget, SurrealTarget
+from pool_bench.targets.postgres import PostgresTarget
+from pool_bench.targets.surreal import SurrealTarget, Target
 
-AnyPlace = Place | SurrealPlace
+AnyPlace = PostgresPlace | SurrealPlace
 AnyServer = EmbeddedPostgres | EmbeddedSurreal
 
 
@@ -34,7 +34,7 @@ def serve_any(
     return serve(place, connections=connections, ending=ending, log_setup=log_setup)
 
 
-def targets_of_any(place: AnyPlace, server: AnyServer | None, *, tool: str) -> tuple[AnyTarget, ...]:
+def targets_of_any(place: AnyPlace, server: AnyServer | None, *, tool: str) -> tuple[Target, ...]:
     """The targets of `place`, or what `serve_any` has started for it."""
     if isinstance(place, SurrealPlace):
         return surreal_targets_of(place, server if isinstance(server, EmbeddedSurreal) else None)
@@ -43,7 +43,7 @@ def targets_of_any(place: AnyPlace, server: AnyServer | None, *, tool: str) -> t
 
 def ask_any(
     place: AnyPlace,
-    targets: Sequence[AnyTarget],
+    targets: Sequence[Target],
     stop: StopSwitch,
     *,
     timeout_s: float,
@@ -60,13 +60,13 @@ def ask_any(
         try:
             return _ask(place, target, stop, timeout_s, embedded=embedded, keep_going=keep_going)
         except PoolBenchError as error:
-            tell(str(error))
+            notify(str(error))
     return _ask(place, last, stop, timeout_s, embedded=embedded, keep_going=keep_going)
 
 
 def _ask(
     place: AnyPlace,
-    target: AnyTarget,
+    target: Target,
     stop: StopSwitch,
     timeout_s: float,
     *,
@@ -78,12 +78,12 @@ def _ask(
         return ask_surrealdb(
             target, auth, stop, timeout_s=timeout_s, embedded=embedded, keep_going=bool(keep_going)
         )
-    if isinstance(target, Target):
+    if isinstance(target, PostgresTarget):
         return ask(target, stop, timeout_s=timeout_s, embedded=embedded, keep_going=keep_going)
     raise TypeError(f"{target} is no target of {place.origin}")
 
 
-def config_of(place: AnyPlace, target: AnyTarget) -> dict[str, str | int | float | bool | list[str] | None]:
+def config_of(place: AnyPlace, target: Target) -> dict[str, str | int | float | bool | list[str] | None]:
     """What a result file's `config` says of the place."""
     said: dict[str, str | int | float | bool | list[str] | None] = {"target_from": place.origin}
     if isinstance(place, SurrealPlace) and isinstance(target, SurrealTarget):

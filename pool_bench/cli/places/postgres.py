@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pool_bench.cli.session import tell
+from pool_bench.cli.session import notify
 from pool_bench.cli.status import busy, entered
 from pool_bench.errors import ConnectError, PoolBenchError, UsageError
 from pool_bench.load.run import StopSwitch
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
 from pool_bench.servers.priority import GIVE_WAY
-from pool_bench.targets.postgres import NAMING_VARIABLES, Target, parse_target
+from pool_bench.targets.postgres import NAMING_VARIABLES, PostgresTarget, parse_target
 from pool_bench.watch.postgres.setup_log import SETTINGS
 
 # Connections to the embedded server beyond those the run holds: reserved slots, a look from outside,
@@ -26,7 +26,7 @@ _PROBE_TIMEOUT_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PostgresPlace:
     """Where the targets come from.
 
     Attributes:
@@ -34,7 +34,7 @@ class Place:
         origin: says so in words.
     """
 
-    targets: tuple[Target, ...]
+    targets: tuple[PostgresTarget, ...]
     origin: str
 
     @property
@@ -43,7 +43,7 @@ class Place:
         return not self.targets
 
 
-def find_targets(urls: tuple[str, ...], *, application_name: str) -> Place:
+def find_targets(urls: tuple[str, ...], *, application_name: str) -> PostgresPlace:
     """The targets named by `--url`, else by DATABASE_URL, else by PGHOST, PGHOSTADDR, PGPORT or PGSERVICE.
 
     Raises:
@@ -57,14 +57,14 @@ def find_targets(urls: tuple[str, ...], *, application_name: str) -> Place:
     elif any(env.get(name) for name in NAMING_VARIABLES):
         urls, origin = ("postgresql://",), "PG* variables"
     else:
-        return Place((), "embedded")
+        return PostgresPlace((), "embedded")
     try:
-        return Place(tuple(read_url(url, env, application_name) for url in urls), origin)
+        return PostgresPlace(tuple(read_url(url, env, application_name) for url in urls), origin)
     except UsageError as error:
         raise UsageError(f"{origin}: {error}") from None
 
 
-def find_console(url: str, *, application_name: str) -> Target:
+def find_console(url: str, *, application_name: str) -> PostgresTarget:
     """PgBouncer's administration console, as `--pgbouncer-admin` names it.
 
     Raises:
@@ -76,7 +76,7 @@ def find_console(url: str, *, application_name: str) -> Target:
         raise UsageError(f"--pgbouncer-admin: {error}") from None
 
 
-def read_url(url: str, env: Mapping[str, str], application_name: str) -> Target:
+def read_url(url: str, env: Mapping[str, str], application_name: str) -> PostgresTarget:
     """Read one URL with what this machine adds to it: PG* variables, user name, password file.
 
     Raises:
@@ -134,7 +134,7 @@ def _read_service_file(path: str) -> str | None:
 
 
 def serve(
-    place: Place, *, connections: int, ending: int = 0, log_setup: bool = False
+    place: PostgresPlace, *, connections: int, ending: int = 0, log_setup: bool = False
 ) -> "AbstractContextManager[EmbeddedPostgres | None]":
     """The embedded server, sized for `connections`, where no target was named; else nothing.
 
@@ -154,7 +154,9 @@ def serve(
     return entered("starting an embedded PostgreSQL", server)
 
 
-def targets_of(place: Place, server: EmbeddedPostgres | None, *, tool: str) -> tuple[Target, ...]:
+def targets_of(
+    place: PostgresPlace, server: EmbeddedPostgres | None, *, tool: str
+) -> tuple[PostgresTarget, ...]:
     """The targets of `place`, or what `serve` has started for it."""
     if server is None:
         return place.targets
@@ -162,7 +164,12 @@ def targets_of(place: Place, server: EmbeddedPostgres | None, *, tool: str) -> t
 
 
 def ask(
-    target: Target, stop: StopSwitch, *, timeout_s: float, embedded: bool, keep_going: bool | None = None
+    target: PostgresTarget,
+    stop: StopSwitch,
+    *,
+    timeout_s: float,
+    embedded: bool,
+    keep_going: bool | None = None,
 ) -> dict[str, str]:
     """Say on stderr what the server says it is.
 
@@ -181,7 +188,7 @@ def ask(
     import contextlib
 
     from pool_bench.cli.advice import ADVICE, DEAD
-    from pool_bench.cli.preflight import put
+    from pool_bench.cli.preflight import run_briefly
     from pool_bench.drivers.wire.driver import ask_server
     from pool_bench.watch.postgres.route import look_between
 
@@ -202,13 +209,13 @@ def ask(
 
     try:
         with busy(f"connecting to {target}", only_terminals=True):
-            server = put(ask_it())
+            server = run_briefly(ask_it())
     except ConnectError as error:
         failed = f"first connection to {target} failed: {error}"
         if error.kind in DEAD and not keep_going:
             anyway = "" if keep_going is None else " (--keep-going measures it anyway)"
             raise PoolBenchError(f"{failed}; {ADVICE[error.kind]}{anyway}") from None
-        tell(failed)
+        notify(failed)
         return {}
     except asyncio.CancelledError:
         return {}  # stopped by the user
@@ -216,10 +223,10 @@ def ask(
         server["embedded"] = "yes"
     words = f"{server['product']} {server['version']}".strip()
     how = ", embedded" if embedded else f", through {server['through']}" if "through" in server else ""
-    tell(f"{words}{how}, at {target}")
+    notify(f"{words}{how}, at {target}")
     return server
 
 
-def embedded_target(server: EmbeddedPostgres, *, application_name: str) -> Target:
+def embedded_target(server: EmbeddedPostgres, *, application_name: str) -> PostgresTarget:
     """The target that the embedded server is; the environment has no say in it."""
     return parse_target(server.url, env={"PGAPPNAME": application_name}, default_user="postgres")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pool_bench.cli.options.rounds import OPTION, SURREAL, Variant, read_variants
-from pool_bench.cli.session import tell
+from pool_bench.cli.session import notify
 from pool_bench.cli.status import busy, entered
 from pool_bench.drivers.base import DriverName
 from pool_bench.errors import ConnectError, FailureKind, PoolBenchError, UsageError
@@ -26,7 +26,7 @@ EMBEDDED_DATABASE: Final = "bench"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
+class SurrealOptions:
     """What the options say of the server; None where they do not.
 
     Attributes:
@@ -58,7 +58,7 @@ class SurrealPlace:
 
     targets: tuple[SurrealTarget, ...]
     origin: str
-    server: Server
+    server: SurrealOptions
 
     @property
     def is_embedded(self) -> bool:
@@ -128,7 +128,7 @@ class SurrealPlace:
             raise UsageError("--auth token: the clients that are lent sign in with user and password")
 
 
-def find_surreal(server: Server) -> SurrealPlace:
+def find_surreal(server: SurrealOptions) -> SurrealPlace:
     """The targets that `server` names, or the environment.
 
     Raises:
@@ -154,7 +154,7 @@ def find_surreal(server: Server) -> SurrealPlace:
     return SurrealPlace(targets=targets, origin=origin, server=server)
 
 
-def _refuse_empty(server: Server) -> None:
+def _refuse_empty(server: SurrealOptions) -> None:
     """Make sure that no name is empty, before a server is asked for what has none.
 
     Raises:
@@ -171,7 +171,7 @@ def _refuse_empty(server: Server) -> None:
             raise UsageError(f"{option} must not be empty")
 
 
-def read_url(server: Server, url: str | None) -> SurrealTarget:
+def read_url(server: SurrealOptions, url: str | None) -> SurrealTarget:
     """A URL with what the options and the environment add to it; None takes the environment's.
 
     Raises:
@@ -216,7 +216,7 @@ def surreal_targets_of(place: SurrealPlace, server: EmbeddedSurreal | None) -> t
     return (embedded_surreal_target(server, place.server),)
 
 
-def embedded_surreal_target(server: EmbeddedSurreal, said: Server) -> SurrealTarget:
+def embedded_surreal_target(server: EmbeddedSurreal, said: SurrealOptions) -> SurrealTarget:
     """The target that the embedded server is; the environment has no say in it."""
     named = said.namespace is not None
     return surreal_target(
@@ -254,11 +254,11 @@ def ask_surrealdb(
     """
     import asyncio
 
-    from pool_bench.cli.preflight import put
-    from pool_bench.drivers.surreal.preflight import Look, look_at
+    from pool_bench.cli.preflight import run_briefly
+    from pool_bench.drivers.surreal.preflight import Preflight, inspect
 
-    async def ask_it() -> Look:
-        question = asyncio.ensure_future(look_at(target, auth, create=embedded))
+    async def ask_it() -> Preflight:
+        question = asyncio.ensure_future(inspect(target, auth, create=embedded))
         with contextlib.suppress(NotImplementedError):  # Windows cannot watch a pipe
             asyncio.get_running_loop().add_reader(stop.fileno(), question.cancel)
         async with asyncio.timeout(min(_PROBE_TIMEOUT_S, timeout_s)):
@@ -266,14 +266,14 @@ def ask_surrealdb(
 
     try:
         with busy(f"connecting to {target}", only_terminals=True):
-            look = put(ask_it())
+            look = run_briefly(ask_it())
     except ConnectError as error:
         if keep_going or error.kind is FailureKind.TIMEOUT:
-            tell(f"first connection to {target}: {error}")
+            notify(f"first connection to {target}: {error}")
             return {}
         raise PoolBenchError(f"{target}: {error}") from None
     except TimeoutError:
-        tell(f"first connection to {target}: no answer yet")
+        notify(f"first connection to {target}: no answer yet")
         return {}
     except asyncio.CancelledError:
         return {}  # stopped by the user
@@ -282,7 +282,7 @@ def ask_surrealdb(
     found = {"product": look.info.product, "version": look.info.version}
     if embedded:
         found["embedded"] = "yes"
-    tell(f"{look.info.product} {look.info.version}, at {target}{place_words(target)}")
+    notify(f"{look.info.product} {look.info.version}, at {target}{place_words(target)}")
     return found
 
 

@@ -10,7 +10,7 @@ from itertools import cycle
 from typing import Final
 
 from pool_bench.errors import UsageError
-from pool_bench.targets.surreal import AnyTarget, SurrealTarget
+from pool_bench.targets.surreal import SurrealTarget, Target
 
 # Linux: bind the address alone and choose the port when connecting, so that a port can serve again for
 # another peer. Python names the option from 3.12 on.
@@ -18,7 +18,7 @@ _BIND_ADDRESS_NO_PORT: Final = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24)
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
-class Sources:
+class SourceAddresses:
     """Binds sockets to addresses in turn.
 
     Args:
@@ -55,7 +55,7 @@ class Sources:
         return address
 
 
-def check_sources(addresses: Sequence[str], targets: Iterable[AnyTarget]) -> None:
+def check_sources(addresses: Sequence[str], targets: Iterable[Target]) -> None:
     """Make sure that connections to `targets` can be made from `addresses`.
 
     Raises:
@@ -79,7 +79,7 @@ def check_sources(addresses: Sequence[str], targets: Iterable[AnyTarget]) -> Non
                     raise UsageError(f"--source-ip: {host} needs an IPv{version} address to connect from")
 
 
-def _addresses(target: AnyTarget) -> list[tuple[str, str]]:
+def _addresses(target: Target) -> list[tuple[str, str]]:
     """The hosts of a target, as they are shown, and their addresses or names."""
     if isinstance(target, SurrealTarget):
         return [(target.authority, target.host)]

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, cast
 
 from pool_bench.drivers.network.failures import socket_failure
 from pool_bench.drivers.network.local_ports import LOCAL_PORTS
-from pool_bench.drivers.network.source_addresses import Sources
+from pool_bench.drivers.network.source_addresses import SourceAddresses
 from pool_bench.errors import FailureKind, UsageError
 from pool_bench.targets.surreal import SurrealTarget
 
@@ -23,7 +23,7 @@ _READ_BYTES: Final = 65536
 SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 
 
-class LinkError(Exception):
+class StreamError(Exception):
     """A connection failed.
 
     Attributes:
@@ -47,11 +47,11 @@ class Receiver(Protocol):
             LinkError: the peer is not to be listened to any longer.
         """
 
-    def lost(self, error: LinkError) -> None:
+    def lost(self, error: StreamError) -> None:
         """Hear, once, that nothing will arrive any more."""
 
 
-class Link(asyncio.Protocol):
+class Stream(asyncio.Protocol):
     """One connection. Nothing that arrives is kept here, so a peer can fill no memory.
 
     Attributes:
@@ -102,9 +102,9 @@ class Link(asyncio.Protocol):
         try:
             self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
         except ValueError as error:
-            raise LinkError(FailureKind.TLS, f"{name!r} cannot be asked for by TLS: {error}") from error
+            raise StreamError(FailureKind.TLS, f"{name!r} cannot be asked for by TLS: {error}") from error
         if self._receiver is None:
-            raise LinkError(FailureKind.CLOSED, "the server closed the connection")
+            raise StreamError(FailureKind.CLOSED, "the server closed the connection")
         self._handshake = asyncio.get_running_loop().create_future()
         try:
             self._shake_hands()
@@ -131,7 +131,7 @@ class Link(asyncio.Protocol):
         try:
             self._tls.write(data)
         except ssl.SSLError as error:
-            self._lose(LinkError(*socket_failure(error)))
+            self._lose(StreamError(*socket_failure(error)))
             return
         self._flush()
 
@@ -173,21 +173,21 @@ class Link(asyncio.Protocol):
                 self._shake_hands()
             else:
                 self._decrypt()
-        except LinkError as error:
+        except StreamError as error:
             self._lose(error)
 
     def eof_received(self) -> bool:
         """The server has sent all it wanted to; so have we."""
-        self._lose(LinkError(FailureKind.CLOSED, "the server closed the connection"))
+        self._lose(StreamError(FailureKind.CLOSED, "the server closed the connection"))
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed, by whoever it was."""
         self._transport = None
         if isinstance(exc, OSError):
-            self._lose(LinkError(*socket_failure(exc)))
+            self._lose(StreamError(*socket_failure(exc)))
         else:
-            self._lose(LinkError(FailureKind.CLOSED, "the connection was closed"))
+            self._lose(StreamError(FailureKind.CLOSED, "the connection was closed"))
 
     def _shake_hands(self) -> None:
         assert self._tls is not None  # noqa: S101 - this is its handshake
@@ -202,7 +202,7 @@ class Link(asyncio.Protocol):
         except (ssl.SSLError, ssl.CertificateError) as error:
             # Tells the server why.
             self._flush()
-            waiting.set_exception(LinkError(*socket_failure(error)))
+            waiting.set_exception(StreamError(*socket_failure(error)))
             return
         self._flush()
         waiting.set_result(None)
@@ -219,9 +219,9 @@ class Link(asyncio.Protocol):
             except ssl.SSLWantReadError:
                 break
             except ssl.SSLError as error:
-                raise LinkError(*socket_failure(error)) from error
+                raise StreamError(*socket_failure(error)) from error
             if not data:
-                raise LinkError(FailureKind.CLOSED, "the server closed the connection")
+                raise StreamError(FailureKind.CLOSED, "the server closed the connection")
             self._receiver.received(data, self.arrived_ns)
         self._flush()
 
@@ -231,7 +231,7 @@ class Link(asyncio.Protocol):
         if data and self._transport is not None:
             self._transport.write(data)
 
-    def _lose(self, error: LinkError) -> None:
+    def _lose(self, error: StreamError) -> None:
         handshake = self._handshake
         if handshake is not None and not handshake.done():
             handshake.set_exception(error)
@@ -270,9 +270,9 @@ async def resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, Sock
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a host name"
-        raise LinkError(FailureKind.DNS, f"cannot resolve {host!r}: {reason}") from error
+        raise StreamError(FailureKind.DNS, f"cannot resolve {host!r}: {reason}") from error
     if not found:
-        raise LinkError(FailureKind.DNS, f"cannot resolve {host!r}: no address found")
+        raise StreamError(FailureKind.DNS, f"cannot resolve {host!r}: no address found")
     return [(family, _address(address)) for family, _type, _proto, _name, address in found]
 
 
@@ -291,7 +291,7 @@ class Tried:
 
 async def connect(
     endpoints: list[tuple[socket.AddressFamily, SocketAddress]],
-    sources: Sources | None = None,
+    sources: SourceAddresses | None = None,
     tried: Tried | None = None,
 ) -> socket.socket:
     """Connect to the first endpoint that answers; cancelling it leaves no socket.
@@ -304,7 +304,7 @@ async def connect(
     Raises:
         LinkError: none did.
     """
-    failure = LinkError(FailureKind.OTHER, "there is nothing to connect to")
+    failure = StreamError(FailureKind.OTHER, "there is nothing to connect to")
     for family, address in endpoints:
         if tried is not None:
             if tried.at is not None:
@@ -315,7 +315,7 @@ async def connect(
             # wait some 40 ms: the client speaks twice in succession, Finished and then its first request.
             sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         except OSError as error:
-            failure = LinkError(*socket_failure(error))
+            failure = StreamError(*socket_failure(error))
             continue
         try:
             sock.setblocking(False)
@@ -323,7 +323,7 @@ async def connect(
             await LOCAL_PORTS.connect(sock, family, address, source)
         except OSError as error:
             sock.close()
-            failure = LinkError(*socket_failure(error))
+            failure = StreamError(*socket_failure(error))
         except BaseException:
             sock.close()
             raise

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pool_bench.errors import UsageError
-from pool_bench.targets.postgres import Target, TlsVersion
+from pool_bench.targets.postgres import PostgresTarget, TlsVersion
 
 ALPN_PROTOCOL: Final = "postgresql"
 
@@ -49,7 +49,7 @@ def default_file(name: str) -> str | None:
     return str(path) if path.is_file() else None
 
 
-def make_context(target: Target) -> ssl.SSLContext:
+def make_context(target: PostgresTarget) -> ssl.SSLContext:
     """The context for all TLS connections to `target`; call it once, it reads files.
 
     As in libpq, `require` checks the certificate where a root certificate file is present, and
@@ -88,7 +88,7 @@ def _load_root(context: ssl.SSLContext, root: str) -> None:
         raise UsageError(f"cannot read sslrootcert {root}: {_reason(error)}") from None
 
 
-def _load_client_certificate(context: ssl.SSLContext, target: Target) -> None:
+def _load_client_certificate(context: ssl.SSLContext, target: PostgresTarget) -> None:
     certificate = target.sslcert or default_file("postgresql.crt")
     if certificate is None:
         return

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-from pool_bench.drivers.network.stream import Link, LinkError
+from pool_bench.drivers.network.stream import Stream, StreamError
 from pool_bench.drivers.surreal.rpc import decode_answer
 from pool_bench.errors import FailureKind
 
@@ -26,10 +26,10 @@ class Channel(ABC):
     """
 
     def __init__(self) -> None:
-        self.link = Link(self)
+        self.link = Stream(self)
         self.arrived_ns = 0
-        self.on_end: Callable[[LinkError], None] | None = None
-        self._failure: LinkError | None = None
+        self.on_end: Callable[[StreamError], None] | None = None
+        self._failure: StreamError | None = None
         self._waiting: asyncio.Future[Answer] | None = None
 
     @property
@@ -58,14 +58,14 @@ class Channel(ABC):
     def abort(self) -> None:
         """End it at once."""
         self.on_end = None
-        self._fail(LinkError(FailureKind.CLOSED, "the connection is closed"))
+        self._fail(StreamError(FailureKind.CLOSED, "the connection is closed"))
         self.link.abort()
 
     @abstractmethod
     def received(self, data: bytes, arrived_ns: int) -> None:
         """What the link hands on."""
 
-    def lost(self, error: LinkError) -> None:
+    def lost(self, error: StreamError) -> None:
         """The link is lost."""
         self._fail(error)
 
@@ -91,7 +91,7 @@ class Channel(ABC):
         try:
             answer = decode_answer(message)
         except ValueError as error:
-            raise LinkError(FailureKind.PROTOCOL, str(error)) from error
+            raise StreamError(FailureKind.PROTOCOL, str(error)) from error
         if answer is not None:
             self._wake(answer, arrived_ns)
 
@@ -101,7 +101,7 @@ class Channel(ABC):
             self.arrived_ns = arrived_ns
             waiting.set_result(answer)
 
-    def _fail(self, error: LinkError) -> None:
+    def _fail(self, error: StreamError) -> None:
         if self._failure is None:
             self._failure = error
         waiting = self._waiting

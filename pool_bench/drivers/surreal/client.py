@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pool_bench.drivers.base import DriverName, given_up_in
 from pool_bench.drivers.network.failures import socket_failure
-from pool_bench.drivers.network.stream import LinkError, make_context
+from pool_bench.drivers.network.stream import StreamError, make_context
 from pool_bench.drivers.surreal.rpc import (
     check_statements,
     kind_of_close,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from surrealdb.types import Value
     from websockets.exceptions import ConnectionClosed
 
-    from pool_bench.drivers.surreal.client_session import TrackedHttp, TrackedWebSocket
+    from pool_bench.drivers.surreal.client_session import TrackedHttp, TrackingWebSocket
 
 _CLOSE_WAIT_S: Final = 5.0
 
@@ -39,7 +39,10 @@ class SurrealClientConnection:
     __slots__ = ("credentials", "raw", "target")
 
     def __init__(
-        self, raw: "TrackedWebSocket | TrackedHttp", target: SurrealTarget, credentials: dict[str, Any] | None
+        self,
+        raw: "TrackingWebSocket | TrackedHttp",
+        target: SurrealTarget,
+        credentials: dict[str, Any] | None,
     ) -> None:
         self.raw = raw
         self.target = target
@@ -94,10 +97,10 @@ class SurrealClientConnection:
         await self._guarded(self._restore(), Phase.QUERY)
 
     async def _restore(self) -> None:
-        from pool_bench.drivers.surreal.client_session import Changes, TrackedWebSocket
+        from pool_bench.drivers.surreal.client_session import SessionChanges, TrackingWebSocket
 
         raw, target, changes = self.raw, self.target, self.raw.changes
-        if isinstance(raw, TrackedWebSocket):
+        if isinstance(raw, TrackingWebSocket):
             for live in tuple(changes.live):
                 await raw.kill(live)
             for transaction in tuple(changes.transactions):
@@ -118,7 +121,7 @@ class SurrealClientConnection:
             if target.namespace is None or target.database is None:
                 raise ConnectError(FailureKind.OTHER, Phase.USE, "the client cannot select nothing again")
             await raw.use(target.namespace, target.database)
-        raw.changes = Changes()
+        raw.changes = SessionChanges()
 
     async def close(self) -> None:
         """Say goodbye and wait until the server has closed, at most five seconds."""
@@ -181,7 +184,7 @@ class SurrealClientDriver:
         Raises:
             ConnectError: it could not be opened.
         """
-        from pool_bench.drivers.surreal.client_session import Changes
+        from pool_bench.drivers.surreal.client_session import SessionChanges
 
         target, raw = self._target, self._new_client()
         phase = Phase.CONNECT
@@ -200,18 +203,18 @@ class SurrealClientDriver:
             if isinstance(error, asyncio.CancelledError):
                 given_up_in(error, phase)
             raise
-        raw.changes = Changes()
+        raw.changes = SessionChanges()
         return SurrealClientConnection(raw, target, self._credentials)
 
-    def _new_client(self) -> "TrackedWebSocket | TrackedHttp":
-        from pool_bench.drivers.surreal.client_session import TrackedHttp, TrackedWebSocket
+    def _new_client(self) -> "TrackingWebSocket | TrackedHttp":
+        from pool_bench.drivers.surreal.client_session import TrackedHttp, TrackingWebSocket
 
         target = self._target
         if self._is_direct:
-            from pool_bench.drivers.surreal.client_transport import DirectWebSocket
+            from pool_bench.drivers.surreal.client_transport import FastWebSocket
 
-            return DirectWebSocket(target, self._tls)
-        return TrackedWebSocket(target.url) if target.is_websocket else TrackedHttp(target.url)
+            return FastWebSocket(target, self._tls)
+        return TrackingWebSocket(target.url) if target.is_websocket else TrackedHttp(target.url)
 
 
 def client_credentials(target: SurrealTarget) -> dict[str, Any]:
@@ -238,7 +241,7 @@ def connect_error(error: Exception, phase: Phase) -> ConnectError:
     kind = FailureKind.OTHER
     if isinstance(error, errors.ServerError):
         kind = kind_of_error(error.kind, error.details, message)
-    elif isinstance(error.__cause__, LinkError):
+    elif isinstance(error.__cause__, StreamError):
         kind = error.__cause__.kind
     elif isinstance(error, errors.ConnectionUnavailableError):
         closed = error.__cause__

@@ -27,7 +27,7 @@ _USE_OR_LIVE: Final = re.compile(r"\b(?:use|live)\b", re.IGNORECASE)
 
 
 @dataclass(slots=True)
-class Changes:
+class SessionChanges:
     """What a session is not any more as it was at first.
 
     Attributes:
@@ -123,7 +123,7 @@ class Changes:
                 self.transactions.add(result)
 
 
-class TrackedWebSocket(AsyncWsSurrealConnection):
+class TrackingWebSocket(AsyncWsSurrealConnection):
     """The official client over a WebSocket.
 
     Attributes:
@@ -132,7 +132,7 @@ class TrackedWebSocket(AsyncWsSurrealConnection):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self.changes = Changes()
+        self.changes = SessionChanges()
         self._was_open = False
 
     @property
@@ -202,7 +202,7 @@ class TrackedHttp(AsyncHttpSurrealConnection):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self.changes = Changes()
+        self.changes = SessionChanges()
         self.is_lost = False
 
     @property

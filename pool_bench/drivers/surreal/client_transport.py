@@ -18,9 +18,9 @@ from surrealdb.request_message.message import RequestMessage
 from surrealdb.request_message.methods import RequestMethod
 from surrealdb.types import Value
 
-from pool_bench.drivers.network.stream import LinkError, connect, resolve
+from pool_bench.drivers.network.stream import StreamError, connect, resolve
 from pool_bench.drivers.surreal.client_codec import decode_message, encode_query
-from pool_bench.drivers.surreal.client_session import TrackedWebSocket
+from pool_bench.drivers.surreal.client_session import TrackingWebSocket
 from pool_bench.drivers.surreal.rpc import one_line
 from pool_bench.drivers.surreal.websocket_channel import WebSocketChannel
 from pool_bench.errors import FailureKind
@@ -103,7 +103,7 @@ class _ClientChannel(WebSocketChannel):
             answer = decode_message(message)
         except Exception as error:
             reason = one_line(error)
-            raise LinkError(
+            raise StreamError(
                 FailureKind.PROTOCOL, f"the client cannot read the server's answer: {reason}"
             ) from error
         try:
@@ -114,7 +114,7 @@ class _ClientChannel(WebSocketChannel):
                 if not self._given_up:
                     self._stop_draining()
         except (AttributeError, TypeError) as error:
-            raise LinkError(FailureKind.PROTOCOL, "the server's answer is no map in CBOR") from error
+            raise StreamError(FailureKind.PROTOCOL, "the server's answer is no map in CBOR") from error
         if waiting is not None:
             if not waiting.done():
                 waiting.set_result(answer)
@@ -132,16 +132,16 @@ class _ClientChannel(WebSocketChannel):
                 queue.put_nowait(result)
         elif (error := message.get("error")) is not None:
             said = one_line(error.get("message", "") if isinstance(error, dict) else error)
-            raise LinkError(FailureKind.PROTOCOL, f"the server cannot read our request: {said}")
+            raise StreamError(FailureKind.PROTOCOL, f"the server cannot read our request: {said}")
 
-    def _fail(self, error: LinkError) -> None:
+    def _fail(self, error: StreamError) -> None:
         super()._fail(error)
         if self._timer is not None:
             self._timer.cancel()
         self._stop_draining()
         for waiting in self._pending.values():
             if not waiting.done():
-                waiting.set_exception(LinkError(error.kind, error.message))
+                waiting.set_exception(StreamError(error.kind, error.message))
 
     def _look_after(self) -> None:
         """Ask for a sign of life after one silent period, and give up after a second one."""
@@ -153,11 +153,11 @@ class _ClientChannel(WebSocketChannel):
             self._protocol.send_ping(b"")
             self._flush()
         else:
-            self._fail(LinkError(FailureKind.TIMEOUT, f"the server was silent for {2 * _PING_EVERY_S:g} s"))
+            self._fail(StreamError(FailureKind.TIMEOUT, f"the server was silent for {2 * _PING_EVERY_S:g} s"))
             self.link.abort()
 
 
-class DirectWebSocket(TrackedWebSocket):
+class FastWebSocket(TrackingWebSocket):
     """The official client, except for what carries its requests; `socket` is always None.
 
     Args:
@@ -194,7 +194,7 @@ class DirectWebSocket(TrackedWebSocket):
                 await channel.link.start_tls(self._tls, self._target.host)
             channel.link.write_at_once()
             await channel.open()
-        except LinkError as error:
+        except StreamError as error:
             channel.abort()
             raise ConnectionUnavailableError(error.message) from error
         except BaseException:
@@ -251,7 +251,7 @@ class DirectWebSocket(TrackedWebSocket):
         except asyncio.CancelledError:
             self.changes.given_up = True
             raise
-        except LinkError as error:
+        except StreamError as error:
             raise ConnectionUnavailableError(
                 f"the connection was lost within a request: {error.message}"
             ) from error

@@ -18,8 +18,15 @@ from time import perf_counter_ns, time
 from typing import Any, Final, cast
 
 from pool_bench.drivers.base import DriverName, ServerInfo, given_up_in
-from pool_bench.drivers.network.source_addresses import Sources
-from pool_bench.drivers.network.stream import LinkError, SocketAddress, Tried, connect, make_context, resolve
+from pool_bench.drivers.network.source_addresses import SourceAddresses
+from pool_bench.drivers.network.stream import (
+    SocketAddress,
+    StreamError,
+    Tried,
+    connect,
+    make_context,
+    resolve,
+)
 from pool_bench.drivers.surreal.channel import Channel
 from pool_bench.drivers.surreal.http_channel import HttpChannel
 from pool_bench.drivers.surreal.rpc import check_statements, encode_request, result_of
@@ -140,12 +147,12 @@ class SurrealConnection:
 
         channel = self._channel
 
-        def tell(error: LinkError) -> None:
+        def tell(error: StreamError) -> None:
             phase = Phase.QUERY if channel.is_waiting else Phase.HOLD
             lost(ConnectError(error.kind, phase, error.message))
 
         if channel.is_closed:
-            ended = LinkError(FailureKind.CLOSED, "the server closed the connection")
+            ended = StreamError(FailureKind.CLOSED, "the server closed the connection")
             asyncio.get_running_loop().call_soon(tell, ended)
         else:
             channel.on_end = tell
@@ -154,7 +161,7 @@ class SurrealConnection:
         began_ns = perf_counter_ns()
         try:
             answer = await self._channel.request(request)
-        except LinkError as error:
+        except StreamError as error:
             raise ConnectError(error.kind, phase, error.message) from error
         self.phases_ns[phase] = self._channel.arrived_ns - began_ns
         return result_of(answer, phase)
@@ -185,7 +192,7 @@ class SurrealDriver:
         auth: AuthMode = "signin",
         connect_timeout_s: float | None = None,
         resolve_once: bool = False,
-        sources: Sources | None = None,
+        sources: SourceAddresses | None = None,
     ) -> None:
         self._target = target
         self._auth = auth
@@ -228,7 +235,7 @@ class SurrealDriver:
         if self._resolve_once and self._endpoints is None:
             try:
                 self._endpoints = await resolve(self._target.host, self._target.port)
-            except LinkError as error:
+            except StreamError as error:
                 raise ConnectError(error.kind, Phase.RESOLVE, error.message) from error
         if self._auth != "token":
             return
@@ -263,7 +270,7 @@ class SurrealDriver:
         except ConnectError as error:
             attempt.placed(error)
             raise
-        except LinkError as error:
+        except StreamError as error:
             raise attempt.placed(ConnectError(error.kind, attempt.phase, error.message)) from error
         except TimeoutError:
             limit = format_duration(self._connect_timeout_s or 0.0)
@@ -289,7 +296,7 @@ class _Connect:
         target: SurrealTarget,
         endpoints: list[Endpoint] | None,
         tls: ssl.SSLContext | None,
-        sources: Sources | None,
+        sources: SourceAddresses | None,
     ) -> None:
         self._target = target
         self._endpoints = endpoints

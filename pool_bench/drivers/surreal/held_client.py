@@ -15,7 +15,7 @@ from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
 from pool_bench.targets.surreal import SurrealTarget
 
 if TYPE_CHECKING:
-    from pool_bench.drivers.surreal.client_session import TrackedWebSocket
+    from pool_bench.drivers.surreal.client_session import TrackingWebSocket
 
 
 class HeldClientConnection(SurrealClientConnection):
@@ -39,10 +39,10 @@ class HeldClientConnection(SurrealClientConnection):
 
     def watch(self, lost: Callable[[ConnectError], None]) -> None:
         """Call `lost` once, in the event loop, when the connection ends without our asking."""
-        from pool_bench.drivers.surreal.client_session import TrackedWebSocket
+        from pool_bench.drivers.surreal.client_session import TrackingWebSocket
 
         raw = self.raw
-        assert isinstance(raw, TrackedWebSocket)  # noqa: S101  # the driver opens no other
+        assert isinstance(raw, TrackingWebSocket)  # noqa: S101  # the driver opens no other
         reader = raw.recv_task
 
         def tell(_: object = None) -> None:
@@ -88,7 +88,7 @@ def check_holdable(target: SurrealTarget) -> None:
         )
 
 
-def _ending(raw: "TrackedWebSocket") -> ConnectError:
+def _ending(raw: "TrackingWebSocket") -> ConnectError:
     """Why a connection has ended."""
     socket = raw.socket
     if socket is None or socket.state is not State.CLOSED:

@@ -4,7 +4,7 @@ from typing import Final
 
 import h11
 
-from pool_bench.drivers.network.stream import LinkError
+from pool_bench.drivers.network.stream import StreamError
 from pool_bench.drivers.surreal.channel import Channel
 from pool_bench.drivers.surreal.rpc import kind_of_status, one_line
 from pool_bench.errors import FailureKind
@@ -37,7 +37,7 @@ class HttpChannel(Channel):
     async def close(self) -> None:
         """Close the connection; HTTP has no goodbye."""
         self.on_end = None
-        self._fail(LinkError(FailureKind.CLOSED, "the connection is closed"))
+        self._fail(StreamError(FailureKind.CLOSED, "the connection is closed"))
         self.link.close()
 
     def received(self, data: bytes, arrived_ns: int) -> None:
@@ -45,20 +45,20 @@ class HttpChannel(Channel):
         try:
             self._http.receive_data(data)
             if self._waiting is None:
-                raise LinkError(FailureKind.PROTOCOL, "the server answers what was not asked")
+                raise StreamError(FailureKind.PROTOCOL, "the server answers what was not asked")
             self._read_events(arrived_ns)
         except h11.RemoteProtocolError as error:
             raise _broken(error) from error
 
-    def lost(self, error: LinkError) -> None:
+    def lost(self, error: StreamError) -> None:
         """The link is lost, which may be the end of an answer."""
         if error.kind is FailureKind.CLOSED and self._waiting is not None and self._status:
             try:
                 self._http.receive_data(b"")
                 self._read_events(self.link.arrived_ns)
             except h11.RemoteProtocolError:
-                error = LinkError(FailureKind.CLOSED, "the server closed the connection within an answer")
-            except LinkError as refusal:
+                error = StreamError(FailureKind.CLOSED, "the server closed the connection within an answer")
+            except StreamError as refusal:
                 error = refusal
         super().lost(error)
 
@@ -72,7 +72,7 @@ class HttpChannel(Channel):
                     )
                 case h11.Data(data=data):
                     if len(self._body) + len(data) > _MAX_MESSAGE_BYTES:
-                        raise LinkError(FailureKind.PROTOCOL, "the server's answer is too long")
+                        raise StreamError(FailureKind.PROTOCOL, "the server's answer is too long")
                     self._body += data
                 case h11.EndOfMessage():
                     self._end(arrived_ns)
@@ -91,12 +91,12 @@ class HttpChannel(Channel):
                 "a web page" if self._is_page else one_line(body.decode("utf-8", "replace")) if body else ""
             )
             reason = f"the server answers HTTP {status}{f': {said}' if said else ''}"
-            raise LinkError(kind_of_status(status), reason)
+            raise StreamError(kind_of_status(status), reason)
         self._deliver(body, arrived_ns)
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
             self._http.start_next_cycle()
         else:
-            self._fail(LinkError(FailureKind.CLOSED, "the server closes the connection after each answer"))
+            self._fail(StreamError(FailureKind.CLOSED, "the server closes the connection after each answer"))
 
     def _send(self, message: bytes) -> None:
         if self.is_closed:
@@ -119,11 +119,11 @@ class HttpChannel(Channel):
             body = http.send(h11.Data(data=message))
             end = http.send(h11.EndOfMessage())
         except (h11.LocalProtocolError, UnicodeEncodeError) as error:
-            self._fail(LinkError(FailureKind.OTHER, f"this cannot be sent as HTTP: {error}"))
+            self._fail(StreamError(FailureKind.OTHER, f"this cannot be sent as HTTP: {error}"))
             return
         # In one piece, so that it leaves in one packet.
         self.link.write((head or b"") + (body or b"") + (end or b""))
 
 
-def _broken(error: h11.RemoteProtocolError) -> LinkError:
-    return LinkError(FailureKind.PROTOCOL, f"the server breaks the HTTP protocol: {one_line(error)}")
+def _broken(error: h11.RemoteProtocolError) -> StreamError:
+    return StreamError(FailureKind.PROTOCOL, f"the server breaks the HTTP protocol: {one_line(error)}")

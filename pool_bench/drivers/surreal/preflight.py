@@ -13,7 +13,7 @@ from pool_bench.targets.surreal import AuthMode, SurrealTarget
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Preflight:
     """What was seen.
 
     Attributes:
@@ -25,9 +25,9 @@ class Look:
     missing: str | None
 
 
-async def look_at(
+async def inspect(
     target: SurrealTarget, auth: AuthMode, *, create: bool = False, connect_timeout_s: float | None = None
-) -> Look:
+) -> Preflight:
     """Connect once, sign in as connections will, and ask.
 
     Args:
@@ -49,7 +49,7 @@ async def look_at(
         missing = await _missing(connection, target) if blind and auth != "none" else None
     finally:
         await connection.close()
-    return Look(info, missing)
+    return Preflight(info, missing)
 
 
 async def _missing(connection: SurrealConnection, target: SurrealTarget) -> str | None:

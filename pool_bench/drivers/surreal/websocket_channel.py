@@ -14,7 +14,7 @@ from websockets.protocol import State
 from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
-from pool_bench.drivers.network.stream import LinkError
+from pool_bench.drivers.network.stream import StreamError
 from pool_bench.drivers.surreal.channel import Channel
 from pool_bench.drivers.surreal.frames import FrameReader, client_frame
 from pool_bench.drivers.surreal.rpc import kind_of_close, kind_of_status, one_line
@@ -58,7 +58,7 @@ class WebSocketChannel(Channel):
         await self._answer()
         if self._protocol.subprotocol != _CBOR:
             self.abort()
-            raise LinkError(FailureKind.PROTOCOL, "the server does not speak SurrealDB's CBOR")
+            raise StreamError(FailureKind.PROTOCOL, "the server does not speak SurrealDB's CBOR")
 
     async def close(self) -> None:
         """Exchange goodbyes, and let the server close the connection (RFC 6455, section 7.1.1)."""
@@ -71,7 +71,7 @@ class WebSocketChannel(Channel):
                     self._flush()
                     # The goodbye is no answer, so the end of the connection ends the waiting.
                     await self._answer()
-            except (LinkError, TimeoutError):
+            except (StreamError, TimeoutError):
                 pass
         self.abort()
 
@@ -87,7 +87,7 @@ class WebSocketChannel(Channel):
         else:
             self._reader.read(data)
 
-    def lost(self, error: LinkError) -> None:
+    def lost(self, error: StreamError) -> None:
         """The link is lost, which may be the end of a refusal."""
         protocol = self._protocol
         if protocol.state is State.CONNECTING:
@@ -124,11 +124,11 @@ class WebSocketChannel(Channel):
             raise _refusal(protocol.handshake_exc)
         if protocol.parser_exc is not None and protocol.close_rcvd is None:
             reason = one_line(protocol.parser_exc)
-            raise LinkError(FailureKind.PROTOCOL, f"the server breaks the WebSocket protocol: {reason}")
+            raise StreamError(FailureKind.PROTOCOL, f"the server breaks the WebSocket protocol: {reason}")
         if protocol.close_rcvd is not None and not self._is_leaving:
             code, reason = protocol.close_rcvd.code, protocol.close_rcvd.reason
             said = f": {one_line(reason)}" if reason else ""
-            self._fail(LinkError(kind_of_close(code), f"the server closed the WebSocket ({code}{said})"))
+            self._fail(StreamError(kind_of_close(code), f"the server closed the WebSocket ({code}{said})"))
 
     @property
     def _is_leaving(self) -> bool:
@@ -168,9 +168,9 @@ class WebSocketChannel(Channel):
                 self.link.write(data)
 
 
-def _refusal(error: Exception) -> LinkError:
+def _refusal(error: Exception) -> StreamError:
     """Why there is no WebSocket."""
     if isinstance(error, InvalidStatus):
         status = error.response.status_code
-        return LinkError(kind_of_status(status), f"the server answers HTTP {status} and opens no WebSocket")
-    return LinkError(FailureKind.PROTOCOL, f"the server opens no WebSocket: {one_line(error)}")
+        return StreamError(kind_of_status(status), f"the server answers HTTP {status} and opens no WebSocket")
+    return StreamError(FailureKind.PROTOCOL, f"the server opens no WebSocket: {one_line(error)}")

@@ -22,7 +22,7 @@ from pool_bench.pgwire import NEED_DATA, Connection, RemoteProtocolError
 from pool_bench.pgwire import events as ev
 from pool_bench.pgwire.scram import ScramKeyCache
 from pool_bench.pgwire.state import State
-from pool_bench.targets.postgres import Target
+from pool_bench.targets.postgres import PostgresTarget
 
 _RECEIVE_BYTES: Final = 65536
 _CLOSE_WAIT_S: Final = 5.0
@@ -216,7 +216,11 @@ class WireDriver:
     name: DriverName = "wire"
 
     def __init__(
-        self, target: Target, *, cache: ScramKeyCache | None = None, connect_timeout_s: float | None = None
+        self,
+        target: PostgresTarget,
+        *,
+        cache: ScramKeyCache | None = None,
+        connect_timeout_s: float | None = None,
     ) -> None:
         self._connect_timeout_s = connect_timeout_s
         self._plan: WirePlan = make_plan(target, cache=cache)
@@ -286,7 +290,7 @@ async def wait_for(fd: int, want: int) -> None:
             loop.remove_reader(fd)
 
 
-async def ask_server(target: Target, *, connect_timeout_s: float | None = None) -> ServerInfo:
+async def ask_server(target: PostgresTarget, *, connect_timeout_s: float | None = None) -> ServerInfo:
     """Connect once and let the server say what it is.
 
     A pooler hands on the server's version but not its process numbers, nor our port: where neither is known

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pool_bench.drivers.network.local_ports import LOCAL_PORTS, LocalPorts
-from pool_bench.drivers.network.source_addresses import Sources
+from pool_bench.drivers.network.source_addresses import SourceAddresses
 from pool_bench.drivers.network.tls import make_context
 from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
 from pool_bench.pgwire import Credentials, ScramKeyCache
 from pool_bench.pgwire.events import Query, Startup
-from pool_bench.targets.postgres import Host, SocketAddress, Target, label_of
+from pool_bench.targets.postgres import Host, PostgresTarget, SocketAddress, label_of
 
 # Linux makes a socket non-blocking in the system call that makes it.
 STREAM: Final = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
@@ -76,14 +76,14 @@ class WirePlan:
         farewell: how connections end, learned as they do.
     """
 
-    target: Target
+    target: PostgresTarget
     startup: Startup
     query: Query | None
     tls: ssl.SSLContext | None
     tls_first: bool
     endpoints: tuple[Endpoint, ...] | None
     credentials: dict[Host, Credentials] = field(repr=False)
-    sources: Sources | None = None
+    sources: SourceAddresses | None = None
     ports: LocalPorts = field(default=LOCAL_PORTS, compare=False)
     farewell: Farewell = field(default_factory=Farewell, compare=False)
 
@@ -108,7 +108,7 @@ class WirePlan:
 
 
 def make_plan(
-    target: Target,
+    target: PostgresTarget,
     *,
     query: str | None = None,
     cache: ScramKeyCache | None = None,
@@ -150,7 +150,7 @@ def make_plan(
         tls_first=needs_tls and target.sslmode != "allow",
         endpoints=known if len(known) == len(literal) else None,
         credentials=credentials,
-        sources=Sources(source_ips) if source_ips else None,
+        sources=SourceAddresses(source_ips) if source_ips else None,
     )
 
 

@@ -24,7 +24,7 @@ from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.load.backoff import backoff_s
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.load.splitting import address_of
-from pool_bench.load.workload import Ledger
+from pool_bench.load.workload import Recorders
 from pool_bench.stats.addresses import UNKNOWN
 from pool_bench.stats.operations import Recorder
 from pool_bench.units import format_duration
@@ -67,7 +67,7 @@ class Slot:
 class DialLoad(ABC):
     """Dials under way in slots, moved on as their sockets become ready. Which begin when, subclasses say."""
 
-    def __init__(self, spec: ConnectSpec, plans: tuple[WirePlan, ...], ledger: Ledger) -> None:
+    def __init__(self, spec: ConnectSpec, plans: tuple[WirePlan, ...], ledger: Recorders) -> None:
         self._spec = spec
         self._plans = list(plans)
         self._ledger = ledger
@@ -272,7 +272,7 @@ class DialLoad(ABC):
 class CycleLoad(DialLoad):
     """`spec.concurrency` slots that connect and close, again and again."""
 
-    def __init__(self, spec: ConnectSpec, plans: tuple[WirePlan, ...], ledger: Ledger) -> None:
+    def __init__(self, spec: ConnectSpec, plans: tuple[WirePlan, ...], ledger: Recorders) -> None:
         super().__init__(spec, plans, ledger)
         self._slots = [Slot(len(plans), index % len(plans)) for index in range(spec.concurrency)]
         self._due: list[Slot] = []

@@ -26,7 +26,7 @@ def make_drivers(spec: ConnectSpec | HoldSpec) -> tuple[Driver, ...]:
 
         return tuple(AsyncpgDriver(target) for target in spec.postgres_targets)
     if spec.driver == "surreal":
-        from pool_bench.drivers.network.source_addresses import Sources
+        from pool_bench.drivers.network.source_addresses import SourceAddresses
         from pool_bench.drivers.surreal.driver import SurrealDriver
 
         source_ips = spec.source_ips if isinstance(spec, HoldSpec) else ()
@@ -36,7 +36,7 @@ def make_drivers(spec: ConnectSpec | HoldSpec) -> tuple[Driver, ...]:
                 auth=spec.auth,
                 connect_timeout_s=spec.connect_timeout_s,
                 resolve_once=isinstance(spec, ConnectSpec) and spec.resolve_once,
-                sources=Sources(source_ips) if source_ips else None,
+                sources=SourceAddresses(source_ips) if source_ips else None,
             )
             for target in spec.surreal_targets
         )

@@ -27,7 +27,7 @@ from pool_bench.load.probes import LagProbe, PauseProbe
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.load.splitting import splits_of
 from pool_bench.load.ticks import next_tick, wait_until
-from pool_bench.load.workload import Ledger, Workload
+from pool_bench.load.workload import Recorders, Workload
 from pool_bench.pgwire import ScramKeyCache
 from pool_bench.stats.operations import BenchStats, ClientUsage, Interval
 from pool_bench.stats.runs import Snapshot, Stage
@@ -196,7 +196,7 @@ def make_resident_bytes() -> Callable[[], int]:
     return resident_bytes
 
 
-def make_workload(spec: ConnectSpec) -> tuple[Workload, Ledger]:
+def make_workload(spec: ConnectSpec) -> tuple[Workload, Recorders]:
     """The workload that `spec` describes, and the ledger it records in.
 
     Raises:
@@ -207,13 +207,13 @@ def make_workload(spec: ConnectSpec) -> tuple[Workload, Ledger]:
     if spec.driver == "wire":
         cache = ScramKeyCache() if spec.scram_cache else None
         plans = tuple(make_plan(target, query=spec.query, cache=cache) for target in spec.postgres_targets)
-        ledger = Ledger(phases_of(plans), responses=responses, by_address=splits_of(spec))
+        ledger = Recorders(phases_of(plans), responses=responses, by_address=splits_of(spec))
         if open_loop is not None:
             return OpenCycleLoad(spec, open_loop, plans, ledger), ledger
         return CycleLoad(spec, plans, ledger), ledger
     drivers = make_drivers(spec)
     steps = tuple(steps_of(driver, query=bool(spec.query)) for driver in drivers)
-    ledger = Ledger(steps, responses=responses, by_address=splits_of(spec))
+    ledger = Recorders(steps, responses=responses, by_address=splits_of(spec))
     if open_loop is not None:
         return OpenWorkerLoad(spec, open_loop, drivers, ledger), ledger
     return WorkerLoad(spec, drivers, ledger), ledger

@@ -10,7 +10,7 @@ from pool_bench.load.connect.dials import DialLoad, Slot
 from pool_bench.load.dispatcher import Dispatcher
 from pool_bench.load.spec import ConnectSpec, OpenLoop
 from pool_bench.load.splitting import address_of
-from pool_bench.load.workload import Ledger
+from pool_bench.load.workload import Recorders
 from pool_bench.stats.addresses import UNKNOWN
 from pool_bench.stats.operations import Recorder
 
@@ -19,7 +19,7 @@ class OpenCycleLoad(DialLoad):
     """Dials that begin when they are due, `spec.concurrency` in flight at most."""
 
     def __init__(
-        self, spec: ConnectSpec, open_loop: OpenLoop, plans: tuple[WirePlan, ...], ledger: Ledger
+        self, spec: ConnectSpec, open_loop: OpenLoop, plans: tuple[WirePlan, ...], ledger: Recorders
     ) -> None:
         super().__init__(spec, plans, ledger)
         self._free: list[Slot] = []

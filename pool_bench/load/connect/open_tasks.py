@@ -13,7 +13,7 @@ from pool_bench.load.connect.tasks import cycle, end_tasks
 from pool_bench.load.dispatcher import Dispatcher
 from pool_bench.load.spec import ConnectSpec, OpenLoop
 from pool_bench.load.splitting import address_of_error
-from pool_bench.load.workload import Ledger
+from pool_bench.load.workload import Recorders
 from pool_bench.stats.addresses import UNKNOWN
 from pool_bench.stats.operations import Recorder
 
@@ -24,7 +24,7 @@ class OpenWorkerLoad:
     backing_off = 0
 
     def __init__(
-        self, spec: ConnectSpec, open_loop: OpenLoop, drivers: tuple[Driver, ...], ledger: Ledger
+        self, spec: ConnectSpec, open_loop: OpenLoop, drivers: tuple[Driver, ...], ledger: Recorders
     ) -> None:
         self._spec = spec
         self._drivers = drivers

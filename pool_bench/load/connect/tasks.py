@@ -11,7 +11,7 @@ from pool_bench.load.backoff import backoff_s
 from pool_bench.load.connect.drivers import first_bound_s, prepare, row_of
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.load.splitting import address_of_connection, address_of_error
-from pool_bench.load.workload import Ledger
+from pool_bench.load.workload import Recorders
 from pool_bench.stats.addresses import UNKNOWN
 from pool_bench.stats.operations import Recorder
 from pool_bench.units import format_duration
@@ -20,7 +20,7 @@ from pool_bench.units import format_duration
 class WorkerLoad:
     """`spec.concurrency` tasks that connect, query if asked to, and close, again and again."""
 
-    def __init__(self, spec: ConnectSpec, drivers: tuple[Driver, ...], ledger: Ledger) -> None:
+    def __init__(self, spec: ConnectSpec, drivers: tuple[Driver, ...], ledger: Recorders) -> None:
         self._spec = spec
         self._drivers = drivers
         self._ledger = ledger

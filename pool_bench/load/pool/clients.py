@@ -19,9 +19,9 @@ import numpy as np
 
 from pool_bench.contenders.base import Contender, L
 from pool_bench.errors import ConnectError, FailureKind, Phase
-from pool_bench.load.pool.fairness import Arrivals
-from pool_bench.load.pool.spec import PoolSpec, profile
-from pool_bench.load.workload import Ledger
+from pool_bench.load.pool.fairness import GrantLog
+from pool_bench.load.pool.spec import PoolSpec, client_steps
+from pool_bench.load.workload import Recorders
 from pool_bench.stats.checkouts import Fairness, Recovery
 from pool_bench.stats.operations import Histogram, Recorder
 
@@ -59,10 +59,10 @@ class PoolLoad(Generic[L]):
     def __init__(self, spec: PoolSpec, contender: Contender[L]) -> None:
         self._spec = spec
         self._contender = contender
-        self._steps = profile(spec)
+        self._steps = client_steps(spec)
         self._rng = random.Random(spec.seed)
-        self.ledger = Ledger((PHASES,), responses=spec.open_loop is not None)
-        self._arrivals = Arrivals(spec.clients)
+        self.ledger = Recorders((PHASES,), responses=spec.open_loop is not None)
+        self._arrivals = GrantLog(spec.clients)
         self._counting = False
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()

@@ -15,7 +15,7 @@ from pool_bench.stats.operations import Histogram, Int64Array
 _COLUMNS = 3
 
 
-class Arrivals:
+class GrantLog:
     """Collects grants and timeouts of `clients` clients."""
 
     __slots__ = ("_clients", "_grants", "_latest_ns", "_tail", "_timeouts", "_waits_ns", "granted")

@@ -35,7 +35,7 @@ _CLOSE_S: Final = 10.0
 _TALKATIVE: Final = ("asyncio", "asyncpg", "psycopg", "sqlalchemy", "pool_bench")
 
 
-class Notes:
+class ServerEvents:
     """What the generator is told while it runs: `stopping`, `down` or `up`, and when."""
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Notes:
 class _PoolGenerator:
     """One run: the pool, its clients, the clock of the stages, and the snapshots."""
 
-    def __init__(self, spec: PoolSpec, send: Send, stop: asyncio.Event, notes: Notes) -> None:
+    def __init__(self, spec: PoolSpec, send: Send, stop: asyncio.Event, notes: ServerEvents) -> None:
         self._spec = spec
         self._send = send
         self._stop = stop
@@ -239,7 +239,9 @@ class _PoolGenerator:
         )
 
 
-async def generate_pool(spec: PoolSpec, send: Send, stop: asyncio.Event, notes: Notes | None = None) -> None:
+async def generate_pool(
+    spec: PoolSpec, send: Send, stop: asyncio.Event, notes: ServerEvents | None = None
+) -> None:
     """Run `spec` and send its snapshots, the last one with `final` set.
 
     Args:
@@ -254,7 +256,7 @@ async def generate_pool(spec: PoolSpec, send: Send, stop: asyncio.Event, notes: 
     """
     for name in _TALKATIVE:
         logging.getLogger(name).addHandler(logging.NullHandler())
-    generator = _PoolGenerator(spec, send, stop, notes if notes is not None else Notes())
+    generator = _PoolGenerator(spec, send, stop, notes if notes is not None else ServerEvents())
     # What exists now lives as long as the process: keep the collector from looking at it again.
     gc.collect()
     gc.freeze()

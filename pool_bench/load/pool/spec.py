@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from pool_bench.contenders.base import ContenderName, ResetMode
 from pool_bench.load.spec import OpenLoop
-from pool_bench.targets.surreal import AnyTarget
+from pool_bench.targets.surreal import Target
 
 ScenarioName = Literal[
     "churn", "query", "burst", "sustained", "ramp", "spike", "stress", "naive", "reconnect", "size"
@@ -73,7 +73,7 @@ class PoolSpec:
         seed: makes the jitter and random arrivals repeatable.
     """
 
-    targets: tuple[AnyTarget, ...]
+    targets: tuple[Target, ...]
     pool: ContenderName
     scenario: ScenarioName
     clients: int
@@ -109,20 +109,20 @@ class PoolSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ClientStep:
     """From `t` seconds after measuring began on, `clients` are at work."""
 
     t: float
     clients: int
 
 
-def profile(spec: PoolSpec) -> tuple[Step, ...]:
+def client_steps(spec: PoolSpec) -> tuple[ClientStep, ...]:
     """How many clients are at work when: ascending steps, the first at 0, which is also the warm-up's."""
     everybody = spec.clients
     if spec.scenario == "ramp":
         shares = [(step + 1) / _RAMP_STEPS for step in range(_RAMP_STEPS)]
         steps = [
-            Step(spec.duration_s * step / _RAMP_STEPS, max(1, round(everybody * share)))
+            ClientStep(spec.duration_s * step / _RAMP_STEPS, max(1, round(everybody * share)))
             for step, share in enumerate(shares)
         ]
         # Fewer clients than steps: some steps add nobody.
@@ -130,5 +130,5 @@ def profile(spec: PoolSpec) -> tuple[Step, ...]:
     if spec.scenario == "spike":
         few = max(1, round(everybody * _SPIKE_BASE))
         third = spec.duration_s / 3
-        return (Step(0.0, few), Step(third, everybody), Step(2 * third, few))
-    return (Step(0.0, everybody),)
+        return (ClientStep(0.0, few), ClientStep(third, everybody), ClientStep(2 * third, few))
+    return (ClientStep(0.0, everybody),)

@@ -4,15 +4,15 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from pool_bench.compare.change import Verdict
+from pool_bench.compare.change import Change
 from pool_bench.compare.comparison import Comparison, Pair
 from pool_bench.report.brief.screen import COLUMNS, ROWS, Brief, Part
 from pool_bench.report.summary.comparison import cells, change_words, describe, origin, pair_lines
 from pool_bench.report.summary.run import wrap
 from pool_bench.report.text import Paint, clean, ellipsize, table
 
-_STYLES: Final = {Verdict.BETTER: "green", Verdict.WORSE: "red", Verdict.SAME: "green"}
-_SHOWN: Final = (Verdict.BETTER, Verdict.WORSE)
+_STYLES: Final = {Change.BETTER: "green", Change.WORSE: "red", Change.SAME: "green"}
+_SHOWN: Final = (Change.BETTER, Change.WORSE)
 # Settings with a sentence of their own; more of them are counted.
 SENTENCES: Final = 3
 # What headline and blank lines leave for tables.

@@ -5,7 +5,7 @@ from typing import Final
 
 from pool_bench.analysis.scalability import Sizing, statement
 from pool_bench.compare.pool_sizes import believed, bottlenecks
-from pool_bench.compare.pools import Contest, Group
+from pool_bench.compare.pools import PoolComparison, PoolRounds
 from pool_bench.compare.ranking import best
 from pool_bench.report.brief.screen import Brief, Part
 from pool_bench.report.summary.pools import client_limit, verdict
@@ -18,7 +18,7 @@ _HEADS: Final = ("op/s", "min..max", "wait p50", "p99 ms", "op p50", "p99 ms", "
 _SENTENCES: Final = 4
 
 
-def contests_brief(contests: Sequence[Contest], *, colour: bool = False) -> Brief:
+def contests_brief(contests: Sequence[PoolComparison], *, colour: bool = False) -> Brief:
     """The last screen of pools that were measured side by side: a table for each load, and who did best."""
     paint = Paint(colour=colour)
     parts = [Part(_table(contest, paint), rank=80, fewest=3, rows="pools") for contest in contests]
@@ -33,11 +33,11 @@ def contests_brief(contests: Sequence[Contest], *, colour: bool = False) -> Brie
     return Brief(parts, [*told, *believed(runs, paint, client_limit(contests))])
 
 
-def _pools(contests: Sequence[Contest]) -> int:
+def _pools(contests: Sequence[PoolComparison]) -> int:
     return len({group.pool for contest in contests for group in contest.groups})
 
 
-def _table(contest: Contest, paint: Paint) -> list[str]:
+def _table(contest: PoolComparison, paint: Paint) -> list[str]:
     rows = [[clean(contest.label), *_HEADS]]
     for group in contest.groups:
         wait50, wait99 = group.phase("checkout").percentiles_ms((50, 99))
@@ -54,18 +54,18 @@ def _table(contest: Contest, paint: Paint) -> list[str]:
     return lines
 
 
-def _rates(group: Group) -> tuple[str, str]:
+def _rates(group: PoolRounds) -> tuple[str, str]:
     rate = group.throughput
     spread = f"{format_rate(rate.low)}..{format_rate(rate.high)}" if len(group.runs) > 1 else "-"
     return format_rate(rate.median), spread
 
 
-def _sentence(contest: Contest, paint: Paint) -> list[str]:
+def _sentence(contest: PoolComparison, paint: Paint) -> list[str]:
     words = verdict(contest) or _alone(contest)
     return [paint(line, "bold") for line in wrap(f"{clean(contest.label)}: {words}", "  ")]
 
 
-def _alone(contest: Contest) -> str:
+def _alone(contest: PoolComparison) -> str:
     """The figures of the only pool that did anything."""
     group = best(contest) or contest.groups[0]
     p50, p99 = group.latency.percentiles_ms((50, 99))
@@ -75,7 +75,7 @@ def _alone(contest: Contest) -> str:
     )
 
 
-def sizes_brief(groups: Sequence[tuple[int, Group]], sizing: Sizing, *, colour: bool = False) -> Brief:
+def sizes_brief(groups: Sequence[tuple[int, PoolRounds]], sizing: Sizing, *, colour: bool = False) -> Brief:
     """The last screen of a sweep of pool sizes: a row for each, and the recommendation."""
     paint = Paint(colour=colour)
     rows = [["size", "op/s", "min..max", "wait p50", "p99 ms", "query p50", "p99 ms", "failed", ""]]

@@ -10,7 +10,7 @@ from typing import Final
 
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from pool_bench.compare.change import SMALLEST, Figure, Scale, Verdict
+from pool_bench.compare.change import SMALLEST, Change, Figure, Scale
 from pool_bench.compare.comparison import CONFIDENCE, Comparison, Pair
 from pool_bench.report.plot.sheet import BLUE, GRID, INK, MARGIN, MUTED, VERMILLION, Sheet, pool_colour
 from pool_bench.report.summary.comparison import cells, describe
@@ -108,7 +108,7 @@ def _tick(tick: float) -> str:
 
 def _pair(sheet: Sheet, pair: Pair, name: str, left: float, width: float, reach: float) -> None:
     middle = sheet.top + 0.26
-    comparable = pair.verdict is not Verdict.NOT_COMPARABLE
+    comparable = pair.verdict is not Change.NOT_COMPARABLE
     words = str(pair.verdict)
     room = sheet.room - sheet.measure(words, 9.5, bold=True) - 0.2
     title = sheet.fit(f"{name}{describe(pair)}: ", room, 9.5, bold=True)
@@ -148,7 +148,7 @@ def _figure(
     colour = _colour(figure.verdict) if comparable else MUTED
     shown = f"{change}  ({interval})" if interval != "-" else change
     sheet.text(left + width + 0.15, middle, shown, size=8.5, vertical="center_baseline")
-    decided = comparable and figure.verdict in (Verdict.BETTER, Verdict.WORSE)
+    decided = comparable and figure.verdict in (Change.BETTER, Change.WORSE)
     if decided:
         sheet.text(
             sheet.width - MARGIN, middle, verdict, size=8.5, colour=colour, align="right",
@@ -171,5 +171,5 @@ def _figure(
         sheet.line((place(centre), middle - 0.075), (place(centre), middle + 0.075), colour=colour, width=3.2)
 
 
-def _colour(verdict: Verdict) -> str:
-    return {Verdict.BETTER: BLUE, Verdict.WORSE: VERMILLION}.get(verdict, INK)
+def _colour(verdict: Change) -> str:
+    return {Change.BETTER: BLUE, Change.WORSE: VERMILLION}.get(verdict, INK)

@@ -41,7 +41,7 @@ from pool_bench.report.text import clean, format_percent, format_rate
 from pool_bench.results.hold_reader import LoadedHold, LoadedHoldSecond
 from pool_bench.results.model import LoadedResult, LoadedRun, LoadedSecond
 from pool_bench.results.server_reader import LoadedServerSide
-from pool_bench.stats.server import ServerSecond
+from pool_bench.stats.server import ServerSample
 from pool_bench.units import format_duration
 
 FloatArray = npt.NDArray[np.float64]
@@ -336,7 +336,7 @@ def _server_panel(
     side: LoadedServerSide,
     end_s: float,
     title: str,
-    by_name: Callable[[ServerSecond], dict[str, int]],
+    by_name: Callable[[ServerSample], dict[str, int]],
     cost: int | None,
     limit: int | None,
 ) -> _Panel:
@@ -366,11 +366,11 @@ def _server_panel(
     return _Panel(draw)
 
 
-def _by_state(look: ServerSecond) -> dict[str, int]:
+def _by_state(look: ServerSample) -> dict[str, int]:
     return look.states
 
 
-def _most(looks: Sequence[ServerSecond], by_name: Callable[[ServerSecond], dict[str, int]]) -> list[str]:
+def _most(looks: Sequence[ServerSample], by_name: Callable[[ServerSample], dict[str, int]]) -> list[str]:
     peaks: dict[str, int] = {}
     for look in looks:
         for name, count in by_name(look).items():

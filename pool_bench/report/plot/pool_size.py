@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from pool_bench.analysis.scalability import Sizing, statement
 from pool_bench.compare.pool_sizes import bottlenecks, by_size, sizing_of
-from pool_bench.compare.pools import Group
+from pool_bench.compare.pools import PoolRounds
 from pool_bench.report.plot.run import target_name
 from pool_bench.report.plot.sheet import (
     INK,
@@ -34,7 +34,7 @@ _UPPER: Final = 3.0
 _LOWER: Final = 1.9
 # What fits between the margins in bold type.
 _COLUMNS: Final = 112
-Sizes = Sequence[tuple[int, Group]]
+Sizes = Sequence[tuple[int, PoolRounds]]
 
 
 def draw_sizes(result: LoadedResult) -> Sheet:

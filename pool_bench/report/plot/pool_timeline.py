@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from pool_bench.compare.pools import Group, Spread
+from pool_bench.compare.pools import PoolRounds, Spread
 from pool_bench.report.plot.sheet import (
     FAINT,
     GRID,
@@ -53,7 +53,7 @@ class Line(Protocol):
     """What is drawn: a group, its name, and how its lines look."""
 
     @property
-    def group(self) -> Group:
+    def group(self) -> PoolRounds:
         """Its rounds."""
 
     @property
@@ -164,7 +164,7 @@ def _p99s(run: LoadedRun, one: LoadedCheckout) -> list[Point]:
     ]
 
 
-def _course(group: Group, take: Callable[[LoadedRun, LoadedCheckout], list[Point]]) -> list[Point]:
+def _course(group: PoolRounds, take: Callable[[LoadedRun, LoadedCheckout], list[Point]]) -> list[Point]:
     """The rounds' median at each place of the timeline; as long as most of the rounds are.
 
     NaN where most of them have no figure.
@@ -251,7 +251,7 @@ def recoveries(sheet: Sheet, lines: Sequence[Line], top: float, edge: float = 0.
         top += _ROW
 
 
-def _recovery_words(group: Group) -> tuple[str, bool]:
+def _recovery_words(group: PoolRounds) -> tuple[str, bool]:
     """When the clients were back after the server was, and what failed; and whether all came back."""
     known = [one.recovery for one in group.checkouts if one.recovery is not None]
     if not known:
@@ -274,7 +274,7 @@ def _recovery_words(group: Group) -> tuple[str, bool]:
     return f"{words}; {failed:,.0f} operations failed", whole
 
 
-def _clients(axes: Axes, group: Group) -> None:
+def _clients(axes: Axes, group: PoolRounds) -> None:
     """How many clients were at work, in the background on an axis of its own."""
     timeline = group.checkouts[0].timeline
     behind = axes.twinx()

@@ -11,7 +11,7 @@ from typing import Final
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from pool_bench.compare.pools import Contest, Group, contests
+from pool_bench.compare.pools import PoolComparison, PoolRounds, group_by_load
 from pool_bench.errors import UsageError
 from pool_bench.report.plot.pool_timeline import (
     RESTART,
@@ -57,7 +57,7 @@ _FULL: Final = (1.0, 0.6, 0.4, 0.25)
 class Entry:
     """One group in the picture: its rounds, its label, and which of the files it is from."""
 
-    group: Group
+    group: PoolRounds
     label: str
     file: int
 
@@ -77,7 +77,7 @@ class Entry:
         return _FULL[self.file % len(_FULL)]
 
 
-Band = tuple[Contest, list[Entry]]
+Band = tuple[PoolComparison, list[Entry]]
 
 
 def draw_pools(results: Sequence[LoadedResult]) -> Sheet:
@@ -125,9 +125,9 @@ def _columns(bands: Sequence[Band], columns: int, *, has_courses: bool) -> list[
 
 def _bands(results: Sequence[LoadedResult]) -> list[Band]:
     """Each load with its entries; pools of several files stand below each other."""
-    loads: dict[str, tuple[Contest, list[Entry]]] = {}
+    loads: dict[str, tuple[PoolComparison, list[Entry]]] = {}
     for file, result in enumerate(results):
-        for contest in contests(result.runs):
+        for contest in group_by_load(result.runs):
             key = f"{contest.label} {contest.clients}"
             _, entries = loads.setdefault(key, (contest, []))
             for group in contest.groups:
@@ -139,7 +139,7 @@ def _bands(results: Sequence[LoadedResult]) -> list[Band]:
     ]
 
 
-def _height(contest: Contest, entries: Sequence[Entry], *, has_course: bool = True) -> float:
+def _height(contest: PoolComparison, entries: Sequence[Entry], *, has_course: bool = True) -> float:
     course = 0.0
     if contest.scenario in TIMED and has_course:
         course = course_height(contest.scenario, entries)
@@ -153,7 +153,7 @@ def _subject(results: Sequence[LoadedResult]) -> str:
     return targets.pop() if len(targets) == 1 else f"{len(targets)} targets"
 
 
-def _setting(results: Sequence[LoadedResult], bands: Sequence[tuple[Contest, list[Entry]]]) -> str:
+def _setting(results: Sequence[LoadedResult], bands: Sequence[tuple[PoolComparison, list[Entry]]]) -> str:
     first = results[0]
     groups = [entry.group for _, entries in bands for entry in entries]
     sizes = sorted({one.setting.size for group in groups for one in group.checkouts})
@@ -170,13 +170,15 @@ def _setting(results: Sequence[LoadedResult], bands: Sequence[tuple[Contest, lis
     return "  ·  ".join(part for part in parts if part)
 
 
-def _notes(bands: Sequence[tuple[Contest, list[Entry]]]) -> list[str]:
+def _notes(bands: Sequence[tuple[PoolComparison, list[Entry]]]) -> list[str]:
     groups = [entry.group for _, entries in bands for entry in entries]
     failed = sum(group.failed for group in groups)
     return [f"{failed:,} operations failed; they are in none of these figures"] if failed else []
 
 
-def _band(sheet: Sheet, contest: Contest, entries: Sequence[Entry], edge: float, *, has_course: bool) -> None:
+def _band(
+    sheet: Sheet, contest: PoolComparison, entries: Sequence[Entry], edge: float, *, has_course: bool
+) -> None:
     """One load, `edge` inches from the left: heading, bars, waits, and its course."""
     setting = entries[0].group.checkouts[0].setting
     words = f"{contest.who} · {setting.query if setting.query is not None else 'no query'}"

@@ -26,7 +26,7 @@ from pool_bench.report.text import clean
 from pool_bench.results.model import LoadedRun
 from pool_bench.results.reader_parts import LoadedSummary
 from pool_bench.results.server_reader import LoadedServerSide
-from pool_bench.stats.server import CpuUse, ServerSecond
+from pool_bench.stats.server import CpuUse, ServerSample
 from pool_bench.units import format_duration
 
 _HALF: Final = 0.85
@@ -35,7 +35,7 @@ _FEWEST_LOOKS: Final = 3
 _ROW: Final = 0.27
 
 # Name, colour and figure of a line.
-_Line = tuple[str, str, Callable[[ServerSecond], int | None]]
+_Line = tuple[str, str, Callable[[ServerSample], int | None]]
 _POOLED: Final[tuple[_Line, ...]] = (
     ("waiting", VERMILLION, lambda look: look.pools.get("cl_waiting")),
     ("served", BLUE, lambda look: look.pools.get("cl_active")),
@@ -131,7 +131,7 @@ def _figures(side: LoadedServerSide) -> list[str]:
     return lines
 
 
-def _members(look: ServerSecond) -> int | None:
+def _members(look: ServerSample) -> int | None:
     """Server connections of all pools, whatever they do."""
     counts = [count for name, count in look.pools.items() if name.startswith("sv_")]
     return sum(counts) if counts else None

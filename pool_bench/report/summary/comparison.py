@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from pool_bench.compare.change import SMALLEST, SMALLEST_UNREPEATED, Figure, Scale, Verdict
+from pool_bench.compare.change import SMALLEST, SMALLEST_UNREPEATED, Change, Figure, Scale
 from pool_bench.compare.comparison import CONFIDENCE, Comparison, Pair
 from pool_bench.report.markdown import escape, heading, markdown_table
 from pool_bench.report.summary.run import WIDTH, wrap
@@ -12,7 +12,7 @@ from pool_bench.results.json_parts import JsonObject, rounded
 from pool_bench.results.model import LoadedResult
 from pool_bench.units import format_ms
 
-_STYLES: Final = {Verdict.BETTER: "green", Verdict.WORSE: "red", Verdict.MIXED: "yellow"}
+_STYLES: Final = {Change.BETTER: "green", Change.WORSE: "red", Change.MIXED: "yellow"}
 HEADS: Final = ("figure", "base", "new", "change", f"{CONFIDENCE:.0%} together", "verdict")
 SCHEMA: Final = "pool-bench-comparison/1"
 
@@ -64,7 +64,7 @@ def pair_lines(pair: Pair, paint: Paint) -> list[str]:
         drawn = table([["  " + row[0], *row[1:]] for row in rows], left=(0, 5))
         lines.append(paint(drawn[0], "dim"))
         for line, figure in zip(drawn[1:], pair.figures, strict=True):
-            comparable = pair.verdict is not Verdict.NOT_COMPARABLE
+            comparable = pair.verdict is not Change.NOT_COMPARABLE
             lines.append(paint(line, *(_style(figure.verdict) if comparable else ("dim",))))
     for note in pair.notes:
         lines += [paint(line, "dim") for line in wrap(f"  {clean(note)}", "    ")]
@@ -74,7 +74,7 @@ def pair_lines(pair: Pair, paint: Paint) -> list[str]:
 def figure_rows(pair: Pair) -> list[tuple[str, ...]]:
     """The rows under `HEADS`; where settings may not be compared, no figure has a verdict."""
     rows = [cells(figure) for figure in pair.figures]
-    return [(*row[:-1], "-") for row in rows] if pair.verdict is Verdict.NOT_COMPARABLE else rows
+    return [(*row[:-1], "-") for row in rows] if pair.verdict is Change.NOT_COMPARABLE else rows
 
 
 def cells(figure: Figure) -> tuple[str, ...]:
@@ -192,6 +192,6 @@ def origin(result: LoadedResult) -> str:
     return f"{name}{clean(result.source)}, {result.started_at:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _style(verdict: Verdict) -> tuple[str, ...]:
+def _style(verdict: Change) -> tuple[str, ...]:
     style = _STYLES.get(verdict)
     return () if style is None else (style,)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pool_bench.analysis.verdict import FEWEST_BEYOND, is_thin
-from pool_bench.compare.pools import Contest, Group, Spread
+from pool_bench.compare.pools import PoolComparison, PoolRounds, Spread
 from pool_bench.compare.ranking import best, is_ranked, left_out, rounds_needed
 from pool_bench.report.summary.run import WIDTH, wrap
 from pool_bench.report.summary.scenarios import shape_lines
@@ -36,7 +36,7 @@ _COMING_AND_GOING: Final = ("burst", "ramp", "spike")
 _FOOTNOTE: Final = f"~ fewer than {FEWEST_BEYOND} operations beyond it"
 
 
-def contest_summary(contest: Contest, meaning: str, *, colour: bool = False) -> str:
+def contest_summary(contest: PoolComparison, meaning: str, *, colour: bool = False) -> str:
     """The figures of the pools under one load; `manners_summary` says how to read them.
 
     Args:
@@ -61,10 +61,10 @@ def contest_summary(contest: Contest, meaning: str, *, colour: bool = False) -> 
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
 
-def manners_summary(contests: Sequence[Contest], *, colour: bool = False) -> str:
+def manners_summary(contests: Sequence[PoolComparison], *, colour: bool = False) -> str:
     """What each pool does besides, and how to read the figures; "" where nothing was measured."""
     paint = Paint(colour=colour)
-    pools: dict[str, Group] = {}
+    pools: dict[str, PoolRounds] = {}
     for contest in contests:
         for group in contest.groups:
             pools.setdefault(group.pool, group)
@@ -87,7 +87,7 @@ def manners_summary(contests: Sequence[Contest], *, colour: bool = False) -> str
     return "\n".join(lines)
 
 
-def _headline(contest: Contest, meaning: str, paint: Paint) -> list[str]:
+def _headline(contest: PoolComparison, meaning: str, paint: Paint) -> list[str]:
     setting = contest.groups[0].checkouts[0].setting
     rounds = max(len(group.runs) for group in contest.groups)
     parts = [
@@ -108,7 +108,7 @@ def _headline(contest: Contest, meaning: str, paint: Paint) -> list[str]:
     return lines
 
 
-def _figures(contest: Contest, paint: Paint) -> list[str]:
+def _figures(contest: PoolComparison, paint: Paint) -> list[str]:
     rows = [["pool", "op/s", "min..max", "wait p50", "p99", "max ms", "op p50", "p99 ms", "failed"]]
     thin = False
     first = best(contest)
@@ -142,7 +142,7 @@ def _figures(contest: Contest, paint: Paint) -> list[str]:
     return lines
 
 
-def _open_loop(contest: Contest, paint: Paint) -> list[str]:
+def _open_loop(contest: PoolComparison, paint: Paint) -> list[str]:
     """What became of the operations that were due, all rounds together."""
     if contest.rate is None:
         return []
@@ -176,7 +176,7 @@ def _open_loop(contest: Contest, paint: Paint) -> list[str]:
     ]
 
 
-def _behaviour(contest: Contest, paint: Paint) -> list[str]:
+def _behaviour(contest: PoolComparison, paint: Paint) -> list[str]:
     rows = [["pool", "us/op", "RSS MB", "opened", "held", "overtaken", "starved", "Jain", "client wait ms"]]
     for group in contest.groups:
         waits = [one.fairness.client_waits_ms for one in group.checkouts]
@@ -202,7 +202,7 @@ def _behaviour(contest: Contest, paint: Paint) -> list[str]:
     return [paint(drawn[0], "bold"), *drawn[1:]]
 
 
-def _jain(group: Group) -> str:
+def _jain(group: PoolRounds) -> str:
     return _median(group.spread(lambda _, one: one.fairness.index), "{:.3f}")
 
 
@@ -210,7 +210,7 @@ def _median(spread: Spread | None, form: str) -> str:
     return "-" if spread is None else form.format(spread.median)
 
 
-def _failures(contest: Contest, paint: Paint) -> list[str]:
+def _failures(contest: PoolComparison, paint: Paint) -> list[str]:
     lines = []
     for group in contest.groups:
         if group.not_started:
@@ -230,7 +230,7 @@ def _failures(contest: Contest, paint: Paint) -> list[str]:
     return [paint("failures", "bold"), *(paint(line, "red") for line in lines)]
 
 
-def _notes(contest: Contest, paint: Paint) -> list[str]:
+def _notes(contest: PoolComparison, paint: Paint) -> list[str]:
     notes = []
     cut = [group.pool for group in contest.groups if group.interrupted]
     if cut:
@@ -247,24 +247,24 @@ def _notes(contest: Contest, paint: Paint) -> list[str]:
     return [paint(line, "yellow") for note in notes for line in wrap(note, "  ")]
 
 
-def client_limit(contests: Sequence[Contest]) -> str:
+def client_limit(contests: Sequence[PoolComparison]) -> str:
     """`limit: this client, not the server, with asyncpg`; "" where it was none."""
     groups = [group for contest in contests for group in contest.groups]
     busy = dict.fromkeys(group.pool for group in groups if any(run.client.saturated for run in group.runs))
     return f"limit: this client, not the server, with {', '.join(busy)}" if busy else ""
 
 
-def _return_of(group: Group) -> str:
+def _return_of(group: PoolRounds) -> str:
     return group.checkouts[0].manner.partition(";")[0]
 
 
-def _timed_out(contest: Contest) -> list[str]:
+def _timed_out(contest: PoolComparison) -> list[str]:
     return [
         group.pool for group in contest.groups if any(name.startswith("timeout") for name in group.failures)
     ]
 
 
-def verdict(contest: Contest) -> str:
+def verdict(contest: PoolComparison) -> str:
     """Who did best, and by how much: only what the rounds allow to be said."""
     # At a given rate all do as many operations, as long as they can.
     measure = _RESPONSE if contest.rate is not None else _MEASURES.get(contest.scenario, _THROUGHPUT)
@@ -305,7 +305,7 @@ class _Measure:
     """By what the pools under one sort of load are compared."""
 
     words: str
-    figure: Callable[[Group], Spread | None]
+    figure: Callable[[PoolRounds], Spread | None]
     form: Callable[[float], str]
     more_is_better: bool = False
 

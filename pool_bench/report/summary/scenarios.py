@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 from typing import Final
 
-from pool_bench.compare.pools import Contest, Group, Spread
+from pool_bench.compare.pools import PoolComparison, PoolRounds, Spread
 from pool_bench.report.text import Paint, format_percent, format_rate, table
 from pool_bench.results.checkout_reader import LoadedCheckout, LoadedStretch
 from pool_bench.results.model import LoadedRun, LoadedSecond
@@ -15,7 +15,7 @@ from pool_bench.units import format_duration, format_ms
 _SLIVER: Final = 0.5
 
 
-def shape_lines(contest: Contest, paint: Paint) -> list[str]:
+def shape_lines(contest: PoolComparison, paint: Paint) -> list[str]:
     """The lines that belong to `contest`'s scenario, none where it has nothing special."""
     make = _SHAPES.get(contest.scenario)
     if make is None:
@@ -24,7 +24,7 @@ def shape_lines(contest: Contest, paint: Paint) -> list[str]:
     return [paint(drawn[0], "bold"), *drawn[1:]] if len(drawn) > 1 else []
 
 
-def _bursts(groups: Sequence[Group]) -> list[list[str]]:
+def _bursts(groups: Sequence[PoolRounds]) -> list[list[str]]:
     rows = [["bursts, ms", "count", "p50", "max", "served one after the other: p50", "p99 apart"]]
     for group in groups:
         bursts = group.bursts
@@ -34,7 +34,7 @@ def _bursts(groups: Sequence[Group]) -> list[list[str]]:
     return rows
 
 
-def _neighbours(group: Group) -> list[str]:
+def _neighbours(group: PoolRounds) -> list[str]:
     spreads = [
         Spread.of(one.fairness.neighbours.percentile_ms(percentile) for one in group.checkouts)
         for percentile in (50.0, 99.0)
@@ -42,7 +42,7 @@ def _neighbours(group: Group) -> list[str]:
     return [format_ms(spread.median if spread is not None else None) for spread in spreads]
 
 
-def _steadiness(groups: Sequence[Group]) -> list[list[str]]:
+def _steadiness(groups: Sequence[PoolRounds]) -> list[list[str]]:
     rows = [["steadiness", "op/s, slowest stretch", "fastest", "slowest of fastest"]]
     for group in groups:
         rates = [rate for run in group.runs for _, rate in seconds_of(run)]
@@ -63,7 +63,7 @@ def seconds_of(run: LoadedRun) -> list[tuple[float, float]]:
     ]
 
 
-def _joined(group: Group) -> list[tuple[LoadedSecond, LoadedStretch]]:
+def _joined(group: PoolRounds) -> list[tuple[LoadedSecond, LoadedStretch]]:
     """Operations and pool of the same stretches, all rounds."""
     return [
         (second, stretch)
@@ -73,7 +73,7 @@ def _joined(group: Group) -> list[tuple[LoadedSecond, LoadedStretch]]:
     ]
 
 
-def _ramp(groups: Sequence[Group]) -> list[list[str]]:
+def _ramp(groups: Sequence[PoolRounds]) -> list[list[str]]:
     rows = [["ramp", "clients", "op/s", "wait p50", "wait p99 ms"]]
     for group in groups:
         joined = _joined(group)
@@ -103,7 +103,7 @@ def _waits(stretches: Iterable[LoadedStretch]) -> list[str]:
     return cells
 
 
-def _spike(groups: Sequence[Group]) -> list[list[str]]:
+def _spike(groups: Sequence[PoolRounds]) -> list[list[str]]:
     rows = [["spike: wait p99, ms", "before", "during (most)", "after", "calm again after"]]
     for group in groups:
         calm = group.spread(lambda run, one: calm_after_s(run, one))
@@ -145,7 +145,7 @@ def calm_after_s(run: LoadedRun, one: LoadedCheckout) -> float | None:
     return None if calm_since is None else max(calm_since - end_s, 0.0)
 
 
-def _recovery(groups: Sequence[Group]) -> list[list[str]]:
+def _recovery(groups: Sequence[PoolRounds]) -> list[list[str]]:
     rows = [["restart", "server away", "first back", "all back", "clients", "errors", "opened", "at once"]]
     for group in groups:
         known = [one.recovery for one in group.checkouts if one.recovery is not None]
@@ -176,7 +176,7 @@ def _fewest(known: Sequence[Recovery]) -> str:
     return f"{worst.recovered:,}/{worst.clients:,}"
 
 
-_SHAPES: Final[dict[str, Callable[[Sequence[Group]], list[list[str]]]]] = {
+_SHAPES: Final[dict[str, Callable[[Sequence[PoolRounds]], list[list[str]]]]] = {
     "burst": _bursts,
     "sustained": _steadiness,
     "ramp": _ramp,

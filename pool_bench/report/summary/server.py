@@ -5,7 +5,7 @@ from typing import Final
 
 from pool_bench.report.summary.run import wrap
 from pool_bench.report.text import Paint, clean, ellipsize, table
-from pool_bench.stats.server import ServerMemory, ServerSecond, ServerSide
+from pool_bench.stats.server import ServerMemory, ServerObservation, ServerSample
 from pool_bench.units import format_duration
 
 _POOL_COUNTS: Final = ("cl_", "sv_")
@@ -23,7 +23,7 @@ def format_bytes(count: float) -> str:
     return f"{size:,.3g} GB" if abs(size) < 99.5 else f"{size:,.0f} GB"
 
 
-def server_lines(side: ServerSide | None, paint: Paint, first: Sequence[str] = ()) -> list[str]:
+def server_lines(side: ServerObservation | None, paint: Paint, first: Sequence[str] = ()) -> list[str]:
     """Slots, backends by state, pools and memory, and what could not be seen; none where nobody looked.
 
     Args:
@@ -38,7 +38,7 @@ def server_lines(side: ServerSide | None, paint: Paint, first: Sequence[str] = (
     return [paint("server", "bold"), *lines, *(paint(note, "dim") for note in notes)]
 
 
-def _slots(side: ServerSide) -> list[str]:
+def _slots(side: ServerObservation) -> list[str]:
     lines = []
     if side.used_peak is not None:
         limit = f" of {side.max_connections:,} slots (max_connections)" if side.max_connections else " slots"
@@ -62,7 +62,7 @@ def _slots(side: ServerSide) -> list[str]:
     return lines
 
 
-def _sessions(side: ServerSide) -> list[str]:
+def _sessions(side: ServerObservation) -> list[str]:
     counters = dict(side.sessions)
     begun = counters.pop("sessions", None)
     if begun is None:
@@ -72,12 +72,12 @@ def _sessions(side: ServerSide) -> list[str]:
     return [f"  sessions{begun_by} from before the run to after it: {begun:,}{ends}"]
 
 
-def pool_counts(look: ServerSecond) -> dict[str, int]:
+def pool_counts(look: ServerSample) -> dict[str, int]:
     """Clients and servers of PgBouncer's pools by state; other figures of `SHOW POOLS` are no counts."""
     return {name: count for name, count in look.pools.items() if name.startswith(_POOL_COUNTS)}
 
 
-def busiest(seconds: Sequence[ServerSecond]) -> ServerSecond | None:
+def busiest(seconds: Sequence[ServerSample]) -> ServerSample | None:
     """The look with the most backends and pool members; None without a look."""
     return max(
         seconds,
@@ -86,7 +86,7 @@ def busiest(seconds: Sequence[ServerSecond]) -> ServerSecond | None:
     )
 
 
-def _busiest(side: ServerSide) -> list[str]:
+def _busiest(side: ServerObservation) -> list[str]:
     look = busiest(side.seconds)
     if look is None:
         return []
@@ -109,7 +109,7 @@ def _busiest(side: ServerSide) -> list[str]:
     return lines
 
 
-def _memory(side: ServerSide) -> list[str]:
+def _memory(side: ServerObservation) -> list[str]:
     if not side.memory:
         return []
     rows = [["  memory (PSS)", "processes", "total", f"{_served(side)}s"]]
@@ -132,12 +132,12 @@ def _memory(side: ServerSide) -> list[str]:
     return lines
 
 
-def _served(side: ServerSide) -> str:
+def _served(side: ServerObservation) -> str:
     """What is counted at the server, where one is."""
     return "connection" if side.one_process else "backend"
 
 
-def _pooler_memory(side: ServerSide) -> list[str]:
+def _pooler_memory(side: ServerObservation) -> list[str]:
     if not side.pooler_memory:
         return []
     name = clean(side.pooler_name)

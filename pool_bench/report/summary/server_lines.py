@@ -8,7 +8,7 @@ from pool_bench.report.summary.run import run_summary, wrap
 from pool_bench.report.summary.server import server_lines
 from pool_bench.report.text import Paint, clean, table
 from pool_bench.stats.runs import RunResult
-from pool_bench.stats.server import ServerSide
+from pool_bench.stats.server import ServerObservation
 from pool_bench.stats.server_cpu import mean_cpu
 from pool_bench.units import format_ms
 
@@ -36,7 +36,7 @@ def watched_summary(run: RunResult, *, colour: bool = False) -> str:
     return "\n".join((summary, "", *lines)) if lines else summary
 
 
-def _cpu(side: ServerSide, duration_s: float) -> list[str]:
+def _cpu(side: ServerObservation, duration_s: float) -> list[str]:
     use, seconds = mean_cpu(side, duration_s)
     if not seconds or use.machine is None:
         return []
@@ -51,7 +51,7 @@ def _cpu(side: ServerSide, duration_s: float) -> list[str]:
     return [f"  CPU, cores: {', '.join(parts)}"]
 
 
-def _setup(run: RunResult, side: ServerSide) -> list[str]:
+def _setup(run: RunResult, side: ServerObservation) -> list[str]:
     """The server's own time for setting connections up, beside the client's for the same steps."""
     setup = side.setup
     if setup is None or not setup.total.count:

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from typing import Final, Literal, Self
 
 from pool_bench.errors import ServerStartError
-from pool_bench.processes import start_deaf
+from pool_bench.processes import start_ignoring_interrupts
 from pool_bench.servers.scripted.behaviour import Behaviour, Truth
 from pool_bench.targets.surreal import SurrealTarget, surreal_target
 
@@ -50,7 +50,7 @@ class _Known(ABC):
         self._process = context.Process(
             target=self._program(), args=(self.behaviour, theirs, self.host), name="known server", daemon=True
         )
-        start_deaf(self._process)
+        start_ignoring_interrupts(self._process)
         theirs.close()
         try:
             port = self._receive(_START_S)
@@ -96,7 +96,7 @@ class _Known(ABC):
         raise ServerStartError("the server of known behaviour does not answer")
 
 
-class KnownServer(_Known):
+class ScriptedServer(_Known):
     """One that speaks PostgreSQL's protocol.
 
     Args:

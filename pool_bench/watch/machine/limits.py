@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from pool_bench.stats.walls import AcceptQueue, Evidence, MemoryUse, ServerProcess, Use
-from pool_bench.targets.postgres import Target
-from pool_bench.targets.surreal import AnyTarget
+from pool_bench.targets.postgres import PostgresTarget
+from pool_bench.targets.surreal import Target
 from pool_bench.watch.machine.queues import (
     Listening,
     Reaching,
@@ -61,7 +61,7 @@ class LimitsReader:
         source_ips: how many local addresses they come from.
     """
 
-    def __init__(self, targets: Sequence[AnyTarget], source_ips: int = 0) -> None:
+    def __init__(self, targets: Sequence[Target], source_ips: int = 0) -> None:
         self._ways = ways_to(targets)
         self._sources = max(source_ips, 1)
         self._local = {way for way in self._ways if way.path or _is_here(way.addresses)}
@@ -129,11 +129,11 @@ class LimitsReader:
         )
 
 
-def ways_to(targets: Sequence[AnyTarget]) -> list[Way]:
+def ways_to(targets: Sequence[Target]) -> list[Way]:
     """Where connections to `targets` go; blocks for two seconds at most where a name is to be looked up."""
     found: dict[tuple[str, int, str], Way] = {}
     for target in targets:
-        if not isinstance(target, Target):
+        if not isinstance(target, PostgresTarget):
             name, port, path = target.host.partition("%")[0], target.port, ""
         elif target.hosts[0].is_unix:
             name, port, path = "", 0, target.hosts[0].socket_path

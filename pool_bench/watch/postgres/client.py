@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, LiteralString, TypeVar
 
 from pool_bench.drivers.psycopg import connect_error, libpq_options
 from pool_bench.errors import ConnectError, FailureKind, Phase
-from pool_bench.targets.postgres import Target, redact
+from pool_bench.targets.postgres import PostgresTarget, redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ _CONNECT_TIMEOUT_S: Final = 2
 
 
 def ask_briefly(
-    target: Target, question: "Callable[[WatchClient], _Result]", timeout_s: float, name: str
+    target: PostgresTarget, question: "Callable[[WatchClient], _Result]", timeout_s: float, name: str
 ) -> _Result | None:
     """Connect, ask, and leave; blocks for `timeout_s` seconds at most, whatever the server does.
 
@@ -86,7 +86,7 @@ class WatchClient:
         connects: how often a connection was opened.
     """
 
-    def __init__(self, target: Target, leave: threading.Event | None = None) -> None:
+    def __init__(self, target: PostgresTarget, leave: threading.Event | None = None) -> None:
         self.target: Final = target
         self.patience_s = _PATIENCE_S
         self.connects = 0

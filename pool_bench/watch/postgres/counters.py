@@ -40,7 +40,7 @@ def count_sessions(client: WatchClient) -> dict[str, int]:
     return {name: count for name, count in asdict(row).items() if count is not None}
 
 
-class Since:
+class CounterDelta:
     """How far counters have come since they were first read; a reset, as after a crash, begins anew."""
 
     def __init__(self) -> None:

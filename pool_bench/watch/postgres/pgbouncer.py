@@ -7,14 +7,14 @@ shows up among the pools with our own connection as its client; neither is count
 from dataclasses import replace
 from typing import Final
 
-from pool_bench.targets.postgres import Target
+from pool_bench.targets.postgres import PostgresTarget
 from pool_bench.watch.postgres.client import WatchClient
 
 _DATABASE: Final = "pgbouncer"
 _LIMITS: Final = ("max_client_conn", "listen_backlog", "default_pool_size", "query_wait_timeout")
 
 
-def console_target(admin: Target) -> Target:
+def console_target(admin: PostgresTarget) -> PostgresTarget:
     """The console of the PgBouncer at `admin`, whatever database that names: no other one is a console."""
     return replace(admin, dbname=_DATABASE)
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from pool_bench.errors import ConnectError
 from pool_bench.stats.intermediaries import UNKNOWN, Between, Sight, is_decided, judge
-from pool_bench.targets.postgres import Target
+from pool_bench.targets.postgres import PostgresTarget
 from pool_bench.watch.machine.processes import listeners, program_of
 from pool_bench.watch.postgres.backends import UnseenError
 from pool_bench.watch.postgres.client import CLOSE_WAIT_S, WatchClient, ask_briefly
@@ -75,7 +75,7 @@ def see_between(client: WatchClient) -> Between:
     return judge(first, second, program=program, outlived=outlived, pgpool=pgpool)
 
 
-def look_between(target: Target, timeout_s: float) -> Between:
+def look_between(target: PostgresTarget, timeout_s: float) -> Between:
     """Connect, see who stands in between, and leave; blocks for `timeout_s` seconds at most."""
     return ask_briefly(target, see_between, timeout_s, "pool-bench-between") or UNKNOWN
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from pool_bench.errors import ConnectError, FailureKind
 from pool_bench.stats.intermediaries import Between
-from pool_bench.stats.server import CpuUse, ServerSecond, ServerSide
+from pool_bench.stats.server import CpuUse, ServerObservation, ServerSample
 from pool_bench.stats.timeline import Coarsening
-from pool_bench.targets.postgres import Host, Target
+from pool_bench.targets.postgres import Host, PostgresTarget
 from pool_bench.watch.machine.cpu import CpuMeter, ThreadMeter
 from pool_bench.watch.machine.memory import measure_one, measure_pooler, measure_postgres, process_of
 from pool_bench.watch.machine.processes import listeners, program_of
@@ -28,7 +28,7 @@ from pool_bench.watch.postgres.backends import (
     list_backends,
 )
 from pool_bench.watch.postgres.client import CLOSE_WAIT_S, WatchClient
-from pool_bench.watch.postgres.counters import Since, count_sessions
+from pool_bench.watch.postgres.counters import CounterDelta, count_sessions
 from pool_bench.watch.postgres.pgbouncer import console_target, show_lists, show_pools, show_totals
 from pool_bench.watch.postgres.route import see_between
 from pool_bench.watch.postgres.setup_log import SetupLog
@@ -96,7 +96,7 @@ class _Source:
         return f"{self._name} could not be watched{f' from {since:.0f} s on' if self.seen else ''}: {error}"
 
 
-class Lookout:
+class PostgresSampler:
     """Gathers a `ServerSide`, look by look. Used by one thread.
 
     Args:
@@ -115,10 +115,10 @@ class Lookout:
 
     def __init__(
         self,
-        targets: Sequence[Target],
-        admin: Target | None,
+        targets: Sequence[PostgresTarget],
+        admin: PostgresTarget | None,
         local_pid: int | None,
-        connect: Callable[[Target], WatchClient],
+        connect: Callable[[PostgresTarget], WatchClient],
         *,
         setup_log: Path | None = None,
         find_console: bool = False,
@@ -130,14 +130,14 @@ class Lookout:
         # The process that serves us where that is no PostgreSQL's.
         self._stand_in: psutil.Process | None = None
         self._threads = ThreadMeter()
-        self.side: Final = ServerSide(cores=os.cpu_count())
-        self._timeline: Final[Coarsening[ServerSecond]] = Coarsening()
+        self.side: Final = ServerObservation(cores=os.cpu_count())
+        self._timeline: Final[Coarsening[ServerSample]] = Coarsening()
         self._connect = connect
         self._find_console = find_console and admin is None
         self._local_pid = local_pid
         self._meter = CpuMeter()
         self._setup_log = None if setup_log is None else SetupLog(setup_log)
-        self._sessions, self._totals = Since(), Since()
+        self._sessions, self._totals = CounterDelta(), CounterDelta()
         # Connections of our own at the first look at the counters.
         self._own_before: int | None = None
         # Not their numbers, which may come to stand for other processes.
@@ -206,7 +206,7 @@ class Lookout:
             self.side.in_use_after = used
         if seen:
             self.side.seconds.append(
-                ServerSecond(
+                ServerSample(
                     t=round(t, 3),
                     states=states or {},
                     used=used,
@@ -304,7 +304,7 @@ class Lookout:
                 "roles are counted, and the slots in use are not known"
             )
 
-    def _try_console(self, target: Target, t: float) -> None:
+    def _try_console(self, target: PostgresTarget, t: float) -> None:
         """Watch the console of the pooler at `target` as its own user, if that is let in."""
         console = console_target(target)
         source = _Source(f"PgBouncer's console at {console}", self._connect(console))
@@ -462,7 +462,7 @@ def _at(when: When) -> str:
     }[when]
 
 
-def _is_same_server(one: Target, other: Target) -> bool:
+def _is_same_server(one: PostgresTarget, other: PostgresTarget) -> bool:
     return _place(one.hosts[0]) == _place(other.hosts[0])
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from pool_bench.drivers.asyncpg import asyncpg_options
 from pool_bench.errors import UsageError
-from pool_bench.targets.postgres import Target
+from pool_bench.targets.postgres import PostgresTarget
 
 if TYPE_CHECKING:
     import asyncpg
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _PID = "SELECT pg_backend_pid()"
 
 
-async def shares_sessions(target: Target, timeout_s: float) -> bool | None:
+async def shares_sessions(target: PostgresTarget, timeout_s: float) -> bool | None:
     """Whether a transaction meets another session where a second connection is inside one of its own.
 
     Opens two connections and waits for neither longer than `timeout_s` seconds.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pool_bench.stats.intermediaries import Between
-from pool_bench.targets.postgres import Target
+from pool_bench.targets.postgres import PostgresTarget
 from pool_bench.watch.postgres.client import WatchClient, ask_briefly
 from pool_bench.watch.postgres.route import see_between
 
@@ -109,7 +109,7 @@ def _limit(limit: int | None, row: _Row) -> int | None:
     return None if limit is None or limit < 0 or row.is_superuser else limit
 
 
-def look_at_slots(target: Target, timeout_s: float) -> Slots | None:
+def look_at_slots(target: PostgresTarget, timeout_s: float) -> Slots | None:
     """Connect, ask a server for its slots, and leave; blocks for `timeout_s` seconds at most.
 
     Returns:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from pool_bench.stats.server import CpuUse, ServerMemory, ServerSecond, ServerSide
+from pool_bench.stats.server import CpuUse, ServerMemory, ServerObservation, ServerSample
 from pool_bench.stats.timeline import Coarsening
 from pool_bench.targets.surreal import SurrealTarget
 from pool_bench.watch.machine.cpu import CpuMeter, ThreadMeter
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import psutil
 
 
-class SurrealLookout:
+class SurrealSampler:
     """Gathers a `ServerSide`, look by look. Used by one thread.
 
     Args:
@@ -35,8 +35,8 @@ class SurrealLookout:
     """
 
     def __init__(self, targets: Sequence[SurrealTarget], local_pid: int | None = None) -> None:
-        self.side: Final = ServerSide(cores=os.cpu_count(), one_process=True)
-        self._timeline: Final[Coarsening[ServerSecond]] = Coarsening()
+        self.side: Final = ServerObservation(cores=os.cpu_count(), one_process=True)
+        self._timeline: Final[Coarsening[ServerSample]] = Coarsening()
         self._target = targets[0]
         self._local_pid = local_pid
         self._meter = CpuMeter()
@@ -71,7 +71,7 @@ class SurrealLookout:
             self._connections_before = self.side.in_use_before = connections
         elif when == "after":
             self.side.in_use_after = connections
-        self.side.seconds.append(ServerSecond(t=round(t, 3), states=states or {}, cpu=self._use_cpu(process)))
+        self.side.seconds.append(ServerSample(t=round(t, 3), states=states or {}, cpu=self._use_cpu(process)))
         self._timeline.seal(self.side.seconds, keep=0)
 
     def begin(self, origin_s: float, wall_s: float, *, expected: bool = False) -> None:

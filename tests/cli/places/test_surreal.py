@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pool_bench.cli.places.surreal import Server, find_surreal
+from pool_bench.cli.places.surreal import SurrealOptions, find_surreal
 from pool_bench.errors import UsageError
 from pool_bench.load.spec import ConnectSpec
 
@@ -28,7 +28,7 @@ def without_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_authorities_to_trust_are_refused_where_there_is_no_tls(urls: tuple[str, ...], reason: str) -> None:
-    place = find_surreal(Server(urls=urls, ca_file="/nope", **_KNOWN))
+    place = find_surreal(SurrealOptions(urls=urls, ca_file="/nope", **_KNOWN))
     message = f"--ca-file needs a wss:// or https:// URL: {reason}"
     with pytest.raises(UsageError, match=re.escape(message)):
         place.check_ca_file()
@@ -41,7 +41,7 @@ def test_authorities_to_trust_are_refused_where_there_is_no_tls(urls: tuple[str,
 
 @pytest.mark.parametrize("urls", [("wss://h",), ("ws://h", "https://h")])
 def test_authorities_to_trust_are_taken_where_there_is_tls(urls: tuple[str, ...]) -> None:
-    find_surreal(Server(urls=urls, ca_file="/nope", **_KNOWN)).check_ca_file()
+    find_surreal(SurrealOptions(urls=urls, ca_file="/nope", **_KNOWN)).check_ca_file()
 
 
 @pytest.mark.parametrize(
@@ -57,4 +57,4 @@ def test_authorities_to_trust_are_taken_where_there_is_tls(urls: tuple[str, ...]
 )
 def test_an_option_that_is_there_and_empty_is_refused_by_its_name(wrong: Any, message: str) -> None:
     with pytest.raises(UsageError, match=f"^{message}"):
-        find_surreal(Server(**wrong))
+        find_surreal(SurrealOptions(**wrong))

@@ -5,19 +5,19 @@ import socket
 
 import pytest
 
-from pool_bench.drivers.network.source_addresses import Sources, check_sources
+from pool_bench.drivers.network.source_addresses import SourceAddresses, check_sources
 from pool_bench.errors import UsageError
 from tests.support.generators import target
 
 
-def _bound(sources: Sources, family: socket.AddressFamily) -> str:
+def _bound(sources: SourceAddresses, family: socket.AddressFamily) -> str:
     with socket.socket(family, socket.SOCK_STREAM) as sock:
         sources.bind(sock, family)
         return str(sock.getsockname()[0])
 
 
 def test_addresses_of_a_family_are_used_in_turn() -> None:
-    sources = Sources(("127.0.0.2", "127.0.0.3", "127.0.0.4"))
+    sources = SourceAddresses(("127.0.0.2", "127.0.0.3", "127.0.0.4"))
     assert [_bound(sources, socket.AF_INET) for _ in range(5)] == [
         f"127.0.0.{last}" for last in (2, 3, 4, 2, 3)
     ]
@@ -29,21 +29,21 @@ def test_families_do_not_take_each_others_turns() -> None:
             pass
     except OSError:
         pytest.skip("no IPv6 on this machine")
-    sources = Sources(("127.0.0.2", "::1", "127.0.0.3"))
+    sources = SourceAddresses(("127.0.0.2", "::1", "127.0.0.3"))
     families = (socket.AF_INET, socket.AF_INET6, socket.AF_INET, socket.AF_INET6)
     assert [_bound(sources, family) for family in families] == ["127.0.0.2", "::1", "127.0.0.3", "::1"]
 
 
 def test_the_same_port_serves_again_for_another_peer() -> None:
     # Ports are chosen when connecting, so binding alone takes none.
-    sources = Sources(("127.0.0.2",))
+    sources = SourceAddresses(("127.0.0.2",))
     with socket.socket() as sock:
         sources.bind(sock, socket.AF_INET)
         assert sock.getsockname()[1] == 0
 
 
 def test_unix_sockets_are_left_alone_and_a_missing_family_is_an_error() -> None:
-    sources = Sources(("127.0.0.2",))
+    sources = SourceAddresses(("127.0.0.2",))
     with socket.socket(socket.AF_UNIX) as sock:
         sources.bind(sock, socket.AF_UNIX)
         assert sock.getsockname() == ""

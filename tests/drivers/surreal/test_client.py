@@ -12,8 +12,8 @@ from surrealdb.errors import ConnectionUnavailableError, SurrealError
 
 from pool_bench.drivers.base import Driver
 from pool_bench.drivers.surreal.client import SurrealClientConnection, SurrealClientDriver
-from pool_bench.drivers.surreal.client_session import TrackedWebSocket
-from pool_bench.drivers.surreal.client_transport import DirectWebSocket
+from pool_bench.drivers.surreal.client_session import TrackingWebSocket
+from pool_bench.drivers.surreal.client_transport import FastWebSocket
 from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
 from pool_bench.servers.surreal.server import EmbeddedSurreal, SurrealConfig
 from pool_bench.targets.surreal import SurrealTarget, surreal_target
@@ -55,18 +55,18 @@ async def _connection(
 def methods(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The methods that the client asks the server for, in order."""
     seen: list[str] = []
-    send, ask = TrackedWebSocket._send, DirectWebSocket._ask
+    send, ask = TrackingWebSocket._send, FastWebSocket._ask
 
-    async def spy(client: TrackedWebSocket, message: Any, process: str, bypass: bool = False) -> Any:
+    async def spy(client: TrackingWebSocket, message: Any, process: str, bypass: bool = False) -> Any:
         seen.append(message.method.value)
         return await send(client, message, process, bypass)
 
-    async def direct_spy(client: DirectWebSocket, number: Hashable, message: bytes) -> dict[str, Any]:
+    async def direct_spy(client: FastWebSocket, number: Hashable, message: bytes) -> dict[str, Any]:
         seen.append(cbor2.loads(message)["method"])
         return await ask(client, number, message)
 
-    monkeypatch.setattr(TrackedWebSocket, "_send", spy)
-    monkeypatch.setattr(DirectWebSocket, "_ask", direct_spy)
+    monkeypatch.setattr(TrackingWebSocket, "_send", spy)
+    monkeypatch.setattr(FastWebSocket, "_ask", direct_spy)
     return seen
 
 
@@ -209,7 +209,7 @@ async def test_a_reset_detaches_sessions_that_were_left(
     surreal: EmbeddedSurreal, carrier: str, methods: list[str]
 ) -> None:
     async with _connection(surreal, carrier) as connection:
-        assert isinstance(connection.raw, TrackedWebSocket)
+        assert isinstance(connection.raw, TrackingWebSocket)
         ended, left = await connection.raw.new_session(), await connection.raw.new_session()
         await left.signin({"username": surreal.user, "password": surreal.password})
         await left.use("elsewhere", "too")
@@ -241,7 +241,7 @@ async def test_a_reset_ends_live_queries_and_transactions_that_were_left(carrier
     with h.HostileServer((ws.upgrade, agree)) as server:
         target = surreal_target(f"ws://127.0.0.1:{server.port}", environ={})
         connection = await _driver(target, carrier).connect()
-        assert isinstance(connection.raw, TrackedWebSocket)
+        assert isinstance(connection.raw, TrackingWebSocket)
         assert await connection.raw.live("person") == live
         assert await connection.raw.begin() == transaction
         seen.clear()

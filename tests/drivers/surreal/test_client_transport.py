@@ -13,11 +13,11 @@ from surrealdb.data.types.record_id import RecordID
 from surrealdb.errors import ConnectionUnavailableError, SurrealError
 from surrealdb.types import Value
 
-from pool_bench.drivers.network.stream import LinkError
+from pool_bench.drivers.network.stream import StreamError
 from pool_bench.drivers.surreal import client_transport as surreal_direct
 from pool_bench.drivers.surreal import websocket_channel as surreal_websocket
 from pool_bench.drivers.surreal.client import SurrealClientConnection, SurrealClientDriver
-from pool_bench.drivers.surreal.client_transport import DirectWebSocket
+from pool_bench.drivers.surreal.client_transport import FastWebSocket
 from pool_bench.errors import ConnectError, FailureKind
 from pool_bench.servers.surreal.server import EmbeddedSurreal
 from pool_bench.targets.surreal import surreal_target
@@ -58,10 +58,10 @@ def echo(request: Request) -> bytes:
 
 
 @asynccontextmanager
-async def client_of(*script: Callable[[h.Peer], None]) -> AsyncIterator[DirectWebSocket]:
+async def client_of(*script: Callable[[h.Peer], None]) -> AsyncIterator[FastWebSocket]:
     """A client of a server that does as the script says once it has agreed to a WebSocket."""
     with h.HostileServer((ws.upgrade, *script)) as server:
-        client = DirectWebSocket(surreal_target(f"ws://127.0.0.1:{server.port}", environ={}), None)
+        client = FastWebSocket(surreal_target(f"ws://127.0.0.1:{server.port}", environ={}), None)
         await client.connect()
         try:
             yield client
@@ -70,13 +70,13 @@ async def client_of(*script: Callable[[h.Peer], None]) -> AsyncIterator[DirectWe
 
 
 @asynccontextmanager
-async def client_at(server: EmbeddedSurreal) -> AsyncIterator[DirectWebSocket]:
+async def client_at(server: EmbeddedSurreal) -> AsyncIterator[FastWebSocket]:
     """A client of a real engine, signed in."""
     target = surreal_target(
         server.url, user=server.user, password=server.password, namespace="direct", database="db", environ={}
     )
     connection = await SurrealClientDriver(target, direct=True).connect()
-    assert isinstance(connection.raw, DirectWebSocket)
+    assert isinstance(connection.raw, FastWebSocket)
     try:
         yield connection.raw
     finally:
@@ -195,7 +195,7 @@ async def test_a_message_that_is_none_ends_the_connection_and_says_why(message: 
         with pytest.raises(ConnectionUnavailableError) as failure:
             await client.query("q")
         cause = failure.value.__cause__
-        assert isinstance(cause, LinkError)
+        assert isinstance(cause, StreamError)
         assert cause.kind is FailureKind.PROTOCOL
         assert client.is_lost
 
@@ -229,7 +229,7 @@ async def test_a_goodbye_along_with_the_welcome_is_an_error_of_the_connect() -> 
         ws.upgrade(peer, ws.close(1013, "full"))
 
     with h.HostileServer((both, h.stall)) as server:
-        client = DirectWebSocket(surreal_target(f"ws://127.0.0.1:{server.port}", environ={}), None)
+        client = FastWebSocket(surreal_target(f"ws://127.0.0.1:{server.port}", environ={}), None)
         with pytest.raises(ConnectionUnavailableError, match="full"):
             await client.connect()
 
@@ -249,7 +249,7 @@ async def test_a_refusal_is_told_by_its_status_however_it_ends(refusal: bytes) -
 
     end = h.stall if b"Length" in refusal else h.hang_up
     with h.HostileServer((refuse, end)) as server:
-        client = DirectWebSocket(surreal_target(f"ws://127.0.0.1:{server.port}", environ={}), None)
+        client = FastWebSocket(surreal_target(f"ws://127.0.0.1:{server.port}", environ={}), None)
         with pytest.raises(ConnectionUnavailableError, match="503"):
             async with asyncio.timeout(60):
                 await client.connect()

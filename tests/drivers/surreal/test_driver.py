@@ -127,13 +127,13 @@ async def test_with_a_token_the_password_is_sent_once(
     surreal: EmbeddedSurreal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[bytes] = []
-    write = surreal_link.Link.write
+    write = surreal_link.Stream.write
 
-    def spy(link: surreal_link.Link, data: bytes) -> None:
+    def spy(link: surreal_link.Stream, data: bytes) -> None:
         sent.append(data)
         write(link, data)
 
-    monkeypatch.setattr(surreal_link.Link, "write", spy)
+    monkeypatch.setattr(surreal_link.Stream, "write", spy)
     driver = _driver(_target(surreal, "http"), "token")
     await asyncio.gather(driver.prepare(), driver.prepare())
     for _ in range(3):
@@ -373,11 +373,11 @@ async def test_a_link_sends_small_messages_at_once(surreal: EmbeddedSurreal) -> 
         def received(self, data: bytes, arrived_ns: int) -> None:
             pass
 
-        def lost(self, error: surreal_link.LinkError) -> None:
+        def lost(self, error: surreal_link.StreamError) -> None:
             pass
 
     sock = await surreal_link.connect([(socket.AF_INET, ("127.0.0.1", surreal.port))])
-    link = surreal_link.Link(Deaf())
+    link = surreal_link.Stream(Deaf())
     await link.open(sock)
     # asyncio switches Nagle's algorithm off, but only on a socket whose protocol was named.
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

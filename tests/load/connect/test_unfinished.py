@@ -13,14 +13,14 @@ from pool_bench.load.hold.generator import generate_hold
 from pool_bench.load.spec import ConnectSpec, HoldSpec, OpenLoop
 from pool_bench.stats.operations import BenchStats
 from pool_bench.stats.runs import Snapshot
-from pool_bench.targets.surreal import AnyTarget, surreal_target
+from pool_bench.targets.surreal import Target, surreal_target
 from tests.support import hostile_postgres as h
 from tests.support.generators import target
 
 WORKERS = 3
 
 
-def _target(driver: DriverName, port: int) -> AnyTarget:
+def _target(driver: DriverName, port: int) -> Target:
     if driver in ("surreal", "surrealdb"):
         return surreal_target(f"ws://127.0.0.1:{port}", user="u", password="p", environ={})
     return target(f"postgresql://u@127.0.0.1:{port}/d?sslmode=disable")

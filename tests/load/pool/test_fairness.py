@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_bench.load.pool.fairness import Arrivals
+from pool_bench.load.pool.fairness import GrantLog
 from pool_bench.stats.checkouts import OVERTAKING_NS, Fairness
 from pool_bench.stats.operations import Histogram
 
@@ -16,7 +16,7 @@ Row = tuple[int, int, int]
 
 def collect(rows: Sequence[Row], *, clients: int, cuts: Sequence[int] = ()) -> tuple[Fairness, Histogram]:
     """Feed rows in the order of their grants, taken in several parts."""
-    arrivals = Arrivals(clients)
+    arrivals = GrantLog(clients)
     total, waits = Fairness(), Histogram()
     for index, row in enumerate(rows):
         arrivals.granted.extend(row)
@@ -62,7 +62,7 @@ def test_the_order_within_one_turn_of_the_loop_is_no_overtaking() -> None:
 
 
 def test_one_who_times_out_while_later_ones_are_served_is_starved() -> None:
-    arrivals = Arrivals(2)
+    arrivals = GrantLog(2)
     arrivals.granted.extend((200, 10 * MS, 0))
     arrivals.timed_out(100, 20 * MS)
     arrivals.timed_out(300, 20 * MS)

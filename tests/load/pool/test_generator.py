@@ -11,14 +11,14 @@ import uvloop
 
 from pool_bench.contenders import CONTENDER_NAMES, ContenderName
 from pool_bench.errors import ConnectError, FailureKind, Phase
-from pool_bench.load.pool.generator import Notes, generate_pool
+from pool_bench.load.pool.generator import ServerEvents, generate_pool
 from pool_bench.load.pool.spec import SCENARIO_NAMES, PoolSpec, ScenarioName
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
 from pool_bench.stats.checkouts import CheckoutStats
 from pool_bench.stats.operations import BenchStats, FailureKey
 from pool_bench.stats.runs import Snapshot, Stage
-from pool_bench.targets.postgres import Target
-from pool_bench.targets.surreal import AnyTarget, surreal_target
+from pool_bench.targets.postgres import PostgresTarget
+from pool_bench.targets.surreal import Target, surreal_target
 from tests.support.generators import MARGIN_S, client_sockets, enough, nothing_left, target
 from tests.support.servers import StartPostgres
 
@@ -57,7 +57,7 @@ def spec_of(server: EmbeddedPostgres, **settings: object) -> PoolSpec:
 def run(
     spec: PoolSpec,
     *,
-    during: Callable[[asyncio.Event, Notes], None] | None = None,
+    during: Callable[[asyncio.Event, ServerEvents], None] | None = None,
     when: Callable[[Snapshot], bool] = lambda snapshot: False,
     stop_when: Callable[[Snapshot], bool] = lambda snapshot: False,
 ) -> Outcome:
@@ -68,10 +68,10 @@ def run(
         during: called once, in a thread, when a snapshot is such as `when` says.
     """
     outcome = Outcome()
-    ports = [host.port for one in spec.targets if isinstance(one, Target) for host in one.hosts]
+    ports = [host.port for one in spec.targets if isinstance(one, PostgresTarget) for host in one.hosts]
 
     async def main() -> None:
-        stop, notes = asyncio.Event(), Notes()
+        stop, notes = asyncio.Event(), ServerEvents()
         beside: list[asyncio.Task[None]] = []
 
         def send(snapshot: Snapshot) -> None:
@@ -277,7 +277,7 @@ def test_a_pool_of_surrealdb_that_cannot_open_names_its_own_number(pool: Contend
     assert "s3cr3t" not in failure_to_open(target_, pool, 2, own)
 
 
-def failure_to_open(target_: AnyTarget, pool: ContenderName, size: int, own: str) -> str:
+def failure_to_open(target_: Target, pool: ContenderName, size: int, own: str) -> str:
     """What is said where such a pool cannot open what is its `own`."""
     spec = PoolSpec(
         targets=(target_,),
@@ -318,7 +318,7 @@ def test_clients_come_back_after_a_restart_and_their_times_are_told(
     )
     loops: list[asyncio.AbstractEventLoop] = []
 
-    def restart(stop: asyncio.Event, notes: Notes) -> None:
+    def restart(stop: asyncio.Event, notes: ServerEvents) -> None:
         def tell(mark: str) -> None:
             loops[0].call_soon_threadsafe(notes.hear, mark, time.perf_counter_ns())
 
@@ -350,7 +350,7 @@ def test_clients_come_back_after_a_restart_and_their_times_are_told(
 def test_a_restart_after_the_time_is_up_is_none(restartable: EmbeddedPostgres) -> None:
     spec = spec_of(restartable, pool="reference", scenario="reconnect", clients=2, size=1, duration_s=0.2)
 
-    def too_late(stop: asyncio.Event, notes: Notes) -> None:
+    def too_late(stop: asyncio.Event, notes: ServerEvents) -> None:
         after_ns = time.perf_counter_ns() + round(spec.duration_s * 1e9)
         for mark in ("stopping", "down", "up"):
             notes.hear(mark, after_ns)

@@ -5,7 +5,14 @@ from itertools import pairwise
 
 import pytest
 
-from pool_bench.load.pool.spec import MEANINGS, SCENARIO_NAMES, PoolSpec, ScenarioName, Step, profile
+from pool_bench.load.pool.spec import (
+    MEANINGS,
+    SCENARIO_NAMES,
+    ClientStep,
+    PoolSpec,
+    ScenarioName,
+    client_steps,
+)
 from pool_bench.targets.postgres import parse_target
 
 SPEC = PoolSpec(
@@ -23,7 +30,7 @@ SPEC = PoolSpec(
 def test_steps_ascend_in_time_within_the_run_and_reach_everybody(
     scenario: ScenarioName, clients: int
 ) -> None:
-    steps = profile(replace(SPEC, scenario=scenario, clients=clients))
+    steps = client_steps(replace(SPEC, scenario=scenario, clients=clients))
     assert steps[0].t == 0
     assert all(a.t < b.t < SPEC.duration_s for a, b in pairwise(steps))
     assert max(step.clients for step in steps) == clients
@@ -32,9 +39,13 @@ def test_steps_ascend_in_time_within_the_run_and_reach_everybody(
 
 
 def test_a_ramp_only_climbs_and_a_spike_comes_down_again() -> None:
-    ramp = profile(replace(SPEC, scenario="ramp"))
+    ramp = client_steps(replace(SPEC, scenario="ramp"))
     assert [step.clients for step in ramp] == [10, 20, 30, 40, 50, 60, 70, 80, 90, 100]
-    assert profile(replace(SPEC, scenario="spike")) == (Step(0.0, 10), Step(3.0, 100), Step(6.0, 10))
+    assert client_steps(replace(SPEC, scenario="spike")) == (
+        ClientStep(0.0, 10),
+        ClientStep(3.0, 100),
+        ClientStep(6.0, 10),
+    )
 
 
 def test_a_spec_prints_no_password() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pool_bench.compare.comparison import compare
 from pool_bench.compare.pool_sizes import by_size, sizing_of
-from pool_bench.compare.pools import contests
+from pool_bench.compare.pools import group_by_load
 from pool_bench.errors import FailureKind, Phase
 from pool_bench.report.brief.comparison import comparisons_brief
 from pool_bench.report.brief.hold import hold_brief
@@ -208,7 +208,7 @@ def test_what_dropped_connections_is_shown_before_what_they_cost() -> None:
 def test_pools_end_in_who_did_best(scenarios: int) -> None:
     names = ("churn", "query", "burst", "ramp", "spike", "sustained", "naive", "stress", "reconnect")
     runs = [run for name in names[:scenarios] for run in loaded_runs(pool_session((name,)))]
-    text = check(contests_brief(contests(runs), colour=True))
+    text = check(contests_brief(group_by_load(runs), colour=True))
     if scenarios < 9:
         assert text.split("\n\n")[-1].count(": Most operations: ") == min(scenarios, 2)
     else:

@@ -14,7 +14,7 @@ from pool_bench.report.plot.hold_compare import draw_hold_compare, only_holds
 from pool_bench.report.plot.sheet import Sheet, style
 from pool_bench.results.model import LoadedResult
 from pool_bench.results.write import from_session
-from pool_bench.stats.server import ServerSecond, ServerSide
+from pool_bench.stats.server import ServerObservation, ServerSample
 from tests.report.live.test_hold_lines import plans
 from tests.report.plot.test_figures import LONG, assert_legible, svg_text
 from tests.support.results.holds import (
@@ -35,13 +35,13 @@ from tests.support.results.holds import (
 from tests.support.results.runs import TOO_MANY, lognormal_ms, run_of, session_of, stats_of
 
 
-def pooler() -> ServerSide:
+def pooler() -> ServerObservation:
     looks = [
-        ServerSecond(float(t), pools={"cl_active": 500, "cl_waiting": t, "sv_idle": 20, "sv_used": 3, "x": 1})
+        ServerSample(float(t), pools={"cl_active": 500, "cl_waiting": t, "sv_idle": 20, "sv_used": 3, "x": 1})
         for t in range(60)
     ]
     looks[-1].pools["maxwait_us"] = 10**7
-    return ServerSide(seconds=looks)
+    return ServerObservation(seconds=looks)
 
 
 def stopped_while_opening() -> LoadedResult:

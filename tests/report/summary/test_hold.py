@@ -16,7 +16,7 @@ from pool_bench.results.json_parts import histogram_to_json
 from pool_bench.stats.holds import HoldStats, SurvivalPoint
 from pool_bench.stats.operations import FailureKey
 from pool_bench.stats.runs import RunResult
-from pool_bench.stats.server import ServerMemory, ServerSecond, ServerSide
+from pool_bench.stats.server import ServerMemory, ServerObservation, ServerSample
 from pool_bench.units import format_ms
 from tests.report.live.test_hold_lines import plans
 from tests.support.results.holds import (
@@ -86,7 +86,7 @@ def test_a_summary_has_every_section() -> None:
 @given(plans, st.sampled_from([None, watched()]), st.integers(0, 50))
 @settings(max_examples=60, deadline=None)
 def test_no_run_breaks_the_summary_or_its_width_and_its_counts_add_up(
-    plan: Plan, side: ServerSide | None, more: int
+    plan: Plan, side: ServerObservation | None, more: int
 ) -> None:
     run = held_run(plan, server_side=side)
     text = hold_summary(run, asked=plan.asked + more)
@@ -273,10 +273,10 @@ def test_bytes_read_well(count: int, words: str) -> None:
 
 
 def test_a_pooler_is_summed_up_by_its_pools_and_memory_by_whatever_was_measured() -> None:
-    side = ServerSide(
+    side = ServerObservation(
         seconds=[
-            ServerSecond(0.0, pools={"cl_active": 1}, lists={"used_clients": 1}),
-            ServerSecond(
+            ServerSample(0.0, pools={"cl_active": 1}, lists={"used_clients": 1}),
+            ServerSample(
                 1.0,
                 pools={"cl_active": 15_000, "sv_idle": 20, "cl_waiting": 0, "maxwait_us": 4_500_000},
             ),

@@ -9,7 +9,7 @@ import pytest
 
 from pool_bench.analysis.scalability import recommend
 from pool_bench.compare.pool_sizes import bottlenecks, by_size, sizes_summary, sizing_of
-from pool_bench.compare.pools import Spread, contests
+from pool_bench.compare.pools import Spread, group_by_load
 from pool_bench.errors import UsageError
 from pool_bench.report.brief.pools import contests_brief, sizes_brief
 from pool_bench.report.summary.pools import contest_summary, manners_summary, verdict
@@ -174,19 +174,22 @@ def test_waits_are_calm_again_when_they_stay_low() -> None:
 
 
 def test_different_manners_are_pointed_out_once() -> None:
-    together = contests(loaded_runs(pool_session()))
+    together = group_by_load(loaded_runs(pool_session()))
     text = manners_summary(together)
     assert max(map(len, text.splitlines())) <= 100
     assert "asyncpg 1.2.3: return: reset always (1 round trip)" in text
     assert "--reset always or --reset never" in " ".join(text.split())
-    alike = contests(loaded_runs(pool_session(pools=("reference", "psycopg"))))
+    alike = group_by_load(loaded_runs(pool_session(pools=("reference", "psycopg"))))
     assert "--reset never" not in manners_summary(alike)
     assert manners_summary([]) == ""
 
 
 def test_stress_levels_are_contests_of_their_own() -> None:
     runs = [pool_run(scenario="stress", clients=clients) for clients in (1000, 2000)]
-    assert [one.label for one in contests(loaded_runs(session_of(*runs)))] == ["stress 1,000", "stress 2,000"]
+    assert [one.label for one in group_by_load(loaded_runs(session_of(*runs)))] == [
+        "stress 1,000",
+        "stress 2,000",
+    ]
 
 
 def test_a_sweep_of_sizes_is_summed_up_with_its_recommendation() -> None:

@@ -14,7 +14,7 @@ from pool_bench.report.summary.run import CLOSED_LOOP_NOTE, run_summary, sweep_t
 from pool_bench.report.summary.verdict import suspects_words
 from pool_bench.results.model import LoadedResult
 from pool_bench.results.write import from_session, session_to_json
-from pool_bench.stats.calibration import Calibration, Floor
+from pool_bench.stats.calibration import Calibration, ClientFloor
 from pool_bench.stats.runs import RunResult, SearchResult, SearchStep, Session
 from tests.support.results.holds import Plan, held_run
 from tests.support.results.open_loop import open_run
@@ -142,8 +142,8 @@ def test_words_on_suspects_leave_the_label_out_where_there_is_one_run() -> None:
     assert suspects_words([("c1", []), ("c2", [])]) == ""
 
 
-def floor(driver: str, concurrency: int, rate: float, server: float = 0.5) -> Floor:
-    return Floor(
+def floor(driver: str, concurrency: int, rate: float, server: float = 0.5) -> ClientFloor:
+    return ClientFloor(
         driver=driver,
         concurrency=concurrency,
         latency=histogram_of_ms([0.1 * concurrency] * 100),

@@ -10,7 +10,7 @@ from pool_bench.results.write import from_session
 from pool_bench.stats.holds import HoldInterval, HoldStats
 from pool_bench.stats.operations import BenchStats, ClientUsage, FailureKey, Interval
 from pool_bench.stats.runs import RunResult, Session, Snapshot, Stage
-from pool_bench.stats.server import PoolerMemory, ServerMemory, ServerSecond, ServerSide
+from pool_bench.stats.server import PoolerMemory, ServerMemory, ServerObservation, ServerSample
 from tests.support.results.runs import (
     TARGET,
     TOO_MANY,
@@ -194,7 +194,7 @@ def snapshots_of(plan: Plan) -> list[Snapshot]:
     return _Maker(plan).make()
 
 
-def held_run(plan: Plan, *, server_side: ServerSide | None = None, driver: str = "wire") -> RunResult:
+def held_run(plan: Plan, *, server_side: ServerObservation | None = None, driver: str = "wire") -> RunResult:
     """The run that these snapshots add up to, as the runner adds them up."""
     hold, client, total = HoldStats(), ClientUsage(), BenchStats()
     opening_s = 0.0
@@ -223,17 +223,17 @@ def held_run(plan: Plan, *, server_side: ServerSide | None = None, driver: str =
     )
 
 
-def watched(peak: int = 500, *, seconds: int = 62) -> ServerSide:
+def watched(peak: int = 500, *, seconds: int = 62) -> ServerObservation:
     """What a watcher saw of a PostgreSQL that held `peak` connections."""
     looks = [
-        ServerSecond(
+        ServerSample(
             t=float(t),
             states={"idle": peak if 1 < t < seconds - 1 else 0, "active": 1},
             used=(peak if 1 < t < seconds - 1 else 0) + 1,
         )
         for t in range(seconds)
     ]
-    return ServerSide(
+    return ServerObservation(
         max_connections=peak + 13,
         superuser_reserved=3,
         reserved=0,
@@ -262,7 +262,7 @@ def hold_session(*runs: RunResult, name: str = "") -> Session:
     return session
 
 
-def loaded_hold(plan: Plan, *, server_side: ServerSide | None = None, name: str = "") -> LoadedResult:
+def loaded_hold(plan: Plan, *, server_side: ServerObservation | None = None, name: str = "") -> LoadedResult:
     """The same, read back."""
     return from_session(hold_session(held_run(plan, server_side=server_side), name=name))
 

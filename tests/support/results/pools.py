@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pool_bench.compare.pools import Contest, contests
+from pool_bench.compare.pools import PoolComparison, group_by_load
 from pool_bench.errors import FailureKind, Phase
 from pool_bench.results.model import LoadedRun
 from pool_bench.results.write import from_session
@@ -159,7 +159,7 @@ def loaded_runs(session: Session) -> tuple[LoadedRun, ...]:
     return from_session(session).runs
 
 
-def contest_of(session: Session) -> Contest:
+def contest_of(session: Session) -> PoolComparison:
     """The one contest of `session`."""
-    (contest,) = contests(loaded_runs(session))
+    (contest,) = group_by_load(loaded_runs(session))
     return contest

@@ -12,7 +12,7 @@ from psycopg.rows import tuple_row
 
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
 from pool_bench.watch.postgres.client import WatchClient
-from pool_bench.watch.postgres.counters import Since, count_sessions
+from pool_bench.watch.postgres.counters import CounterDelta, count_sessions
 from pool_bench.watch.watcher import ServerWatcher
 from tests.support.generators import nothing_left
 from tests.support.held_sessions import Connection, await_true, clients, held, target
@@ -31,7 +31,7 @@ def cut_off(connection: Connection) -> None:
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 1000), min_size=1))
 def test_counters_that_only_grow_have_come_as_far_as_they_grew(steps: list[int]) -> None:
-    since, total = Since(), 500
+    since, total = CounterDelta(), 500
     since.update({"sessions": total})
     for step in steps:
         total += step
@@ -41,7 +41,7 @@ def test_counters_that_only_grow_have_come_as_far_as_they_grew(steps: list[int])
 
 
 def test_after_a_reset_counting_goes_on_from_zero() -> None:
-    since = Since()
+    since = CounterDelta()
     assert since.update({"sessions": 100, "killed": 4}) == {"sessions": 0, "killed": 0}
     assert since.update({"sessions": 130, "killed": 4}) == {"sessions": 30, "killed": 0}
     assert since.update({"sessions": 7, "killed": 1}) == {"sessions": 37, "killed": 1}

@@ -18,7 +18,7 @@ from pool_bench.watch.machine.cpu import ThreadMeter
 from pool_bench.watch.machine.sockets import count_connections
 from pool_bench.watch.postgres.backends import UnseenError
 from pool_bench.watch.surreal.process import find_surreal
-from pool_bench.watch.surreal.sampler import SurrealLookout
+from pool_bench.watch.surreal.sampler import SurrealSampler
 from pool_bench.watch.watcher import SurrealWatcher
 from tests.support.generators import nothing_left
 from tests.support.held_sessions import await_true
@@ -68,7 +68,7 @@ def test_connections_are_counted_exactly_before_at_the_peak_and_after(server: Em
 
 def test_its_cpu_is_that_of_its_process_and_of_one_of_its_threads(server: EmbeddedSurreal) -> None:
     process = psutil.Process(server.pid)
-    lookout = SurrealLookout([target(server.port)])
+    lookout = SurrealSampler([target(server.port)])
     # What was used between the looks, and in what time, lies between what is seen within and around them.
     outer_s, outer_began = sum(process.cpu_times()[:2]), time.monotonic()
     lookout.look(0.0, "before")
@@ -99,7 +99,7 @@ def test_the_process_is_found_by_its_port(server: EmbeddedSurreal) -> None:
 
 def test_after_a_restart_it_is_found_again(start_surreal: StartSurreal) -> None:
     server = start_surreal(SurrealConfig(password="watched pencil"))
-    lookout = SurrealLookout([target(server.port)], local_pid=server.pid)
+    lookout = SurrealSampler([target(server.port)], local_pid=server.pid)
     lookout.look(0.0, "before")
     first = server.pid
     server.restart()
@@ -125,7 +125,7 @@ def test_whatever_else_listens_there_is_not_taken_for_the_server() -> None:
         with pytest.raises(UnseenError) as unseen:
             find_surreal(target(port))
         assert str(unseen.value) == f"what listens on port {port} of this machine is {name}, no SurrealDB"
-        lookout = SurrealLookout([target(port)])
+        lookout = SurrealSampler([target(port)])
         with dialled_only(port):
             lookout.look(0.0, "before")
             lookout.look(1.0)
@@ -148,7 +148,7 @@ def dialled_only(port: int) -> Iterator[socket.socket]:
 
 
 def test_nothing_but_this_machine_is_seen_of_a_server_elsewhere() -> None:
-    lookout = SurrealLookout([target(8000, "192.0.2.1"), target(8000, "192.0.2.2")])
+    lookout = SurrealSampler([target(8000, "192.0.2.1"), target(8000, "192.0.2.2")])
     lookout.look(0.0, "before")
     lookout.look(1.0)
     assert lookout.surplus(1.0) == 0
@@ -180,7 +180,7 @@ def test_memory_that_may_not_be_read_is_a_note(
         raise UnseenError("no permission to read it")
 
     monkeypatch.setattr("pool_bench.watch.surreal.sampler.pss_bytes", refuse)
-    lookout = SurrealLookout([target(server.port)], local_pid=server.pid)
+    lookout = SurrealSampler([target(server.port)], local_pid=server.pid)
     for when in ("before", "after"):
         lookout.look(0.0, "before" if when == "before" else "after")
     assert lookout.side.notes == ["memory of the server was not measured: no permission to read it"]
