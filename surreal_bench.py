@@ -337,7 +337,7 @@ def pool(
             from pool_bench.cli.commands.pools import PoolPlan, measure_pools
             from pool_bench.cli.places.surreal import find_surreal
             from pool_bench.contenders import check_installed
-            from pool_bench.load.pool.spec import PoolSpec
+            from pool_bench.load.spec import PoolSpec
 
         for one in asked.pools:
             check_installed(one)

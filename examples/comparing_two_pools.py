@@ -14,7 +14,7 @@ from statistics import median
 from pool_bench.cli.places.postgres import embedded_target, find_targets, serve
 from pool_bench.contenders import ContenderConfig, ContenderName, make
 from pool_bench.load.pool.generator import generate_pool
-from pool_bench.load.pool.spec import PoolSpec
+from pool_bench.load.spec import PoolSpec
 from pool_bench.stats.runs import Snapshot
 from pool_bench.targets.postgres import PostgresTarget
 

@@ -38,7 +38,7 @@ from pool_bench.cli.options.thresholds import Checks, threshold_options
 from pool_bench.cli.options.types import Duration, exit_code_of, run_cli
 from pool_bench.cli.status import busy
 from pool_bench.contenders.base import CONTENDER_NAMES, RESET_MODES, ContenderName, ResetMode
-from pool_bench.load.pool.spec import OPEN_SCENARIOS, SCENARIO_NAMES, ScenarioName
+from pool_bench.load.spec import OPEN_SCENARIOS, SCENARIO_NAMES, ScenarioName
 
 TOOL = "pool-bench"
 
@@ -140,8 +140,7 @@ def run(
             from pool_bench.cli.commands.pools import PoolPlan, measure_pools
             from pool_bench.cli.places.postgres import find_targets
             from pool_bench.contenders import ALWAYS_PREPARE, check_installed, is_installed
-            from pool_bench.load.pool.spec import PoolSpec
-            from pool_bench.load.spec import OpenLoop
+            from pool_bench.load.spec import OpenLoop, PoolSpec
 
         chosen = pools
         if ctx.get_parameter_source("pools") is click.core.ParameterSource.DEFAULT:
@@ -291,7 +290,7 @@ def size(
             from pool_bench.cli.commands.pool_size import SizePlan, measure_sizes
             from pool_bench.cli.places.postgres import find_targets
             from pool_bench.contenders import check_installed
-            from pool_bench.load.pool.spec import PoolSpec
+            from pool_bench.load.spec import PoolSpec
 
         check_installed(pool)
         place = find_targets(() if url is None else (url,), application_name=TOOL)

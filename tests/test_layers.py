@@ -40,7 +40,8 @@ STOREYS = {
     "load": (
         ("arrivals", "backoff", "timer", "thread_time", "ticks"),
         ("spec",),
-        ("workload", "probes", "splitting", "parameters", "dispatcher"),
+        ("workload", "probes", "splitting", "parameters"),
+        ("dispatcher",),
         ("connect",),
         ("hold", "pool"),
         ("run",),
@@ -78,8 +79,6 @@ OPEN: dict[str, set[str]] = {
     },
     "pool_bench.compare.settings": {"pool_bench.report.text"},
     "pool_bench.drivers.network.poller": {"pool_bench.drivers.wire.farewell"},
-    "pool_bench.load.dispatcher": {"pool_bench.load.pool.spec", "pool_bench.load.workload"},
-    "pool_bench.load.parameters": {"pool_bench.load.pool.spec"},
     "pool_bench.report.summary.comparison": {"pool_bench.report.markdown"},
     "pool_bench.results.thresholds": {"pool_bench.report.text"},
     "pool_bench.results.write": {

@@ -15,8 +15,7 @@ from time import perf_counter_ns
 from typing import Final
 
 from pool_bench.load.arrivals import Arrivals
-from pool_bench.load.pool.spec import PoolSpec
-from pool_bench.load.spec import ConnectSpec, OpenLoop
+from pool_bench.load.spec import ConnectSpec, OpenLoop, PoolSpec
 from pool_bench.load.timer import Timer, make_alarm
 from pool_bench.load.workload import Recorders
 from pool_bench.stats.operations import Recorder

@@ -9,8 +9,7 @@ from typing import TypeAlias
 
 from pool_bench.drivers.base import SURREAL_DRIVER_NAMES
 from pool_bench.load.arrivals import Profile
-from pool_bench.load.pool.spec import PoolSpec
-from pool_bench.load.spec import ConnectSpec, HoldSpec, OpenLoop
+from pool_bench.load.spec import ConnectSpec, HoldSpec, OpenLoop, PoolSpec
 
 Parameters: TypeAlias = dict[str, str | int | float | bool]
 

@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from pool_bench.errors import ConnectError, PoolBenchError, UsageError
 from pool_bench.load.parameters import parameters_of
-from pool_bench.load.pool.spec import PoolSpec
-from pool_bench.load.spec import ConnectSpec, HoldSpec
+from pool_bench.load.spec import ConnectSpec, HoldSpec, PoolSpec
 from pool_bench.processes import ignore_interrupts, is_stopped, start_ignoring_interrupts
 from pool_bench.stats.checkouts import CheckoutInterval, CheckoutStats
 from pool_bench.stats.holds import HoldInterval, HoldStats

@@ -18,7 +18,7 @@ from pool_bench.cli.signals import LeaveNow, stop_on_signals
 from pool_bench.compare.pool_sizes import by_size, sizes_summary, sizing_of
 from pool_bench.drivers.refusals import check_settings
 from pool_bench.errors import PoolBenchError, UsageError
-from pool_bench.load.pool.spec import PoolSpec
+from pool_bench.load.spec import PoolSpec
 from pool_bench.report.brief.pools import sizes_brief
 from pool_bench.report.live.view import make_view
 from pool_bench.report.text import colour_wanted

@@ -22,8 +22,8 @@ from pool_bench.compare.readiness import pools_too_few
 from pool_bench.contenders.base import PREPARE, ContenderName
 from pool_bench.drivers.refusals import check_settings
 from pool_bench.errors import PoolBenchError, UsageError
-from pool_bench.load.pool.spec import MEANINGS, STRESS_CLIENTS, PoolSpec, ScenarioName
 from pool_bench.load.run import GeneratorError, Run, StopSwitch
+from pool_bench.load.spec import MEANINGS, STRESS_CLIENTS, PoolSpec, ScenarioName
 from pool_bench.report.brief.pools import contests_brief
 from pool_bench.report.brief.screen import Brief, Part
 from pool_bench.report.live.pool_progress import Progress

@@ -9,7 +9,7 @@ import click
 
 from pool_bench.cli.options.pool import MAX_CLIENTS, Names, Sizes, lending_options
 from pool_bench.contenders.base import SURREAL_CONTENDER_NAMES, ContenderName, ResetMode
-from pool_bench.load.pool.spec import ScenarioName
+from pool_bench.load.spec import ScenarioName
 
 _SCENARIOS: Final[tuple[ScenarioName, ...]] = ("query", "burst", "sustained", "churn", "stress")
 

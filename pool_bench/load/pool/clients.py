@@ -20,7 +20,8 @@ import numpy as np
 from pool_bench.contenders.base import Contender, L
 from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.load.pool.fairness import GrantLog
-from pool_bench.load.pool.spec import PoolSpec, client_steps
+from pool_bench.load.pool.steps import client_steps
+from pool_bench.load.spec import PoolSpec
 from pool_bench.load.workload import Recorders
 from pool_bench.stats.checkouts import Fairness, Recovery
 from pool_bench.stats.operations import Histogram, Recorder

@@ -21,8 +21,8 @@ from pool_bench.drivers.network.local_ports import LOCAL_PORTS
 from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.load.connect.generator import Send, make_resident_bytes
 from pool_bench.load.pool.open_clients import make_load
-from pool_bench.load.pool.spec import PoolSpec
 from pool_bench.load.probes import LagProbe
+from pool_bench.load.spec import PoolSpec
 from pool_bench.load.ticks import next_tick, wait_until
 from pool_bench.stats.checkouts import CheckoutInterval, CheckoutStats
 from pool_bench.stats.operations import BenchStats, ClientUsage, Interval

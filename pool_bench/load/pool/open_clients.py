@@ -9,8 +9,7 @@ import asyncio
 from pool_bench.contenders.base import Contender, L
 from pool_bench.load.dispatcher import Dispatcher
 from pool_bench.load.pool.clients import Due, PoolLoad
-from pool_bench.load.pool.spec import PoolSpec
-from pool_bench.load.spec import OpenLoop
+from pool_bench.load.spec import OpenLoop, PoolSpec
 from pool_bench.stats.checkouts import Fairness
 from pool_bench.stats.operations import Recorder
 

@@ -12,7 +12,7 @@ import uvloop
 from pool_bench.contenders import CONTENDER_NAMES, ContenderName
 from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.load.pool.generator import ServerEvents, generate_pool
-from pool_bench.load.pool.spec import SCENARIO_NAMES, PoolSpec, ScenarioName
+from pool_bench.load.spec import SCENARIO_NAMES, PoolSpec, ScenarioName
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
 from pool_bench.stats.checkouts import CheckoutStats
 from pool_bench.stats.operations import BenchStats, FailureKey

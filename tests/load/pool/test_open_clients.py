@@ -9,8 +9,7 @@ from pool_bench.contenders import ContenderName
 from pool_bench.errors import FailureKind, Phase
 from pool_bench.load.arrivals import Spacing, constant
 from pool_bench.load.pool.generator import generate_pool
-from pool_bench.load.pool.spec import OPEN_SCENARIOS, PoolSpec, ScenarioName
-from pool_bench.load.spec import OpenLoop
+from pool_bench.load.spec import OPEN_SCENARIOS, OpenLoop, PoolSpec, ScenarioName
 from pool_bench.servers.postgres import EmbeddedPostgres
 from pool_bench.stats.operations import BenchStats
 from pool_bench.stats.runs import Snapshot

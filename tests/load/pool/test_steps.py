@@ -5,13 +5,12 @@ from itertools import pairwise
 
 import pytest
 
-from pool_bench.load.pool.spec import (
+from pool_bench.load.pool.steps import ClientStep, client_steps
+from pool_bench.load.spec import (
     MEANINGS,
     SCENARIO_NAMES,
-    ClientStep,
     PoolSpec,
     ScenarioName,
-    client_steps,
 )
 from pool_bench.targets.postgres import parse_target
 
