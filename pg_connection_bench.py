@@ -15,6 +15,7 @@ import click
 
 from pool_bench import __version__
 from pool_bench.cli.commands.calibrate import calibrate
+from pool_bench.cli.commands.plot import plot
 from pool_bench.cli.help_pages import Group
 from pool_bench.cli.options.levels import concurrency_options, measuring_options
 from pool_bench.cli.options.loop import RateOptions, loop_of, rate_options
@@ -30,7 +31,6 @@ from pool_bench.cli.options.shared import (
     name_option,
     output_options,
     pgbouncer_admin_option,
-    plot,
     require_valid_option,
     resolve_option,
     scram_cache_option,

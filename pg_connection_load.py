@@ -11,6 +11,7 @@ import pool_bench.cli.early  # noqa: F401  # first: from here on Ctrl-C is one l
 import click
 
 from pool_bench import __version__
+from pool_bench.cli.commands.plot import plot
 from pool_bench.cli.help_pages import Group
 from pool_bench.cli.options.hold import (
     active_option,
@@ -33,7 +34,6 @@ from pool_bench.cli.options.shared import (
     name_option,
     output_options,
     pgbouncer_admin_option,
-    plot,
     require_valid_option,
     scram_cache_option,
     shortest_timeout,

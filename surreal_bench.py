@@ -8,13 +8,14 @@ import pool_bench.cli.early  # noqa: F401  # first: from here on Ctrl-C is one l
 
 # isort: split
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import click
 
 from pool_bench import __version__
 from pool_bench.cli.commands.calibrate_surreal import calibrate
+from pool_bench.cli.commands.plot import plot
+from pool_bench.cli.help_pages import DefaultGroup
 from pool_bench.cli.options.hold import (
     active_option,
     batch_options,
@@ -29,7 +30,7 @@ from pool_bench.cli.options.levels import concurrency_options, measuring_options
 from pool_bench.cli.options.loop import RateOptions, loop_of, rate_options
 from pool_bench.cli.options.pool import timing_options
 from pool_bench.cli.options.rounds import SURREAL, check_rounds, rounds_options
-from pool_bench.cli.options.serve import serve_options
+from pool_bench.cli.options.serve import Served, serve_options
 from pool_bench.cli.options.shared import (
     CONTEXT_SETTINGS,
     Output,
@@ -41,23 +42,18 @@ from pool_bench.cli.options.shared import (
     keep_going_option,
     name_option,
     output_options,
-    plot,
     require_valid_option,
     resolve_option,
     source_option,
     watch_held_option,
     watch_option,
 )
-from pool_bench.cli.options.surreal import DefaultGroup, server_options, surreal_driver_option
+from pool_bench.cli.options.surreal import SurrealOptions, server_options, surreal_driver_option
 from pool_bench.cli.options.surreal_pool import PoolOptions, pool_options
 from pool_bench.cli.options.thresholds import Checks, threshold_options
 from pool_bench.cli.options.types import exit_code_of, run_cli
 from pool_bench.cli.status import busy
 from pool_bench.drivers.base import DriverName
-
-if TYPE_CHECKING:
-    from pool_bench.cli.commands.serve import Served
-    from pool_bench.cli.places.surreal import SurrealOptions
 
 TOOL = "surreal-bench"
 
@@ -101,7 +97,7 @@ def cli() -> None:
 @click.pass_context
 def connect(
     ctx: click.Context,
-    make_server: "Callable[[], SurrealOptions]",
+    server: SurrealOptions,
     concurrency: int | None,
     concurrency_min: int | None,
     concurrency_max: int | None,
@@ -148,7 +144,7 @@ def connect(
             from pool_bench.cli.places.surreal import find_surreal
             from pool_bench.load.spec import ConnectSpec
 
-        place = find_surreal(make_server())
+        place = find_surreal(server)
         place.check_driver(driver)
         spec = ConnectSpec(
             targets=place.targets,
@@ -213,7 +209,7 @@ def connect(
 @click.pass_context
 def load(
     ctx: click.Context,
-    make_server: "Callable[[], SurrealOptions]",
+    server: SurrealOptions,
     connections: int,
     duration: float,
     batch_size: int,
@@ -258,7 +254,7 @@ def load(
             from pool_bench.drivers.network.source_addresses import check_sources
             from pool_bench.load.spec import HoldSpec
 
-        place = find_surreal(make_server())
+        place = find_surreal(server)
         place.check_driver(driver, holding=True)
         place.check_ca_file()
         check_sources(source_ips, place.targets)
@@ -309,7 +305,7 @@ def load(
 @click.pass_context
 def pool(
     ctx: click.Context,
-    make_server: "Callable[[], SurrealOptions]",
+    server: SurrealOptions,
     asked: PoolOptions,
     timeout: float,
     duration: float,
@@ -341,7 +337,7 @@ def pool(
 
         for one in asked.pools:
             check_installed(one)
-        place = find_surreal(make_server())
+        place = find_surreal(server)
         place.check_pool()
         place.check_ca_file()
         return measure_pools(
@@ -378,7 +374,7 @@ def pool(
 @cli.command()
 @server_options
 @click.pass_context
-def check(ctx: click.Context, make_server: "Callable[[], SurrealOptions]") -> None:
+def check(ctx: click.Context, server: SurrealOptions) -> None:
     """Say in words, in less than five seconds, whether this SurrealDB can be used.
 
     \b
@@ -393,7 +389,7 @@ def check(ctx: click.Context, make_server: "Callable[[], SurrealOptions]") -> No
             from pool_bench.cli.commands.check_surreal import check as check_server
             from pool_bench.cli.places.surreal import find_surreal
 
-        place = find_surreal(make_server())
+        place = find_surreal(server)
         place.check_ca_file()
         return check_server(place)
 
@@ -403,7 +399,7 @@ def check(ctx: click.Context, make_server: "Callable[[], SurrealOptions]") -> No
 @cli.command()
 @serve_options
 @click.pass_context
-def serve(ctx: click.Context, make_served: "Callable[[], Served]") -> None:
+def serve(ctx: click.Context, served: Served) -> None:
     """Serve the embedded SurrealDB engine over WebSocket and HTTP until Ctrl-C; for local use.
 
     \b
@@ -417,7 +413,7 @@ def serve(ctx: click.Context, make_served: "Callable[[], Served]") -> None:
         with busy("loading", only_terminals=True):
             from pool_bench.cli.commands.serve import serve_forever
 
-        return serve_forever(make_served())
+        return serve_forever(served)
 
     ctx.exit(exit_code_of(run))
 

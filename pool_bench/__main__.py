@@ -13,6 +13,7 @@ import click
 from pool_bench import __version__
 from pool_bench.cli.commands.calibrate import calibrate
 from pool_bench.cli.commands.compare import compare
+from pool_bench.cli.commands.plot import plot
 from pool_bench.cli.help_pages import Group
 from pool_bench.cli.options.loop import MAX_IN_FLIGHT, RateOptions
 from pool_bench.cli.options.pool import (
@@ -31,7 +32,6 @@ from pool_bench.cli.options.shared import (
     Output,
     name_option,
     output_options,
-    plot,
     require_valid_option,
 )
 from pool_bench.cli.options.thresholds import Checks, threshold_options

@@ -51,9 +51,9 @@ STOREYS = {
     "cli": (
         ("early", "argv", "signals", "limits", "outlets", "status", "advice", "preflight"),
         ("options",),
-        ("help_pages", "session"),
+        ("help_pages", "walls", "session"),
         ("places",),
-        ("watching", "walls"),
+        ("watching",),
         ("commands",),
     ),
 }
@@ -62,11 +62,6 @@ WITHOUT_IO = {"cleaning", "units", "errors", "pgwire", "targets", "stats", "anal
 MAX_LINES = 500
 # Arrows that still run up.
 OPEN: dict[str, set[str]] = {
-    "pool_bench.cli.options.loop": {"pool_bench.cli.commands.find_max"},
-    "pool_bench.cli.options.serve": {"pool_bench.cli.commands.serve"},
-    "pool_bench.cli.options.shared": {"pool_bench.cli.help_pages"},
-    "pool_bench.cli.options.surreal": {"pool_bench.cli.help_pages", "pool_bench.cli.places.surreal"},
-    "pool_bench.cli.watching": {"pool_bench.cli.walls"},
     "pool_bench.compare.pool_sizes": {
         "pool_bench.report.summary.run",
         "pool_bench.report.summary.verdict",

@@ -12,11 +12,14 @@ import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from pool_bench.cli.options.types import EXIT_USAGE
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 # What fits on a page; the longest are those of commands with forty options.
 PAGE_LINES: Final = 60
@@ -124,6 +127,37 @@ class Group(_Pages, click.Group):
             click.echo(ctx.get_help(), err=True)
             ctx.exit(EXIT_USAGE)
         return super().parse_args(ctx, args)
+
+
+class DefaultGroup(Group):
+    """Commands of which the first is meant where none is named."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the default's name in front, unless the group itself is asked something."""
+        if not args and ctx.resilient_parsing:
+            # A shell completes the first word, which may become a command.
+            return super().parse_args(ctx, args)
+        own = {name for param in self.get_params(ctx) for name in param.opts}
+        if not args or (args[0] not in self.commands and args[0] not in own):
+            if args and not args[0].startswith("-"):
+                known = ", ".join(self.commands)
+                raise click.UsageError(f"there is no command {args[0]!r}; there are {known}", ctx)
+            args = [next(iter(self.commands)), *args]
+        return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        """Commands, and what the default takes, since it need not be named."""
+        found = super().shell_complete(ctx, incomplete)
+        if not incomplete.startswith("-"):
+            return found
+        default = next(iter(self.commands.values()))
+        known = {item.value for item in found}
+        more = default.shell_complete(click.Context(default, parent=ctx), incomplete)
+        return [*found, *(item for item in more if item.value not in known)]
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which they were made."""
+        return list(self.commands)
 
 
 def _show_all(ctx: click.Context, _param: click.Parameter, value: bool) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from pool_bench.analysis.objectives import parse_objectives
 from pool_bench.analysis.rate_search import RateSearch, Trial
-from pool_bench.cli.commands.find_max import FindMax, conclude, is_client_to_blame
+from pool_bench.cli.commands.find_max import conclude, is_client_to_blame
+from pool_bench.cli.options.loop import FindMax
 from pool_bench.report.brief.run import search_brief
 from pool_bench.results.session import Limit, SearchResult
 from pool_bench.stats.operations import ClientUsage

@@ -13,12 +13,12 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from pool_bench.cli.commands.serve import (
-    Served,
     check_certificate,
     check_password,
     check_store,
     serve_forever,
 )
+from pool_bench.cli.options.serve import Served
 from pool_bench.errors import UsageError
 from pool_bench.servers.surreal.server import is_loopback
 

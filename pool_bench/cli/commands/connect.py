@@ -9,8 +9,9 @@ from typing import Final
 
 from pool_bench.analysis.walls_ahead import Asked
 from pool_bench.cli.argv import redacted_argv
-from pool_bench.cli.commands.find_max import FindMax, find_maximum
+from pool_bench.cli.commands.find_max import find_maximum
 from pool_bench.cli.limits import raise_file_limit, time_wait_note
+from pool_bench.cli.options.loop import FindMax
 from pool_bench.cli.options.rounds import Step, Variant, plan
 from pool_bench.cli.options.shared import Output
 from pool_bench.cli.options.thresholds import NO_CHECKS, Checks

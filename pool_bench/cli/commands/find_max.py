@@ -5,13 +5,14 @@ at most), begins with the warm-up at its rate, and is followed by a pause in whi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
-from pool_bench.analysis.objectives import Breach, Objectives
+from pool_bench.analysis.objectives import Breach
 from pool_bench.analysis.rate_search import RateSearch, Trial
+from pool_bench.cli.options.loop import FindMax
 from pool_bench.cli.session import BenchSession
-from pool_bench.load.arrivals import Spacing, constant
+from pool_bench.load.arrivals import constant
 from pool_bench.load.run import Run
 from pool_bench.load.spec import ConnectSpec, OpenLoop
 from pool_bench.report.summary.run import run_summary
@@ -20,40 +21,7 @@ from pool_bench.report.text import colour_wanted
 from pool_bench.results.session import Limit, SearchResult, SearchStep
 from pool_bench.stats.runs import SATURATED_CPU_SHARE, RunResult
 
-_SHORTEST_S: Final = 2.0
-_LONGEST_S: Final = 60.0
-# A confirmation is worth so many trials.
-_CONFIRMATION: Final = 3
 TOLERANCE: Final = 0.05
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FindMax:
-    """What to search for.
-
-    Attributes:
-        objectives: what a rate must meet.
-        first: the rate to begin with, operations a second.
-        highest: the highest to try.
-        spacing: how arrivals are spread.
-        pause_s: between two trials, seconds.
-    """
-
-    objectives: Objectives
-    first: float
-    highest: float
-    spacing: Spacing
-    pause_s: float
-
-    @property
-    def lowest(self) -> float:
-        """The lowest rate that can be judged within the longest trial, operations a second."""
-        return min(self.objectives.samples / _LONGEST_S, self.first, self.highest)
-
-    def length_s(self, trial: Trial, confirm_s: float) -> float:
-        """How long a trial is to last, seconds; a confirmation `confirm_s` at least."""
-        needed = min(max(self.objectives.samples / trial.rate, _SHORTEST_S), _LONGEST_S)
-        return max(confirm_s, _CONFIRMATION * needed) if trial.kind == "confirm" else needed
 
 
 def find_maximum(work: BenchSession, plan: FindMax, spec: ConnectSpec) -> None:

@@ -4,12 +4,12 @@ import asyncio
 import os
 import secrets
 import ssl
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import click
 
+from pool_bench.cli.options.serve import Served
 from pool_bench.cli.options.types import EXIT_OK
 from pool_bench.cli.session import notify
 from pool_bench.drivers.surreal.driver import SurrealDriver
@@ -28,22 +28,6 @@ _COMMON_WORDS: Final = frozenset(
         *("qwerty", "qwertyuiop", "root", "secret", "surreal", "surrealdb", "test", "welcome"),
     )
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    """What to serve; see the options of `surreal-bench serve`."""
-
-    bind: str
-    user: str
-    password: str | None = field(repr=False)
-    path: Path | None
-    certificate: Path | None
-    key: Path | None
-    namespace: str
-    database: str
-    sign_in_within_s: float
-    allowed_hosts: tuple[str, ...]
 
 
 def serve_forever(served: Served) -> int:

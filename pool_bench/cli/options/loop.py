@@ -16,7 +16,7 @@ from pool_bench.load.arrivals import SPACINGS, Profile, Spacing, constant, ramp,
 
 if TYPE_CHECKING:
     from pool_bench.analysis.objectives import Objectives
-    from pool_bench.cli.commands.find_max import FindMax
+    from pool_bench.analysis.rate_search import Trial
     from pool_bench.load.spec import OpenLoop
 
 MAX_IN_FLIGHT: Final = 1_000
@@ -24,6 +24,11 @@ MAX_IN_FLIGHT: Final = 1_000
 _HIGHEST_RATE: Final = 1_000_000.0
 _FIRST_RATE: Final = 100.0
 _DEFAULT_MAX_RATE: Final = 20_000.0
+# How long a trial of a search lasts.
+_SHORTEST_S: Final = 2.0
+_LONGEST_S: Final = 60.0
+# A confirmation is worth this many trials.
+_CONFIRMATION: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +155,35 @@ class RateOptions:
         return f"r{self.rate:g}" + (f"-spike{self.spike.rate:g}" if self.spike is not None else "")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindMax:
+    """What to search for.
+
+    Attributes:
+        objectives: what a rate must meet.
+        first: the rate to begin with, operations a second.
+        highest: the highest to try.
+        spacing: how arrivals are spread.
+        pause_s: between two trials, seconds.
+    """
+
+    objectives: "Objectives"
+    first: float
+    highest: float
+    spacing: Spacing
+    pause_s: float
+
+    @property
+    def lowest(self) -> float:
+        """The lowest rate that can be judged within the longest trial, operations a second."""
+        return min(self.objectives.samples / _LONGEST_S, self.first, self.highest)
+
+    def length_s(self, trial: "Trial", confirm_s: float) -> float:
+        """How long a trial is to last, seconds; a confirmation `confirm_s` at least."""
+        needed = min(max(self.objectives.samples / trial.rate, _SHORTEST_S), _LONGEST_S)
+        return max(confirm_s, _CONFIRMATION * needed) if trial.kind == "confirm" else needed
+
+
 @dataclass(frozen=True, slots=True)
 class Loop:
     """How operations begin: closed, by so many workers, or open, when the schedule says so.
@@ -178,10 +212,8 @@ class Loop:
             return None
         return OpenLoop(profile=self.profile, spacing=self.rates.spacing or "constant")
 
-    def find_max(self, pause_s: float) -> "FindMax | None":
+    def find_max(self, pause_s: float) -> FindMax | None:
         """The search that was asked for, with `pause_s` seconds between its trials; None for none."""
-        from pool_bench.cli.commands.find_max import FindMax
-
         rates = self.rates
         if rates.slo is None:
             return None

@@ -1,20 +1,33 @@
 """Options of `surreal-bench serve`: where to listen, and what to serve."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from pool_bench.cli.options.types import Duration, OutputPath
 
-if TYPE_CHECKING:
-    from pool_bench.cli.commands.serve import Served
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """What to serve; see the options of `surreal-bench serve`."""
+
+    bind: str
+    user: str
+    password: str | None = field(repr=False)
+    path: Path | None
+    certificate: Path | None
+    key: Path | None
+    namespace: str
+    database: str
+    sign_in_within_s: float
+    allowed_hosts: tuple[str, ...]
 
 
 def serve_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add them; `command` gets them as one function that makes a `Served`."""
+    """Add them; `command` gets them as one `Served`, named `served`."""
 
     @click.option(
         "--bind", default="127.0.0.1:8000", show_default=True, metavar="ADDRESS:PORT", help="Where to listen."
@@ -71,22 +84,18 @@ def serve_options(command: Callable[..., None]) -> Callable[..., None]:
         sign_in_within_s: float,
         **kwargs: object,
     ) -> None:
-        def make_served() -> "Served":
-            from pool_bench.cli.commands.serve import Served
-
-            return Served(
-                bind=bind,
-                user=user,
-                password=password,
-                path=path,
-                certificate=certificate,
-                key=key,
-                namespace=namespace,
-                database=database,
-                allowed_hosts=allowed_hosts,
-                sign_in_within_s=sign_in_within_s,
-            )
-
-        command(*args, make_served=make_served, **kwargs)
+        served = Served(
+            bind=bind,
+            user=user,
+            password=password,
+            path=path,
+            certificate=certificate,
+            key=key,
+            namespace=namespace,
+            database=database,
+            allowed_hosts=allowed_hosts,
+            sign_in_within_s=sign_in_within_s,
+        )
+        command(*args, served=served, **kwargs)
 
     return with_served

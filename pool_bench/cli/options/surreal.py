@@ -1,50 +1,34 @@
 """Options that name a SurrealDB, with the same names and words in all commands of `surreal-bench`."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import wraps
-from typing import TYPE_CHECKING
 
 import click
 
-from pool_bench.cli.help_pages import Group
 from pool_bench.drivers.base import SURREAL_DRIVER_NAMES
 from pool_bench.targets.surreal import AUTH_LEVELS, AUTH_MODES, AuthLevel, AuthMode
 
-if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
 
-    from pool_bench.cli.places.surreal import SurrealOptions
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SurrealOptions:
+    """What the options say of the server; None where they do not.
 
+    Attributes:
+        urls: several are used in turn.
+        user, password, namespace, database, level, ca_file, verify: as `SurrealTarget` has them.
+        auth: how connections sign in.
+    """
 
-class DefaultGroup(Group):
-    """Commands of which the first is meant where none is named."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put the default's name in front, unless the group itself is asked something."""
-        if not args and ctx.resilient_parsing:
-            # A shell completes the first word, which may become a command.
-            return super().parse_args(ctx, args)
-        own = {name for param in self.get_params(ctx) for name in param.opts}
-        if not args or (args[0] not in self.commands and args[0] not in own):
-            if args and not args[0].startswith("-"):
-                known = ", ".join(self.commands)
-                raise click.UsageError(f"there is no command {args[0]!r}; there are {known}", ctx)
-            args = [next(iter(self.commands)), *args]
-        return super().parse_args(ctx, args)
-
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
-        """Commands, and what the default takes, since it need not be named."""
-        found = super().shell_complete(ctx, incomplete)
-        if not incomplete.startswith("-"):
-            return found
-        default = next(iter(self.commands.values()))
-        known = {item.value for item in found}
-        more = default.shell_complete(click.Context(default, parent=ctx), incomplete)
-        return [*found, *(item for item in more if item.value not in known)]
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order in which they were made."""
-        return list(self.commands)
+    urls: tuple[str, ...] = ()
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    namespace: str | None = None
+    database: str | None = None
+    level: AuthLevel = "root"
+    ca_file: str | None = None
+    verify: bool = True
+    auth: AuthMode = "signin"
 
 
 auth_option = click.option(
@@ -67,7 +51,7 @@ surreal_driver_option = click.option(
 
 
 def server_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that name the server; `command` gets them as one function that makes a `Server`."""
+    """Add the options that name the server; `command` gets them as one `SurrealOptions`, named `server`."""
 
     @click.option(
         "--url",
@@ -113,21 +97,17 @@ def server_options(command: Callable[..., None]) -> Callable[..., None]:
         auth: AuthMode,
         **kwargs: object,
     ) -> None:
-        def make_server() -> "SurrealOptions":
-            from pool_bench.cli.places.surreal import SurrealOptions
-
-            return SurrealOptions(
-                urls=urls,
-                user=user,
-                password=password,
-                namespace=namespace,
-                database=database,
-                level=level,
-                ca_file=ca_file,
-                verify=verify,
-                auth=auth,
-            )
-
-        command(*args, make_server=make_server, **kwargs)
+        server = SurrealOptions(
+            urls=urls,
+            user=user,
+            password=password,
+            namespace=namespace,
+            database=database,
+            level=level,
+            ca_file=ca_file,
+            verify=verify,
+            auth=auth,
+        )
+        command(*args, server=server, **kwargs)
 
     return with_server

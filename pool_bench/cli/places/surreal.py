@@ -5,10 +5,11 @@ import os
 import secrets
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from pool_bench.cli.options.rounds import OPTION, SURREAL, Variant, read_variants
+from pool_bench.cli.options.surreal import SurrealOptions
 from pool_bench.cli.session import notify
 from pool_bench.cli.status import busy, entered
 from pool_bench.drivers.base import DriverName
@@ -17,33 +18,12 @@ from pool_bench.load.run import StopSwitch
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.servers.priority import GIVE_WAY
 from pool_bench.servers.surreal.server import EmbeddedSurreal, SurrealConfig
-from pool_bench.targets.surreal import URL_VARIABLE, AuthLevel, AuthMode, SurrealTarget, surreal_target
+from pool_bench.targets.surreal import URL_VARIABLE, AuthMode, SurrealTarget, surreal_target
 
 _PROBE_TIMEOUT_S: Final = 4.5
 # What the embedded server is used with where nothing was named.
 EMBEDDED_NAMESPACE: Final = "bench"
 EMBEDDED_DATABASE: Final = "bench"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SurrealOptions:
-    """What the options say of the server; None where they do not.
-
-    Attributes:
-        urls: several are used in turn.
-        user, password, namespace, database, level, ca_file, verify: as `SurrealTarget` has them.
-        auth: how connections sign in.
-    """
-
-    urls: tuple[str, ...] = ()
-    user: str | None = None
-    password: str | None = field(default=None, repr=False)
-    namespace: str | None = None
-    database: str | None = None
-    level: AuthLevel = "root"
-    ca_file: str | None = None
-    verify: bool = True
-    auth: AuthMode = "signin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

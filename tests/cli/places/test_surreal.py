@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from pool_bench.cli.places.surreal import SurrealOptions, find_surreal
+from pool_bench.cli.options.surreal import SurrealOptions
+from pool_bench.cli.places.surreal import find_surreal
 from pool_bench.errors import UsageError
 from pool_bench.load.spec import ConnectSpec
 
