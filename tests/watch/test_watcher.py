@@ -11,9 +11,10 @@ import pytest
 
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
 from pool_bench.watch.machine import memory
+from pool_bench.watch.machine.processes import UnseenError
 from pool_bench.watch.postgres import backends
 from pool_bench.watch.postgres import sampler as lookout
-from pool_bench.watch.postgres.backends import UnseenError, find_postmaster
+from pool_bench.watch.postgres.backends import find_postmaster
 from pool_bench.watch.postgres.client import WatchClient
 from pool_bench.watch.watcher import START_WAIT_S, STOP_WAIT_S, ServerWatcher
 from tests.support.generators import MARGIN_S, nothing_left

@@ -11,7 +11,14 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Final, Protocol
 
-from pool_bench.drivers.wire.farewell import CONNECT, MORE, READ, WRITE
+# What is waited for; READ and WRITE are select.EPOLLIN and EPOLLOUT. MORE is READ where something may have
+# been left unread, CONNECT the end of a connect and everything after it.
+READ: Final = 1
+MORE: Final = READ | 2
+WRITE: Final = 4
+CONNECT: Final = READ | WRITE
+# Of what came: the peer has closed its side, or the connection is none. Nobody but epoll tells.
+HUNG_UP: Final = getattr(select, "EPOLLRDHUP", 0) | getattr(select, "EPOLLHUP", 0)
 
 # (file descriptor, when it became ready in perf_counter_ns, what came: READ, WRITE, HUNG_UP as far as known)
 Ready = Callable[[int, int, int], None]

@@ -19,8 +19,9 @@ from typing import Final
 
 from pool_bench.drivers.network.failures import server_error
 from pool_bench.drivers.network.local_ports import IN_PROGRESS
+from pool_bench.drivers.network.poller import CONNECT, HUNG_UP, READ, WRITE
 from pool_bench.drivers.network.tls import ALPN_PROTOCOL, server_end_point, wrap
-from pool_bench.drivers.wire.farewell import CONNECT, DONE, HUNG_UP, READ, WRITE, Ending
+from pool_bench.drivers.wire.farewell import DONE, Ending
 from pool_bench.drivers.wire.plan import STREAM, Endpoint, WirePlan
 from pool_bench.drivers.wire.retries import Failing
 from pool_bench.drivers.wire.routes import ABSENT, SessionCheck

@@ -13,8 +13,9 @@ from typing import Final
 
 from pool_bench.drivers.base import DriverName, ServerInfo
 from pool_bench.drivers.network.failures import server_error, socket_failure
+from pool_bench.drivers.network.poller import READ, WRITE
 from pool_bench.drivers.wire.dial import Dial
-from pool_bench.drivers.wire.farewell import DONE, READ, WRITE
+from pool_bench.drivers.wire.farewell import DONE
 from pool_bench.drivers.wire.plan import Endpoint, WirePlan, make_plan, resolve
 from pool_bench.drivers.wire.routes import ordered
 from pool_bench.errors import ConnectError, FailureKind, Phase

@@ -6,24 +6,17 @@ failure. After a second our side is ended, after three all of it. What was learn
 its later connections at once.
 """
 
-import select
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from pool_bench.drivers.network.poller import HUNG_UP, MORE, READ
 from pool_bench.drivers.wire.routes import Route
 from pool_bench.errors import ConnectError
 
-# What a dial waits for; READ and WRITE are select.EPOLLIN and EPOLLOUT. MORE is READ where something may have
-# been left unread, CONNECT the end of a connect and everything after it.
+# A dial waits for nothing more; else for what a poller tells of.
 DONE: Final = 0
-READ: Final = 1
-MORE: Final = READ | 2
-WRITE: Final = 4
-CONNECT: Final = READ | WRITE
-# Of what came: the peer has closed its side, or the connection is none. Nobody but epoll tells.
-HUNG_UP: Final = getattr(select, "EPOLLRDHUP", 0) | getattr(select, "EPOLLHUP", 0)
 
 _RECEIVE_BYTES: Final = 8192
 _HALF_CLOSE_NS: Final = 1_000_000_000

@@ -15,9 +15,9 @@ from operator import attrgetter
 from time import perf_counter_ns
 from typing import Final
 
-from pool_bench.drivers.network.poller import Poller, make_poller
+from pool_bench.drivers.network.poller import READ, Poller, make_poller
 from pool_bench.drivers.wire.dial import Dial
-from pool_bench.drivers.wire.farewell import DONE, READ
+from pool_bench.drivers.wire.farewell import DONE
 from pool_bench.drivers.wire.plan import Endpoint, WirePlan, resolve
 from pool_bench.drivers.wire.routes import ordered
 from pool_bench.errors import ConnectError, FailureKind, Phase

@@ -15,9 +15,8 @@ from time import perf_counter_ns
 from typing import Final
 
 from pool_bench.drivers.network.failures import server_error, socket_failure
-from pool_bench.drivers.network.poller import Poller, make_poller
+from pool_bench.drivers.network.poller import READ, WRITE, Poller, make_poller
 from pool_bench.drivers.wire.dial import Dial
-from pool_bench.drivers.wire.farewell import READ, WRITE
 from pool_bench.drivers.wire.plan import WirePlan
 from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.load.backoff import backoff_s

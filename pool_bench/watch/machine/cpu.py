@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pool_bench.stats.server import CpuUse
-from pool_bench.watch.machine.memory import children_of
-from pool_bench.watch.postgres.backends import UnseenError
+from pool_bench.watch.machine.processes import UnseenError, children_of
 
 if TYPE_CHECKING:
     import psutil

@@ -15,17 +15,23 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from pool_bench.stats.server import PoolerMemory, ServerMemory
-from pool_bench.watch.postgres.backends import Backend, UnseenError
-
-if TYPE_CHECKING:
-    import psutil
+from pool_bench.watch.machine.processes import UnseenError, children_of
 
 _MOST: Final = 200
 _BUDGET_S: Final = 1.0
 _PSS: Final = re.compile(rb"^Pss:\s+(\d+) kB", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A client backend: its process number, whether it is idle, and whether it is the one that answers us."""
+
+    pid: int
+    is_idle: bool
+    is_ours: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +71,6 @@ def pss_bytes(pid: int) -> int | None:
         return None
     found = _PSS.search(text)
     return int(found[1]) * 1024 if found is not None else None
-
-
-def process_of(pid: int) -> "psutil.Process | None":
-    """The process that has this number now, None where none has."""
-    import psutil
-
-    try:
-        return psutil.Process(pid)
-    except psutil.Error:
-        return None
 
 
 def measure_postgres(postmaster: int, backends: Sequence[Backend]) -> ServerMemory:
@@ -152,22 +148,3 @@ def _sample(pids: Sequence[int], deadline: float) -> _Sample:
             break
     present = len(pids) if len(pids) > len(chosen) else len(pids) - gone
     return _Sample(present, read, total)
-
-
-def children_of(pid: int) -> list[int]:
-    """The process numbers of a process's children, those first that began first.
-
-    Raises:
-        UnseenError: there is no such process.
-    """
-    import psutil
-
-    try:
-        # One file; the way without it looks at every process of the machine.
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_bytes().split()]
-    except OSError:
-        pass
-    try:
-        return [child.pid for child in psutil.Process(pid).children()]
-    except psutil.Error as error:
-        raise UnseenError("the server has ended") from error

@@ -1,12 +1,10 @@
-"""Which processes of this machine listen at the other end of a connection."""
+"""Processes of this machine: by number, by parent, and by what listens at the other end of a connection."""
 
 import os
 import socket
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
-
-from pool_bench.watch.postgres.backends import UnseenError
-from pool_bench.watch.postgres.client import WatchClient
 
 if TYPE_CHECKING:
     import psutil
@@ -14,11 +12,44 @@ if TYPE_CHECKING:
 _UCRED_BYTES: Final = 12
 
 
-def listeners(client: WatchClient, what: str) -> "list[psutil.Process]":
-    """The processes that accept connections where `client` has one; several may share a port.
+class UnseenError(Exception):
+    """Something cannot be seen; the message says why, for a person."""
+
+
+def process_of(pid: int) -> "psutil.Process | None":
+    """The process that has this number now, None where none has."""
+    import psutil
+
+    try:
+        return psutil.Process(pid)
+    except psutil.Error:
+        return None
+
+
+def children_of(pid: int) -> list[int]:
+    """The process numbers of a process's children, those first that began first.
+
+    Raises:
+        UnseenError: there is no such process.
+    """
+    import psutil
+
+    try:
+        # One file; the way without it looks at every process of the machine.
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_bytes().split()]
+    except OSError:
+        pass
+    try:
+        return [child.pid for child in psutil.Process(pid).children()]
+    except psutil.Error as error:
+        raise UnseenError("the server has ended") from error
+
+
+def listeners(fd: int | None, what: str) -> "list[psutil.Process]":
+    """The processes that accept connections where a socket has one; several may share a port.
 
     Args:
-        client: has an open connection.
+        fd: of a connected socket; None where its other end is not on this machine.
         what: what they are to a person, such as `PgBouncer`.
 
     Raises:
@@ -26,8 +57,7 @@ def listeners(client: WatchClient, what: str) -> "list[psutil.Process]":
     """
     import psutil
 
-    fd = client.socket_fd
-    if fd is None or not client.is_local or sys.platform == "win32":
+    if fd is None or sys.platform == "win32":
         raise UnseenError(f"{what} is not on this machine")
     with socket.socket(fileno=os.dup(fd)) as ours:
         if ours.family == socket.AF_UNIX:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from pool_bench.watch.postgres.backends import UnseenError
+from pool_bench.watch.machine.processes import UnseenError
 
 # Of the states of the kernel (include/net/tcp_states.h) those in which a socket belongs to a process.
 _STATES: Final = {1: "open", 8: "closing"}

@@ -8,6 +8,8 @@ PostgreSQL's are, and have begun when the backend says that it did.
 from dataclasses import dataclass
 from typing import Final
 
+from pool_bench.watch.machine.memory import Backend
+from pool_bench.watch.machine.processes import UnseenError
 from pool_bench.watch.postgres.client import WatchClient
 
 _STATES: Final = """
@@ -32,23 +34,10 @@ _START_TOLERANCE_S: Final = 2.0
 PROCESS_NAMES: Final = ("postgres", "postmaster")
 
 
-class UnseenError(Exception):
-    """Something cannot be seen; the message says why, for a person."""
-
-
 @dataclass(frozen=True, slots=True)
 class _State:
     state: str
     backends: int
-
-
-@dataclass(frozen=True, slots=True)
-class Backend:
-    """A client backend: its process number, whether it is idle, and whether it is the one that answers us."""
-
-    pid: int
-    is_idle: bool
-    is_ours: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,6 +151,11 @@ class WatchClient:
         return self._connection.fileno() if self._connection is not None else None
 
     @property
+    def local_fd(self) -> int | None:
+        """Of the socket of the connection; None without one, or where it leads to another machine."""
+        return self.socket_fd if self.is_local else None
+
+    @property
     def is_local(self) -> bool:
         """Whether the connection's other end is this machine, or something on it that passes it on."""
         if self._connection is None:

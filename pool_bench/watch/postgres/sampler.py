@@ -18,15 +18,9 @@ from pool_bench.stats.server import CpuUse, ServerObservation, ServerSample
 from pool_bench.stats.timeline import Coarsening
 from pool_bench.targets.postgres import Host, PostgresTarget
 from pool_bench.watch.machine.cpu import CpuMeter, ThreadMeter
-from pool_bench.watch.machine.memory import measure_one, measure_pooler, measure_postgres, process_of
-from pool_bench.watch.machine.processes import listeners, program_of
-from pool_bench.watch.postgres.backends import (
-    PROCESS_NAMES,
-    UnseenError,
-    count_states,
-    find_postmaster,
-    list_backends,
-)
+from pool_bench.watch.machine.memory import measure_one, measure_pooler, measure_postgres
+from pool_bench.watch.machine.processes import UnseenError, listeners, process_of, program_of
+from pool_bench.watch.postgres.backends import PROCESS_NAMES, count_states, find_postmaster, list_backends
 from pool_bench.watch.postgres.client import CLOSE_WAIT_S, WatchClient
 from pool_bench.watch.postgres.counters import CounterDelta, count_sessions
 from pool_bench.watch.postgres.pgbouncer import console_target, show_lists, show_pools, show_totals
@@ -377,7 +371,7 @@ class PostgresSampler:
         if between is None or between.kind != "nobody":
             return None
         try:
-            found = listeners(client, "the server")
+            found = listeners(client.local_fd, "the server")
         except UnseenError:
             return None
         program = program_of(found)
@@ -402,7 +396,7 @@ class PostgresSampler:
         if source is None or source.client.socket_fd is None:
             return []
         try:
-            self._poolers = listeners(source.client, self.side.pooler_name)
+            self._poolers = listeners(source.client.local_fd, self.side.pooler_name)
         except UnseenError as error:
             self._pooler_hidden = str(error)
             raise

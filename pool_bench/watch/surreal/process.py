@@ -9,7 +9,7 @@ import ipaddress
 from typing import TYPE_CHECKING, Final
 
 from pool_bench.targets.surreal import SurrealTarget
-from pool_bench.watch.postgres.backends import UnseenError
+from pool_bench.watch.machine.processes import UnseenError
 
 if TYPE_CHECKING:
     import psutil

@@ -13,9 +13,9 @@ from pool_bench.stats.server import CpuUse, ServerMemory, ServerObservation, Ser
 from pool_bench.stats.timeline import Coarsening
 from pool_bench.targets.surreal import SurrealTarget
 from pool_bench.watch.machine.cpu import CpuMeter, ThreadMeter
-from pool_bench.watch.machine.memory import process_of, pss_bytes
+from pool_bench.watch.machine.memory import pss_bytes
+from pool_bench.watch.machine.processes import UnseenError, process_of
 from pool_bench.watch.machine.sockets import count_connections
-from pool_bench.watch.postgres.backends import UnseenError
 from pool_bench.watch.sampler import When
 from pool_bench.watch.surreal.process import find_surreal, is_here
 

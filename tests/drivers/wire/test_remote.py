@@ -7,9 +7,9 @@ from time import perf_counter_ns
 
 import pytest
 
-from pool_bench.drivers.network.poller import EpollPoller
+from pool_bench.drivers.network.poller import CONNECT, HUNG_UP, MORE, READ, WRITE, EpollPoller
 from pool_bench.drivers.wire.dial import Dial
-from pool_bench.drivers.wire.farewell import CONNECT, DONE, HUNG_UP, MORE, READ, WRITE
+from pool_bench.drivers.wire.farewell import DONE
 from pool_bench.drivers.wire.plan import make_plan
 from pool_bench.errors import FailureKind, Phase
 from pool_bench.load.spec import ConnectSpec

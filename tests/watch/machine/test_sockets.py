@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pool_bench.watch.machine import sockets
+from pool_bench.watch.machine.processes import UnseenError
 from pool_bench.watch.machine.sockets import count, count_connections
-from pool_bench.watch.postgres.backends import UnseenError
 from tests.support.held_sessions import await_true
 
 Way = Callable[[int], dict[str, int]]

@@ -78,7 +78,7 @@ def test_its_process_is_found_over_tcp_and_over_a_unix_socket(bouncer: PgBouncer
     for url in (bouncer.url, local):
         with closing(WatchClient(console_target(target(url)))) as console:
             show_pools(console)
-            assert [one.pid for one in listeners(console, "PgBouncer")] == [bouncer.pid]
+            assert [one.pid for one in listeners(console.local_fd, "PgBouncer")] == [bouncer.pid]
 
 
 def test_the_server_behind_it_is_seen_without_keeping_a_connection(

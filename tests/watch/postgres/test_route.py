@@ -19,7 +19,7 @@ from pool_bench.faults.proxy import FaultProxy
 from pool_bench.servers.pgbouncer import PgBouncerConfig
 from pool_bench.servers.postgres import EmbeddedPostgres
 from pool_bench.stats.intermediaries import NOBODY, Between, Sight, judge
-from pool_bench.watch.postgres.backends import UnseenError
+from pool_bench.watch.machine.processes import UnseenError
 from pool_bench.watch.postgres.client import WatchClient
 from pool_bench.watch.postgres.route import look_between
 from pool_bench.watch.watcher import ServerWatcher

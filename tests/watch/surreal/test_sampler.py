@@ -15,8 +15,8 @@ from pool_bench.servers.surreal.server import EmbeddedSurreal, SurrealConfig
 from pool_bench.targets.surreal import SurrealTarget, surreal_target
 from pool_bench.watch.machine import memory
 from pool_bench.watch.machine.cpu import ThreadMeter
+from pool_bench.watch.machine.processes import UnseenError
 from pool_bench.watch.machine.sockets import count_connections
-from pool_bench.watch.postgres.backends import UnseenError
 from pool_bench.watch.surreal.process import find_surreal
 from pool_bench.watch.surreal.sampler import SurrealSampler
 from pool_bench.watch.watcher import SurrealWatcher
