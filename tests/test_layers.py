@@ -79,7 +79,6 @@ OPEN: dict[str, set[str]] = {
         "pool_bench.report.summary.addresses",
         "pool_bench.report.summary.unfinished",
     },
-    "pool_bench.stats.runs": {"pool_bench.analysis.scalability"},
 }
 
 
@@ -165,8 +164,7 @@ def test_the_pool_and_the_load_put_on_it_do_not_know_each_other() -> None:
 @pytest.mark.parametrize("module", sorted(name for name in FILES if _part(name) in WITHOUT_IO))
 def test_plain_data_and_protocol_do_no_io(module: str) -> None:
     roots = {name.partition(".")[0] for name in _imports(module)}
-    # A point in time is data, asking for it is not.
-    assert not roots & (NO_IO - ({"datetime"} if module == "pool_bench.stats.runs" else set()))
+    assert not roots & NO_IO
 
 
 def test_the_protocol_needs_nothing_but_the_standard_library() -> None:

@@ -25,8 +25,9 @@ from pool_bench.report.summary.verdict import suspects_of
 from pool_bench.report.text import colour_wanted
 from pool_bench.results import write as results
 from pool_bench.results.files import write_atomically
+from pool_bench.results.session import Limit, Session
 from pool_bench.results.thresholds import Threshold, Watch, failed_thresholds, judge_run, threshold_lines
-from pool_bench.stats.runs import Limit, RunResult, Session, Snapshot
+from pool_bench.stats.runs import RunResult, Snapshot
 
 
 @dataclass(slots=True)

@@ -11,9 +11,10 @@ from typing import Final
 from pool_bench.analysis.verdict import judge
 from pool_bench.report.summary.outcome import outcome_of
 from pool_bench.report.text import clean, format_percent, format_rate, without_column
+from pool_bench.results.session import Session
 from pool_bench.results.thresholds import judged_rows
 from pool_bench.stats.operations import PERCENTILES
-from pool_bench.stats.runs import RunResult, Session
+from pool_bench.stats.runs import RunResult
 from pool_bench.units import format_duration, format_ms
 
 # What CommonMark and GitHub's extensions give a meaning to: markup anywhere, list marks at the beginning,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pool_bench.results.fields import Fields
 from pool_bench.results.json_parts import JsonObject, rounded
-from pool_bench.stats.runs import Limit, SearchResult
+from pool_bench.results.session import Limit, SearchResult
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from typing import Final
 from pool_bench.errors import FailureKind, Phase, UsageError
 from pool_bench.report.text import Paint, clean, ellipsize, table
 from pool_bench.results.json_parts import JsonValue
-from pool_bench.stats.runs import RunResult, Snapshot, Stage, ThresholdOutcome
+from pool_bench.results.session import ThresholdOutcome
+from pool_bench.stats.runs import RunResult, Snapshot, Stage
 from pool_bench.units import format_duration
 
 OPTION: Final = "--threshold"

@@ -32,9 +32,10 @@ from pool_bench.results.json_parts import (
 from pool_bench.results.model import SCHEMA, LoadedResult, load_result, parse_result
 from pool_bench.results.search import search_to_json
 from pool_bench.results.server_writer import server_side_to_json
+from pool_bench.results.session import Session, ThresholdOutcome
 from pool_bench.results.verdict import calibration_to_json, own_to_json, verdict_to_json
 from pool_bench.stats.operations import BenchStats, ClientUsage, Interval, errors_by_name
-from pool_bench.stats.runs import RunResult, Session, ThresholdOutcome
+from pool_bench.stats.runs import RunResult
 from pool_bench.stats.walls import Wall
 
 __all__ = [

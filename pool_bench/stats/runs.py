@@ -1,17 +1,14 @@
-"""What passes between the parts: a generator's snapshots, a finished run, a whole session.
+"""What passes between the parts: a generator's snapshots and a finished run.
 
-Plain data, no I/O. Generators send `Snapshot`s, the runner turns them into a `RunResult`,
-reports and the result file are made from a `Session` of those.
+Plain data, no I/O. Generators send `Snapshot`s, the runner turns them into a `RunResult`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import StrEnum
 
-from pool_bench.analysis.scalability import Sizing
 from pool_bench.errors import FailureKind
-from pool_bench.stats.calibration import Calibration, ClientShare
+from pool_bench.stats.calibration import ClientShare
 from pool_bench.stats.checkouts import CheckoutStats
 from pool_bench.stats.client_time import ClientState
 from pool_bench.stats.holds import HoldStats
@@ -232,116 +229,3 @@ class RunResult:
     def errors(self) -> dict[FailureKind, int]:
         """Failures by kind over all targets."""
         return self.total.errors
-
-
-@dataclass(frozen=True, slots=True)
-class SearchStep:
-    """One trial of a search: which of the session's runs it was, and how it went.
-
-    Attributes:
-        run: index in `Session.runs`.
-        rate: operations that were due a second.
-        kind: what it was for: raise, lower, narrow or confirm.
-        passed: whether all objectives were met.
-        breaches: those that were not, in words.
-        client: how the client was at a limit, in words; None where it was not.
-        client_to_blame: whether that can account for what was missed.
-    """
-
-    run: int
-    rate: float
-    kind: str
-    passed: bool
-    breaches: tuple[str, ...]
-    client: str | None
-    client_to_blame: bool
-
-
-class Limit(StrEnum):
-    """What kept a search from a higher rate."""
-
-    SERVER = "server"
-    CLIENT = "client"
-    MAX_RATE = "max_rate"
-    INTERRUPTED = "interrupted"
-
-
-@dataclass(slots=True)
-class SearchResult:
-    """A search for the highest rate that meets objectives.
-
-    Attributes:
-        slo: the objectives as they were read.
-        latency_limit_ms: the limit on a latency among them, for pictures; None where there is none.
-        tolerance: how far, as a share, the true maximum may be above what was found.
-        steps: every trial, in order.
-        found: the confirmed rate, operations a second; None where none met the objectives.
-        limit: what kept it from a higher rate, None while it is under way; `why` says it in words.
-    """
-
-    slo: str
-    latency_limit_ms: float | None
-    tolerance: float
-    steps: list[SearchStep] = field(default_factory=list)
-    found: float | None = None
-    limit: Limit | None = None
-    why: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ThresholdOutcome:
-    """What came of one threshold in one run.
-
-    Attributes:
-        text: the threshold as the user wrote it.
-        field: the field of the run it is about, a dotted path.
-        value: the field's value in its own unit, None where the run has none.
-        limit: what it is compared with, in the same unit.
-        ok: it held; without a value it did not.
-        run: the run's label; `round` its repetition.
-        unit: of value and limit: `ms`, `s`, `us`, `/s`, "" (a count), `share` (of 1), `%`, `MB`, `B`,
-            `true/false` (1 and 0).
-    """
-
-    text: str
-    field: str
-    value: float | None
-    limit: float
-    ok: bool
-    run: str
-    round: int | None = None
-    unit: str = ""
-
-
-@dataclass(slots=True)
-class Session:
-    """All that one command did: what the result file holds.
-
-    Attributes:
-        tool: the command, such as `pg-connection-bench`.
-        name: the user's name for it, "" without one.
-        started_at, finished_at: UTC.
-        argv: the command line with secrets removed.
-        target: the first target; `targets` all of them; no passwords.
-        server: product, version and what else the server said, {} where it could not be asked.
-        config: the settings in force.
-        calibration: what the client costs by itself, None where that was not measured.
-        find_max: the search that the runs are the trials of, None where there was none.
-        thresholds: what came of each threshold in each run.
-        sizing: what a sweep of pool sizes allows to be said, in a session that is one.
-    """
-
-    tool: str
-    name: str
-    started_at: datetime
-    argv: tuple[str, ...]
-    targets: tuple[str, ...]
-    server: dict[str, str] = field(default_factory=dict)
-    config: dict[str, str | int | float | bool | list[str] | None] = field(default_factory=dict)
-    runs: list[RunResult] = field(default_factory=list)
-    finished_at: datetime | None = None
-    interrupted: bool = False
-    calibration: Calibration | None = None
-    find_max: SearchResult | None = None
-    thresholds: list[ThresholdOutcome] = field(default_factory=list)
-    sizing: Sizing | None = None

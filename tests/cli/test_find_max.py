@@ -9,8 +9,8 @@ from pool_bench.analysis.rate_search import RateSearch, Trial
 from pool_bench.cli.commands.find_max import conclude, is_client_to_blame
 from pool_bench.cli.options.loop import FindMax
 from pool_bench.report.brief.run import search_brief
+from pool_bench.results.session import Limit, SearchResult
 from pool_bench.stats.operations import ClientUsage
-from pool_bench.stats.runs import Limit, SearchResult
 from tests.support.results.open_loop import search_session
 from tests.support.results.runs import REFUSED, client_of, run_of, stats_of
 

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pool_bench.report.markdown import escape, markdown_table, session_markdown
+from pool_bench.results.session import Session
 from pool_bench.results.thresholds import judge_run, known_fields, read_thresholds
 from pool_bench.stats.operations import FailureCount
-from pool_bench.stats.runs import Session
 from tests.support.results.holds import held_run, restarted, watched
 from tests.support.results.runs import REFUSED, run_of, session_of, stats_of, typical_run
 

@@ -10,6 +10,7 @@ from hdrh.histogram import HdrHistogram
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pool_bench.results.session import Session
 from pool_bench.results.write import (
     default_path,
     dumps,
@@ -19,7 +20,6 @@ from pool_bench.results.write import (
     write_json,
 )
 from pool_bench.stats.operations import BenchStats, Interval
-from pool_bench.stats.runs import Session
 from tests.support.results.runs import (
     PHASE_SHARES,
     REFUSED,

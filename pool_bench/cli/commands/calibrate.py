@@ -112,7 +112,7 @@ def run_calibration(
     from pool_bench.report.summary.calibration import calibration_table
     from pool_bench.report.text import colour_wanted
     from pool_bench.results import write as results
-    from pool_bench.stats.runs import Session
+    from pool_bench.results.session import Session
 
     on_stdout = json_path is not None and str(json_path) == "-"
     if json_path is not None and not on_stdout:

@@ -36,8 +36,9 @@ from pool_bench.report.summary.run import sweep_table
 from pool_bench.report.summary.server_lines import watched_summary
 from pool_bench.report.text import colour_wanted
 from pool_bench.results.model import LoadedResult
+from pool_bench.results.session import Session
 from pool_bench.results.write import from_session
-from pool_bench.stats.runs import RunResult, Session
+from pool_bench.stats.runs import RunResult
 from pool_bench.targets.postgres import PostgresTarget, SslMode
 from pool_bench.targets.surreal import SurrealTarget
 from pool_bench.units import format_duration

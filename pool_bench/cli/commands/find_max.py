@@ -18,7 +18,8 @@ from pool_bench.load.spec import ConnectSpec, OpenLoop
 from pool_bench.report.summary.run import run_summary
 from pool_bench.report.summary.search import search_summary, step_line
 from pool_bench.report.text import colour_wanted
-from pool_bench.stats.runs import SATURATED_CPU_SHARE, Limit, RunResult, SearchResult, SearchStep
+from pool_bench.results.session import Limit, SearchResult, SearchStep
+from pool_bench.stats.runs import SATURATED_CPU_SHARE, RunResult
 
 TOLERANCE: Final = 0.05
 

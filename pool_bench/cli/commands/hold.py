@@ -28,7 +28,8 @@ from pool_bench.report.brief.hold import hold_brief
 from pool_bench.report.live.hold_view import make_hold_view
 from pool_bench.report.summary.hold import hold_summary
 from pool_bench.report.text import colour_wanted
-from pool_bench.stats.runs import Session, Snapshot, Stage
+from pool_bench.results.session import Session
+from pool_bench.stats.runs import Snapshot, Stage
 from pool_bench.targets.postgres import Host, PostgresTarget
 from pool_bench.watch.machine.limits import LimitsReader
 from pool_bench.watch.postgres.slots import Slots, guard_note, look_at_slots, room

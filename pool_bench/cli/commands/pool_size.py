@@ -23,7 +23,7 @@ from pool_bench.report.brief.pools import sizes_brief
 from pool_bench.report.live.view import make_view
 from pool_bench.report.text import colour_wanted
 from pool_bench.results import write as results
-from pool_bench.stats.runs import Session
+from pool_bench.results.session import Session
 from pool_bench.targets.postgres import redact
 from pool_bench.units import format_duration
 

@@ -33,8 +33,9 @@ from pool_bench.report.summary.run import wrap
 from pool_bench.report.summary.unfinished import hanging_of_runs
 from pool_bench.report.text import colour_wanted
 from pool_bench.results import write as results
+from pool_bench.results.session import Session
 from pool_bench.servers.postgres import EmbeddedPostgres
-from pool_bench.stats.runs import Session, Snapshot, Stage
+from pool_bench.stats.runs import Snapshot, Stage
 from pool_bench.targets.postgres import PostgresTarget
 from pool_bench.targets.surreal import Target
 from pool_bench.units import format_duration

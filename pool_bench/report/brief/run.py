@@ -17,7 +17,8 @@ from pool_bench.report.summary.unfinished import hanging_of_runs, hanging_words
 from pool_bench.report.summary.verdict import own_lines, suspects_words
 from pool_bench.report.text import Paint, clean, ellipsize, format_percent, format_rate, table
 from pool_bench.results.model import LoadedResult, LoadedRun
-from pool_bench.stats.runs import RunResult, SearchResult, SearchStep
+from pool_bench.results.session import SearchResult, SearchStep
+from pool_bench.stats.runs import RunResult
 from pool_bench.units import format_duration, format_ms
 
 CLOSED_LOOP_LINE: Final = "A closed loop hides stalls, --rate shows them: docs/closed-loop.md. Details: -v"

@@ -6,7 +6,8 @@ from typing import Final
 from pool_bench.analysis.verdict import judge
 from pool_bench.report.summary.run import wrap
 from pool_bench.report.text import Paint, format_percent, format_rate, table
-from pool_bench.stats.runs import Limit, RunResult, SearchResult, SearchStep
+from pool_bench.results.session import Limit, SearchResult, SearchStep
+from pool_bench.stats.runs import RunResult
 from pool_bench.units import format_ms
 
 _LIMITS: Final = {

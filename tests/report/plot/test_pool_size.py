@@ -11,8 +11,8 @@ from pool_bench.report.plot.figures import plot
 from pool_bench.report.plot.search import draw_search
 from pool_bench.report.plot.sheet import TALLEST, Sheet
 from pool_bench.results.model import LoadedResult
+from pool_bench.results.session import SearchResult
 from pool_bench.results.write import from_session
-from pool_bench.stats.runs import SearchResult
 from tests.report.plot.test_figures import assert_legible
 from tests.support.results.holds import held_run, hold_session, restarted, watched
 from tests.support.results.open_loop import search_session

@@ -11,8 +11,8 @@ from pool_bench.report.plot.search import draw_search
 from pool_bench.report.summary.run import WIDTH
 from pool_bench.report.summary.search import search_summary, step_line
 from pool_bench.results.model import parse_result
+from pool_bench.results.session import Limit, SearchResult
 from pool_bench.results.write import dumps, from_session, session_to_json
-from pool_bench.stats.runs import Limit, SearchResult
 from tests.support.results.open_loop import search_session
 from tests.support.results.runs import session_of, typical_run
 

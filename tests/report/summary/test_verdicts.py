@@ -13,9 +13,10 @@ from pool_bench.report.summary.hold import hold_summary
 from pool_bench.report.summary.run import CLOSED_LOOP_NOTE, run_summary, sweep_table
 from pool_bench.report.summary.verdict import suspects_words
 from pool_bench.results.model import LoadedResult
+from pool_bench.results.session import SearchResult, SearchStep, Session
 from pool_bench.results.write import from_session, session_to_json
 from pool_bench.stats.calibration import Calibration, ClientFloor
-from pool_bench.stats.runs import RunResult, SearchResult, SearchStep, Session
+from pool_bench.stats.runs import RunResult
 from tests.support.results.holds import Plan, held_run
 from tests.support.results.open_loop import open_run
 from tests.support.results.runs import (

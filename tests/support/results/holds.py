@@ -6,10 +6,11 @@ from typing import Final
 
 from pool_bench.errors import FailureKind, Phase
 from pool_bench.results.model import LoadedResult
+from pool_bench.results.session import Session
 from pool_bench.results.write import from_session
 from pool_bench.stats.holds import HoldInterval, HoldStats
 from pool_bench.stats.operations import BenchStats, ClientUsage, FailureKey, Interval
-from pool_bench.stats.runs import RunResult, Session, Snapshot, Stage
+from pool_bench.stats.runs import RunResult, Snapshot, Stage
 from pool_bench.stats.server import PoolerMemory, ServerMemory, ServerObservation, ServerSample
 from tests.support.results.runs import (
     TARGET,

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from pool_bench.results.session import Limit, SearchResult, SearchStep, Session
 from pool_bench.stats.operations import BenchStats
-from pool_bench.stats.runs import Limit, RunResult, SearchResult, SearchStep, Session
+from pool_bench.stats.runs import RunResult
 from tests.support.results.runs import (
     PHASE_SHARES,
     FloatArray,

@@ -8,10 +8,11 @@ import numpy as np
 from pool_bench.compare.pools import PoolComparison, group_by_load
 from pool_bench.errors import FailureKind, Phase
 from pool_bench.results.model import LoadedRun
+from pool_bench.results.session import Session
 from pool_bench.results.write import from_session
 from pool_bench.stats.checkouts import CheckoutInterval, CheckoutStats, Fairness, Recovery
 from pool_bench.stats.operations import FailureKey
-from pool_bench.stats.runs import PoolSetting, RunResult, Session
+from pool_bench.stats.runs import PoolSetting, RunResult
 from tests.support.results.runs import (
     histogram_of_ms,
     intervals_of,

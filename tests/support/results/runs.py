@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pool_bench.errors import FailureKind, Phase
+from pool_bench.results.session import Session
 from pool_bench.stats.operations import BenchStats, ClientUsage, FailureCount, FailureKey, Histogram, Interval
-from pool_bench.stats.runs import RunResult, Session, Snapshot, Stage
+from pool_bench.stats.runs import RunResult, Snapshot, Stage
 
 FloatArray = npt.NDArray[np.float64]
 STARTED: Final = datetime(2026, 11, 21, 2, 30, tzinfo=UTC)
