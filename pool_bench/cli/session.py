@@ -19,14 +19,15 @@ from pool_bench.errors import PoolBenchError, SaveError, UsageError, reason_of
 from pool_bench.load.run import GeneratorError, Run, StopSwitch
 from pool_bench.report.brief.screen import Brief, Part, rows_of
 from pool_bench.report.live.view import LiveView, QuietView
-from pool_bench.report.markdown import session_markdown
 from pool_bench.report.plot.figures import save_plot
+from pool_bench.report.summary.session_markdown import session_markdown
+from pool_bench.report.summary.thresholds import failed_thresholds, threshold_lines
 from pool_bench.report.summary.verdict import suspects_of
 from pool_bench.report.text import colour_wanted
 from pool_bench.results import write as results
 from pool_bench.results.files import write_atomically
 from pool_bench.results.session import Limit, Session
-from pool_bench.results.thresholds import Threshold, Watch, failed_thresholds, judge_run, threshold_lines
+from pool_bench.results.thresholds import Threshold, Watch, judge_run
 from pool_bench.stats.runs import RunResult, Snapshot
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pool_bench.report.text import clean
+from pool_bench.cleaning import clean
 from pool_bench.results.checkout_reader import LoadedCheckout
 from pool_bench.results.model import LoadedResult, LoadedRun
 from pool_bench.units import format_duration

@@ -16,8 +16,7 @@ from pool_bench.analysis.server_limit import limit_of
 from pool_bench.analysis.verdict import judge
 from pool_bench.errors import UsageError
 from pool_bench.load.thread_time import cpu_quota, usable_cores
-from pool_bench.report.summary.addresses import addresses_to_json
-from pool_bench.report.summary.unfinished import hanging_to_json
+from pool_bench.results.addresses import addresses_to_json
 from pool_bench.results.checkout_writer import checkout_to_json, setting_to_json, sizing_to_json
 from pool_bench.results.files import check_writable, write_atomically
 from pool_bench.results.hold_writer import hold_numbers, hold_to_json
@@ -33,6 +32,7 @@ from pool_bench.results.model import SCHEMA, LoadedResult, load_result, parse_re
 from pool_bench.results.search import search_to_json
 from pool_bench.results.server_writer import server_side_to_json
 from pool_bench.results.session import Session, ThresholdOutcome
+from pool_bench.results.unfinished import hanging_to_json
 from pool_bench.results.verdict import calibration_to_json, own_to_json, verdict_to_json
 from pool_bench.stats.operations import BenchStats, ClientUsage, Interval, errors_by_name
 from pool_bench.stats.runs import RunResult

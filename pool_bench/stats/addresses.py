@@ -56,6 +56,13 @@ class AddressStats:
         """Whether nothing happened there."""
         return not (self.ok or self.failed or self.unfinished or self.passed_over or self.dropped)
 
+    @property
+    def trouble_share(self) -> float:
+        """The share of what was tried there that came to nothing, 0 to 1."""
+        bad = self.failed + self.passed_over + self.unfinished + self.dropped
+        tried = self.ok + self.failed + self.passed_over + self.unfinished
+        return min(bad / tried, 1.0) if tried else 0.0
+
     def merge(self, other: "AddressStats") -> None:
         """Add all of `other`."""
         self.ok += other.ok

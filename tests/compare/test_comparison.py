@@ -12,13 +12,14 @@ import pytest
 from pool_bench.compare.change import Change
 from pool_bench.compare.comparison import ALLOWABLE, Comparison, Obstacle, compare
 from pool_bench.compare.round_samples import measured_round
-from pool_bench.compare.rounds import by_setting, compare_within, rounds_summary
+from pool_bench.compare.rounds import by_setting, compare_within
 from pool_bench.compare.settings import settings_of
 from pool_bench.errors import UsageError
 from pool_bench.report.plot.differences import draw_differences
 from pool_bench.report.plot.figures import plot, save_differences
 from pool_bench.report.plot.sheet import style
 from pool_bench.report.summary.comparison import comparison_markdown, comparison_text, comparisons_json
+from pool_bench.report.summary.rounds import rounds_summary
 from pool_bench.results.model import LoadedResult, LoadedRun
 from pool_bench.results.write import dumps, from_session
 from pool_bench.stats.operations import Interval

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_bench.report.markdown import escape, markdown_table, session_markdown
+from pool_bench.report.markdown import escape, markdown_table
+from pool_bench.report.summary.session_markdown import session_markdown
 from pool_bench.results.session import Session
 from pool_bench.results.thresholds import judge_run, known_fields, read_thresholds
 from pool_bench.stats.operations import FailureCount

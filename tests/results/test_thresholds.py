@@ -5,16 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pool_bench.errors import FailureKind, Phase, UsageError
-from pool_bench.results.thresholds import (
-    Unit,
-    Watch,
-    judge_run,
-    judged_rows,
-    known_fields,
-    read_thresholds,
-    threshold_lines,
-    value_of,
-)
+from pool_bench.report.summary.thresholds import judged_rows, threshold_lines
+from pool_bench.results.thresholds import Unit, Watch, judge_run, known_fields, read_thresholds, value_of
 from pool_bench.results.write import dumps, session_to_json
 from pool_bench.stats.operations import FailureKey
 from pool_bench.stats.runs import RunResult, Stage

@@ -22,7 +22,6 @@ from pool_bench.cli.signals import LeaveNow, stop_on_signals
 from pool_bench.cli.walls import KnownLimits, warn_of_walls
 from pool_bench.cli.watching import Watching, follow_watched, is_wanted, watch_for
 from pool_bench.compare.readiness import settings_too_short
-from pool_bench.compare.rounds import round_line, rounds_summary
 from pool_bench.drivers.refusals import check_settings
 from pool_bench.errors import PoolBenchError, UsageError
 from pool_bench.load.calibrate import Protocol, calibrate, settings_for
@@ -32,6 +31,7 @@ from pool_bench.report.brief.run import rounds_brief, run_brief, search_brief, s
 from pool_bench.report.brief.screen import Brief
 from pool_bench.report.live.view import make_view
 from pool_bench.report.summary.calibration import calibration_table
+from pool_bench.report.summary.rounds import round_line, rounds_summary
 from pool_bench.report.summary.run import sweep_table
 from pool_bench.report.summary.server_lines import watched_summary
 from pool_bench.report.text import colour_wanted

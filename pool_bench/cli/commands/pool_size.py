@@ -15,12 +15,13 @@ from pool_bench.cli.options.types import EXIT_FAILED, EXIT_LEFT
 from pool_bench.cli.places.postgres import PostgresPlace, ask, serve, targets_of
 from pool_bench.cli.session import BenchSession, notify
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
-from pool_bench.compare.pool_sizes import by_size, sizes_summary, sizing_of
+from pool_bench.compare.pool_sizes import by_size, sizing_of
 from pool_bench.drivers.refusals import check_settings
 from pool_bench.errors import PoolBenchError, UsageError
 from pool_bench.load.spec import PoolSpec
 from pool_bench.report.brief.pools import sizes_brief
 from pool_bench.report.live.view import make_view
+from pool_bench.report.summary.pool_sizes import sizes_summary
 from pool_bench.report.text import colour_wanted
 from pool_bench.results import write as results
 from pool_bench.results.session import Session

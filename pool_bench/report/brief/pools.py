@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from pool_bench.analysis.scalability import Sizing, statement
-from pool_bench.compare.pool_sizes import believed, bottlenecks
+from pool_bench.compare.pool_sizes import bottlenecks
 from pool_bench.compare.pools import PoolComparison, PoolRounds
 from pool_bench.compare.ranking import best
 from pool_bench.report.brief.screen import Brief, Part
+from pool_bench.report.summary.pool_sizes import believed
 from pool_bench.report.summary.pools import client_limit, verdict
 from pool_bench.report.summary.run import wrap
 from pool_bench.report.text import Paint, clean, format_rate, table

@@ -5,12 +5,13 @@ from statistics import median
 from typing import Final
 
 from pool_bench.analysis.verdict import NoteCode, judge
-from pool_bench.compare.rounds import compare_within, lost_lines
+from pool_bench.compare.rounds import compare_within
 from pool_bench.compare.settings import Setting, settings_of
 from pool_bench.report.brief.comparison import SENTENCES, pairs_answer
 from pool_bench.report.brief.headline import figures, headline
 from pool_bench.report.brief.screen import COLUMNS, ROWS, Brief, Part
 from pool_bench.report.summary.addresses import address_lines
+from pool_bench.report.summary.rounds import lost_lines
 from pool_bench.report.summary.run import failure_lines, phase_lines, response_lines, target_lines, wrap
 from pool_bench.report.summary.search import answer_lines, confirmed_run
 from pool_bench.report.summary.unfinished import hanging_of_runs, hanging_words

@@ -1,4 +1,4 @@
-"""Results by the address that was really used: the rows, and which address stands out, in words."""
+"""Results by the address that was really used, and which address stands out, in words."""
 
 import textwrap
 from collections.abc import Mapping
@@ -6,9 +6,9 @@ from typing import Final
 
 from pool_bench.errors import FailureKind
 from pool_bench.report.text import Paint, clean, ellipsize, format_percent, format_rate, table
-from pool_bench.results.json_parts import JsonObject, finite, histogram_to_json, rounded
+from pool_bench.results.addresses import addresses_of
 from pool_bench.stats.addresses import UNKNOWN, AddressStats
-from pool_bench.stats.operations import Histogram, errors_by_name
+from pool_bench.stats.operations import Histogram
 from pool_bench.stats.runs import RunResult
 from pool_bench.units import format_ms
 
@@ -24,19 +24,9 @@ _COLUMNS: Final = 80
 _UNKNOWN_NAME: Final = "not known"
 
 
-def rows_of(run: RunResult) -> list[tuple[str, AddressStats]]:
-    """What is known of each address, by address; empty where there was one and nobody asked."""
-    rows = sorted((name, row) for name, row in run.total.addresses.items() if not row.is_empty)
-    known = [name for name, _ in rows if name != UNKNOWN]
-    if not known or (len(known) < 2 and not run.by_address):
-        return []
-    # What is not known comes last.
-    return sorted(rows, key=lambda row: row[0] == UNKNOWN)
-
-
 def address_lines(run: RunResult, paint: Paint, *, width: int) -> list[str]:
     """A row of at most `width` columns for each address, and which of them stands out."""
-    rows = rows_of(run)
+    rows = addresses_of(run)
     if not rows:
         return []
     optional = {
@@ -82,7 +72,7 @@ def standing_out(rows: Mapping[str, AddressStats]) -> list[str]:
             words.append(
                 f"{_name(name)} is slow: p50 {format_ms(mine)} ms, the others {format_ms(theirs)} ms"
             )
-        bad, rest = _trouble(stats), _trouble(others)
+        bad, rest = stats.trouble_share, others.trouble_share
         if bad >= _LEAST_TROUBLE and bad >= _WORSE * rest:
             kinds = kinds_counted(stats.kinds)
             words.append(
@@ -90,39 +80,6 @@ def standing_out(rows: Mapping[str, AddressStats]) -> list[str]:
                 f"the others {format_percent(rest)}"
             )
     return words
-
-
-def addresses_to_json(run: RunResult) -> list[JsonObject]:
-    """`runs[].addresses`; empty where there was one and nobody asked."""
-    content: list[JsonObject] = []
-    for name, stats in rows_of(run):
-        again = run.hold.reconnects.addresses.get(name) if run.hold is not None else None
-        content.append(
-            {
-                "address": name or None,
-                "ok": stats.ok,
-                "failed": stats.failed,
-                "unfinished": stats.unfinished,
-                "passed_over": stats.passed_over,
-                "throughput": rounded(stats.ok / run.duration_s if run.duration_s else 0.0),
-                "errors": errors_by_name(stats.errors),
-                "passed_over_errors": errors_by_name(stats.passed_over_errors),
-                "latency_ms": stats.latency.summary_ms(),
-                "histogram": histogram_to_json(stats.latency),
-                **(
-                    {}
-                    if run.hold is None
-                    else {
-                        "dropped": stats.dropped,
-                        "dropped_errors": errors_by_name(stats.dropped_errors),
-                        "reopened": 0 if again is None else again.ok,
-                        "reopen_failed": 0 if again is None else again.failed,
-                    }
-                ),
-                "trouble_share": finite(_trouble(stats)),
-            }
-        )
-    return content
 
 
 def kinds_counted(kinds: Mapping[FailureKind, int]) -> str:
@@ -140,10 +97,3 @@ def _name(address: str) -> str:
 
 def _median(latency: Histogram) -> float | None:
     return latency.percentile_ms(50) if latency.count >= _FEWEST else None
-
-
-def _trouble(stats: AddressStats) -> float:
-    """The share of what was tried at an address that came to nothing there, 0 to 1."""
-    bad = stats.failed + stats.passed_over + stats.unfinished + stats.dropped
-    tried = stats.ok + stats.failed + stats.passed_over + stats.unfinished
-    return min(bad / tried, 1.0) if tried else 0.0

@@ -7,7 +7,6 @@ from pool_bench.analysis.unfinished import Hanging, hanging_of
 from pool_bench.errors import Phase
 from pool_bench.report.summary.hold_words import kinds_words
 from pool_bench.report.text import clean
-from pool_bench.results.json_parts import JsonObject, rounded
 from pool_bench.stats.runs import RunResult
 
 _MOST_RUNS: Final = 3
@@ -39,20 +38,6 @@ def hanging_of_runs(runs: Sequence[RunResult]) -> list[str]:
     return [
         *(f"{clean(label)}: {' '.join(words)}" for label, words in told[:_MOST_RUNS]),
         *([f"{more:,} more run{'' if more == 1 else 's'} with operations that never ended: -v"] * (more > 0)),
-    ]
-
-
-def hanging_to_json(run: RunResult) -> list[JsonObject]:
-    """`runs[].hanging` of the result file; times in seconds."""
-    return [
-        {
-            "begun": one.begun,
-            "phase": None if one.phase is None else str(one.phase),
-            "count": one.count,
-            "limit": one.limit or None,
-            "limit_s": rounded(one.limit_s),
-        }
-        for one in hanging_of(run)
     ]
 
 

@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 
 from pool_bench.analysis.scalability import recommend
-from pool_bench.compare.pool_sizes import bottlenecks, by_size, sizes_summary, sizing_of
+from pool_bench.compare.pool_sizes import bottlenecks, by_size, sizing_of
 from pool_bench.compare.pools import Spread, group_by_load
 from pool_bench.errors import UsageError
 from pool_bench.report.brief.pools import contests_brief, sizes_brief
+from pool_bench.report.summary.pool_sizes import sizes_summary
 from pool_bench.report.summary.pools import contest_summary, manners_summary, verdict
 from pool_bench.report.summary.scenarios import calm_after_s
 from pool_bench.results.model import parse_result

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from pool_bench.analysis.verdict import is_thin
 from pool_bench.errors import Phase
 from pool_bench.report.brief.run import run_brief
-from pool_bench.report.markdown import session_markdown
 from pool_bench.report.summary.run import (
     SHARED_WORKERS_NOTE,
     WIDTH,
@@ -15,6 +14,7 @@ from pool_bench.report.summary.run import (
     saturation_note,
     sweep_table,
 )
+from pool_bench.report.summary.session_markdown import session_markdown
 from pool_bench.stats.operations import BenchStats, FailureKey
 from pool_bench.stats.runs import RunResult
 from tests.support.results.runs import (
