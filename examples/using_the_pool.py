@@ -8,10 +8,10 @@ Without a URL it starts the embedded PostgreSQL, and removes it at the end.
 import asyncio
 import sys
 
-from pool_bench.cli.places.postgres import embedded_target, find_targets, serve
 from pool_bench.drivers.asyncpg import AsyncpgConnection, AsyncpgDriver
 from pool_bench.pool import ConnectionPool, PoolConfig, PoolTimeoutError
-from pool_bench.targets.postgres import PostgresTarget
+from pool_bench.servers import EmbeddedPostgres
+from pool_bench.targets import PostgresTarget, from_url
 
 CONFIG = PoolConfig(
     min_size=2,
@@ -57,13 +57,17 @@ async def work(pool: ConnectionPool[AsyncpgConnection], number: int) -> None:
         await conn.raw.fetchval("SELECT $1::int * 2", number)
 
 
-def main() -> None:
-    """Run against the server named on the command line, or an embedded one."""
-    place = find_targets(tuple(sys.argv[1:2]), application_name="example")
-    with serve(place, connections=CONFIG.max_size) as server:
-        target = place.targets[0] if server is None else embedded_target(server, application_name="example")
-        asyncio.run(use(target))
+def run(url: str) -> None:
+    """Run against that server."""
+    target = from_url(url)
+    if not isinstance(target, PostgresTarget):
+        raise SystemExit("a PostgreSQL URL, please")
+    asyncio.run(use(target))
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) > 1:
+        run(sys.argv[1])
+    else:
+        with EmbeddedPostgres() as server:
+            run(server.url)

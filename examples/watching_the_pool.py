@@ -8,17 +8,18 @@ metrics need the extra `metrics`.
 """
 
 import asyncio
+import os
 import sys
 from contextlib import suppress
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from pool_bench.cli.places.postgres import embedded_target, find_targets, serve
 from pool_bench.drivers.asyncpg import AsyncpgConnection, AsyncpgDriver
 from pool_bench.errors import ConnectError
 from pool_bench.pool import ConnectionPool, PoolConfig, PoolEvent
 from pool_bench.pool.metrics import PoolCollector
-from pool_bench.targets.postgres import PostgresTarget
+from pool_bench.servers import EmbeddedPostgres
+from pool_bench.targets import PostgresTarget, from_url
 
 CONFIG = PoolConfig(min_size=2, max_size=8, max_idle=1.0, leak_threshold=0.5, leak_stack=False)
 KILL = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'watched'"
@@ -77,13 +78,17 @@ async def run(target: PostgresTarget) -> None:
     print("\n".join(line for line in lines if not line.startswith("#") and "_created" not in line))
 
 
-def main() -> None:
-    """Run against the server named on the command line, or an embedded one."""
-    place = find_targets(tuple(sys.argv[1:2]), application_name="watched")
-    with serve(place, connections=CONFIG.max_size) as server:
-        target = place.targets[0] if server is None else embedded_target(server, application_name="watched")
-        asyncio.run(run(target))
+def watch_at(url: str) -> None:
+    """Run against that server, under a name by which our backends are found there."""
+    target = from_url(url, env={**os.environ, "PGAPPNAME": "watched"})
+    if not isinstance(target, PostgresTarget):
+        raise SystemExit("a PostgreSQL URL, please")
+    asyncio.run(run(target))
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) > 1:
+        watch_at(sys.argv[1])
+    else:
+        with EmbeddedPostgres() as server:
+            watch_at(server.url)

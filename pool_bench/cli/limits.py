@@ -10,8 +10,9 @@ from typing import Final
 
 from pool_bench.drivers.base import DriverName
 from pool_bench.errors import UsageError
+from pool_bench.targets import Target
 from pool_bench.targets.postgres import PostgresTarget
-from pool_bench.targets.surreal import SurrealTarget, Target
+from pool_bench.targets.surreal import SurrealTarget
 
 _SETTINGS: Final = Path("/proc/sys/net/ipv4")
 # TCP_TIMEWAIT_LEN of Linux (RFC 9293, section 3.4.2, says two segment lifetimes); with reuse a port is free

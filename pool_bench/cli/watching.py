@@ -12,8 +12,9 @@ from pool_bench.errors import PoolBenchError, UsageError
 from pool_bench.load.run import Run
 from pool_bench.servers.postgres import EmbeddedPostgres
 from pool_bench.stats.runs import Snapshot, Stage
+from pool_bench.targets import Target
 from pool_bench.targets.postgres import PostgresTarget
-from pool_bench.targets.surreal import SurrealTarget, Target
+from pool_bench.targets.surreal import SurrealTarget
 from pool_bench.watch.machine.limits import LimitsReader
 from pool_bench.watch.surreal.process import is_here
 from pool_bench.watch.watcher import ServerWatcher, SurrealWatcher, Watcher

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeVar, cast
 
 from pool_bench.errors import ConnectError, Phase
+from pool_bench.targets import Target
 from pool_bench.targets.postgres import PostgresTarget
-from pool_bench.targets.surreal import SurrealTarget, Target
+from pool_bench.targets.surreal import SurrealTarget
 
 ContenderName = Literal["reference", "asyncpg", "psycopg", "sqlalchemy", "naive", "shared", "purreal"]
 # Those of PostgreSQL.

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from pool_bench.errors import UsageError
+from pool_bench.targets import Target
 from pool_bench.targets.postgres import Host, PostgresTarget
-from pool_bench.targets.surreal import Target
 
 # The driver through which a pool opens its connections; who is not in it is a driver itself.
 _DRIVERS: Final = {"reference": "asyncpg", "naive": "asyncpg", "sqlalchemy": "asyncpg"}

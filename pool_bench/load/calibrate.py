@@ -11,8 +11,9 @@ from pool_bench.load.spec import ConnectSpec
 from pool_bench.servers.scripted.server import KnownSurreal, ScriptedServer
 from pool_bench.servers.scripted.tls import can_make_certificates
 from pool_bench.stats.calibration import Calibration, ClientFloor
+from pool_bench.targets import Target
 from pool_bench.targets.postgres import SslMode, parse_target
-from pool_bench.targets.surreal import AuthMode, Target
+from pool_bench.targets.surreal import AuthMode
 
 _WARMUP_S = 0.3
 _GRACE_S = 2.0

@@ -6,8 +6,9 @@ from typing import Final, Literal, cast
 from pool_bench.contenders.base import ContenderName, ResetMode
 from pool_bench.drivers.base import DriverName
 from pool_bench.load.arrivals import Profile, Spacing
+from pool_bench.targets import Target
 from pool_bench.targets.postgres import PostgresTarget
-from pool_bench.targets.surreal import AuthMode, SurrealTarget, Target
+from pool_bench.targets.surreal import AuthMode, SurrealTarget
 
 ScenarioName = Literal[
     "churn", "query", "burst", "sustained", "ramp", "spike", "stress", "naive", "reconnect", "size"

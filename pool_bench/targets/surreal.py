@@ -11,7 +11,7 @@ from typing import Final, Literal, get_args
 from urllib.parse import quote, unquote, urlsplit
 
 from pool_bench.errors import UsageError
-from pool_bench.targets.postgres import PostgresTarget, shown_url
+from pool_bench.targets.postgres import shown_url
 
 Scheme = Literal["ws", "wss", "http", "https"]
 AuthLevel = Literal["root", "namespace", "database"]
@@ -116,9 +116,6 @@ class SurrealTarget:
     def __str__(self) -> str:
         user = "" if self.user is None else f"{quote(self.user, safe='')}@"
         return f"{self.scheme}://{user}{self.authority}{self.path}"
-
-
-Target = PostgresTarget | SurrealTarget
 
 
 def surreal_target(

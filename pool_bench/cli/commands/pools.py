@@ -36,8 +36,8 @@ from pool_bench.results import write as results
 from pool_bench.results.session import Session
 from pool_bench.servers.postgres import EmbeddedPostgres
 from pool_bench.stats.runs import Snapshot, Stage
+from pool_bench.targets import Target
 from pool_bench.targets.postgres import PostgresTarget
-from pool_bench.targets.surreal import Target
 from pool_bench.units import format_duration
 
 UNIT: Final = "op/s"

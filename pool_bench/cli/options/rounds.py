@@ -18,7 +18,7 @@ from pool_bench.targets.surreal import AUTH_MODES, AuthMode
 
 if TYPE_CHECKING:
     from pool_bench.load.spec import ConnectSpec
-    from pool_bench.targets.surreal import Target
+    from pool_bench.targets import Target
 
 _Name = TypeVar("_Name", bound=str)
 

@@ -10,8 +10,9 @@ from pool_bench.errors import PoolBenchError
 from pool_bench.load.run import StopSwitch
 from pool_bench.servers.postgres import EmbeddedPostgres
 from pool_bench.servers.surreal.server import EmbeddedSurreal
+from pool_bench.targets import Target
 from pool_bench.targets.postgres import PostgresTarget
-from pool_bench.targets.surreal import SurrealTarget, Target
+from pool_bench.targets.surreal import SurrealTarget
 
 AnyPlace = PostgresPlace | SurrealPlace
 AnyServer = EmbeddedPostgres | EmbeddedSurreal

@@ -1,13 +1,9 @@
 """Which targets a command means: URLs, else the environment, else an embedded server."""
 
-import getpass
 import os
-import stat
-import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from pool_bench.cli.session import notify
@@ -16,6 +12,7 @@ from pool_bench.errors import ConnectError, PoolBenchError, UsageError
 from pool_bench.load.run import StopSwitch
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
 from pool_bench.servers.priority import GIVE_WAY
+from pool_bench.targets.machine import read_postgres_url
 from pool_bench.targets.postgres import NAMING_VARIABLES, PostgresTarget, parse_target
 from pool_bench.watch.postgres.setup_log import SETTINGS
 
@@ -82,55 +79,7 @@ def read_url(url: str, env: Mapping[str, str], application_name: str) -> Postgre
     Raises:
         UsageError: the URL is malformed.
     """
-    return parse_target(
-        url,
-        env={"PGAPPNAME": application_name, **env},
-        default_user=_system_user(),
-        default_host=_default_host(),
-        read_passfile=_read_passfile,
-        read_service_file=_read_service_file,
-    )
-
-
-def _system_user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a user id without an entry in the password database
-        return "postgres"
-
-
-def _default_host() -> str:
-    for directory in ("/var/run/postgresql", "/tmp"):  # noqa: S108  # libpq's own defaults
-        if any(Path(directory).glob(".s.PGSQL.*[0-9]")):
-            return directory
-    return "localhost"
-
-
-def _read_passfile(path: str | None) -> str:
-    """The password file's text, "" without one; like libpq, one that others can read is not used."""
-    file = Path(path).expanduser() if path else Path("~/.pgpass").expanduser()
-    try:
-        with file.open(encoding="utf-8", errors="surrogateescape") as stream:
-            mode = os.fstat(stream.fileno()).st_mode
-            if not stat.S_ISREG(mode):
-                return ""
-            if sys.platform != "win32" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-                print(
-                    f"warning: {file} is not used: others can read it (chmod 600 {file})",
-                    file=sys.stderr,
-                )
-                return ""
-            return stream.read()
-    except OSError:
-        return ""
-
-
-def _read_service_file(path: str) -> str | None:
-    """The service file's text, None where there is none that can be read."""
-    try:
-        return Path(path).expanduser().read_text(encoding="utf-8", errors="surrogateescape")
-    except (OSError, RuntimeError):  # also where there is no home directory
-        return None
+    return read_postgres_url(url, {"PGAPPNAME": application_name, **env})
 
 
 def serve(

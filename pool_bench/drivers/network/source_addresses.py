@@ -10,7 +10,8 @@ from itertools import cycle
 from typing import Final
 
 from pool_bench.errors import UsageError
-from pool_bench.targets.surreal import SurrealTarget, Target
+from pool_bench.targets import Target
+from pool_bench.targets.surreal import SurrealTarget
 
 # Linux: bind the address alone and choose the port when connecting, so that a port can serve again for
 # another peer. Python names the option from 3.12 on.

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from pool_bench.stats.walls import AcceptQueue, Evidence, MemoryUse, ServerProcess, Use
+from pool_bench.targets import Target
 from pool_bench.targets.postgres import PostgresTarget
-from pool_bench.targets.surreal import Target
 from pool_bench.watch.machine.queues import (
     Listening,
     Reaching,

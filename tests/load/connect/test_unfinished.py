@@ -13,7 +13,8 @@ from pool_bench.load.hold.generator import generate_hold
 from pool_bench.load.spec import ConnectSpec, HoldSpec, OpenLoop
 from pool_bench.stats.operations import BenchStats
 from pool_bench.stats.runs import Snapshot
-from pool_bench.targets.surreal import Target, surreal_target
+from pool_bench.targets import Target
+from pool_bench.targets.surreal import surreal_target
 from tests.support import hostile_postgres as h
 from tests.support.generators import target
 

@@ -17,8 +17,9 @@ from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
 from pool_bench.stats.checkouts import CheckoutStats
 from pool_bench.stats.operations import BenchStats, FailureKey
 from pool_bench.stats.runs import Snapshot, Stage
+from pool_bench.targets import Target
 from pool_bench.targets.postgres import PostgresTarget
-from pool_bench.targets.surreal import Target, surreal_target
+from pool_bench.targets.surreal import surreal_target
 from tests.support.generators import MARGIN_S, client_sockets, enough, nothing_left, target
 from tests.support.servers import StartPostgres
 
