@@ -43,7 +43,7 @@ def main(operations: int) -> None:
         snapshot = Snapshot(Stage.MEASURE, second, 1.0, (stats,), BenchStats(), 50, 0, usage)
         received: Snapshot = pickle.loads(pickle.dumps(snapshot))  # noqa: S301  # made a line above
         result.total.merge(received.targets[0])
-        result.total.seal_intervals(keep=2)
+        result.total.intervals.seal(keep=2)
         result.client.merge(received.client)
         view.update(received)
         done = second * PER_SECOND

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from pool_bench.errors import FailureKind
+from pool_bench.stats.histogram import Histogram
 from pool_bench.stats.holds import HoldStats
-from pool_bench.stats.operations import BenchStats, FailureKey, Histogram
+from pool_bench.stats.operations import BenchStats, FailureKey, key_among
 from pool_bench.stats.runs import Snapshot, Stage
 from pool_bench.stats.walls import Failing, kind_of
 
@@ -22,8 +23,6 @@ _CONNECTS: Final = 3
 # A stall that goes on is looked at again after so long: what hung may have begun to fail.
 _AGAIN_S: Final = 5.0
 _SHARE: Final = 0.01
-# A server may send any SQLSTATE; a hostile one must not be able to fill the memory.
-_MOST_SORTS: Final = 256
 _GROWING: Final = (Stage.OPEN, Stage.WARMUP, Stage.MEASURE, Stage.GRACE)
 
 
@@ -140,9 +139,7 @@ def _count(found: dict[FailureKey, Failing], stats: BenchStats) -> bool:
     """Add the failures of `stats`; whether one of them is of a sort that was not there."""
     new = False
     for sort, failure in stats.failures.items():
-        key = sort
-        if sort not in found and len(found) >= _MOST_SORTS:
-            key = FailureKey(sort.kind, sort.phase)
+        key = key_among(found, sort)
         known = found.get(key)
         new = new or known is None
         count = failure.count + (0 if known is None else known.count)

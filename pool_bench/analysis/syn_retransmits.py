@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from pool_bench.stats.operations import Histogram
+from pool_bench.stats.histogram import Histogram
 
 DELAYS_S: Final = (1, 2, 3, 4, 5, 7, 11, 15, 19, 31, 35)
 # A repeated SYN goes out on the kernel's timer and is answered within a round trip or a few.

@@ -27,7 +27,7 @@ from pool_bench.compare.round_samples import all_of, dropped_round, keepalive_ro
 from pool_bench.compare.samples import Resampled, Round, Sampled
 from pool_bench.compare.settings import Setting, differing, partners, settings_of
 from pool_bench.results.model import LoadedResult, LoadedRun
-from pool_bench.stats.operations import Histogram
+from pool_bench.stats.histogram import Histogram
 
 CONFIDENCE: Final = 0.95
 SHORTEST_S: Final = 10.0

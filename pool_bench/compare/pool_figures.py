@@ -14,7 +14,7 @@ from pool_bench.compare.change import Quantity, Scale
 from pool_bench.compare.samples import Sampled
 from pool_bench.results.checkout_reader import LoadedCheckout
 from pool_bench.results.model import LoadedRun
-from pool_bench.stats.operations import Histogram
+from pool_bench.stats.histogram import Histogram
 
 Merged = Callable[[Sequence[tuple[LoadedRun, LoadedCheckout]]], float | None]
 
@@ -55,17 +55,17 @@ def _failed(rounds: Sequence[tuple[LoadedRun, LoadedCheckout]]) -> float | None:
 
 
 def _operation(percentile: float) -> Merged:
-    return lambda rounds: _merged([run.histogram for run, _ in rounds]).percentile_ms(percentile)
+    return lambda rounds: Histogram.merged([run.histogram for run, _ in rounds]).percentile_ms(percentile)
 
 
 def _wait(percentile: float) -> Merged:
-    return lambda rounds: _merged(
+    return lambda rounds: Histogram.merged(
         [run.phase_histograms["checkout"] for run, _ in rounds if "checkout" in run.phase_histograms]
     ).percentile_ms(percentile)
 
 
 def _burst(rounds: Sequence[tuple[LoadedRun, LoadedCheckout]]) -> float | None:
-    return _merged([one.bursts for _, one in rounds]).percentile_ms(50)
+    return Histogram.merged([one.bursts for _, one in rounds]).percentile_ms(50)
 
 
 def _all_back(rounds: Sequence[tuple[LoadedRun, LoadedCheckout]]) -> float | None:
@@ -82,13 +82,6 @@ def _lost(rounds: Sequence[tuple[LoadedRun, LoadedCheckout]]) -> float | None:
     known = [one.recovery for _, one in rounds if one.recovery is not None]
     clients = sum(one.clients for one in known)
     return 1 - sum(one.recovered for one in known) / clients if clients else None
-
-
-def _merged(histograms: Sequence[Histogram]) -> Histogram:
-    total = Histogram()
-    for histogram in histograms:
-        total.merge(histogram)
-    return total
 
 
 _RATE: Final = _Shown(Quantity(name="throughput", unit="/s", more_is_better=True), _throughput)

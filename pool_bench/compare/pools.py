@@ -10,7 +10,7 @@ from statistics import median
 
 from pool_bench.results.checkout_reader import LoadedCheckout
 from pool_bench.results.model import LoadedRun
-from pool_bench.stats.operations import Histogram
+from pool_bench.stats.histogram import Histogram
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +50,13 @@ class PoolRounds:
     @property
     def latency(self) -> Histogram:
         """Of whole operations, all rounds."""
-        return _merged(run.histogram for run in self.runs)
+        return Histogram.merged(run.histogram for run in self.runs)
 
     def phase(self, name: str) -> Histogram:
         """Of one phase (`checkout`, `query`, `hold`, `return`), all rounds."""
-        return _merged(run.phase_histograms[name] for run in self.runs if name in run.phase_histograms)
+        return Histogram.merged(
+            run.phase_histograms[name] for run in self.runs if name in run.phase_histograms
+        )
 
     def phase_percentile(self, name: str, percentile: float) -> Spread | None:
         """How far apart the rounds are in a percentile of a phase, milliseconds."""
@@ -112,7 +114,7 @@ class PoolRounds:
     @property
     def bursts(self) -> Histogram:
         """How long bursts took, all rounds."""
-        return _merged(one.bursts for one in self.checkouts)
+        return Histogram.merged(one.bursts for one in self.checkouts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +177,3 @@ def _begun(
     """The rounds that began; one where none did, so that the pool has its row."""
     begun = [pair for pair in rounds if not pair[0].not_started]
     return begun or rounds[:1]
-
-
-def _merged(histograms: Iterable[Histogram]) -> Histogram:
-    total = Histogram()
-    for histogram in histograms:
-        total.merge(histogram)
-    return total

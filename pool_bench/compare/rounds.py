@@ -4,7 +4,7 @@ Rounds are put together as if they had been one run: counts are added, histogram
 bucket, timelines laid end to end. What is shown of a single round is its own.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -12,7 +12,7 @@ from pool_bench.compare.comparison import Comparison, Obstacle, Pair, compare_se
 from pool_bench.compare.settings import Setting, settings_of
 from pool_bench.results.model import LoadedResult, LoadedRun
 from pool_bench.results.reader_parts import LoadedFailure, LoadedSummary
-from pool_bench.stats.operations import Histogram
+from pool_bench.stats.histogram import Histogram
 
 _BASE: Final = "base"
 # What a change of an option is about is no reason not to compare.
@@ -77,10 +77,10 @@ def _pooled(runs: Sequence[LoadedRun]) -> LoadedRun:
     for run in runs:
         for kind, count in run.errors.items():
             errors[kind] = errors.get(kind, 0) + count
-    latency = _merged(run.histogram for run in runs)
+    latency = Histogram.merged(run.histogram for run in runs)
     names = sorted({name for run in runs for name in run.phase_histograms})
-    phases = {name: _merged(run.phase_histograms.get(name) for run in runs) for name in names}
-    failure = _merged(run.failure_histogram for run in runs)
+    phases = {name: Histogram.merged(run.phase_histograms.get(name) for run in runs) for name in names}
+    failure = Histogram.merged(run.failure_histogram for run in runs)
     cpu_s = sum(run.client.cpu_s for run in runs)
     ended = sum(run.ok + run.failed for run in runs)
     return replace(
@@ -120,14 +120,6 @@ def _failures(runs: Sequence[LoadedRun]) -> tuple[LoadedFailure, ...]:
             known = found.get(key)
             found[key] = replace(failure, count=failure.count + (known.count if known else 0))
     return tuple(sorted(found.values(), key=lambda failure: -failure.count))
-
-
-def _merged(parts: Iterable[Histogram | None]) -> Histogram:
-    total = Histogram()
-    for part in parts:
-        if part is not None:
-            total.merge(part)
-    return total
 
 
 def _summary(histogram: Histogram) -> LoadedSummary:

@@ -28,7 +28,7 @@ from pool_bench.compare.bootstrap import (
     resample,
     within_rounds,
 )
-from pool_bench.stats.operations import Histogram
+from pool_bench.stats.histogram import Histogram
 
 _GRID: Final = 160
 # Percentiles below the median whose distance from it is taken from the whole run.

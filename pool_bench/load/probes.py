@@ -15,7 +15,7 @@ import numpy as np
 
 from pool_bench.load.thread_time import MachineReading, MachineTime, ThreadTime
 from pool_bench.stats.client_time import ClientTime
-from pool_bench.stats.operations import Int64Array
+from pool_bench.stats.histogram import Int64Array
 
 _PROBE_NS: Final = 10_000_000
 # From here on the loop was so late that it is worth knowing why (`runs.SATURATED_LAG_P99_MS`).

@@ -28,7 +28,7 @@ from pool_bench.stats.checkouts import CheckoutInterval, CheckoutStats
 from pool_bench.stats.holds import HoldInterval, HoldStats
 from pool_bench.stats.operations import BenchStats, Interval
 from pool_bench.stats.runs import PoolSetting, RunResult, Snapshot, Stage
-from pool_bench.stats.timeline import Coarsening
+from pool_bench.stats.timeline import Coarsening, Timeline
 
 if TYPE_CHECKING:
     from pool_bench.load.pool.generator import ServerEvents
@@ -243,7 +243,7 @@ class Run:
         result.warmup.merge(snapshot.warmup)
         for part, delta in zip(self._parts, snapshot.targets, strict=True):
             result.total.merge(delta)
-            part.merge(replace(delta, intervals=[]))
+            part.merge(replace(delta, intervals=Timeline()))
         self._timeline.seal(result.total.intervals, _OPEN_INTERVALS)
 
     def _measured_s(self, elapsed_s: float) -> float:
@@ -255,11 +255,11 @@ class Run:
 
     def _conclude(self) -> None:
         self.result.per_target = self._parts
-        self.result.total.seal_intervals()
+        self.result.total.intervals.seal()
         if self.result.hold is not None:
-            self.result.hold.seal_intervals()
+            self.result.hold.intervals.seal()
         if self.result.checkout is not None:
-            self.result.checkout.seal_intervals()
+            self.result.checkout.intervals.seal()
 
 
 def _pool_setting(spec: PoolSpec) -> PoolSetting:

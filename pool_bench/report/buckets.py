@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from pool_bench.stats.operations import Histogram, bucket_lower_us, bucket_upper_us
+from pool_bench.stats.histogram import Histogram, bucket_lower_us, bucket_upper_us
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pool_bench.results.fields import Fields
 from pool_bench.stats.checkouts import Recovery
-from pool_bench.stats.operations import Histogram
+from pool_bench.stats.histogram import Histogram
 from pool_bench.stats.runs import PoolSetting
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from pool_bench.cleaning import clean
 from pool_bench.errors import UsageError
-from pool_bench.stats.operations import Histogram
+from pool_bench.stats.histogram import Histogram
 
 _MAX_NAME: Final = 200
 _MAX_TEXT: Final = 10_000

@@ -11,8 +11,8 @@ from pool_bench.results.reader_parts import (
     read_failure,
     read_summary,
 )
+from pool_bench.stats.histogram import Histogram
 from pool_bench.stats.holds import SurvivalPoint
-from pool_bench.stats.operations import Histogram
 
 
 @dataclass(frozen=True, slots=True)

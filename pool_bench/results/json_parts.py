@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from pool_bench.stats.operations import BenchStats, Histogram
+from pool_bench.stats.histogram import Histogram
+from pool_bench.stats.operations import BenchStats
 
 JsonValue: TypeAlias = "Mapping[str, JsonValue] | Sequence[JsonValue] | str | int | float | bool | None"
 JsonObject = dict[str, JsonValue]

@@ -26,7 +26,7 @@ from pool_bench.results.reader_parts import (
 )
 from pool_bench.results.search import LoadedSearch, read_search
 from pool_bench.results.server_reader import LoadedServerSide, read_server_side
-from pool_bench.stats.operations import Histogram
+from pool_bench.stats.histogram import Histogram
 
 __all__ = [
     "SCHEMA",

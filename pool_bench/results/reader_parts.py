@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pool_bench.results.fields import Fields
-from pool_bench.stats.operations import Histogram
+from pool_bench.stats.histogram import Histogram
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from pool_bench.results.fields import Fields
 from pool_bench.results.reader_parts import LoadedSummary, read_counts, read_summary
-from pool_bench.stats.operations import Histogram
+from pool_bench.stats.histogram import Histogram
 from pool_bench.stats.server import CpuUse, PoolerMemory, ServerMemory, ServerSample, SetupSecond
 
 

@@ -193,8 +193,9 @@ def known_fields(*, hold: bool = False, pool: bool = False) -> dict[str, Unit]:
     """
     from pool_bench.results.write import run_numbers
     from pool_bench.stats.checkouts import CheckoutStats
+    from pool_bench.stats.histogram import Histogram
     from pool_bench.stats.holds import HoldStats
-    from pool_bench.stats.operations import BenchStats, Histogram
+    from pool_bench.stats.operations import BenchStats
     from pool_bench.stats.runs import PoolSetting
     from pool_bench.stats.server import PoolerMemory, ServerMemory, ServerObservation
 

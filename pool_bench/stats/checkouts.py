@@ -4,13 +4,13 @@
 phase `checkout` of the operations in `BenchStats`.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
-from pool_bench.stats.operations import Histogram, Int64Array
-from pool_bench.stats.timeline import in_a_row
+from pool_bench.stats.histogram import Histogram, Int64Array
+from pool_bench.stats.timeline import Timeline, in_a_row, require_unsealed
 
 # A later arrival that is served this much earlier has overtaken; below it is the order in which the
 # event loop runs those it has woken in one turn.
@@ -118,12 +118,16 @@ class CheckoutInterval:
         Raises:
             ValueError: one of the two is sealed; percentiles cannot be merged.
         """
-        if self.waits is None or other.waits is None:
-            raise ValueError(f"the interval at {self.t:.1f} s is sealed: percentiles cannot be merged")
+        require_unsealed(self, other)
         self.clients += other.clients
         self.connections += other.connections
         self.opened += other.opened
-        self.waits = Histogram.merged(self.waits, other.waits)
+        self.waits = Histogram.merged((self.waits, other.waits))
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether its histogram is gone."""
+        return self.waits is None
 
     @property
     def sort(self) -> str:
@@ -209,7 +213,7 @@ class CheckoutStats:
     bursts: Histogram = field(default_factory=Histogram)
     recovery: Recovery | None = None
     base_rss_bytes: int = 0
-    intervals: list[CheckoutInterval] = field(default_factory=list)
+    intervals: Timeline[CheckoutInterval] = field(default_factory=Timeline)
 
     def merge(self, other: "CheckoutStats") -> None:
         """Add all of `other`; peaks of several generators are those of the highest one."""
@@ -225,16 +229,4 @@ class CheckoutStats:
         self.bursts.merge(other.bursts)
         self.recovery = other.recovery or self.recovery
         self.base_rss_bytes = max(self.base_rss_bytes, other.base_rss_bytes)
-        known = {interval.t: interval for interval in self.intervals[-1:]}
-        for interval in other.intervals:
-            if interval.t in known:
-                known[interval.t].merge(interval)
-            else:
-                self.intervals.append(replace(interval))
-
-    def seal_intervals(self, keep: int = 0) -> None:
-        """Seal all but the last `keep` intervals."""
-        for interval in reversed(self.intervals[: len(self.intervals) - keep]):
-            if interval.waits is None:
-                break
-            interval.seal()
+        self.intervals.merge(other.intervals)

@@ -111,11 +111,12 @@ class Histogram:
         self._fold(other.count, other.min_ns, other.max_ns, other._mean, other._m2)
 
     @staticmethod
-    def merged(*parts: "Histogram") -> "Histogram":
-        """The sum of `parts`, none of which is changed."""
+    def merged(parts: "Iterable[Histogram | None]") -> "Histogram":
+        """The sum of `parts`, none of which is changed; None counts for an empty one."""
         total = Histogram()
         for part in parts:
-            total.merge(part)
+            if part is not None:
+                total.merge(part)
         return total
 
     def _all_buckets(self) -> Int64Array:

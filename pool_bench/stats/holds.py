@@ -6,17 +6,15 @@ run. How many are held is never stored but follows from what was opened, dropped
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
+from pool_bench.stats.histogram import Histogram
 from pool_bench.stats.memory_cost import client_cost_each
-from pool_bench.stats.operations import BenchStats, FailureKey, Histogram
-from pool_bench.stats.timeline import in_a_row
+from pool_bench.stats.operations import MAX_SAMPLE_CHARACTERS, BenchStats, FailureKey, key_among
+from pool_bench.stats.timeline import Timeline, in_a_row, require_unsealed
 
 _DIGITS: Final = 3
-_MAX_SAMPLE_CHARACTERS: Final = 500
-# A server may send any SQLSTATE; a hostile one must not be able to fill the memory.
-_MAX_KEYS: Final = 256
 
 
 class Ages:
@@ -147,16 +145,20 @@ class HoldInterval:
         Raises:
             ValueError: one of the two is sealed; percentiles cannot be merged.
         """
-        if None in (self.keepalive, self.active, other.keepalive, other.active):
-            raise ValueError(f"the interval at {self.t:.1f} s is sealed: percentiles cannot be merged")
+        require_unsealed(self, other)
         self.seconds = max(self.seconds, other.seconds)
         self.held += other.held
         self.held_peak += other.held_peak
         self.opened += other.opened
         self.dropped += other.dropped
         self.closed += other.closed
-        self.keepalive = _sum(self.keepalive, other.keepalive)
-        self.active = _sum(self.active, other.active)
+        self.keepalive = Histogram.merged((self.keepalive, other.keepalive))
+        self.active = Histogram.merged((self.active, other.active))
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether its histograms are gone."""
+        return self.keepalive is None or self.active is None
 
     @property
     def sort(self) -> str:
@@ -174,14 +176,6 @@ class HoldInterval:
         whole.seconds = self.seconds + later.seconds
         whole.held_peak = max(self.held_peak, later.held_peak)
         return whole
-
-
-def _sum(*histograms: Histogram | None) -> Histogram:
-    total = Histogram()
-    for histogram in histograms:
-        if histogram is not None:
-            total.merge(histogram)
-    return total
 
 
 @dataclass(slots=True)
@@ -227,7 +221,7 @@ class HoldStats:
     keepalive: Histogram = field(default_factory=Histogram)
     active: Histogram = field(default_factory=Histogram)
     query_failures: BenchStats = field(default_factory=BenchStats)
-    intervals: list[HoldInterval] = field(default_factory=list)
+    intervals: Timeline[HoldInterval] = field(default_factory=Timeline)
     open_s: float = 0.0
     hold_s: float = 0.0
     close_s: float = 0.0
@@ -268,15 +262,15 @@ class HoldStats:
         return self.hold_cpu_s / self.hold_s if self.hold_s else None
 
     def count_drop(self, key: FailureKey, message: str, age_ns: int) -> None:
-        """Add one dropped connection; beyond 256 sorts their SQLSTATE is given up, never their count."""
+        """Add one dropped connection, which may come to stand without its SQLSTATE; see `key_among`."""
         drop = self._drop_of(key, message)
         drop.count += 1
         drop.ages.add(age_ns)
 
     def _drop_of(self, key: FailureKey, message: str) -> DropCount:
-        if key not in self.drops and len(self.drops) >= _MAX_KEYS:
-            key = FailureKey(key.kind, key.phase)
-        return self.drops.setdefault(key, DropCount(sample=message[:_MAX_SAMPLE_CHARACTERS]))
+        return self.drops.setdefault(
+            key_among(self.drops, key), DropCount(sample=message[:MAX_SAMPLE_CHARACTERS])
+        )
 
     def dropped_ages(self) -> Ages:
         """Ages at which connections were dropped, all kinds together."""
@@ -288,13 +282,6 @@ class HoldStats:
     def survival(self) -> list[SurvivalPoint]:
         """The share of connections still open by age."""
         return survival(self.dropped_ages().items_s(), self.survivors.items_s())
-
-    def seal_intervals(self, keep: int = 0) -> None:
-        """Seal all but the last `keep` intervals."""
-        for interval in reversed(self.intervals[: len(self.intervals) - keep]):
-            if interval.keepalive is None:
-                break
-            interval.seal()
 
     def merge(self, other: "HoldStats") -> None:
         """Add all of `other`; intervals that end at the same `t` become one."""
@@ -311,7 +298,7 @@ class HoldStats:
         self.keepalive.merge(other.keepalive)
         self.active.merge(other.active)
         self.query_failures.merge(other.query_failures)
-        self._merge_intervals(other.intervals)
+        self.intervals.merge(other.intervals)
         self.open_s = max(self.open_s, other.open_s)
         self.hold_s = max(self.hold_s, other.hold_s)
         self.close_s = max(self.close_s, other.close_s)
@@ -320,18 +307,3 @@ class HoldStats:
         self.base_rss_bytes = max(self.base_rss_bytes, other.base_rss_bytes)
         self.held_rss_bytes = max(self.held_rss_bytes, other.held_rss_bytes)
         self.hold_cpu_s += other.hold_cpu_s
-
-    def _merge_intervals(self, others: list[HoldInterval]) -> None:
-        mine = self.intervals
-        # Seconds arrive in order, so only the last can be known already; a late part changes that.
-        late = bool(others and mine) and others[0].t < mine[-1].t
-        known = {interval.t: interval for interval in (mine if late else mine[-1:])}
-        for interval in others:
-            same = known.get(interval.t)
-            if same is None:
-                known[interval.t] = added = replace(interval)
-                mine.append(added)
-            else:
-                same.merge(interval)
-        if late:
-            mine.sort(key=lambda interval: interval.t)

@@ -8,7 +8,7 @@ Memory depends on the number of histograms and seconds, never on the number of o
 
 from array import array
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -16,39 +16,12 @@ import numpy as np
 from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.stats.addresses import UNKNOWN, AddressRecorder, AddressStats, merge_addresses
 from pool_bench.stats.client_time import ClientTime
-from pool_bench.stats.histogram import (
-    HIGHEST_US,
-    LOWEST_US,
-    PERCENTILES,
-    SIGNIFICANT_DIGITS,
-    Histogram,
-    Int64Array,
-    bucket_lower_us,
-    bucket_upper_us,
-)
-from pool_bench.stats.timeline import in_a_row
-
-__all__ = [
-    "HIGHEST_US",
-    "LOWEST_US",
-    "PERCENTILES",
-    "SIGNIFICANT_DIGITS",
-    "BenchStats",
-    "ClientUsage",
-    "FailureCount",
-    "FailureKey",
-    "Histogram",
-    "Int64Array",
-    "Interval",
-    "Recorder",
-    "bucket_lower_us",
-    "bucket_upper_us",
-    "errors_by_name",
-]
+from pool_bench.stats.histogram import Histogram
+from pool_bench.stats.timeline import Timeline, in_a_row, require_unsealed
 
 # A server may send any SQLSTATE and any text; a hostile one must not be able to fill the memory.
 _MAX_FAILURE_KEYS: Final = 256
-_MAX_SAMPLE_CHARACTERS: Final = 500
+MAX_SAMPLE_CHARACTERS: Final = 500
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -58,6 +31,13 @@ class FailureKey:
     kind: FailureKind
     phase: Phase
     sqlstate: str = ""
+
+
+def key_among(known: Mapping[FailureKey, object], key: FailureKey) -> FailureKey:
+    """What a failure is counted under: beyond 256 sorts a new SQLSTATE is given up, never the count."""
+    if key in known or len(known) < _MAX_FAILURE_KEYS:
+        return key
+    return FailureKey(key.kind, key.phase)
 
 
 @dataclass(slots=True)
@@ -122,8 +102,7 @@ class Interval:
         Raises:
             ValueError: one of the two is sealed; percentiles cannot be merged.
         """
-        if self.latency is None or other.latency is None:
-            raise ValueError(f"the interval at {self.t:.1f} s is sealed: percentiles cannot be merged")
+        require_unsealed(self, other)
         self.seconds = max(self.seconds, other.seconds)
         self.ok += other.ok
         self.failed += other.failed
@@ -133,9 +112,14 @@ class Interval:
         self.offered += other.offered
         self.dropped += other.dropped
         self.late_ms = max(self.late_ms, other.late_ms)
-        self.latency = Histogram.merged(self.latency, other.latency)
+        self.latency = Histogram.merged((self.latency, other.latency))
         if self.service is not None and other.service is not None:
-            self.service = Histogram.merged(self.service, other.service)
+            self.service = Histogram.merged((self.service, other.service))
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether its histograms are gone."""
+        return self.latency is None
 
     @property
     def sort(self) -> str:
@@ -180,7 +164,7 @@ class BenchStats:
     failure_latency: Histogram = field(default_factory=Histogram)
     phases: dict[Phase, Histogram] = field(default_factory=dict)
     failures: dict[FailureKey, FailureCount] = field(default_factory=dict)
-    intervals: list[Interval] = field(default_factory=list)
+    intervals: Timeline[Interval] = field(default_factory=Timeline)
     offered: int = 0
     dropped: int = 0
     service: Histogram = field(default_factory=Histogram)
@@ -234,40 +218,16 @@ class BenchStats:
             self.count_failure(key, failure.count, failure.sample)
         if other.addresses:
             merge_addresses(self.addresses, other.addresses)
-        self._merge_intervals(other.intervals)
+        self.intervals.merge(other.intervals)
 
     def count_failure(self, key: FailureKey, count: int, sample: str) -> None:
-        """Add failures of one sort; beyond 256 sorts their SQLSTATE is given up, never their count."""
+        """Add failures of one sort, which may come to stand without its SQLSTATE; see `key_among`."""
+        key = key_among(self.failures, key)
         known = self.failures.get(key)
-        if known is None and len(self.failures) >= _MAX_FAILURE_KEYS:
-            key = FailureKey(key.kind, key.phase)
-            known = self.failures.get(key)
         if known is None:
-            self.failures[key] = FailureCount(count, sample[:_MAX_SAMPLE_CHARACTERS])
+            self.failures[key] = FailureCount(count, sample[:MAX_SAMPLE_CHARACTERS])
         else:
             known.count += count
-
-    def _merge_intervals(self, others: list[Interval]) -> None:
-        mine = self.intervals
-        # Seconds arrive in order, so only the last can be known already; a late part changes that.
-        late = bool(others and mine) and others[0].t < mine[-1].t
-        known = {interval.t: interval for interval in (mine if late else mine[-1:])}
-        for interval in others:
-            same = known.get(interval.t)
-            if same is None:
-                known[interval.t] = added = replace(interval)
-                mine.append(added)
-            else:
-                same.merge(interval)
-        if late:
-            mine.sort(key=lambda interval: interval.t)
-
-    def seal_intervals(self, keep: int = 0) -> None:
-        """Seal all but the last `keep` intervals."""
-        for interval in reversed(self.intervals[: len(self.intervals) - keep]):
-            if interval.latency is None:
-                break
-            interval.seal()
 
     @staticmethod
     def merged(parts: Iterable["BenchStats"]) -> "BenchStats":

@@ -6,9 +6,9 @@ Clocks: `t` counts from the beginning of the watching. A run's own clock, that o
 
 from dataclasses import dataclass, field, fields
 
+from pool_bench.stats.histogram import Histogram
 from pool_bench.stats.intermediaries import Between
 from pool_bench.stats.memory_cost import client_cost_each, server_cost_each
-from pool_bench.stats.operations import Histogram
 
 
 @dataclass(frozen=True, slots=True)

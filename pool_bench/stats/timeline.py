@@ -7,6 +7,7 @@ merged buckets, as everywhere.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from copy import copy
 from dataclasses import dataclass, field
 from math import floor
@@ -43,10 +44,19 @@ class Stretch(Protocol):
         ...
 
 
-class Merging(Protocol):
+class Mergeable(Protocol):
     """An entry that can be merged with that of another generator for the same time."""
 
     t: float
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether what merging needs is gone."""
+        ...
+
+    def seal(self) -> None:
+        """Let go of what only merging needs."""
+        ...
 
     def merge(self, other: Self) -> None:
         """Add the same stretch of another generator.
@@ -58,7 +68,53 @@ class Merging(Protocol):
 
 
 S = TypeVar("S", bound=Stretch)
-M = TypeVar("M", bound=Merging)
+M = TypeVar("M", bound=Mergeable)
+
+
+class Timeline(list[M]):
+    """Entries in the order of their ends, one for each."""
+
+    def merge(self, others: Iterable[M]) -> None:
+        """Add the entries of another timeline, none of which is changed; those with the same end become one.
+
+        Raises:
+            ValueError: two entries with the same end are to become one, and one is sealed.
+        """
+        others = sorted(others, key=_end)
+        # Seconds arrive in order, so only the last can be known already; a late part changes that.
+        is_late = bool(others and self) and others[0].t < self[-1].t
+        known = {entry.t: entry for entry in (self if is_late else self[-1:])}
+        for entry in others:
+            same = known.get(entry.t)
+            if same is None:
+                known[entry.t] = added = copy(entry)
+                self.append(added)
+            else:
+                same.merge(entry)
+        if is_late:
+            self.sort(key=_end)
+
+    def seal(self, keep: int = 0) -> None:
+        """Seal all but the last `keep` entries."""
+        for entry in reversed(self[: max(len(self) - keep, 0)]):
+            if entry.is_sealed:
+                break
+            entry.seal()
+
+
+def _end(entry: Mergeable) -> float:
+    return entry.t
+
+
+def require_unsealed(*entries: Mergeable) -> None:
+    """See that entries can still be merged.
+
+    Raises:
+        ValueError: one of them is sealed; percentiles cannot be merged.
+    """
+    for entry in entries:
+        if entry.is_sealed:
+            raise ValueError(f"the interval at {entry.t:.1f} s is sealed: percentiles cannot be merged")
 
 
 def in_a_row(earlier: M, later: M) -> M:

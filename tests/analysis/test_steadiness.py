@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from pool_bench.analysis.steadiness import hidden_pause, warmup_transient
-from pool_bench.stats.operations import BenchStats, Histogram, Interval
+from pool_bench.stats.histogram import Histogram
+from pool_bench.stats.operations import BenchStats, Interval
 from pool_bench.stats.runs import RunResult
 
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pool_bench.analysis.syn_retransmits import DELAYS_S, SynStep, syn_steps
-from pool_bench.stats.operations import Histogram
+from pool_bench.stats.histogram import Histogram
 from tests.support.results.runs import histogram_of_ms, lognormal_ms
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from pool_bench.analysis.verdict import Verdict, judge, short_words, verdict_words
 from pool_bench.errors import FailureKind, Phase
+from pool_bench.stats.histogram import Histogram
 from pool_bench.stats.holds import HoldStats
-from pool_bench.stats.operations import BenchStats, ClientUsage, FailureKey, Histogram
+from pool_bench.stats.operations import BenchStats, ClientUsage, FailureKey
 from pool_bench.stats.runs import RunResult
 from tests.support.results.runs import (
     TOO_MANY,

@@ -15,6 +15,7 @@ from pool_bench.results.write import from_session
 from pool_bench.stats.checkouts import CheckoutInterval
 from pool_bench.stats.operations import Interval
 from pool_bench.stats.runs import RunResult
+from pool_bench.stats.timeline import Timeline
 from tests.support.results.noise import Noise, noisy_levels
 from tests.support.results.pools import TIMED_OUT, pool_run, pool_session, recovery_of, size_session
 from tests.support.results.runs import histogram_of_ms, session_of
@@ -40,15 +41,15 @@ def noisy_run(
     values = np.concatenate(parts)
     run.total.latency = histogram_of_ms(values)
     run.total.ok = len(values)
-    run.total.intervals = []
+    run.total.intervals = Timeline()
     for index, part in enumerate(parts, 1):
         one = Interval(index * LOOK_S, LOOK_S, len(part), 0, 100, 0.1, 0.1, histogram_of_ms(part))
         one.seal()
         run.total.intervals.append(one)
     assert run.checkout is not None
-    run.checkout.intervals = [
-        CheckoutInterval(one.t, 100, 20, 0, histogram_of_ms([1.0, 2.0])) for one in run.total.intervals
-    ]
+    run.checkout.intervals = Timeline(
+        [CheckoutInterval(one.t, 100, 20, 0, histogram_of_ms([1.0, 2.0])) for one in run.total.intervals]
+    )
     return run
 
 

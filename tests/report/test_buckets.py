@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pool_bench.report.buckets import SERIES, choose_edges, counts_between, extent_ms, log_bars, log_edges
-from pool_bench.stats.operations import Histogram
+from pool_bench.stats.histogram import Histogram
 from tests.support.results.runs import histogram_of_ms
 
 durations_ns = st.lists(st.integers(0, 2 * 3_600_000_000_000), max_size=60)

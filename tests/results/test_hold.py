@@ -12,8 +12,9 @@ from pool_bench.errors import UsageError
 from pool_bench.results.hold_writer import lifetimes_s
 from pool_bench.results.model import load_result, parse_result
 from pool_bench.results.write import dumps, from_session, session_to_json, write_json
+from pool_bench.stats.histogram import Histogram
 from pool_bench.stats.holds import Ages, HoldStats
-from pool_bench.stats.operations import Histogram, errors_by_name
+from pool_bench.stats.operations import errors_by_name
 from pool_bench.stats.runs import RunResult
 from pool_bench.stats.server import ServerObservation
 from tests.report.live.test_hold_lines import plans

@@ -20,6 +20,7 @@ from pool_bench.results.write import (
     write_json,
 )
 from pool_bench.stats.operations import BenchStats, Interval
+from pool_bench.stats.timeline import Timeline
 from tests.support.results.runs import (
     PHASE_SHARES,
     REFUSED,
@@ -137,7 +138,7 @@ def test_several_targets_are_listed_with_their_own_figures(tmp_path: Path) -> No
 
 def test_unsealed_intervals_are_written_with_their_percentiles() -> None:
     stats = stats_of([5.0])
-    stats.intervals = [Interval(1.0, 1.0, 1, 0, 3, 0.5, 0.1, histogram_of_ms([5.0]))]
+    stats.intervals = Timeline([Interval(1.0, 1.0, 1, 0, 3, 0.5, 0.1, histogram_of_ms([5.0]))])
     (second,) = from_session(session_of(run_of(stats))).runs[0].timeline
     assert (second.p50, second.max) == (5.0, 5.0)
 
@@ -145,7 +146,7 @@ def test_unsealed_intervals_are_written_with_their_percentiles() -> None:
 def test_no_number_in_the_file_is_nan_or_infinite() -> None:
     nan, infinity = float("nan"), float("inf")
     stats = stats_of([])
-    stats.intervals = [Interval(nan, infinity, 0, 0, 0, nan, -infinity, None, p50=nan)]
+    stats.intervals = Timeline([Interval(nan, infinity, 0, 0, 0, nan, -infinity, None, p50=nan)])
     run = run_of(stats, duration_s=0.0, client=client_of(wall_s=0.0))
     session = session_of(run)
     session.config["rate"] = infinity

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pool_bench.stats.checkouts import CheckoutInterval, CheckoutStats, Fairness, Recovery
-from pool_bench.stats.operations import Histogram
+from pool_bench.stats.histogram import Histogram
+from pool_bench.stats.timeline import Timeline
 
 
 def fairness_of(grants: list[int], wait_ns: int = 1_000_000) -> Fairness:
@@ -69,12 +70,12 @@ def test_the_latest_word_on_a_recovery_counts() -> None:
 
 
 def test_intervals_of_the_same_end_become_one_until_they_are_sealed() -> None:
-    total = CheckoutStats(intervals=[CheckoutInterval(1.0, 5, 2, 1, waits(1.0))])
-    total.merge(CheckoutStats(intervals=[CheckoutInterval(1.0, 6, 3, 0, waits(9.0))]))
-    total.merge(CheckoutStats(intervals=[CheckoutInterval(2.0, 6, 3, 0, waits(4.0))]))
+    total = CheckoutStats(intervals=Timeline([CheckoutInterval(1.0, 5, 2, 1, waits(1.0))]))
+    total.merge(CheckoutStats(intervals=Timeline([CheckoutInterval(1.0, 6, 3, 0, waits(9.0))])))
+    total.merge(CheckoutStats(intervals=Timeline([CheckoutInterval(2.0, 6, 3, 0, waits(4.0))])))
     assert [(one.t, one.clients, one.connections) for one in total.intervals] == [(1.0, 11, 5), (2.0, 6, 3)]
-    total.seal_intervals()
+    total.intervals.seal()
     assert total.intervals[0].wait_p99 == pytest.approx(9.0, rel=1e-3)
     assert total.intervals[0].waits is None
     with pytest.raises(ValueError, match="sealed"):
-        total.merge(CheckoutStats(intervals=[CheckoutInterval(2.0, 1, 1, 0, waits(1.0))]))
+        total.merge(CheckoutStats(intervals=Timeline([CheckoutInterval(2.0, 1, 1, 0, waits(1.0))])))

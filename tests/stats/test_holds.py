@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pool_bench.errors import FailureKind, Phase
+from pool_bench.stats.histogram import Histogram
 from pool_bench.stats.holds import Ages, HoldInterval, HoldStats, survival
-from pool_bench.stats.operations import FailureKey, Histogram
+from pool_bench.stats.operations import FailureKey
+from pool_bench.stats.timeline import Timeline
 
 ages_ns = st.integers(0, 10**16)
 keys = st.builds(
@@ -61,7 +63,7 @@ def stats(draw: Callable[..., object]) -> HoldStats:
     one.keepalive, one.active = _histogram(latencies), _histogram(latencies[1:])
     one.reconnects.failed = len(latencies)
     seconds: set[int] = some(st.sets(st.integers(0, 5)))  # type: ignore[assignment]
-    one.intervals = [_interval(t, some(numbers), latencies) for t in sorted(seconds)]  # type: ignore[arg-type]
+    one.intervals = Timeline([_interval(t, some(numbers), latencies) for t in sorted(seconds)])  # type: ignore[arg-type]
     one.open_s, one.hold_s, one.close_s = (float(x) for x in some(numbers)[1:])  # type: ignore[index]
     one.emptied = bool(some(st.booleans()))
     return one

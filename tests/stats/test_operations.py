@@ -11,21 +11,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pool_bench.errors import ConnectError, FailureKind, Phase
-from pool_bench.stats.operations import (
+from pool_bench.stats.histogram import (
     HIGHEST_US,
     LOWEST_US,
     PERCENTILES,
     SIGNIFICANT_DIGITS,
+    Histogram,
+    bucket_lower_us,
+    bucket_upper_us,
+)
+from pool_bench.stats.operations import (
     BenchStats,
     ClientUsage,
     FailureKey,
-    Histogram,
     Interval,
     Recorder,
-    bucket_lower_us,
-    bucket_upper_us,
     errors_by_name,
 )
+from pool_bench.stats.timeline import Timeline
 
 HOUR_NS = HIGHEST_US * 1000
 
@@ -381,12 +384,6 @@ def test_merging_statistics_loses_nothing_in_any_order(parts: list[BenchStats]) 
         assert sum(getattr(i, name) for i in total.intervals) == sum(getattr(i, name) for i in intervals)
 
 
-def test_seconds_that_come_late_are_put_in_their_place() -> None:
-    total = BenchStats(intervals=[second(10.0, [])])
-    total.merge(BenchStats(intervals=[second(1.0, []), second(2.0, [])]))
-    assert [interval.t for interval in total.intervals] == [1.0, 2.0, 10.0]
-
-
 def test_the_success_rate_is_successes_over_attempts() -> None:
     assert BenchStats().success_rate is None
     assert BenchStats(ok=3, failed=1, unfinished=2).success_rate == 0.5
@@ -441,14 +438,14 @@ def test_sealed_intervals_keep_their_percentiles_and_cannot_be_merged() -> None:
 
 
 def test_sealing_spares_the_last_intervals() -> None:
-    stats = BenchStats(intervals=[second(float(t), [1000]) for t in range(1, 6)])
-    stats.seal_intervals(keep=2)
+    stats = BenchStats(intervals=Timeline([second(float(t), [1000]) for t in range(1, 6)]))
+    stats.intervals.seal(keep=2)
     assert [interval.latency is None for interval in stats.intervals] == [True, True, True, False, False]
-    stats.merge(BenchStats(intervals=[second(5.0, [2000]), second(6.0, [])]))
+    stats.merge(BenchStats(intervals=Timeline([second(5.0, [2000]), second(6.0, [])])))
     assert (len(stats.intervals), stats.intervals[4].ok) == (6, 2)
-    stats.seal_intervals()
+    stats.intervals.seal()
     assert all(interval.latency is None for interval in stats.intervals)
-    stats.seal_intervals(keep=100)
+    stats.intervals.seal(keep=100)
 
 
 def test_what_the_client_cost_adds_up_over_time() -> None:

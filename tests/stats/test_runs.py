@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from pool_bench.errors import FailureKind, Phase
-from pool_bench.stats.operations import BenchStats, ClientUsage, FailureKey, Histogram
+from pool_bench.stats.histogram import Histogram
+from pool_bench.stats.operations import BenchStats, ClientUsage, FailureKey
 from pool_bench.stats.runs import RunResult
 
 

@@ -1,21 +1,26 @@
 """A long run's timeline is short, and nothing in it is lost, averaged or moved."""
 
 import json
+import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
+from random import Random
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pool_bench.results.write import dumps, session_to_json
+from pool_bench.stats.checkouts import CheckoutInterval
 from pool_bench.stats.histogram import Histogram
 from pool_bench.stats.holds import HoldInterval
 from pool_bench.stats.operations import Interval
 from pool_bench.stats.server import CpuUse, ServerSample, SetupSecond
-from pool_bench.stats.timeline import Coarsening
+from pool_bench.stats.timeline import Coarsening, Timeline
 from tests.support.results.runs import run_of, session_of, stats_of
 
 DAY_S = 86_400
+Entry = Interval | HoldInterval | CheckoutInterval
 
 
 def second(t: float, values_ns: list[int], *, seconds: float = 1.0) -> Interval:
@@ -71,7 +76,7 @@ def test_a_day_of_seconds_stays_far_under_ten_megabytes() -> None:
     assert sum(tick.count for tick in timeline) == DAY_S
     assert [tick.count for tick in timeline[-3600:]] == [1] * 3600
     total = stats_of(())
-    total.intervals = [second(float(t) + 80_000.123, [123_456_789] * 99) for t in range(100)]
+    total.intervals = Timeline([second(float(t) + 80_000.123, [123_456_789] * 99) for t in range(100)])
     for interval in total.intervals:
         interval.seal()
     entries = json.loads(dumps(session_to_json(session_of(run_of(total)))))["runs"][0]["timeline"]
@@ -141,6 +146,56 @@ def test_stages_of_holding_stay_apart_and_the_peak_is_the_highest() -> None:
         ("hold", 19, 90, 10),
     ]
     assert sum(one.opened for one in timeline) == 60
+
+
+def hold_second(t: float, values_ns: list[int]) -> HoldInterval:
+    latency = second(t, values_ns).latency
+    return HoldInterval(t, 1.0, "hold", 3, 4, 2, 1, 0, keepalive=latency, active=Histogram())
+
+
+def checkout_second(t: float, values_ns: list[int]) -> CheckoutInterval:
+    return CheckoutInterval(t, 5, 2, 1, second(t, values_ns).latency)
+
+
+@given(
+    parts=st.lists(
+        st.dictionaries(st.integers(1, 6), st.lists(st.integers(0, 10**9), max_size=3), max_size=5),
+        max_size=5,
+    ),
+    make=st.sampled_from([second, hold_second, checkout_second]),
+    random=st.randoms(use_true_random=False),
+)
+@settings(deadline=None)
+def test_timelines_merged_in_any_order_and_any_pieces_are_the_whole(
+    parts: list[dict[int, list[int]]], make: Callable[[float, list[int]], Entry], random: Random
+) -> None:
+    def entries(part: dict[int, list[int]]) -> list[Entry]:
+        return [make(float(t), part[t]) for t in sorted(part)]
+
+    ordered, shuffled, nested = (Timeline[Entry]() for _ in range(3))
+    for part in parts:
+        ordered.merge(entries(part))
+    for part in random.sample(parts, len(parts)):
+        # A part that arrives second by second, in any order.
+        for entry in random.sample(entries(part), len(part)):
+            shuffled.merge([entry])
+    halves = [Timeline[Entry](), Timeline[Entry]()]
+    for index, part in enumerate(parts):
+        halves[index % 2].merge(entries(part))
+    before = pickle.dumps(halves)
+    for half in halves:
+        nested.merge(half)
+    assert ordered == shuffled == nested
+    assert pickle.loads(before) == halves  # noqa: S301 - our own
+    assert [entry.t for entry in ordered] == sorted({float(t) for part in parts for t in part})
+
+
+def test_entries_that_come_late_are_matched_and_put_in_their_place() -> None:
+    timeline = Timeline([checkout_second(1.0, [1000]), checkout_second(10.0, [])])
+    timeline.merge([checkout_second(1.0, [3000]), checkout_second(2.0, [])])
+    assert [(entry.t, entry.clients) for entry in timeline] == [(1.0, 10), (2.0, 5), (10.0, 5)]
+    timeline.merge([checkout_second(10.0, []), checkout_second(11.0, [])])
+    assert [(entry.t, entry.clients) for entry in timeline[2:]] == [(10.0, 10), (11.0, 5)]
 
 
 def test_looks_at_a_server_become_one_with_their_peaks_and_mean_cores() -> None:

@@ -27,6 +27,7 @@ from pool_bench.load.spec import ConnectSpec
 from pool_bench.pgwire import Credentials
 from pool_bench.stats.operations import BenchStats
 from pool_bench.stats.runs import Snapshot, Stage
+from pool_bench.stats.timeline import Timeline
 from pool_bench.targets.postgres import Host, PostgresTarget, parse_target
 
 LoopName = Literal["asyncio", "uvloop"]
@@ -153,7 +154,7 @@ def enough(condition: Callable[[list[BenchStats]], bool]) -> Callable[[Snapshot]
         if not targets:
             targets.extend(BenchStats() for _ in snapshot.targets)
         for stats, delta in zip(targets, snapshot.targets, strict=True):
-            stats.merge(replace(delta, intervals=[]))
+            stats.merge(replace(delta, intervals=Timeline()))
         return condition(targets)
 
     return is_enough

@@ -105,7 +105,7 @@ def result_of(outcome: Outcome, spec: ConnectSpec) -> RunResult:
         if snapshot.stage is Stage.MEASURE:
             client.merge(snapshot.client)
     total: BenchStats = outcome.total
-    total.seal_intervals()
+    total.intervals.seal()
     names = tuple(map(str, spec.targets))
     return RunResult(
         "here", spec.concurrency, spec.driver, names, duration_s=spec.duration_s, total=total, client=client

@@ -24,6 +24,7 @@ from pool_bench.load.spec import ConnectSpec
 from pool_bench.report.text import clean, table
 from pool_bench.stats.operations import BenchStats, FailureKey
 from pool_bench.stats.runs import Snapshot
+from pool_bench.stats.timeline import Timeline
 from pool_bench.targets.postgres import PostgresTarget
 from pool_bench.units import format_ms
 from pool_bench.watch.postgres.route import look_between
@@ -85,7 +86,7 @@ async def _connect(target: PostgresTarget, stop: StopSwitch) -> tuple[BenchStats
 
     def send(snapshot: Snapshot) -> None:
         for part in snapshot.targets:
-            total.merge(replace(part, intervals=[]))
+            total.merge(replace(part, intervals=Timeline()))
         if total.failed:
             stopping.set()
 

@@ -15,8 +15,9 @@ import numpy as np
 
 from pool_bench.errors import ConnectError, Phase
 from pool_bench.load.spec import HoldSpec
+from pool_bench.stats.histogram import Histogram
 from pool_bench.stats.holds import HoldStats
-from pool_bench.stats.operations import BenchStats, FailureKey, Histogram, Recorder
+from pool_bench.stats.operations import BenchStats, FailureKey, Recorder
 
 # Timers closer together than this would cost more than they even out.
 _FINEST_S: Final = 0.010

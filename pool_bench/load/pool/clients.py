@@ -24,7 +24,8 @@ from pool_bench.load.pool.steps import client_steps
 from pool_bench.load.spec import PoolSpec
 from pool_bench.load.workload import Recorders
 from pool_bench.stats.checkouts import Fairness, Recovery
-from pool_bench.stats.operations import Histogram, Recorder
+from pool_bench.stats.histogram import Histogram
+from pool_bench.stats.operations import Recorder
 
 PHASES: Final = (Phase.CHECKOUT, Phase.QUERY, Phase.HOLD, Phase.RETURN)
 # How long a client rests after a failure, on average.

@@ -10,7 +10,7 @@ from array import array
 import numpy as np
 
 from pool_bench.stats.checkouts import OVERTAKING_NS, Fairness
-from pool_bench.stats.operations import Histogram, Int64Array
+from pool_bench.stats.histogram import Histogram, Int64Array
 
 _COLUMNS = 3
 

@@ -13,9 +13,11 @@ from typing import Final, TextIO
 from pool_bench.report.live.lines import STAGE_NAMES, plain_ms, rate_of
 from pool_bench.report.summary.hold_words import holding_words
 from pool_bench.report.text import clean, format_rate
+from pool_bench.stats.histogram import Histogram
 from pool_bench.stats.holds import HoldStats
-from pool_bench.stats.operations import BenchStats, Histogram
+from pool_bench.stats.operations import BenchStats
 from pool_bench.stats.runs import Snapshot, Stage
+from pool_bench.stats.timeline import Timeline
 from pool_bench.units import format_duration
 
 Slots = Callable[[], tuple[int, int] | None]
@@ -70,9 +72,9 @@ class HoldTotals:
         if opening_over:
             self.held_when_open = self.held
         for stats in snapshot.targets:
-            self.opening.merge(replace(stats, intervals=[]))
+            self.opening.merge(replace(stats, intervals=Timeline()))
         if snapshot.hold is not None:
-            self.hold.merge(replace(snapshot.hold, intervals=[]))
+            self.hold.merge(replace(snapshot.hold, intervals=Timeline()))
             self.held += snapshot.hold.held
         return opening_over
 

@@ -19,7 +19,7 @@ from pool_bench.errors import FailureKind
 from pool_bench.report.buckets import log_bars
 from pool_bench.report.live.lines import STAGE_NAMES, Second, Totals, rate_of
 from pool_bench.report.text import bar, clean, ellipsize, format_edge, format_rate, sparkline
-from pool_bench.stats.operations import Histogram
+from pool_bench.stats.histogram import Histogram
 from pool_bench.stats.runs import SATURATED_CPU_SHARE, SATURATED_LAG_P99_MS, Snapshot, Stage
 from pool_bench.units import format_duration, format_ms
 

@@ -31,7 +31,7 @@ from pool_bench.report.plot.sheet import (
 )
 from pool_bench.report.text import format_percent, format_rate
 from pool_bench.results.model import LoadedResult, LoadedRun, LoadedSecond, LoadedSummary
-from pool_bench.stats.operations import Histogram
+from pool_bench.stats.histogram import Histogram
 from pool_bench.units import format_duration
 
 _BARS: Final = 64

@@ -8,7 +8,7 @@ from pool_bench.errors import FailureKind
 from pool_bench.report.text import Paint, clean, ellipsize, format_percent, format_rate, table
 from pool_bench.results.addresses import addresses_of
 from pool_bench.stats.addresses import UNKNOWN, AddressStats
-from pool_bench.stats.operations import Histogram
+from pool_bench.stats.histogram import Histogram
 from pool_bench.stats.runs import RunResult
 from pool_bench.units import format_ms
 

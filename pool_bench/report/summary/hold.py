@@ -33,8 +33,9 @@ from pool_bench.report.text import (
     without_column,
 )
 from pool_bench.results.hold_writer import lifetimes_s, ranked_drops
+from pool_bench.stats.histogram import Histogram
 from pool_bench.stats.holds import HoldStats, SurvivalPoint
-from pool_bench.stats.operations import BenchStats, Histogram
+from pool_bench.stats.operations import BenchStats
 from pool_bench.stats.runs import RunResult
 from pool_bench.units import format_duration, format_ms
 

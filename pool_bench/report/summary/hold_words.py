@@ -6,7 +6,8 @@ from typing import Final
 from pool_bench.analysis.verdict import is_thin
 from pool_bench.errors import FailureKind, Phase
 from pool_bench.report.text import clean
-from pool_bench.stats.operations import BenchStats, FailureCount, FailureKey, Histogram
+from pool_bench.stats.histogram import Histogram
+from pool_bench.stats.operations import BenchStats, FailureCount, FailureKey
 from pool_bench.units import format_duration, format_ms
 
 _MOST_KINDS: Final = 3

@@ -16,7 +16,7 @@ from pool_bench.report.summary.run import WIDTH, wrap
 from pool_bench.report.summary.scenarios import shape_lines
 from pool_bench.report.text import Paint, clean, ellipsize, format_percent, format_rate, table
 from pool_bench.results.checkout_reader import LoadedCheckout
-from pool_bench.stats.operations import Histogram
+from pool_bench.stats.histogram import Histogram
 from pool_bench.units import format_duration, format_ms
 
 _LEGEND: Final = (

@@ -26,7 +26,8 @@ from pool_bench.report.text import (
     table,
     without_column,
 )
-from pool_bench.stats.operations import PERCENTILES, BenchStats, Histogram
+from pool_bench.stats.histogram import PERCENTILES, Histogram
+from pool_bench.stats.operations import BenchStats
 from pool_bench.stats.runs import RunResult
 from pool_bench.units import format_duration, format_ms
 

@@ -9,7 +9,7 @@ from pool_bench.report.summary.outcome import outcome_of
 from pool_bench.report.summary.thresholds import judged_rows
 from pool_bench.report.text import format_percent, format_rate, without_column
 from pool_bench.results.session import Session
-from pool_bench.stats.operations import PERCENTILES
+from pool_bench.stats.histogram import PERCENTILES
 from pool_bench.stats.runs import RunResult
 from pool_bench.units import format_duration, format_ms
 

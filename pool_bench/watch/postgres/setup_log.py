@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from pool_bench.stats.operations import Histogram
+from pool_bench.stats.histogram import Histogram
 from pool_bench.stats.server import SetupSecond, SetupTimes
 
 # What a server must be started with, for its log to be read here.

@@ -20,6 +20,7 @@ from pool_bench.servers.surreal.server import EmbeddedSurreal
 from pool_bench.stats.addresses import AddressStats
 from pool_bench.stats.operations import BenchStats
 from pool_bench.stats.runs import Snapshot
+from pool_bench.stats.timeline import Timeline
 from pool_bench.targets.surreal import surreal_target
 from tests.support.generators import enough, run, target
 from tests.support.holding import Held, hold, hold_spec
@@ -251,7 +252,7 @@ async def test_surreals_addresses_are_told_apart_and_one_that_refuses_is_named(
         stop = asyncio.Event()
 
         def send(snapshot: Snapshot) -> None:
-            total.merge(replace(snapshot.targets[0], intervals=[]))
+            total.merge(replace(snapshot.targets[0], intervals=Timeline()))
             if total.ok >= 10:
                 stop.set()
 

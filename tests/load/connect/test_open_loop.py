@@ -17,7 +17,8 @@ from pool_bench.load.connect.generator import generate
 from pool_bench.load.spec import ConnectSpec, OpenLoop
 from pool_bench.report.summary.run import CLOSED_LOOP_NOTE, run_summary
 from pool_bench.servers.pgbouncer import PgBouncer
-from pool_bench.stats.operations import BenchStats, ClientUsage, Histogram, bucket_lower_us
+from pool_bench.stats.histogram import Histogram, bucket_lower_us
+from pool_bench.stats.operations import BenchStats, ClientUsage
 from pool_bench.stats.runs import RunResult, Snapshot
 from tests.support import hostile_postgres as h
 from tests.support.generators import (

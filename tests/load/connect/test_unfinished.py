@@ -13,6 +13,7 @@ from pool_bench.load.hold.generator import generate_hold
 from pool_bench.load.spec import ConnectSpec, HoldSpec, OpenLoop
 from pool_bench.stats.operations import BenchStats
 from pool_bench.stats.runs import Snapshot
+from pool_bench.stats.timeline import Timeline
 from pool_bench.targets import Target
 from pool_bench.targets.surreal import surreal_target
 from tests.support import hostile_postgres as h
@@ -34,7 +35,7 @@ def _run(spec: ConnectSpec | HoldSpec) -> tuple[BenchStats, BenchStats]:
     def send(snapshot: Snapshot) -> None:
         warmup.merge(snapshot.warmup)
         for stats in snapshot.targets:
-            measured.merge(replace(stats, intervals=[]))
+            measured.merge(replace(stats, intervals=Timeline()))
 
     async def main() -> None:
         stop = asyncio.Event()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pool_bench.load.pool.fairness import GrantLog
 from pool_bench.stats.checkouts import OVERTAKING_NS, Fairness
-from pool_bench.stats.operations import Histogram
+from pool_bench.stats.histogram import Histogram
 
 MS = 1_000_000
 Row = tuple[int, int, int]

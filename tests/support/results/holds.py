@@ -206,8 +206,8 @@ def held_run(plan: Plan, *, server_side: ServerObservation | None = None, driver
         assert snapshot.hold is not None
         hold.merge(snapshot.hold)
         total.merge(snapshot.targets[0])
-    hold.seal_intervals()
-    total.seal_intervals()
+    hold.intervals.seal()
+    total.intervals.seal()
     return RunResult(
         label=f"hold {plan.asked}",
         concurrency=plan.asked,

@@ -8,7 +8,7 @@ import numpy as np
 
 from pool_bench.compare.bootstrap import FloatArray
 from pool_bench.compare.samples import Round
-from pool_bench.stats.operations import Histogram
+from pool_bench.stats.histogram import Histogram
 
 _SETTLING: Final = 40
 # Latencies drawn for each second: enough to have a p99, few enough for hundreds of runs.

@@ -7,6 +7,7 @@ import numpy as np
 from pool_bench.results.session import Limit, SearchResult, SearchStep, Session
 from pool_bench.stats.operations import BenchStats
 from pool_bench.stats.runs import RunResult
+from pool_bench.stats.timeline import Timeline
 from tests.support.results.runs import (
     PHASE_SHARES,
     FloatArray,
@@ -31,10 +32,12 @@ def open_stats(
     stats.service = histogram_of_ms(service_ms)
     stats.schedule_error = histogram_of_ms(waited / 50)
     stats.offered, stats.dropped = len(service_ms) + dropped, dropped
-    stats.intervals = [
-        replace(one, offered=one.ok + 5, dropped=5, late_ms=0.3, service_p50=1.0, service_p99=2.0)
-        for one in intervals_of(response, duration_s)
-    ]
+    stats.intervals = Timeline(
+        [
+            replace(one, offered=one.ok + 5, dropped=5, late_ms=0.3, service_p50=1.0, service_p99=2.0)
+            for one in intervals_of(response, duration_s)
+        ]
+    )
     return stats
 
 

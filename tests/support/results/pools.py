@@ -13,6 +13,7 @@ from pool_bench.results.write import from_session
 from pool_bench.stats.checkouts import CheckoutInterval, CheckoutStats, Fairness, Recovery
 from pool_bench.stats.operations import FailureKey
 from pool_bench.stats.runs import PoolSetting, RunResult
+from pool_bench.stats.timeline import Timeline
 from tests.support.results.runs import (
     histogram_of_ms,
     intervals_of,
@@ -68,16 +69,20 @@ def pool_run(
         bursts=histogram_of_ms(lognormal_ms(10, median=40.0, seed=round_)),
         recovery=recovery,
         base_rss_bytes=40 << 20,
-        intervals=[
-            CheckoutInterval(
-                one.t,
-                clients if 2 < one.t <= 4 else max(clients // 10, 1),
-                size,
-                0,
-                histogram_of_ms(lognormal_ms(50, median=median_ms * (10 if 2 < one.t <= 4 else 1), seed=4)),
-            )
-            for one in stats.intervals
-        ],
+        intervals=Timeline(
+            [
+                CheckoutInterval(
+                    one.t,
+                    clients if 2 < one.t <= 4 else max(clients // 10, 1),
+                    size,
+                    0,
+                    histogram_of_ms(
+                        lognormal_ms(50, median=median_ms * (10 if 2 < one.t <= 4 else 1), seed=4)
+                    ),
+                )
+                for one in stats.intervals
+            ]
+        ),
     )
     run = run_of(stats, concurrency=clients, driver=pool, duration_s=duration_s)
     run.client.cpu_s = cpu_share * duration_s

@@ -9,8 +9,10 @@ import numpy.typing as npt
 
 from pool_bench.errors import FailureKind, Phase
 from pool_bench.results.session import Session
-from pool_bench.stats.operations import BenchStats, ClientUsage, FailureCount, FailureKey, Histogram, Interval
+from pool_bench.stats.histogram import Histogram
+from pool_bench.stats.operations import BenchStats, ClientUsage, FailureCount, FailureKey, Interval
 from pool_bench.stats.runs import RunResult, Snapshot, Stage
+from pool_bench.stats.timeline import Timeline
 
 FloatArray = npt.NDArray[np.float64]
 STARTED: Final = datetime(2026, 11, 21, 2, 30, tzinfo=UTC)
@@ -81,7 +83,7 @@ def client_of(
 
 def intervals_of(
     latencies_ms: Sequence[float] | FloatArray, duration_s: float, failures: Mapping[int, int] | None = None
-) -> list[Interval]:
+) -> Timeline[Interval]:
     """The latencies spread over the seconds of a run, sealed; `failures` per second."""
     seconds = max(int(duration_s), 1)
     rng = np.random.default_rng(11)
@@ -89,7 +91,7 @@ def intervals_of(
     weights = rng.uniform(0.9, 1.1, seconds)
     ends = np.round(np.cumsum(weights) / weights.sum() * len(values)).astype(int)
     parts = np.split(values, ends[:-1])
-    intervals = []
+    intervals: Timeline[Interval] = Timeline()
     for index, part in enumerate(parts):
         failed = (failures or {}).get(index, 0)
         one = Interval(index + 1.0, 1.0, len(part), failed, 50, 0.4, 0.42, histogram_of_ms(part))
