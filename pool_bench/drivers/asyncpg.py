@@ -10,11 +10,12 @@ from urllib.parse import quote
 
 from pool_bench.drivers.backend_messages import BackendMessageTap
 from pool_bench.drivers.base import DriverName
-from pool_bench.drivers.network.failures import said_error
-from pool_bench.drivers.network.tls import make_context
+from pool_bench.drivers.network.failures import reported_error
+from pool_bench.drivers.network.tls import postgres_context
 from pool_bench.drivers.refusals import check_settings
 from pool_bench.errors import ConnectError, FailureKind, Phase, kind_of_os_error
-from pool_bench.targets.postgres import PostgresTarget, label_of
+from pool_bench.targets.addresses import label_of
+from pool_bench.targets.postgres import PostgresTarget
 
 if TYPE_CHECKING:
     from pool_bench.drivers.asyncpg_session import Session
@@ -232,7 +233,7 @@ def _ssl(target: PostgresTarget) -> ssl.SSLContext | str:
     """Modes that fall back are asyncpg's own business; strict ones get a context like libpq's."""
     if target.sslmode == "disable" or target.sslmode in _FALLBACK:
         return target.sslmode
-    return make_context(target)
+    return postgres_context(target)
 
 
 def _dsn(target: PostgresTarget) -> str | None:
@@ -244,7 +245,7 @@ def _dsn(target: PostgresTarget) -> str | None:
         return None
     if not all(host.is_unix for host in target.hosts):
         # asyncpg reads the files for each connection; what is wrong with them is said once, before.
-        make_context(target)
+        postgres_context(target)
     given = {
         "sslcert": target.sslcert,
         "sslkey": target.sslkey,
@@ -265,7 +266,7 @@ def connect_error(error: Exception, phase: Phase) -> ConnectError:
         return ConnectError(FailureKind.CLOSED, phase, message)
     if isinstance(error, asyncpg.PostgresError):
         said = " ".join((error.message or message).split())
-        return said_error(said, phase, sqlstate=error.sqlstate, detail=error.detail, hint=error.hint)
+        return reported_error(said, phase, sqlstate=error.sqlstate, detail=error.detail, hint=error.hint)
     if isinstance(error, socket.gaierror) or (isinstance(error, UnicodeError) and phase is Phase.CONNECT):
         return ConnectError(FailureKind.DNS, phase, message)
     if isinstance(error, ssl.SSLError) or "rejected SSL upgrade" in message:

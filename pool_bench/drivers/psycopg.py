@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pool_bench.cleaning import clean
 from pool_bench.drivers.base import DriverName
-from pool_bench.drivers.network.failures import said_error
+from pool_bench.drivers.network.failures import reported_error
 from pool_bench.drivers.network.local_ports import LOCAL_PORTS
-from pool_bench.drivers.network.tls import make_context
+from pool_bench.drivers.network.tls import postgres_context
 from pool_bench.drivers.refusals import check_settings, has_protocol_3_2
 from pool_bench.errors import (
     ConnectError,
@@ -23,7 +23,8 @@ from pool_bench.errors import (
     kind_of_sqlstate,
     kind_of_words,
 )
-from pool_bench.targets.postgres import PostgresTarget, label_of
+from pool_bench.targets.addresses import label_of
+from pool_bench.targets.postgres import PostgresTarget
 
 if TYPE_CHECKING:
     import psycopg
@@ -198,7 +199,7 @@ class PsycopgConnection:
         # A crash is announced by a warning only. It is only noted: libpq, which is calling us, goes on with
         # the connection afterwards, so that it must not be closed here.
         if diagnostic.severity_nonlocalized in ("FATAL", "PANIC") or kind is FailureKind.SERVER_SHUTDOWN:
-            self._last_words = said_error(
+            self._last_words = reported_error(
                 " ".join(message.split()),
                 Phase.HOLD,
                 sqlstate=state,
@@ -235,7 +236,7 @@ class PsycopgDriver:
         _connection_class()
         if target.sslmode != "disable" and not all(host.is_unix for host in target.hosts):
             # libpq reads the files for each connection; what is wrong with them is said once, before.
-            make_context(target)
+            postgres_context(target)
         self._options = libpq_options(target)
         self._address = target.only_address
         limit_s = connect_timeout_s or 0.0
@@ -375,7 +376,7 @@ def connect_error(error: Exception, phase: Phase) -> ConnectError:
     state = error.sqlstate if isinstance(error, psycopg.Error) else None
     if state is not None and diag is not None:
         said = " ".join((diag.message_primary or message).split())
-        return said_error(said, phase, sqlstate=state, detail=diag.message_detail, hint=diag.message_hint)
+        return reported_error(said, phase, sqlstate=state, detail=diag.message_detail, hint=diag.message_hint)
     if message != text and (told := kind_of_words(message.partition(" HINT:")[0])) is not None:
         message = re.sub(r" (DETAIL|HINT): +", r" · \1: ", message)
         return ConnectError(told, phase, clean(message), sqlstate=_guess_sqlstate(text, told))

@@ -19,8 +19,8 @@ from time import perf_counter_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from pool_bench.drivers.network.failures import one_line
 from pool_bench.drivers.surreal.client import SurrealClientConnection, SurrealClientDriver, connect_error
-from pool_bench.drivers.surreal.rpc import one_line
 from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.pool import ConnectionPool, Lease, PoolClosedError, PoolError, PoolState
 from pool_bench.pool.query_log import log_query, shown_surrealql

@@ -8,12 +8,12 @@ environment and files hold is passed in.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final, Literal, TypeVar, cast, get_args
 from urllib.parse import quote, unquote
 
 from pool_bench.errors import UsageError
+from pool_bench.targets.addresses import label_of
 from pool_bench.targets.conninfo import PARAMETERS, check_values, from_environment
 from pool_bench.targets.service_file import read_service
 
@@ -23,8 +23,6 @@ ChannelBinding = Literal["disable", "prefer", "require"]
 SessionAttrs = Literal["any", "read-write", "read-only", "primary", "standby", "prefer-standby"]
 TlsVersion = Literal["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"]
 ProtocolVersion = Literal["3.0", "3.2", "latest"]
-# What `connect` takes: of IPv4, of IPv6, of a Unix socket.
-SocketAddress = tuple[str, int] | tuple[str, int, int, int] | str
 _Choice = TypeVar("_Choice")
 
 DEFAULT_PORT: Final = 5432
@@ -48,14 +46,6 @@ _SECRET_VALUE: Final = re.compile(
 
 # These name a server. Someone who only keeps PGUSER or PGPASSWORD in a profile named none.
 NAMING_VARIABLES: Final = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGSERVICE")
-
-
-@lru_cache(maxsize=1024)
-def label_of(address: SocketAddress) -> str:
-    """`127.0.0.1:5432`, `[::1]:5432`, or the path of a Unix socket."""
-    if isinstance(address, str):
-        return address.replace("\0", "@")
-    return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,25 +19,44 @@ from pool_bench.pgwire import events as ev
 _MAX_REASON_CHARACTERS: Final = 500
 
 
+class StreamError(Exception):
+    """A connection, or the look-up before it, failed.
+
+    Attributes:
+        kind: what sort of failure it was.
+        message: one line for a person.
+    """
+
+    def __init__(self, kind: FailureKind, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+
+
+def one_line(text: object, otherwise: str = "no reason given") -> str:
+    """What a server says, on one line and without what could upset a terminal; `otherwise` for nothing."""
+    return clean(str(text)[:_MAX_REASON_CHARACTERS]) or otherwise
+
+
 def server_error(event: ev.ErrorResponse, phase: Phase) -> ConnectError:
     """An error that the server reports, made fit to be counted by and to be shown on a terminal."""
     state = event.sqlstate
     if state is not None and not (len(state) == 5 and state.isascii() and state.isalnum()):
         state = None
-    return said_error(event.message, phase, sqlstate=state, detail=event.detail, hint=event.hint)
+    return reported_error(event.message, phase, sqlstate=state, detail=event.detail, hint=event.hint)
 
 
-def said_error(
+def reported_error(
     message: str, phase: Phase, *, sqlstate: str | None, detail: str | None, hint: str | None
 ) -> ConnectError:
     """An error as a server words it, with DETAIL and HINT where they say more of the connection."""
     kind = kind_of_sqlstate(sqlstate, f"{message} {detail}" if detail else message)
-    said = clean(message[:_MAX_REASON_CHARACTERS])
-    for label, more in (("DETAIL", detail), ("HINT", hint)):
-        told = clean((more or "")[:_MAX_REASON_CHARACTERS])
-        if told and told not in said and is_about_connection(sqlstate):
-            said += f" · {label}: {told}"
-    return ConnectError(kind, phase, said, sqlstate=sqlstate)
+    words = one_line(message, "")
+    for label, text in (("DETAIL", detail), ("HINT", hint)):
+        more = one_line(text or "", "")
+        if more and more not in words and is_about_connection(sqlstate):
+            words += f" · {label}: {more}"
+    return ConnectError(kind, phase, words, sqlstate=sqlstate)
 
 
 def socket_failure(error: OSError) -> tuple[FailureKind, str]:

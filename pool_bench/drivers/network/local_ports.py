@@ -23,7 +23,7 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import Final
 
-from pool_bench.targets.postgres import SocketAddress
+from pool_bench.targets.addresses import SocketAddress
 
 # What `connect` says where it has begun. Windows says EWOULDBLOCK; elsewhere that is EAGAIN: the accept
 # queue of a Unix socket is full, and nothing is in progress.

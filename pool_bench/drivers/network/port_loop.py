@@ -5,12 +5,13 @@ is handed connected ones while many ports are in use (`local_ports.py`), and lef
 """
 
 import asyncio
-import ipaddress
 import socket
 from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any, Final
 
+from pool_bench.drivers.network.addresses import SocketEndpoint, endpoints_of, literal_endpoint
+from pool_bench.drivers.network.connecting import open_socket
 from pool_bench.drivers.network.local_ports import LocalPorts
 
 # What `create_connection` takes of these is of no use to a socket that is connected already.
@@ -61,37 +62,22 @@ async def _connected(
 ) -> socket.socket:
     """A socket connected to the first address of `host` that can be reached; fails as asyncio does."""
     errors: list[OSError] = []
-    for family, address in await _addresses(loop, host, port, options):
-        # Nagle's algorithm is switched off by the loop only where the protocol is named.
-        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    for endpoint in await _endpoints(loop, host, port, options):
         try:
-            sock.setblocking(False)
-            await ports.connect(sock, family, address)
+            return await open_socket(endpoint, ports)
         except OSError as error:
-            sock.close()
             errors.append(error)
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
     if len(errors) == 1:
         raise errors[0]
     raise OSError(f"Multiple exceptions: {', '.join(map(str, errors))}")
 
 
-async def _addresses(
+async def _endpoints(
     loop: asyncio.AbstractEventLoop, host: str, port: int, options: dict[str, Any]
-) -> list[tuple[socket.AddressFamily, Any]]:
-    try:
-        version = ipaddress.ip_address(host).version
-    except ValueError:
-        found = await loop.getaddrinfo(
-            host,
-            port,
-            family=options.get("family", 0),
-            type=socket.SOCK_STREAM,
-            flags=options.get("flags", 0),
-        )
-        return [(family, address) for family, _type, _proto, _name, address in found]
-    return [(socket.AF_INET, (host, port)) if version == 4 else (socket.AF_INET6, (host, port, 0, 0))]
+) -> list[SocketEndpoint]:
+    literal = literal_endpoint(host, port)
+    if literal is not None:
+        return [literal]
+    family, flags = options.get("family", 0), options.get("flags", 0)
+    entries = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM, flags=flags)
+    return endpoints_of(entries)

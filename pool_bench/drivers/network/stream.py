@@ -8,43 +8,23 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from dataclasses import dataclass, field
 from time import perf_counter_ns
-from typing import Any, Final, Protocol, cast
+from typing import Final, Protocol, cast
 
-from pool_bench.drivers.network.failures import socket_failure
-from pool_bench.drivers.network.local_ports import LOCAL_PORTS
-from pool_bench.drivers.network.source_addresses import SourceAddresses
-from pool_bench.errors import FailureKind, UsageError
-from pool_bench.targets.surreal import SurrealTarget
+from pool_bench.drivers.network.failures import StreamError, socket_failure
+from pool_bench.errors import FailureKind
 
 _READ_BYTES: Final = 65536
 
-SocketAddress = tuple[str, int] | tuple[str, int, int, int]
-
-
-class StreamError(Exception):
-    """A connection failed.
-
-    Attributes:
-        kind: what sort of failure it was.
-        message: one line for a person.
-    """
-
-    def __init__(self, kind: FailureKind, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.message = message
-
 
 class Receiver(Protocol):
-    """Who is told what happens on a link."""
+    """Who is told what happens on a stream."""
 
     def received(self, data: bytes, arrived_ns: int) -> None:
         """Take what arrived, and when the event loop learnt of it.
 
         Raises:
-            LinkError: the peer is not to be listened to any longer.
+            StreamError: the peer is not to be listened to any longer.
         """
 
     def lost(self, error: StreamError) -> None:
@@ -96,7 +76,7 @@ class Stream(asyncio.Protocol):
         """Make the handshake of TLS.
 
         Raises:
-            LinkError: it failed.
+            StreamError: it failed.
         """
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         try:
@@ -240,99 +220,3 @@ class Stream(asyncio.Protocol):
             receiver.lost(error)
         if self._transport is not None:
             self._transport.abort()
-
-
-def make_context(target: SurrealTarget) -> ssl.SSLContext:
-    """The context for all TLS connections to `target`; call it once, it reads files.
-
-    Raises:
-        UsageError: the CA file is unusable.
-    """
-    try:
-        context = ssl.create_default_context(cafile=target.ca_file)
-    except (OSError, ssl.SSLError) as error:
-        reason = error.strerror if not isinstance(error, ssl.SSLError) else "not PEM"
-        raise UsageError(f"cannot read the CA file {target.ca_file}: {reason}") from None
-    if not target.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-async def resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, SocketAddress]]:
-    """Look a name up.
-
-    Raises:
-        LinkError: it has no address.
-    """
-    loop = asyncio.get_running_loop()
-    try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a host name"
-        raise StreamError(FailureKind.DNS, f"cannot resolve {host!r}: {reason}") from error
-    if not found:
-        raise StreamError(FailureKind.DNS, f"cannot resolve {host!r}: no address found")
-    return [(family, _address(address)) for family, _type, _proto, _name, address in found]
-
-
-@dataclass(slots=True)
-class Tried:
-    """Which addresses a connect has come to.
-
-    Attributes:
-        at: the last one; None before there was any.
-        passed: those before, and what was wrong there.
-    """
-
-    at: SocketAddress | None = None
-    passed: list[tuple[SocketAddress, FailureKind]] = field(default_factory=list)
-
-
-async def connect(
-    endpoints: list[tuple[socket.AddressFamily, SocketAddress]],
-    sources: SourceAddresses | None = None,
-    tried: Tried | None = None,
-) -> socket.socket:
-    """Connect to the first endpoint that answers; cancelling it leaves no socket.
-
-    Args:
-        endpoints: where to, in this order.
-        sources: local addresses to connect from; None leaves the choice to the system.
-        tried: is told where it comes to.
-
-    Raises:
-        LinkError: none did.
-    """
-    failure = StreamError(FailureKind.OTHER, "there is nothing to connect to")
-    for family, address in endpoints:
-        if tried is not None:
-            if tried.at is not None:
-                tried.passed.append((tried.at, failure.kind))
-            tried.at = address
-        try:
-            # asyncio switches Nagle's algorithm off only where the protocol is named. With it, TLS 1.3 would
-            # wait some 40 ms: the client speaks twice in succession, Finished and then its first request.
-            sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        except OSError as error:
-            failure = StreamError(*socket_failure(error))
-            continue
-        try:
-            sock.setblocking(False)
-            source = "" if sources is None else sources.bind(sock, family)
-            await LOCAL_PORTS.connect(sock, family, address, source)
-        except OSError as error:
-            sock.close()
-            failure = StreamError(*socket_failure(error))
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
-    raise failure
-
-
-def _address(address: tuple[Any, ...]) -> SocketAddress:
-    if len(address) == 2:
-        return str(address[0]), int(address[1])
-    return str(address[0]), int(address[1]), int(address[2]), int(address[3])

@@ -1,4 +1,6 @@
-"""TLS as libpq does it: contexts from `sslmode` and its files, and the channel-binding hash."""
+"""TLS: contexts as libpq makes them from `sslmode` and its files, and as SurrealDB's clients do; the channel
+binding of SCRAM.
+"""
 
 import errno
 import hashlib
@@ -10,6 +12,7 @@ from typing import Any, Final
 
 from pool_bench.errors import UsageError
 from pool_bench.targets.postgres import PostgresTarget, TlsVersion
+from pool_bench.targets.surreal import SurrealTarget
 
 ALPN_PROTOCOL: Final = "postgresql"
 
@@ -49,7 +52,7 @@ def default_file(name: str) -> str | None:
     return str(path) if path.is_file() else None
 
 
-def make_context(target: PostgresTarget) -> ssl.SSLContext:
+def postgres_context(target: PostgresTarget) -> ssl.SSLContext:
     """The context for all TLS connections to `target`; call it once, it reads files.
 
     As in libpq, `require` checks the certificate where a root certificate file is present, and
@@ -75,6 +78,22 @@ def make_context(target: PostgresTarget) -> ssl.SSLContext:
         context.verify_mode = ssl.CERT_REQUIRED
         context.check_hostname = target.sslmode == "verify-full"
     _load_client_certificate(context, target)
+    return context
+
+
+def surreal_context(target: SurrealTarget) -> ssl.SSLContext:
+    """The context for all TLS connections to `target`; call it once, it reads files.
+
+    Raises:
+        UsageError: the CA file is unusable.
+    """
+    try:
+        context = ssl.create_default_context(cafile=target.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise UsageError(f"cannot read the CA file {target.ca_file}: {_reason(error)}") from None
+    if not target.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
     return context
 
 

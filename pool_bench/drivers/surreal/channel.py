@@ -10,7 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-from pool_bench.drivers.network.stream import Stream, StreamError
+from pool_bench.drivers.network.failures import StreamError
+from pool_bench.drivers.network.stream import Stream
 from pool_bench.drivers.surreal.rpc import decode_answer
 from pool_bench.errors import FailureKind
 
@@ -46,7 +47,7 @@ class Channel(ABC):
         """Send a request and wait for its answer; where that fails or is cancelled the channel is closed.
 
         Raises:
-            LinkError: the connection failed.
+            StreamError: the connection failed.
         """
         self._send(message)
         return await self._answer()

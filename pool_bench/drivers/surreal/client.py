@@ -6,15 +6,9 @@ import ssl
 from typing import TYPE_CHECKING, Any, Final
 
 from pool_bench.drivers.base import DriverName, given_up_in
-from pool_bench.drivers.network.failures import socket_failure
-from pool_bench.drivers.network.stream import StreamError, make_context
-from pool_bench.drivers.surreal.rpc import (
-    check_statements,
-    kind_of_close,
-    kind_of_error,
-    kind_of_status,
-    one_line,
-)
+from pool_bench.drivers.network.failures import StreamError, one_line, socket_failure
+from pool_bench.drivers.network.tls import surreal_context
+from pool_bench.drivers.surreal.rpc import check_statements, kind_of_close, kind_of_error, kind_of_status
 from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
 from pool_bench.targets.surreal import SurrealTarget
 
@@ -172,7 +166,7 @@ class SurrealClientDriver:
         self._is_direct = direct and target.is_websocket
         if not self._is_direct and (target.ca_file is not None or not target.verify):
             raise UsageError("the official client trusts the system's authorities; it can be given no other")
-        self._tls = make_context(target) if self._is_direct and target.is_secure else None
+        self._tls = surreal_context(target) if self._is_direct and target.is_secure else None
         if (target.namespace is None) != (target.database is None):
             raise UsageError("the official client selects a namespace and a database together")
         self._target = target

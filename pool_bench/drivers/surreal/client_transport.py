@@ -18,10 +18,11 @@ from surrealdb.request_message.message import RequestMessage
 from surrealdb.request_message.methods import RequestMethod
 from surrealdb.types import Value
 
-from pool_bench.drivers.network.stream import StreamError, connect, resolve
+from pool_bench.drivers.network.addresses import resolve
+from pool_bench.drivers.network.connecting import connect
+from pool_bench.drivers.network.failures import StreamError, one_line
 from pool_bench.drivers.surreal.client_codec import decode_message, encode_query
 from pool_bench.drivers.surreal.client_session import TrackingWebSocket
-from pool_bench.drivers.surreal.rpc import one_line
 from pool_bench.drivers.surreal.websocket_channel import WebSocketChannel
 from pool_bench.errors import FailureKind
 from pool_bench.targets.surreal import SurrealTarget
@@ -60,7 +61,7 @@ class _ClientChannel(WebSocketChannel):
         """Turn HTTP into a WebSocket, and watch over it from then on.
 
         Raises:
-            LinkError: the server does not play along.
+            StreamError: the server does not play along.
         """
         await super().open()
         if self._failure is not None:
@@ -72,7 +73,7 @@ class _ClientChannel(WebSocketChannel):
         """Send a request and wait for its answer; others may be under way, and given up.
 
         Raises:
-            LinkError: the connection is lost.
+            StreamError: the connection is lost.
         """
         answer: asyncio.Future[Answer] = self._loop.create_future()
         self._pending[number] = answer

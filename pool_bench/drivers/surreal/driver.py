@@ -9,30 +9,24 @@ up in the middle of a request is closed, because the answer could be taken for a
 import asyncio
 import base64
 import binascii
-import ipaddress
 import json
-import socket
 import ssl
 from collections.abc import Callable
 from time import perf_counter_ns, time
 from typing import Any, Final, cast
 
 from pool_bench.drivers.base import DriverName, ServerInfo, given_up_in
+from pool_bench.drivers.network.addresses import SocketEndpoint, literal_endpoint, resolve
+from pool_bench.drivers.network.connecting import Tried, connect
+from pool_bench.drivers.network.failures import StreamError
 from pool_bench.drivers.network.source_addresses import SourceAddresses
-from pool_bench.drivers.network.stream import (
-    SocketAddress,
-    StreamError,
-    Tried,
-    connect,
-    make_context,
-    resolve,
-)
+from pool_bench.drivers.network.tls import surreal_context
 from pool_bench.drivers.surreal.channel import Channel
 from pool_bench.drivers.surreal.http_channel import HttpChannel
 from pool_bench.drivers.surreal.rpc import check_statements, encode_request, result_of
 from pool_bench.drivers.surreal.websocket_channel import WebSocketChannel
 from pool_bench.errors import ConnectError, FailureKind, Phase
-from pool_bench.targets.postgres import label_of
+from pool_bench.targets.addresses import label_of
 from pool_bench.targets.surreal import AuthMode, SurrealTarget
 from pool_bench.units import format_duration
 
@@ -40,8 +34,6 @@ _PING: Final = encode_request("ping")
 # A token is renewed when it has this little left.
 _TOKEN_RESERVE_S: Final = 60.0
 _TOKEN_LIFE_S: Final = 600.0
-
-Endpoint = tuple[socket.AddressFamily, SocketAddress]
 
 
 class SurrealConnection:
@@ -199,8 +191,9 @@ class SurrealDriver:
         self._connect_timeout_s = connect_timeout_s
         self._sign_in = b"" if auth == "none" else encode_request("signin", target.credentials())
         self._use = encode_request("use", target.namespace, target.database)
-        self._tls = make_context(target) if target.is_secure else None
-        self._endpoints = _literal_endpoints(target)
+        self._tls = surreal_context(target) if target.is_secure else None
+        literal = literal_endpoint(target.host, target.port)
+        self._endpoints = None if literal is None else [literal]
         self._resolve_once = resolve_once
         self._sources = sources
         self._authenticate = b""
@@ -294,7 +287,7 @@ class _Connect:
     def __init__(
         self,
         target: SurrealTarget,
-        endpoints: list[Endpoint] | None,
+        endpoints: list[SocketEndpoint] | None,
         tls: ssl.SSLContext | None,
         sources: SourceAddresses | None,
     ) -> None:
@@ -318,7 +311,7 @@ class _Connect:
             use: whether to select.
 
         Raises:
-            LinkError: the connection failed.
+            StreamError: the connection failed.
             ConnectError: the server refused something.
         """
         target = self._target
@@ -399,19 +392,6 @@ def info_of(answer: str) -> ServerInfo:
         # The engine in a process of ours is not the program `surreal`; nobody shall take it for that.
         return ServerInfo("embedded SurrealDB engine", number, pooled=False)
     return ServerInfo("SurrealDB", version, pooled=False)
-
-
-def _literal_endpoints(target: SurrealTarget) -> list[Endpoint] | None:
-    """The endpoint of a numeric address; None where a name must be looked up."""
-    try:
-        address = ipaddress.ip_address(target.host)
-    except ValueError:
-        return None
-    if isinstance(address, ipaddress.IPv4Address):
-        return [(socket.AF_INET, (target.host, target.port))]
-    if address.scope_id is not None:
-        return None  # the interface name has to be looked up
-    return [(socket.AF_INET6, (target.host, target.port, 0, 0))]
 
 
 def _label(tried: Tried) -> str:

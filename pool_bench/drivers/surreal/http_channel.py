@@ -4,9 +4,9 @@ from typing import Final
 
 import h11
 
-from pool_bench.drivers.network.stream import StreamError
+from pool_bench.drivers.network.failures import StreamError, one_line
 from pool_bench.drivers.surreal.channel import Channel
-from pool_bench.drivers.surreal.rpc import kind_of_status, one_line
+from pool_bench.drivers.surreal.rpc import kind_of_status
 from pool_bench.errors import FailureKind
 from pool_bench.targets.surreal import SurrealTarget
 

@@ -8,12 +8,11 @@ from typing import Any, Final
 
 import cbor2
 
-from pool_bench.cleaning import clean
+from pool_bench.drivers.network.failures import one_line
 from pool_bench.errors import ConnectError, FailureKind, Phase
 
 # Levels of nesting in an answer; the server allows about as many.
 _MAX_DEPTH: Final = 128
-_MAX_REASON_CHARACTERS: Final = 500
 # One request is under way at a time, so all may have the same number, and be encoded once for all.
 _ID: Final = 1
 
@@ -139,8 +138,3 @@ def kind_of_close(code: int | None) -> FailureKind:
 def kind_of_status(status: int) -> FailureKind:
     """Classify an HTTP status that is no success."""
     return _KIND_BY_STATUS.get(status, FailureKind.PROTOCOL)
-
-
-def one_line(text: object) -> str:
-    """What a server says, on one line and without what could upset a terminal."""
-    return clean(str(text)[:_MAX_REASON_CHARACTERS]) or "no reason given"

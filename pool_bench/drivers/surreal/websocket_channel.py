@@ -14,10 +14,10 @@ from websockets.protocol import State
 from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
-from pool_bench.drivers.network.stream import StreamError
+from pool_bench.drivers.network.failures import StreamError, one_line
 from pool_bench.drivers.surreal.channel import Channel
 from pool_bench.drivers.surreal.frames import FrameReader, client_frame
-from pool_bench.drivers.surreal.rpc import kind_of_close, kind_of_status, one_line
+from pool_bench.drivers.surreal.rpc import kind_of_close, kind_of_status
 from pool_bench.errors import FailureKind
 from pool_bench.targets.surreal import SurrealTarget
 
@@ -51,7 +51,7 @@ class WebSocketChannel(Channel):
         """Turn HTTP into a WebSocket.
 
         Raises:
-            LinkError: the server does not play along.
+            StreamError: the server does not play along.
         """
         self._protocol.send_request(self._protocol.connect())
         self._flush()

@@ -3,19 +3,20 @@
 A connect cycle is tens of microseconds; nothing that can be computed before it belongs in it.
 """
 
-import ipaddress
 import socket
 import ssl
 from dataclasses import dataclass, field
 from typing import Final
 
+from pool_bench.drivers.network.addresses import SocketEndpoint, literal_endpoint, look_up
+from pool_bench.drivers.network.failures import StreamError
 from pool_bench.drivers.network.local_ports import LOCAL_PORTS, LocalPorts
 from pool_bench.drivers.network.source_addresses import SourceAddresses
-from pool_bench.drivers.network.tls import make_context
+from pool_bench.drivers.network.tls import postgres_context
 from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
 from pool_bench.pgwire import Credentials, ScramKeyCache
 from pool_bench.pgwire.events import Query, Startup
-from pool_bench.targets.postgres import Host, PostgresTarget, SocketAddress, label_of
+from pool_bench.targets.postgres import Host, PostgresTarget
 
 # Linux makes a socket non-blocking in the system call that makes it.
 STREAM: Final = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
@@ -23,28 +24,21 @@ _MINOR_VERSIONS: Final = {"3.0": 0, "3.2": 2, "latest": 2}
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One address to try.
+class Endpoint(SocketEndpoint):
+    """One address of one host.
 
     Attributes:
         host: the host it belongs to.
-        family: socket family.
-        address: what `connect` takes.
         credentials: whom to be there.
-        is_near: a connect ends within the system call (loopback, Unix socket), so that sending at
-            once saves waiting for the socket to become writable.
     """
 
     host: Host
-    family: socket.AddressFamily
-    address: SocketAddress
     credentials: Credentials
-    is_near: bool
 
-    @property
-    def label(self) -> str:
-        """The address for people: `127.0.0.1:5432`, `[::1]:5432`, or the path of a Unix socket."""
-        return label_of(self.address)
+    @staticmethod
+    def of(endpoint: SocketEndpoint, host: Host, credentials: Credentials) -> "Endpoint":
+        """An address as one of `host`."""
+        return Endpoint(endpoint.family, endpoint.address, endpoint.is_near, host, credentials)
 
 
 @dataclass(slots=True)
@@ -146,7 +140,7 @@ def make_plan(
         target=target,
         startup=startup,
         query=query_event,
-        tls=make_context(target) if needs_tls else None,
+        tls=postgres_context(target) if needs_tls else None,
         tls_first=needs_tls and target.sslmode != "allow",
         endpoints=known if len(known) == len(literal) else None,
         credentials=credentials,
@@ -157,17 +151,9 @@ def make_plan(
 def _literal_endpoint(host: Host, credentials: Credentials) -> Endpoint | None:
     """The endpoint of a socket directory or numeric address; None where a name must be looked up."""
     if host.is_unix:
-        return Endpoint(host, socket.AF_UNIX, host.socket_path, credentials, is_near=True)
-    text = host.address or host.name
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    if isinstance(address, ipaddress.IPv4Address):
-        return Endpoint(host, socket.AF_INET, (text, host.port), credentials, address.is_loopback)
-    if address.scope_id is not None:
-        return None  # the interface name has to be looked up
-    return Endpoint(host, socket.AF_INET6, (text, host.port, 0, 0), credentials, address.is_loopback)
+        return Endpoint(socket.AF_UNIX, host.socket_path, True, host, credentials)
+    literal = literal_endpoint(host.address or host.name, host.port)
+    return None if literal is None else Endpoint.of(literal, host, credentials)
 
 
 def resolve(plan: WirePlan) -> tuple[Endpoint, ...]:
@@ -187,19 +173,11 @@ def resolve(plan: WirePlan) -> tuple[Endpoint, ...]:
             endpoints.append(literal)
             continue
         try:
-            found = socket.getaddrinfo(host.address or host.name, host.port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not a host name"
-            problem = f"cannot resolve {host.name!r}: {reason}"
-            continue
-        for family, _type, _proto, _name, address in found:
-            near = ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback
-            endpoint_address: SocketAddress = (
-                (str(address[0]), int(address[1]))
-                if len(address) == 2
-                else (str(address[0]), int(address[1]), int(address[2]), int(address[3]))
-            )
-            endpoints.append(Endpoint(host, family, endpoint_address, credentials, near))
+            addresses = look_up(host.address or host.name, host.port, host.name)
+        except StreamError as error:
+            problem = error.message
+        else:
+            endpoints += [Endpoint.of(address, host, credentials) for address in addresses]
     if not endpoints:
         raise ConnectError(FailureKind.DNS, Phase.RESOLVE, problem)
     return tuple(endpoints)

@@ -13,7 +13,8 @@ from surrealdb.data.types.record_id import RecordID
 from surrealdb.errors import ConnectionUnavailableError, SurrealError
 from surrealdb.types import Value
 
-from pool_bench.drivers.network.stream import Stream, StreamError
+from pool_bench.drivers.network.failures import StreamError
+from pool_bench.drivers.network.stream import Stream
 from pool_bench.drivers.surreal import client_transport as surreal_direct
 from pool_bench.drivers.surreal import websocket_channel as surreal_websocket
 from pool_bench.drivers.surreal.client import SurrealClientConnection, SurrealClientDriver

@@ -10,7 +10,10 @@ import psutil
 import pytest
 
 from pool_bench.drivers.base import Connection, Driver
-from pool_bench.drivers.network import stream as surreal_link
+from pool_bench.drivers.network.addresses import literal_endpoint
+from pool_bench.drivers.network.connecting import connect
+from pool_bench.drivers.network.failures import StreamError
+from pool_bench.drivers.network.stream import Stream
 from pool_bench.drivers.surreal.driver import SurrealDriver, ask_surreal
 from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
 from pool_bench.servers.surreal.server import EmbeddedSurreal, SurrealConfig
@@ -127,13 +130,13 @@ async def test_with_a_token_the_password_is_sent_once(
     surreal: EmbeddedSurreal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[bytes] = []
-    write = surreal_link.Stream.write
+    write = Stream.write
 
-    def spy(link: surreal_link.Stream, data: bytes) -> None:
+    def spy(link: Stream, data: bytes) -> None:
         sent.append(data)
         write(link, data)
 
-    monkeypatch.setattr(surreal_link.Stream, "write", spy)
+    monkeypatch.setattr(Stream, "write", spy)
     driver = _driver(_target(surreal, "http"), "token")
     await asyncio.gather(driver.prepare(), driver.prepare())
     for _ in range(3):
@@ -235,7 +238,7 @@ def test_a_ca_file_that_is_none_is_a_usage_error(surreal: EmbeddedSurreal, tmp_p
     with pytest.raises(UsageError, match="No such file"):
         _driver(_target(surreal, "wss", ca_file=str(tmp_path / "missing.pem")))
     (tmp_path / "not.pem").write_text("not PEM")
-    with pytest.raises(UsageError, match="not PEM"):
+    with pytest.raises(UsageError, match="no certificate"):
         _driver(_target(surreal, "wss", ca_file=str(tmp_path / "not.pem")))
 
 
@@ -368,16 +371,18 @@ async def test_a_watched_connection_tells_at_once_and_once_that_its_server_has_e
     assert told.empty()
 
 
-async def test_a_link_sends_small_messages_at_once(surreal: EmbeddedSurreal) -> None:
+async def test_a_stream_sends_small_messages_at_once(surreal: EmbeddedSurreal) -> None:
     class Deaf:
         def received(self, data: bytes, arrived_ns: int) -> None:
             pass
 
-        def lost(self, error: surreal_link.StreamError) -> None:
+        def lost(self, error: StreamError) -> None:
             pass
 
-    sock = await surreal_link.connect([(socket.AF_INET, ("127.0.0.1", surreal.port))])
-    link = surreal_link.Stream(Deaf())
+    endpoint = literal_endpoint("127.0.0.1", surreal.port)
+    assert endpoint is not None
+    sock = await connect([endpoint])
+    link = Stream(Deaf())
     await link.open(sock)
     # asyncio switches Nagle's algorithm off, but only on a socket whose protocol was named.
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
