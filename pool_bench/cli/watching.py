@@ -17,7 +17,7 @@ from pool_bench.targets.postgres import PostgresTarget
 from pool_bench.targets.surreal import SurrealTarget
 from pool_bench.watch.machine.limits import LimitsReader
 from pool_bench.watch.surreal.process import is_here
-from pool_bench.watch.watcher import ServerWatcher, SurrealWatcher, Watcher
+from pool_bench.watch.watcher import Watcher, watch_postgres, watch_surreal
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ class Watching:
         """The watcher of one run, which opens `wanted` connections at most."""
         surreal = [target for target in self.targets if isinstance(target, SurrealTarget)]
         if surreal:
-            return SurrealWatcher(surreal, self.pid)
-        return ServerWatcher(
+            return watch_surreal(surreal, self.pid)
+        return watch_postgres(
             [target for target in self.targets if isinstance(target, PostgresTarget)],
             self.admin,
             self.pid,

@@ -1,7 +1,7 @@
 """What a server shows while a run is under way: plain data, for every tool that watches one.
 
 Clocks: `t` counts from the beginning of the watching. A run's own clock, that of its timeline, stood at 0
-`ServerSide.origin_s` seconds after that.
+`ServerObservation.origin_s` seconds after that.
 """
 
 from dataclasses import dataclass, field, fields

@@ -17,7 +17,7 @@ class Sampler(Protocol):
     def note(self, text: str) -> None:
         """Add a line to the notes, once."""
 
-    def look(self, t: float, when: When | None = None) -> None:
+    def sample(self, t: float, when: When | None = None) -> None:
         """Look at everything, `t` seconds after the beginning; with the memory sample `when`, if any."""
 
     def begin(self, origin_s: float, wall_s: float, *, expected: bool = False) -> None:

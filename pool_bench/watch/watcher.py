@@ -4,8 +4,9 @@ It owns its connections, and everything that can be slow happens in it; the call
 is now", "stop") and waits, with a limit, where the order matters: nothing of the run may be open before the
 first look has been taken, and the last one is taken once everything of the run has gone.
 
-It must never disturb or fail the run. What cannot be seen becomes one line in `ServerSide.notes`; a server
-that is away for a while leaves a gap in `ServerSide.seconds`, and is looked at again when it is back.
+It must never disturb or fail the run. What cannot be seen becomes one line in `ServerObservation.notes`; a
+server that is away for a while leaves a gap in `ServerObservation.seconds`, and is looked at again when it is
+back.
 """
 
 import queue
@@ -61,15 +62,15 @@ class Watcher:
     A context manager: leaving it without `stop` ends the watching at once, with no last look.
 
     Args:
-        lookout: looks at the server.
-        leave: once set, what `lookout` is waiting for is to fail.
+        sampler: looks at the server.
+        leave: once set, what `sampler` is waiting for is to fail.
         interval_s: seconds from look to look.
     """
 
-    def __init__(self, lookout: Sampler, leave: threading.Event, interval_s: float = 1.0) -> None:
+    def __init__(self, sampler: Sampler, leave: threading.Event, interval_s: float = 1.0) -> None:
         self._interval_s = interval_s
         self._leave = leave
-        self._lookout = lookout
+        self._sampler = sampler
         self._words: queue.SimpleQueue[_Word] = queue.SimpleQueue()
         self._before_taken = threading.Event()
         self._too_late = False
@@ -96,14 +97,14 @@ class Watcher:
 
     def slots(self) -> tuple[int, int] | None:
         """Slots in use at the last look, and `max_connections`; None while they are not known."""
-        side = self._lookout.side
+        side = self._sampler.side
         used = side.seconds[-1].used if side.seconds else None
         return None if used is None or side.max_connections is None else (used, side.max_connections)
 
     @property
     def side(self) -> ServerObservation:
         """What was seen so far; the thread goes on filling it."""
-        return self._lookout.side
+        return self._sampler.side
 
     def peak(self, *, wait_s: float = 0.0) -> None:
         """Have the memory sample of the peak taken: all connections are open now.
@@ -144,10 +145,10 @@ class Watcher:
         if self._thread.ident is not None:
             self._thread.join(STOP_WAIT_S - _LEAVE_WAIT_S)
         if self._thread.is_alive():
-            self._lookout.note("the server was too slow for a last look")
+            self._sampler.note("the server was too slow for a last look")
             self._leave.set()
             self._thread.join(_LEAVE_WAIT_S)
-        side = self._lookout.side
+        side = self._sampler.side
         # Copied, lest a thread that is still there change what the caller writes to a file.
         return replace(
             side,
@@ -158,21 +159,21 @@ class Watcher:
         )
 
     def _run(self) -> None:
-        lookout = self._lookout
+        sampler = self._sampler
         try:
-            lookout.look(0.0, "before")
+            sampler.sample(0.0, "before")
             if self._too_late:
-                lookout.forget_before()
-                lookout.note("the server did not answer before the run: how it was then is not known")
+                sampler.forget_before()
+                sampler.note("the server did not answer before the run: how it was then is not known")
             origin = time.monotonic()
             self._before_taken.set()
             self._watch(origin)
             self._look_after(origin)
         except Exception as error:
             # Whatever it is, the run goes on.
-            lookout.note(f"watching the server ended: {redact(f'{type(error).__name__}: {error}')}")
+            sampler.note(f"watching the server ended: {redact(f'{type(error).__name__}: {error}')}")
         finally:
-            lookout.finish()
+            sampler.finish()
             self._before_taken.set()
 
     def _watch(self, origin: float) -> None:
@@ -182,32 +183,41 @@ class Watcher:
                 word = self._words.get(timeout=max(due - time.monotonic(), 0))
             except queue.Empty:
                 now = time.monotonic()
-                self._lookout.look(now - origin)
+                self._sampler.sample(now - origin)
                 # Looks that a slow server made late are left out, not made up for.
                 due += self._interval_s * (1 + max(time.monotonic() - due, 0) // self._interval_s)
                 continue
             if word is None:
                 return
             if isinstance(word, _Began):
-                self._lookout.begin(word.at - origin, word.wall, expected=word.expected)
+                self._sampler.begin(word.at - origin, word.wall, expected=word.expected)
             else:
-                self._lookout.look(time.monotonic() - origin, word.when)
+                self._sampler.sample(time.monotonic() - origin, word.when)
                 word.taken.set()
 
     def _look_after(self, origin: float) -> None:
         deadline = time.monotonic() + _GONE_WAIT_S
-        while (surplus := self._lookout.surplus(time.monotonic() - origin)) and not self._leave.is_set():
+        while (surplus := self._sampler.surplus(time.monotonic() - origin)) and not self._leave.is_set():
             if time.monotonic() > deadline:
-                self._lookout.note(
+                self._sampler.note(
                     f"{surplus} more client connections than before the run, {_GONE_WAIT_S:g} s after its end"
                 )
                 break
             self._leave.wait(_GONE_POLL_S)
-        self._lookout.look(time.monotonic() - origin, "after")
+        self._sampler.sample(time.monotonic() - origin, "after")
 
 
-class ServerWatcher(Watcher):
-    """Watches a PostgreSQL.
+def watch_postgres(
+    targets: Sequence[PostgresTarget],
+    admin: PostgresTarget | None = None,
+    local_pid: int | None = None,
+    interval_s: float = 1.0,
+    *,
+    setup_log: Path | None = None,
+    find_console: bool = False,
+    wanted: int = 0,
+) -> Watcher:
+    """A watcher of a PostgreSQL, not started yet.
 
     Args:
         targets: the targets of the run; the server of the first one is watched. May be empty.
@@ -218,41 +228,27 @@ class ServerWatcher(Watcher):
         find_console: where the target turns out to be a pooler, try whether it has a console for us.
         wanted: connections that the run opens at most; a server without a slot beside them is left alone.
     """
-
-    def __init__(
-        self,
-        targets: Sequence[PostgresTarget],
-        admin: PostgresTarget | None = None,
-        local_pid: int | None = None,
-        interval_s: float = 1.0,
-        *,
-        setup_log: Path | None = None,
-        find_console: bool = False,
-        wanted: int = 0,
-    ) -> None:
-        leave = threading.Event()
-        lookout = PostgresSampler(
-            targets,
-            admin,
-            local_pid,
-            lambda target: WatchClient(target, leave),
-            setup_log=setup_log,
-            find_console=find_console,
-            wanted=wanted,
-        )
-        super().__init__(lookout, leave, interval_s)
+    leave = threading.Event()
+    sampler = PostgresSampler(
+        targets,
+        admin,
+        local_pid,
+        lambda target: WatchClient(target, leave),
+        setup_log=setup_log,
+        find_console=find_console,
+        wanted=wanted,
+    )
+    return Watcher(sampler, leave, interval_s)
 
 
-class SurrealWatcher(Watcher):
-    """Watches a SurrealDB.
+def watch_surreal(
+    targets: Sequence[SurrealTarget], local_pid: int | None = None, interval_s: float = 1.0
+) -> Watcher:
+    """A watcher of a SurrealDB, not started yet.
 
     Args:
         targets: the targets of the run; the server of the first one is watched.
         local_pid: its process, where it was started by us; None has it found on this machine.
         interval_s: seconds from look to look.
     """
-
-    def __init__(
-        self, targets: Sequence[SurrealTarget], local_pid: int | None = None, interval_s: float = 1.0
-    ) -> None:
-        super().__init__(SurrealSampler(targets, local_pid), threading.Event(), interval_s)
+    return Watcher(SurrealSampler(targets, local_pid), threading.Event(), interval_s)

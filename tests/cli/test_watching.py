@@ -21,7 +21,7 @@ from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
 from pool_bench.stats.operations import BenchStats, ClientUsage
 from pool_bench.stats.runs import Snapshot, Stage
 from pool_bench.stats.server import ServerObservation
-from pool_bench.watch.watcher import ServerWatcher
+from pool_bench.watch.watcher import watch_postgres
 from tests.support.commands import Outcome, load, run_here, run_tool
 from tests.support.held_sessions import await_true, clients, target
 from tests.support.servers import StartPgBouncer, StartPostgres
@@ -163,7 +163,7 @@ def test_the_run_s_clock_is_that_of_measuring_and_not_what_the_warm_up_took_for_
 
 def test_the_run_s_clock_does_not_depend_on_when_word_of_it_came() -> None:
     before_ns = perf_counter_ns()
-    watcher = ServerWatcher([])
+    watcher = watch_postgres([])
     watcher.start()
     started_ns = perf_counter_ns()
     # The watching began between the two, and word of a run that began earlier comes only now.

@@ -12,11 +12,10 @@ import pytest
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
 from pool_bench.watch.machine import memory
 from pool_bench.watch.machine.processes import UnseenError
-from pool_bench.watch.postgres import backends
-from pool_bench.watch.postgres import sampler as lookout
+from pool_bench.watch.postgres import backends, sampler
 from pool_bench.watch.postgres.backends import find_postmaster
 from pool_bench.watch.postgres.client import WatchClient
-from pool_bench.watch.watcher import START_WAIT_S, STOP_WAIT_S, ServerWatcher
+from pool_bench.watch.watcher import START_WAIT_S, STOP_WAIT_S, watch_postgres
 from tests.support.generators import MARGIN_S, nothing_left
 from tests.support.held_sessions import await_true, clients, held, silent_server, target, unused_url
 from tests.support.servers import StartPostgres
@@ -28,7 +27,7 @@ KB = 1024
 
 def test_backends_are_counted_exactly_by_state(server: EmbeddedPostgres) -> None:
     with nothing_left():
-        watcher = ServerWatcher([target(server.url)], local_pid=server.pid)
+        watcher = watch_postgres([target(server.url)], local_pid=server.pid)
         with held(server.url, idle=1):
             watcher.start()
             with held(server.url, idle=6, active=3, in_transaction=2):
@@ -47,7 +46,7 @@ def test_backends_are_counted_exactly_by_state(server: EmbeddedPostgres) -> None
 
 
 def test_memory_is_measured_before_at_the_peak_and_after(server: EmbeddedPostgres) -> None:
-    watcher = ServerWatcher([target(server.url)])
+    watcher = watch_postgres([target(server.url)])
     watcher.start()
     with held(server.url, idle=20, active=2):
         watcher.peak(wait_s=WAIT_S)
@@ -70,11 +69,11 @@ def test_of_many_backends_some_are_looked_at_and_the_rest_is_taken_to_be_alike(
     server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with held(server.url, idle=30):
-        whole = ServerWatcher([target(server.url)])
+        whole = watch_postgres([target(server.url)])
         whole.start()
         all_read = whole.stop().memory["before"]
         monkeypatch.setattr(memory, "_MOST", 12)
-        part = ServerWatcher([target(server.url)])
+        part = watch_postgres([target(server.url)])
         part.start()
         some_read = part.stop().memory["before"]
     assert (all_read.backends, some_read.backends) == (30, 30)
@@ -97,9 +96,9 @@ def test_a_server_on_this_machine_that_is_no_postgresql_process_is_found_by_its_
     server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A PostgreSQL that calls its processes something else, as those do that run inside another program.
-    for module in (backends, lookout):
+    for module in (backends, sampler):
         monkeypatch.setattr(module, "PROCESS_NAMES", ("node",))
-    watcher = ServerWatcher([target(server.url)])
+    watcher = watch_postgres([target(server.url)])
     watcher.start()
     with held(server.url, idle=3):
         watcher.peak(wait_s=WAIT_S)
@@ -121,7 +120,7 @@ def test_a_process_that_began_at_another_time_is_not_taken_for_the_server(
     server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backends, "_START_TOLERANCE_S", -1)
-    watcher = ServerWatcher([target(server.url)])
+    watcher = watch_postgres([target(server.url)])
     watcher.start()
     watcher.peak()
     side = watcher.stop()
@@ -146,7 +145,7 @@ def test_a_user_without_rights_sees_its_own_backends_and_is_told_so(server: Embe
     url = as_user(server, "plain")
     with held(server.url, idle=4):
         # Only the looks that are asked for.
-        watcher = ServerWatcher([target(url)], interval_s=3600)
+        watcher = watch_postgres([target(url)], interval_s=3600)
         watcher.start()
         with held(url, idle=3, in_transaction=1):
             watcher.peak(wait_s=WAIT_S)
@@ -166,7 +165,7 @@ def test_connections_that_stay_after_the_run_are_counted_and_told(
     server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pool_bench.watch.watcher._GONE_WAIT_S", 0.3)
-    watcher = ServerWatcher([target(server.url)])
+    watcher = watch_postgres([target(server.url)])
     watcher.start()
     with held(server.url, idle=2):
         side = watcher.stop()
@@ -176,7 +175,7 @@ def test_connections_that_stay_after_the_run_are_counted_and_told(
 
 def test_it_looks_again_after_a_restart_and_the_gap_is_no_error(start_postgres: StartPostgres) -> None:
     server = start_postgres(PostgresConfig(settings={"autovacuum": "off"}))
-    watcher = ServerWatcher([target(server.url)], local_pid=server.pid, interval_s=0.02)
+    watcher = watch_postgres([target(server.url)], local_pid=server.pid, interval_s=0.02)
     watcher.start()
     with closing(psycopg.connect(server.url)):
         server.restart()
@@ -193,7 +192,7 @@ def test_it_looks_again_after_a_restart_and_the_gap_is_no_error(start_postgres: 
 def test_a_server_that_ends_for_good_is_a_note(start_postgres: StartPostgres) -> None:
     server = start_postgres(PostgresConfig(settings={"autovacuum": "off"}))
     with nothing_left():
-        watcher = ServerWatcher([target(server.url)], local_pid=server.pid, interval_s=3600)
+        watcher = watch_postgres([target(server.url)], local_pid=server.pid, interval_s=3600)
         watcher.start()
         server.stop()
         watcher.peak(wait_s=WAIT_S)
@@ -209,7 +208,7 @@ def test_a_server_that_ends_for_good_is_a_note(start_postgres: StartPostgres) ->
 def test_a_server_that_was_never_there_is_one_note() -> None:
     url = unused_url()
     with nothing_left():
-        watcher = ServerWatcher([target(url)])
+        watcher = watch_postgres([target(url)])
         watcher.start()
         watcher.peak(wait_s=WAIT_S)
         side = watcher.stop()
@@ -222,7 +221,7 @@ def test_a_server_that_was_never_there_is_one_note() -> None:
 @pytest.mark.usefixtures("real_bounds")
 def test_a_silent_server_holds_nobody_up_beyond_the_bounds() -> None:
     with silent_server() as url, nothing_left():
-        watcher = ServerWatcher([target(url)])
+        watcher = watch_postgres([target(url)])
         begin = time.monotonic()
         watcher.start()
         assert time.monotonic() - begin < START_WAIT_S + MARGIN_S
@@ -237,7 +236,7 @@ def test_a_backend_that_hangs_costs_one_look(
     server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pool_bench.watch.postgres.client._PATIENCE_S", 3.0)
-    watcher = ServerWatcher([target(server.url)])
+    watcher = watch_postgres([target(server.url)])
     watcher.start()
     (backend,) = clients(server)
     backend.suspend()
@@ -254,11 +253,11 @@ def test_a_backend_that_hangs_costs_one_look(
 
 
 def test_leaving_without_stopping_ends_it_at_once(server: EmbeddedPostgres) -> None:
-    with nothing_left(), ServerWatcher([target(server.url)]) as watcher:
+    with nothing_left(), watch_postgres([target(server.url)]) as watcher:
         watcher.start()
         assert len(clients(server)) == 1
     await_true(lambda: not clients(server))
-    with nothing_left(), ServerWatcher([target(server.url)]):
+    with nothing_left(), watch_postgres([target(server.url)]):
         pass  # never started
 
 
@@ -266,7 +265,7 @@ def test_a_look_that_comes_too_late_says_nothing_of_before(
     server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pool_bench.watch.watcher.START_WAIT_S", 0.0)
-    watcher = ServerWatcher([target(server.url)])
+    watcher = watch_postgres([target(server.url)])
     watcher.start()
     with held(server.url, idle=2):
         watcher.peak(wait_s=WAIT_S)
@@ -281,9 +280,9 @@ def test_several_targets_of_one_server_are_one_and_others_are_named(server: Embe
     first = target(server.url)
     other_database = replace(first, dbname="template1", user="plain")
     by_name = target(server.url.replace("127.0.0.1", "localhost"))
-    watcher = ServerWatcher([first, other_database, by_name])
+    watcher = watch_postgres([first, other_database, by_name])
     watcher.start()
     assert watcher.stop().notes == []
-    watcher = ServerWatcher([first, target(unused_url())])
+    watcher = watch_postgres([first, target(unused_url())])
     watcher.start()
     assert watcher.stop().notes == [f"there are several servers: only the first, {first}, was watched"]

@@ -91,7 +91,7 @@ class _Source:
 
 
 class PostgresSampler:
-    """Gathers a `ServerSide`, look by look. Used by one thread.
+    """Gathers a `ServerObservation`, look by look. Used by one thread.
 
     Args:
         targets: the targets of the run; the server of the first one is looked at. May be empty.
@@ -159,7 +159,7 @@ class PostgresSampler:
         if text not in self.side.notes:
             self.side.notes.append(text)
 
-    def look(self, t: float, when: When | None = None) -> None:
+    def sample(self, t: float, when: When | None = None) -> None:
         """Look at everything.
 
         Args:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class SurrealSampler:
-    """Gathers a `ServerSide`, look by look. Used by one thread.
+    """Gathers a `ServerObservation`, look by look. Used by one thread.
 
     Args:
         targets: the targets of the run; the server of the first one is looked at.
@@ -55,7 +55,7 @@ class SurrealSampler:
         if text not in self.side.notes:
             self.side.notes.append(text)
 
-    def look(self, t: float, when: When | None = None) -> None:
+    def sample(self, t: float, when: When | None = None) -> None:
         """Look at everything.
 
         Args:

@@ -13,7 +13,7 @@ from psycopg.rows import tuple_row
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
 from pool_bench.watch.postgres.client import WatchClient
 from pool_bench.watch.postgres.counters import CounterDelta, count_sessions
-from pool_bench.watch.watcher import ServerWatcher
+from pool_bench.watch.watcher import watch_postgres
 from tests.support.generators import nothing_left
 from tests.support.held_sessions import Connection, await_true, clients, held, target
 from tests.support.servers import StartPostgres
@@ -50,7 +50,7 @@ def test_after_a_reset_counting_goes_on_from_zero() -> None:
 
 def test_sessions_and_their_ends_are_counted_exactly(server: EmbeddedPostgres) -> None:
     with nothing_left():
-        watcher = ServerWatcher([target(server.url)])
+        watcher = watch_postgres([target(server.url)])
         watcher.start()
         with psycopg.connect(server.url, autocommit=True) as operator:
             for _ in range(5):
@@ -67,7 +67,7 @@ def test_sessions_and_their_ends_are_counted_exactly(server: EmbeddedPostgres) -
 
 @pytest.mark.parametrize("user", ["plain", "monitor"])
 def test_a_user_without_rights_sees_the_counters_too(server: EmbeddedPostgres, user: str) -> None:
-    watcher = ServerWatcher([target(as_user(server, user))])
+    watcher = watch_postgres([target(as_user(server, user))])
     watcher.start()
     with held(server.url, idle=3):
         watcher.during(wait_s=WAIT_S)
@@ -84,7 +84,7 @@ def test_an_orderly_restart_loses_no_count_and_a_crash_is_told(start_postgres: S
     for _ in range(20):
         psycopg.connect(server.url).close()
     await_true(lambda: not clients(server))
-    watcher = ServerWatcher([target(server.url)], local_pid=server.pid, interval_s=0.05)
+    watcher = watch_postgres([target(server.url)], local_pid=server.pid, interval_s=0.05)
     watcher.start()
     psycopg.connect(server.url).close()
     server.restart()
@@ -93,7 +93,7 @@ def test_an_orderly_restart_loses_no_count_and_a_crash_is_told(start_postgres: S
     assert side.sessions["sessions"] == 2
     assert not [note for note in side.notes if "reset" in note]
 
-    watcher = ServerWatcher([target(server.url)], local_pid=server.pid, interval_s=0.05)
+    watcher = watch_postgres([target(server.url)], local_pid=server.pid, interval_s=0.05)
     watcher.start()
     server.restart("immediate")
     psycopg.connect(server.url).close()

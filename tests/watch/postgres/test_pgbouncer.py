@@ -11,7 +11,7 @@ from pool_bench.servers.postgres import EmbeddedPostgres
 from pool_bench.watch.machine.processes import listeners
 from pool_bench.watch.postgres.client import WatchClient
 from pool_bench.watch.postgres.pgbouncer import console_target, show_pools
-from pool_bench.watch.watcher import ServerWatcher
+from pool_bench.watch.watcher import watch_postgres
 from tests.support.generators import nothing_left
 from tests.support.held_sessions import await_true, held, target, unused_url
 from tests.support.servers import StartPgBouncer
@@ -36,7 +36,7 @@ def figures(console: WatchClient) -> tuple[int, int, int]:
 def test_pools_and_lists_are_counted_exactly(bouncer: PgBouncer) -> None:
     with nothing_left():
         # Only the looks that are asked for.
-        watcher = ServerWatcher([], admin=target(bouncer.url), interval_s=3600)
+        watcher = watch_postgres([], admin=target(bouncer.url), interval_s=3600)
         watcher.start()
         # Who asks while both server connections are taken has to wait.
         with (
@@ -59,7 +59,7 @@ def test_pools_and_lists_are_counted_exactly(bouncer: PgBouncer) -> None:
 
 
 def test_the_memory_of_its_process_is_measured(bouncer: PgBouncer) -> None:
-    watcher = ServerWatcher([], admin=target(bouncer.url))
+    watcher = watch_postgres([], admin=target(bouncer.url))
     watcher.start()
     with held(bouncer.url, idle=60):
         watcher.peak(wait_s=WAIT_S)
@@ -85,7 +85,7 @@ def test_the_server_behind_it_is_seen_without_keeping_a_connection(
     server: EmbeddedPostgres, start_pgbouncer: StartPgBouncer
 ) -> None:
     narrow = start_pgbouncer(PgBouncerConfig(backend_port=server.port, default_pool_size=1))
-    watcher = ServerWatcher([target(narrow.url)], admin=target(narrow.url), local_pid=server.pid)
+    watcher = watch_postgres([target(narrow.url)], admin=target(narrow.url), local_pid=server.pid)
     watcher.start()
     with psycopg.connect(narrow.url, autocommit=True) as only:
         # In session mode this waited for as long as the watcher kept the one server connection.
@@ -107,7 +107,7 @@ def test_a_wrong_password_for_the_console_is_one_note_without_it(
     config = PgBouncerConfig(backend_port=server.port, users={server.user: "right"}, auth_type="md5")
     bouncer = start_pgbouncer(config)
     admin = target(bouncer.url.replace(f"{server.user}@", f"{server.user}:hunter2@", 1))
-    watcher = ServerWatcher([target(server.url)], admin=admin, interval_s=0.02)
+    watcher = watch_postgres([target(server.url)], admin=admin, interval_s=0.02)
     watcher.start()
     with held(server.url, idle=2):
         watcher.peak(wait_s=WAIT_S)
@@ -130,7 +130,7 @@ def test_a_user_who_may_not_use_the_console_is_one_note(
     )
     bouncer = start_pgbouncer(config)
     admin = target(bouncer.url.replace(f"{server.user}@", "guest@", 1))
-    watcher = ServerWatcher([], admin=admin)
+    watcher = watch_postgres([], admin=admin)
     watcher.start()
     side = watcher.stop()
     assert len(side.notes) == 1
@@ -140,7 +140,7 @@ def test_a_user_who_may_not_use_the_console_is_one_note(
 
 
 def test_a_console_that_is_not_there_is_one_note_and_the_server_is_watched(server: EmbeddedPostgres) -> None:
-    watcher = ServerWatcher([target(server.url)], admin=target(unused_url()))
+    watcher = watch_postgres([target(server.url)], admin=target(unused_url()))
     watcher.start()
     side = watcher.stop()
     assert len(side.notes) == 1
@@ -149,7 +149,7 @@ def test_a_console_that_is_not_there_is_one_note_and_the_server_is_watched(serve
 
 
 def test_it_looks_again_after_a_restart_of_pgbouncer(bouncer: PgBouncer) -> None:
-    watcher = ServerWatcher([], admin=target(bouncer.url), interval_s=0.05)
+    watcher = watch_postgres([], admin=target(bouncer.url), interval_s=0.05)
     watcher.start()
     pid = bouncer.pid
     bouncer.restart()

@@ -22,7 +22,7 @@ from pool_bench.stats.intermediaries import NOBODY, Between, Sight, judge
 from pool_bench.watch.machine.processes import UnseenError
 from pool_bench.watch.postgres.client import WatchClient
 from pool_bench.watch.postgres.route import look_between
-from pool_bench.watch.watcher import ServerWatcher
+from pool_bench.watch.watcher import watch_postgres
 from tests.support.held_sessions import await_true, clients, held, target
 from tests.support.servers import StartPgBouncer, missing_server
 
@@ -150,7 +150,7 @@ def test_pgpool_gives_the_servers_own_process_numbers_and_is_a_pooler_all_the_sa
 def test_a_proxy_has_a_session_for_each_connection_and_is_no_pooler(
     proxy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watcher = ServerWatcher([target(proxy)])
+    watcher = watch_postgres([target(proxy)])
     watcher.start()
     with held(proxy, idle=3):
         watcher.peak(wait_s=TIMEOUT_S)
@@ -186,7 +186,7 @@ def test_each_is_named_as_what_it_is() -> None:
 
 
 def test_a_server_that_the_run_needs_whole_is_given_its_slot_back(server: EmbeddedPostgres) -> None:
-    watcher = ServerWatcher([target(server.url)], wanted=50)
+    watcher = watch_postgres([target(server.url)], wanted=50)
     watcher.start()
     assert clients(server) == []
     with held(server.superuser_url, idle=50):

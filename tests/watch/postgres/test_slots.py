@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pool_bench.servers.pgbouncer import PgBouncerConfig
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
 from pool_bench.watch.postgres.slots import SPARE, Slots, guard_note, look_at_slots, room
-from pool_bench.watch.watcher import ServerWatcher
+from pool_bench.watch.watcher import watch_postgres
 from tests.support.generators import nothing_left
 from tests.support.held_sessions import await_true, clients, held, silent_server, target, unused_url
 from tests.support.servers import StartPgBouncer, StartPostgres
@@ -62,7 +62,7 @@ def test_what_the_guard_leaves_is_there_for_the_operators(
         stack.enter_context(held(server.url, idle=2))
         slots = look_at_slots(target(server.url), TIMEOUT_S)
         assert slots is not None
-        watcher = stack.enter_context(ServerWatcher([target(server.url)]))
+        watcher = stack.enter_context(watch_postgres([target(server.url)]))
         watcher.start()
         allowed = room(slots, 500)
         assert allowed == 20 - 3 - 2 - SPARE - 2 - 1

@@ -19,7 +19,7 @@ from pool_bench.watch.machine.processes import UnseenError
 from pool_bench.watch.machine.sockets import count_connections
 from pool_bench.watch.surreal.process import find_surreal
 from pool_bench.watch.surreal.sampler import SurrealSampler
-from pool_bench.watch.watcher import SurrealWatcher
+from pool_bench.watch.watcher import watch_surreal
 from tests.support.generators import nothing_left
 from tests.support.held_sessions import await_true
 from tests.support.servers import StartSurreal
@@ -52,7 +52,7 @@ def dialled(port: int, count: int) -> Iterator[None]:
 
 def test_connections_are_counted_exactly_before_at_the_peak_and_after(server: EmbeddedSurreal) -> None:
     with nothing_left():
-        watcher = SurrealWatcher([target(server.port)], local_pid=server.pid)
+        watcher = watch_surreal([target(server.port)], local_pid=server.pid)
         with dialled(server.port, 2):
             watcher.start()
             with dialled(server.port, 7):
@@ -68,18 +68,18 @@ def test_connections_are_counted_exactly_before_at_the_peak_and_after(server: Em
 
 def test_its_cpu_is_that_of_its_process_and_of_one_of_its_threads(server: EmbeddedSurreal) -> None:
     process = psutil.Process(server.pid)
-    lookout = SurrealSampler([target(server.port)])
+    sampler = SurrealSampler([target(server.port)])
     # What was used between the looks, and in what time, lies between what is seen within and around them.
     outer_s, outer_began = sum(process.cpu_times()[:2]), time.monotonic()
-    lookout.look(0.0, "before")
+    sampler.sample(0.0, "before")
     inner_s, inner_began = sum(process.cpu_times()[:2]), time.monotonic()
     with dialled(server.port, 200):
         pass
     inner_s, inner_wall_s = sum(process.cpu_times()[:2]) - inner_s, time.monotonic() - inner_began
-    lookout.look(1.0)
+    sampler.sample(1.0)
     outer_s, outer_wall_s = sum(process.cpu_times()[:2]) - outer_s, time.monotonic() - outer_began
-    lookout.finish()
-    cpu = lookout.side.seconds[-1].cpu
+    sampler.finish()
+    cpu = sampler.side.seconds[-1].cpu
     assert cpu is not None
     assert cpu.server is not None
     most = (outer_s + 2 * TICK_S) / inner_wall_s
@@ -99,23 +99,23 @@ def test_the_process_is_found_by_its_port(server: EmbeddedSurreal) -> None:
 
 def test_after_a_restart_it_is_found_again(start_surreal: StartSurreal) -> None:
     server = start_surreal(SurrealConfig(password="watched pencil"))
-    lookout = SurrealSampler([target(server.port)], local_pid=server.pid)
-    lookout.look(0.0, "before")
+    sampler = SurrealSampler([target(server.port)], local_pid=server.pid)
+    sampler.sample(0.0, "before")
     first = server.pid
     server.restart()
     assert server.pid != first
-    lookout.look(1.0, "during")
-    lookout.look(2.0, "after")
+    sampler.sample(1.0, "during")
+    sampler.sample(2.0, "after")
     # What the new process had used before it was first looked at is nobody's second.
-    used = [None if look.cpu is None else look.cpu.server for look in lookout.side.seconds]
+    used = [None if look.cpu is None else look.cpu.server for look in sampler.side.seconds]
     assert used[:2] == [None, None]
     assert used[2] is not None
-    assert set(lookout.side.memory) == {"before", "during", "after"}
+    assert set(sampler.side.memory) == {"before", "during", "after"}
     server.stop()
-    lookout.look(3.0)
-    lookout.look(4.0)
-    lookout.finish()
-    assert lookout.side.notes == [f"nobody listened on port {server.port} of this machine from 3 s on"]
+    sampler.sample(3.0)
+    sampler.sample(4.0)
+    sampler.finish()
+    assert sampler.side.notes == [f"nobody listened on port {server.port} of this machine from 3 s on"]
 
 
 def test_whatever_else_listens_there_is_not_taken_for_the_server() -> None:
@@ -125,12 +125,12 @@ def test_whatever_else_listens_there_is_not_taken_for_the_server() -> None:
         with pytest.raises(UnseenError) as unseen:
             find_surreal(target(port))
         assert str(unseen.value) == f"what listens on port {port} of this machine is {name}, no SurrealDB"
-        lookout = SurrealSampler([target(port)])
+        sampler = SurrealSampler([target(port)])
         with dialled_only(port):
-            lookout.look(0.0, "before")
-            lookout.look(1.0)
-    lookout.finish()
-    side = lookout.side
+            sampler.sample(0.0, "before")
+            sampler.sample(1.0)
+    sampler.finish()
+    side = sampler.side
     assert len(side.notes) == 1
     assert "no SurrealDB" in side.notes[0]
     assert side.memory == {}
@@ -148,24 +148,24 @@ def dialled_only(port: int) -> Iterator[socket.socket]:
 
 
 def test_nothing_but_this_machine_is_seen_of_a_server_elsewhere() -> None:
-    lookout = SurrealSampler([target(8000, "192.0.2.1"), target(8000, "192.0.2.2")])
-    lookout.look(0.0, "before")
-    lookout.look(1.0)
-    assert lookout.surplus(1.0) == 0
-    lookout.finish()
-    assert lookout.side.notes == [
+    sampler = SurrealSampler([target(8000, "192.0.2.1"), target(8000, "192.0.2.2")])
+    sampler.sample(0.0, "before")
+    sampler.sample(1.0)
+    assert sampler.surplus(1.0) == 0
+    sampler.finish()
+    assert sampler.side.notes == [
         "there are several servers: only the first, ws://192.0.2.1:8000/rpc, was watched",
         "the server was not watched: the server is not on this machine",
     ]
-    assert lookout.side.in_use_before is None
-    assert all(look.states == {} for look in lookout.side.seconds)
+    assert sampler.side.in_use_before is None
+    assert all(look.states == {} for look in sampler.side.seconds)
 
 
 def test_connections_that_do_not_go_are_told(
     server: EmbeddedSurreal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pool_bench.watch.watcher._GONE_WAIT_S", 0.3)
-    watcher = SurrealWatcher([target(server.port)], local_pid=server.pid)
+    watcher = watch_surreal([target(server.port)], local_pid=server.pid)
     watcher.start()
     with dialled(server.port, 3):
         side = watcher.stop()
@@ -180,10 +180,10 @@ def test_memory_that_may_not_be_read_is_a_note(
         raise UnseenError("no permission to read it")
 
     monkeypatch.setattr("pool_bench.watch.surreal.sampler.pss_bytes", refuse)
-    lookout = SurrealSampler([target(server.port)], local_pid=server.pid)
+    sampler = SurrealSampler([target(server.port)], local_pid=server.pid)
     for when in ("before", "after"):
-        lookout.look(0.0, "before" if when == "before" else "after")
-    assert lookout.side.notes == ["memory of the server was not measured: no permission to read it"]
+        sampler.sample(0.0, "before" if when == "before" else "after")
+    assert sampler.side.notes == ["memory of the server was not measured: no permission to read it"]
     assert memory.pss_bytes(server.pid)
 
 
