@@ -1,7 +1,9 @@
 """The pools that are put under load, behind one protocol; each needs only its own package."""
 
+from collections.abc import Mapping
+from importlib import import_module
 from importlib.util import find_spec
-from typing import Final, cast
+from typing import Final
 
 from pool_bench.contenders.base import (
     ALWAYS_PREPARE,
@@ -15,6 +17,8 @@ from pool_bench.contenders.base import (
     opened_at_first,
 )
 from pool_bench.errors import UsageError
+from pool_bench.targets import Target
+from pool_bench.targets.postgres import PostgresTarget
 from pool_bench.targets.surreal import SurrealTarget
 
 __all__ = [
@@ -32,6 +36,22 @@ __all__ = [
     "opened_at_first",
 ]
 
+# Where each one is, by what it connects to; its module is only imported when it is made.
+_REGISTRY: Final[Mapping[type[Target], Mapping[ContenderName, tuple[str, str]]]] = {
+    PostgresTarget: {
+        "reference": ("reference", "PostgresReference"),
+        "asyncpg": ("asyncpg", "AsyncpgContender"),
+        "psycopg": ("psycopg", "PsycopgContender"),
+        "sqlalchemy": ("sqlalchemy", "SqlalchemyContender"),
+        "naive": ("unpooled", "NaivePostgres"),
+    },
+    SurrealTarget: {
+        "reference": ("surreal", "SurrealReference"),
+        "shared": ("surreal", "SharedSurreal"),
+        "naive": ("surreal", "NaiveSurreal"),
+        "purreal": ("surreal", "PurrealContender"),
+    },
+}
 _NEEDS: Final[dict[ContenderName, tuple[str, ...]]] = {
     "psycopg": ("psycopg_pool",),
     "sqlalchemy": ("sqlalchemy", "greenlet"),
@@ -58,52 +78,18 @@ def check_installed(name: ContenderName) -> None:
             raise UsageError(f"--pool: {name} needs {package}; install {what}")
 
 
-def make(name: ContenderName, config: ContenderConfig) -> Contender[object]:
+def make(name: ContenderName, config: ContenderConfig[Target]) -> Contender[object]:
     """The contender of that name, not yet open.
 
     Raises:
-        UsageError: its package is not installed, or a certificate file is unusable.
+        UsageError: there is none for such a target, its package is not installed, or a certificate file is
+            unusable.
     """
     check_installed(name)
-    if isinstance(config.target, SurrealTarget):
-        return _make_surreal(name, config)
+    registry = _REGISTRY[type(config.target)]
+    if name not in registry:
+        raise UsageError(f"--pool: unknown pool {name} (choose from {', '.join(registry)})")
+    module, factory = registry[name]
     # What one leases is nobody's business but its own: load only hands it back.
-    match name:
-        case "reference":
-            from pool_bench.contenders.reference import ReferenceContender
-
-            return cast("Contender[object]", ReferenceContender(config))
-        case "asyncpg":
-            from pool_bench.contenders.asyncpg import AsyncpgContender
-
-            return cast("Contender[object]", AsyncpgContender(config))
-        case "psycopg":
-            from pool_bench.contenders.psycopg import PsycopgContender
-
-            return cast("Contender[object]", PsycopgContender(config))
-        case "sqlalchemy":
-            from pool_bench.contenders.sqlalchemy import SqlalchemyContender
-
-            return cast("Contender[object]", SqlalchemyContender(config))
-        case "naive":
-            from pool_bench.contenders.naive import NaiveContender
-
-            return cast("Contender[object]", NaiveContender(config))
-        case _:
-            raise UsageError(f"--pool: {name} is none of PostgreSQL's")
-
-
-def _make_surreal(name: ContenderName, config: ContenderConfig) -> Contender[object]:
-    from pool_bench.contenders import surreal
-
-    match name:
-        case "reference":
-            return cast("Contender[object]", surreal.ReferenceSurreal(config))
-        case "shared":
-            return cast("Contender[object]", surreal.SharedSurreal(config))
-        case "naive":
-            return cast("Contender[object]", surreal.NaiveSurreal(config))
-        case "purreal":
-            return cast("Contender[object]", surreal.PurrealContender(config))
-        case _:
-            raise UsageError(f"--pool: {name} is none of SurrealDB's")
+    contender: Contender[object] = getattr(import_module(f"{__name__}.{module}"), factory)(config)
+    return contender

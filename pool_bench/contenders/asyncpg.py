@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from pool_bench.contenders.base import ContenderConfig, ContenderName, Opens, explained
 from pool_bench.drivers.asyncpg import asyncpg_options, connect_error
 from pool_bench.errors import ConnectError, FailureKind, Phase
+from pool_bench.targets.postgres import PostgresTarget
 
 if TYPE_CHECKING:
     import asyncpg
@@ -25,13 +26,13 @@ class AsyncpgContender:
 
     name: ContenderName = "asyncpg"
 
-    def __init__(self, config: ContenderConfig) -> None:
+    def __init__(self, config: ContenderConfig[PostgresTarget]) -> None:
         import asyncpg
 
         self.version: str = asyncpg.__version__
         self.opens = Opens()
         resets = "no reset" if config.reset == "never" else "reset always (1 round trip)"
-        self.manner = f"return: {resets}; checkout: no check; queries: simple protocol"
+        self.behaviour = f"return: {resets}; checkout: no check; queries: simple protocol"
         self._config = config
         self._pool: asyncpg.Pool | None = None
 
@@ -56,7 +57,7 @@ class AsyncpgContender:
             max_size=size,
             connect=self._connect,
             reset=_no_reset if self._config.reset == "never" else None,
-            **asyncpg_options(self._config.postgres_target),
+            **asyncpg_options(self._config.target),
             **({} if self._config.prepared else {"statement_cache_size": 0}),
         )
 

@@ -8,12 +8,10 @@ a layer of ours would be measured as if it were the pool. Errors therefore leave
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol, TypeVar, cast
+from typing import Final, Generic, Literal, Protocol, TypeVar
 
 from pool_bench.errors import ConnectError, Phase
 from pool_bench.targets import Target
-from pool_bench.targets.postgres import PostgresTarget
-from pool_bench.targets.surreal import SurrealTarget
 
 ContenderName = Literal["reference", "asyncpg", "psycopg", "sqlalchemy", "naive", "shared", "purreal"]
 # Those of PostgreSQL.
@@ -32,6 +30,7 @@ ResetMode = Literal["own", "always", "never"]
 RESET_MODES: Final[tuple[ResetMode, ...]] = ("own", "always", "never")
 
 L = TypeVar("L")
+T_co = TypeVar("T_co", bound=Target, covariant=True)
 
 # Those that prepare what they run, and those of them that know no other way.
 PREPARE: Final[tuple[ContenderName, ...]] = ("psycopg", "sqlalchemy")
@@ -41,7 +40,7 @@ _UNPREPARED: Final = ("26000", "42P05")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ContenderConfig:
+class ContenderConfig(Generic[T_co]):
     """What all contenders are told alike; everything else is each pool's own default.
 
     Attributes:
@@ -53,21 +52,11 @@ class ContenderConfig:
         prepared: whether a pool may prepare statements as it does by itself.
     """
 
-    target: Target
+    target: T_co
     size: int
     timeout_s: float = 5.0
     reset: ResetMode = "own"
     prepared: bool = True
-
-    @property
-    def postgres_target(self) -> PostgresTarget:
-        """`target`, for pools of PostgreSQL's connections."""
-        return cast("PostgresTarget", self.target)
-
-    @property
-    def surreal_target(self) -> SurrealTarget:
-        """`target`, for pools of SurrealDB's connections."""
-        return cast("SurrealTarget", self.target)
 
 
 def opened_at_first(name: ContenderName, size: int) -> int:
@@ -102,7 +91,7 @@ class Contender(Protocol[L]):
         """Of the package it is from."""
 
     @property
-    def manner(self) -> str:
+    def behaviour(self) -> str:
         """What it does on checkout and on return, beyond moving a connection, in words."""
 
     @property

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 from pool_bench.contenders.base import ContenderConfig, ContenderName, Opens, explained
 from pool_bench.drivers.psycopg import connect_error, libpq_options
 from pool_bench.errors import ConnectError, FailureKind, Phase
+from pool_bench.targets.postgres import PostgresTarget
 
 if TYPE_CHECKING:
     from typing import Self
@@ -32,7 +33,7 @@ class PsycopgContender:
 
     name: ContenderName = "psycopg"
 
-    def __init__(self, config: ContenderConfig) -> None:
+    def __init__(self, config: ContenderConfig[PostgresTarget]) -> None:
         import psycopg
         import psycopg_pool
 
@@ -40,7 +41,7 @@ class PsycopgContender:
         self.opens = opens = Opens()
         resets = "reset always (1 round trip)" if config.reset == "always" else "no reset, rollback if needed"
         queries = "prepared from the 6th on" if config.prepared else "not prepared"
-        self.manner = f"return: {resets}; checkout: no check; queries: {queries}"
+        self.behaviour = f"return: {resets}; checkout: no check; queries: {queries}"
         self._timeout_s = config.timeout_s
 
         class Counted(psycopg.AsyncConnection[tuple[object, ...]]):
@@ -54,7 +55,7 @@ class PsycopgContender:
         self._pool: psycopg_pool.AsyncConnectionPool[Connection] = psycopg_pool.AsyncConnectionPool(
             connection_class=Counted,
             kwargs={
-                **libpq_options(config.postgres_target),
+                **libpq_options(config.target),
                 "autocommit": True,
                 **({} if config.prepared else {"prepare_threshold": None}),
             },

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from pool_bench.contenders.base import ContenderConfig, ContenderName, Opens, explained
 from pool_bench.drivers.asyncpg import asyncpg_options, connect_error
 from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
+from pool_bench.targets.postgres import PostgresTarget
 
 if TYPE_CHECKING:
     import asyncpg
@@ -23,7 +24,7 @@ class SqlalchemyContender:
 
     name: ContenderName = "sqlalchemy"
 
-    def __init__(self, config: ContenderConfig) -> None:
+    def __init__(self, config: ContenderConfig[PostgresTarget]) -> None:
         import sqlalchemy
         from sqlalchemy import event
         from sqlalchemy.ext.asyncio import create_async_engine
@@ -33,9 +34,9 @@ class SqlalchemyContender:
         self.version = sqlalchemy.__version__
         self.opens = Opens()
         resets = "reset always (1 round trip)" if config.reset == "always" else "no reset in autocommit"
-        self.manner = f"return: {resets}; checkout: no check; queries: prepared"
+        self.behaviour = f"return: {resets}; checkout: no check; queries: prepared"
         self._size = config.size
-        self._options = asyncpg_options(config.postgres_target)
+        self._options = asyncpg_options(config.target)
         self._engine = create_async_engine(
             "postgresql+asyncpg://",
             async_creator=self._connect,

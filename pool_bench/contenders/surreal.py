@@ -1,7 +1,7 @@
 """What SurrealDB's connections are lent by: the reference pool, one that all share, none, and purreal.
 
 All of them hand out the official client. With the others it is as it comes; the reference pool's carries
-its requests over a WebSocket and a codec of its own (`drivers/surreal_direct.py`), as
+its requests over a WebSocket and a codec of its own (`drivers/surreal/client_transport.py`), as
 `SurrealDBConnectionPool` does.
 """
 
@@ -10,9 +10,9 @@ from importlib.metadata import version
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from pool_bench import __version__
 from pool_bench.contenders.base import ContenderConfig, ContenderName, Opens
-from pool_bench.contenders.visits import Unpooled
+from pool_bench.contenders.reference import Reference
+from pool_bench.contenders.unpooled import Unpooled
 from pool_bench.drivers.surreal.client import (
     SurrealClientConnection,
     SurrealClientDriver,
@@ -20,80 +20,36 @@ from pool_bench.drivers.surreal.client import (
     connect_error,
 )
 from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
-from pool_bench.pool import ConnectionPool, Lease, PoolConfig, PoolTimeoutError, ResetPolicy
+from pool_bench.pool import PoolTimeoutError
 from pool_bench.surreal_pool.pool import PooledClient, SurrealClientConnector
+from pool_bench.targets.surreal import SurrealTarget
 
 if TYPE_CHECKING:
     from surrealdb.connections.async_ws import AsyncWsSurrealConnection
 
-_POLICIES: dict[str, ResetPolicy] = {"own": "always", "always": "always", "never": "never"}
 
-
-class _CountingConnector:
-    """A connector whose connects are counted."""
-
-    def __init__(self, config: ContenderConfig, opens: Opens) -> None:
-        self._connector = SurrealClientConnector(config.surreal_target)
-        self._opens = opens
-
-    async def connect(self) -> PooledClient:
-        async with self._opens.count():
-            return await self._connector.connect()
-
-
-class ReferenceSurreal:
+class SurrealReference(Reference[PooledClient]):
     """The reference pool over the official client, as `SurrealDBConnectionPool` has it."""
 
-    name: ContenderName = "reference"
-    version = __version__
-
-    def __init__(self, config: ContenderConfig) -> None:
-        self.opens = Opens()
-        policy = _POLICIES[config.reset]
-        resets = "reset of what was changed" if policy == "always" else "no reset"
-        carrier = "; its own WebSocket and codec" if config.surreal_target.is_websocket else ""
-        self.manner = f"return: {resets}; checkout: a request if idle for 0.5 s{carrier}"
-        self._timeout_s = config.timeout_s
-        self._pool: ConnectionPool[PooledClient] = ConnectionPool(
-            _CountingConnector(config, self.opens),
-            PoolConfig(
-                min_size=config.size,
-                max_size=config.size,
-                acquire_timeout=config.timeout_s,
-                connect_timeout=30.0,
-                reset_on_return=policy,
-            ),
-            name="reference",
+    def __init__(self, config: ContenderConfig[SurrealTarget]) -> None:
+        carrier = "; its own WebSocket and codec" if config.target.is_websocket else ""
+        super().__init__(
+            SurrealClientConnector(config.target),
+            config,
+            resets="reset of what was changed",
+            checks=f"a request if idle for 0.5 s{carrier}",
+            connect_timeout_s=30.0,
+            open_timeout_s=30.0,
         )
-
-    @property
-    def size(self) -> int:
-        """Connections, those being opened and closed included."""
-        return self._pool.get_stats().size
-
-    async def open(self) -> None:
-        """Open the pool and all connections."""
-        await self._pool.open(timeout=30.0)
-
-    def lease(self) -> Lease[PooledClient]:
-        """`pool.acquire()`."""
-        return self._pool.acquire(self._timeout_s)
 
     async def execute(self, leased: PooledClient, sql: str) -> None:
         """By the client's own method, as a borrower does."""
         await leased.raw.query(sql)
 
-    async def close(self) -> None:
-        """`pool.close()`."""
-        await self._pool.close()
-
     def as_error(self, error: Exception, phase: Phase) -> ConnectError:
-        """A pool error is told by its class, and by the failed connect behind it."""
-        if isinstance(error, PoolTimeoutError):
-            return ConnectError(FailureKind.TIMEOUT, phase, str(error))
-        if isinstance(error.__cause__, ConnectError):
-            return ConnectError(error.__cause__.kind, phase, str(error))
-        return _as_error(error, phase)
+        """A pool error is told by its class, what the client raises by the client's own."""
+        is_pools = isinstance(error, PoolTimeoutError) or isinstance(error.__cause__, ConnectError)
+        return super().as_error(error, phase) if is_pools else _as_error(error, phase)
 
 
 class _Shared:
@@ -126,11 +82,11 @@ class SharedSurreal:
 
     name: ContenderName = "shared"
 
-    def __init__(self, config: ContenderConfig, *, direct: bool = False) -> None:
+    def __init__(self, config: ContenderConfig[SurrealTarget], *, direct: bool = False) -> None:
         self.version = version("surrealdb")
-        self.manner = "one connection, which all clients use at the same time and whose session they share"
+        self.behaviour = "one connection, which all clients use at the same time and whose session they share"
         self.opens = Opens()
-        self._driver = SurrealClientDriver(config.surreal_target, direct=direct)
+        self._driver = SurrealClientDriver(config.target, direct=direct)
         self._connection: SurrealClientConnection | None = None
 
     @property
@@ -166,10 +122,10 @@ class SharedSurreal:
 class NaiveSurreal(Unpooled[SurrealClientConnection]):
     """A connection for each query, with sign-in and all."""
 
-    def __init__(self, config: ContenderConfig) -> None:
-        super().__init__(SurrealClientDriver(config.surreal_target).connect, config.timeout_s)
+    def __init__(self, config: ContenderConfig[SurrealTarget]) -> None:
+        super().__init__(SurrealClientDriver(config.target).connect, config.timeout_s)
         self.version = version("surrealdb")
-        self.manner = "checkout: connect, sign in, select; return: close"
+        self.behaviour = "checkout: connect, sign in, select; return: close"
 
     async def execute(self, leased: SurrealClientConnection, sql: str) -> None:
         """By the client's own method."""
@@ -185,14 +141,14 @@ class PurrealContender:
 
     name: ContenderName = "purreal"
 
-    def __init__(self, config: ContenderConfig) -> None:
+    def __init__(self, config: ContenderConfig[SurrealTarget]) -> None:
         import purreal
 
-        target = config.surreal_target
+        target = config.target
         if not target.is_websocket or target.user is None:
             raise UsageError("--pool purreal needs a ws:// or wss:// URL and a user")
         self.version = version("purreal")
-        self.manner = "its own defaults; as many waiters as ask"
+        self.behaviour = "its own defaults; as many waiters as ask"
         self.opens = Opens()
         self._pool: Any = purreal.SurrealDBConnectionPool(
             uri=f"{target.url}/rpc",

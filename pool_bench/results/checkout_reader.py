@@ -43,7 +43,7 @@ class LoadedCheckout:
 
     setting: PoolSetting
     version: str
-    manner: str
+    behaviour: str
     opened: int
     open_failed: int
     opening_peak: int
@@ -67,7 +67,7 @@ def read_checkout(run: Fields) -> LoadedCheckout:
     return LoadedCheckout(
         setting=_setting(run),
         version=fields.text("version"),
-        manner=fields.text("manner"),
+        behaviour=fields.text("manner"),
         opened=fields.count("opened"),
         open_failed=fields.count("open_failed"),
         opening_peak=fields.count("opening_peak"),

@@ -53,7 +53,7 @@ def checkout_to_json(stats: CheckoutStats) -> JsonObject:
     """`runs[].checkout`."""
     return {
         "version": stats.version,
-        "manner": stats.manner,
+        "manner": stats.behaviour,
         "opened": stats.opened,
         "open_failed": stats.open_failed,
         "opening_peak": stats.opening_peak,

@@ -187,7 +187,7 @@ class CheckoutStats:
 
     Attributes:
         version: of the package that the pool is from.
-        manner: what the pool does on checkout and on return, in words.
+        behaviour: what the pool does on checkout and on return, in words.
         fairness: who was served when.
         opened: connections that were opened since the pool was made, the opening of the pool included.
         open_failed: attempts to open one that failed.
@@ -202,7 +202,7 @@ class CheckoutStats:
     """
 
     version: str = ""
-    manner: str = ""
+    behaviour: str = ""
     fairness: Fairness = field(default_factory=Fairness)
     opened: int = 0
     open_failed: int = 0
@@ -218,7 +218,7 @@ class CheckoutStats:
     def merge(self, other: "CheckoutStats") -> None:
         """Add all of `other`; peaks of several generators are those of the highest one."""
         self.version = self.version or other.version
-        self.manner = self.manner or other.manner
+        self.behaviour = self.behaviour or other.behaviour
         self.fairness.merge(other.fairness)
         self.opened += other.opened
         self.open_failed += other.open_failed

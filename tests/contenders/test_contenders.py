@@ -170,7 +170,7 @@ async def test_what_is_said_of_a_reset_is_what_happens(
     await contender.open()
     try:
         assert await setting_after_return(contender) == expected
-        assert ("1 round trip" in contender.manner) is (expected == "reset")
+        assert ("1 round trip" in contender.behaviour) is (expected == "reset")
     finally:
         await contender.close()
 

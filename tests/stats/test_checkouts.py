@@ -51,9 +51,9 @@ def test_sums_by_client_merge_by_number_whatever_their_length() -> None:
 
 def test_counts_add_up_peaks_are_the_highest_and_words_stay() -> None:
     total = CheckoutStats()
-    total.merge(CheckoutStats(version="1", manner="m", opened=3, opening_peak=2, size_peak=5, open_s=0.5))
+    total.merge(CheckoutStats(version="1", behaviour="m", opened=3, opening_peak=2, size_peak=5, open_s=0.5))
     total.merge(CheckoutStats(opened=4, open_failed=1, opening_peak=7, size_peak=4, bursts=waits(3.0)))
-    assert (total.version, total.manner) == ("1", "m")
+    assert (total.version, total.behaviour) == ("1", "m")
     assert (total.opened, total.open_failed, total.opening_peak, total.size_peak) == (7, 1, 7, 5)
     assert (total.open_s, total.bursts.count) == (0.5, 1)
 

@@ -28,7 +28,7 @@ from pool_bench.report.brief.pools import contests_brief
 from pool_bench.report.brief.screen import Brief, Part
 from pool_bench.report.live.pool_progress import Progress
 from pool_bench.report.live.view import make_view
-from pool_bench.report.summary.pools import contest_summary, manners_summary
+from pool_bench.report.summary.pools import behaviour_summary, contest_summary
 from pool_bench.report.summary.run import wrap
 from pool_bench.report.summary.unfinished import hanging_of_runs
 from pool_bench.report.text import colour_wanted
@@ -315,7 +315,7 @@ def _measure_all(
         print_contests(work, begun)
         if work.stop.requested:
             break
-    print_manners(work)
+    print_behaviour(work)
 
 
 def not_started(work: BenchSession, spec: PoolSpec, error: PoolBenchError) -> bool:
@@ -386,11 +386,11 @@ def print_contests(work: BenchSession, begun: int) -> None:
         work.detail(contest_summary(contest, meaning, colour=colour_wanted(work.text)))
 
 
-def print_manners(work: BenchSession) -> None:
+def print_behaviour(work: BenchSession) -> None:
     """Say what each pool does, and how to read the figures."""
     measured = group_by_load(results.from_session(work.session).runs)
     if measured:
-        work.detail(manners_summary(measured, colour=colour_wanted(work.text)))
+        work.detail(behaviour_summary(measured, colour=colour_wanted(work.text)))
 
 
 def _answer(work: BenchSession) -> Brief | None:

@@ -60,7 +60,7 @@ class _PoolGenerator:
         )
         self._contender = make(spec.pool, config)
         self._extra.version = self._contender.version
-        self._extra.manner = self._contender.manner
+        self._extra.behaviour = self._contender.behaviour
         self._load = make_load(spec, self._contender)
         self._probe = LagProbe(asyncio.get_running_loop(), self._load.ledger.resumed)
         notes.hear = self._load.note

@@ -37,7 +37,7 @@ _FOOTNOTE: Final = f"~ fewer than {FEWEST_BEYOND} operations beyond it"
 
 
 def contest_summary(contest: PoolComparison, meaning: str, *, colour: bool = False) -> str:
-    """The figures of the pools under one load; `manners_summary` says how to read them.
+    """The figures of the pools under one load; `behaviour_summary` says how to read them.
 
     Args:
         contest: the pools, each with its rounds.
@@ -61,7 +61,7 @@ def contest_summary(contest: PoolComparison, meaning: str, *, colour: bool = Fal
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
 
-def manners_summary(contests: Sequence[PoolComparison], *, colour: bool = False) -> str:
+def behaviour_summary(contests: Sequence[PoolComparison], *, colour: bool = False) -> str:
     """What each pool does besides, and how to read the figures; "" where nothing was measured."""
     paint = Paint(colour=colour)
     pools: dict[str, PoolRounds] = {}
@@ -75,7 +75,7 @@ def manners_summary(contests: Sequence[PoolComparison], *, colour: bool = False)
         one = group.checkouts[0]
         if group.not_started:
             continue
-        lines += wrap(f"  {group.pool} {one.version}: {one.manner}", "    ")
+        lines += wrap(f"  {group.pool} {one.version}: {one.behaviour}", "    ")
     resets = {
         _return_of(group) for group in pools.values() if group.pool != "naive" and not group.not_started
     }
@@ -255,7 +255,7 @@ def client_limit(contests: Sequence[PoolComparison]) -> str:
 
 
 def _return_of(group: PoolRounds) -> str:
-    return group.checkouts[0].manner.partition(";")[0]
+    return group.checkouts[0].behaviour.partition(";")[0]
 
 
 def _timed_out(contest: PoolComparison) -> list[str]:

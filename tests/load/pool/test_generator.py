@@ -128,7 +128,7 @@ def check_sums(spec: PoolSpec, outcome: Outcome) -> None:
     if spec.pool != "naive":
         assert checkout.size_peak <= spec.size
     assert checkout.version
-    assert checkout.manner
+    assert checkout.behaviour
     assert [one.t for one in checkout.intervals] == [one.t for one in total.intervals]
 
 

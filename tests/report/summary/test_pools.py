@@ -13,7 +13,7 @@ from pool_bench.compare.pools import Spread, group_by_load
 from pool_bench.errors import UsageError
 from pool_bench.report.brief.pools import contests_brief, sizes_brief
 from pool_bench.report.summary.pool_sizes import sizes_summary
-from pool_bench.report.summary.pools import contest_summary, manners_summary, verdict
+from pool_bench.report.summary.pools import behaviour_summary, contest_summary, verdict
 from pool_bench.report.summary.scenarios import calm_after_s
 from pool_bench.results.model import parse_result
 from pool_bench.results.write import dumps, from_session, session_to_json
@@ -174,15 +174,15 @@ def test_waits_are_calm_again_when_they_stay_low() -> None:
     assert calm_after_s(run, wild) is None
 
 
-def test_different_manners_are_pointed_out_once() -> None:
+def test_different_behaviours_are_pointed_out_once() -> None:
     together = group_by_load(loaded_runs(pool_session()))
-    text = manners_summary(together)
+    text = behaviour_summary(together)
     assert max(map(len, text.splitlines())) <= 100
     assert "asyncpg 1.2.3: return: reset always (1 round trip)" in text
     assert "--reset always or --reset never" in " ".join(text.split())
     alike = group_by_load(loaded_runs(pool_session(pools=("reference", "psycopg"))))
-    assert "--reset never" not in manners_summary(alike)
-    assert manners_summary([]) == ""
+    assert "--reset never" not in behaviour_summary(alike)
+    assert behaviour_summary([]) == ""
 
 
 def test_stress_levels_are_contests_of_their_own() -> None:

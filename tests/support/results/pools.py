@@ -60,7 +60,7 @@ def pool_run(
     resets = "reset always (1 round trip)" if pool == "asyncpg" else "no reset"
     checkout = CheckoutStats(
         version="1.2.3",
-        manner=f"return: {resets}; checkout: no check",
+        behaviour=f"return: {resets}; checkout: no check",
         fairness=fairness,
         opened=size,
         opening_peak=size // 2,

@@ -1,15 +1,17 @@
-"""No pool at all: a connection for each visit, opened on entry and closed on exit; nobody has to wait."""
+"""No pool at all: a connection for each lease, to show what pooling buys; nobody has to wait."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
-from pool_bench.contenders.base import ContenderName, Opens
+from pool_bench.contenders.base import ContenderConfig, ContenderName, Opens
+from pool_bench.drivers.asyncpg import AsyncpgConnection, AsyncpgDriver
 from pool_bench.errors import ConnectError, FailureKind, Phase
+from pool_bench.targets.postgres import PostgresTarget
 
 
-class Visited(Protocol):
+class Closable(Protocol):
     """A connection, as far as it is closed."""
 
     async def close(self) -> None:
@@ -19,7 +21,7 @@ class Visited(Protocol):
         """End it at once."""
 
 
-C = TypeVar("C", bound=Visited)
+C = TypeVar("C", bound=Closable)
 
 
 class Unpooled(Generic[C]):
@@ -63,9 +65,9 @@ class Unpooled(Generic[C]):
         self.held += 1
         return connection
 
-    def lease(self) -> "_Visit[C]":
+    def lease(self) -> "_Lease[C]":
         """Connect on entry, close on exit."""
-        return _Visit(self)
+        return _Lease(self)
 
     async def close(self) -> None:
         """Nothing is kept."""
@@ -79,17 +81,17 @@ class Unpooled(Generic[C]):
         return ConnectError(FailureKind.OTHER, phase, f"{type(error).__name__}: {error}")
 
 
-class _Visit(Generic[C]):
+class _Lease(Generic[C]):
     """One connection."""
 
-    __slots__ = ("_connection", "_visits")
+    __slots__ = ("_connection", "_unpooled")
 
-    def __init__(self, visits: Unpooled[C]) -> None:
-        self._visits = visits
+    def __init__(self, unpooled: Unpooled[C]) -> None:
+        self._unpooled = unpooled
         self._connection: C | None = None
 
     async def __aenter__(self) -> C:
-        self._connection = connection = await self._visits.connect()
+        self._connection = connection = await self._unpooled.connect()
         return connection
 
     async def __aexit__(
@@ -99,8 +101,23 @@ class _Visit(Generic[C]):
         traceback: TracebackType | None,
     ) -> None:
         assert self._connection is not None  # noqa: S101  # entered
-        self._visits.held -= 1
+        self._unpooled.held -= 1
         if exc_type is None:
             await self._connection.close()
         else:
             self._connection.terminate()
+
+
+class NaivePostgres(Unpooled[AsyncpgConnection]):
+    """asyncpg connections that serve one query each; nobody waits for anybody."""
+
+    def __init__(self, config: ContenderConfig[PostgresTarget]) -> None:
+        import asyncpg
+
+        super().__init__(AsyncpgDriver(config.target).connect, config.timeout_s)
+        self.version: str = asyncpg.__version__
+        self.behaviour = "checkout: connect; return: close; queries: simple protocol"
+
+    async def execute(self, leased: AsyncpgConnection, sql: str) -> None:
+        """By the simple protocol."""
+        await leased.execute(sql)
