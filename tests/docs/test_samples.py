@@ -1,0 +1,58 @@
+"""The Python in the documents, run as a reader would run it, and the examples."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pool_bench.servers import EmbeddedPostgres
+from tests.support.commands import environment
+from tests.support.documents import EXAMPLES, ROOT, Block, blocks
+
+RESULT = ROOT / "tests" / "results" / "golden" / "connect.json"
+# What each program has to print, besides ending well.
+PRINTS = {
+    "using_the_pool.py": "1,000 tasks were served by 10 connections",
+    "watching_the_pool.py": "pool_size{",
+    "comparing_two_pools.py": "overtaken",
+}
+
+
+def _run(directory: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=directory,
+        env=environment({"PYTHONPATH": str(ROOT)}),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=str)
+def test_a_sample_runs_as_it_stands(block: Block, tmp_path: Path) -> None:
+    shutil.copy(RESULT, tmp_path / "result.json")
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    program = tmp_path / "sample.py"
+    # A port that somebody may have on this machine.
+    program.write_text(block.text.replace("9090", str(port)), encoding="utf-8")
+    _run(tmp_path, program.name)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_runs_at_a_server_that_is_named(
+    path: Path, tmp_path: Path, embedded: EmbeddedPostgres
+) -> None:
+    assert PRINTS[path.name] in _run(tmp_path, os.fspath(path), embedded.url)
+
+
+def test_an_example_starts_a_server_where_none_is_named(tmp_path: Path) -> None:
+    assert "server: 18" in _run(tmp_path, os.fspath(ROOT / "examples" / "using_the_pool.py"))

@@ -1,0 +1,63 @@
+"""Tables of the documents name all that there is, and nothing that is not."""
+
+import ast
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from pool_bench.analysis.reasons import NoteCode, ReasonCode
+from pool_bench.errors import FailureKind
+from pool_bench.stats.walls import WallKind
+from tests.support.documents import ROOT
+
+FAILURES = ROOT / "docs" / "failures.md"
+READING = ROOT / "docs" / "reading-a-run.md"
+POOL_FAILURES = ROOT / "docs" / "pool-failures.md"
+_CODE = re.compile(r"`(\w+)`")
+_ROW = re.compile(r"^\| (?P<id>[PL]\d+) \|.*\| (?P<tests>[^|]*) \|$", re.MULTILINE)
+# Known, and open.
+NOT_HELD = {"P32"}
+
+
+def _first_column(path: Path, heading: str) -> set[str]:
+    """The code words in the first column of the table that a row of headings begins."""
+    table = path.read_text(encoding="utf-8").partition(f"\n{heading}")[2].partition("\n\n")[0]
+    rows = table.splitlines()[2:]
+    return {code for row in rows for code in _CODE.findall(row.split(" | ")[0])}
+
+
+@pytest.mark.parametrize(
+    ("path", "heading", "codes"),
+    [
+        (READING, "| reason |", ReasonCode),
+        (READING, "| note |", NoteCode),
+        (FAILURES, "| kind |", FailureKind),
+        (FAILURES, "| `kind` |", WallKind),
+    ],
+    ids=["reasons", "notes", "failures", "walls"],
+)
+def test_every_code_has_its_row(path: Path, heading: str, codes: Iterable[str]) -> None:
+    assert _first_column(path, heading) == set(codes)
+
+
+def _tests() -> set[str]:
+    """The names of all tests."""
+    names: set[str] = set()
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names |= {
+            node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        }
+    return names
+
+
+def test_every_failure_of_pools_and_of_load_tools_has_the_test_that_holds_it() -> None:
+    rows = {match["id"]: match["tests"] for match in _ROW.finditer(POOL_FAILURES.read_text(encoding="utf-8"))}
+    assert set(rows) == {f"P{number}" for number in range(1, 46)} | {f"L{number}" for number in range(1, 13)}
+    tests = _tests()
+    for failure, text in rows.items():
+        named = set(_CODE.findall(text))
+        assert bool(named) is (failure not in NOT_HELD), failure
+        assert named <= tests, failure
