@@ -125,7 +125,7 @@ def test_one_file_is_compared_within_itself(tmp_path: Path) -> None:
 
 def test_help_answers_without_importing_what_only_a_comparison_needs() -> None:
     script = (
-        "import sys\nfrom pool_bench.cli.compare import compare\n"
+        "import sys\nfrom pool_bench.cli.commands.compare import compare\n"
         "compare.main(['--help'], standalone_mode=False)\n"
         "print(sorted({'numpy', 'matplotlib', 'rich', 'asyncio'} & set(sys.modules)), file=sys.stderr)\n"
     )

@@ -416,7 +416,7 @@ def test_local_ports_that_run_out_are_counted_and_the_remedy_is_said(tmp_path: P
 _INSIDE = """
 import sys
 import pg_connection_load
-from tests.drivers import hostile as h
+from tests.support import hostile_postgres as h
 polite = (h.read_startup, h.send(h.WELCOME), h.read_message)
 with h.HostileServer(polite) as server:
     sys.argv = ["pg-connection-load", "--url", server.url(), "--no-reserve", "-k", "0", *sys.argv[1:]]

@@ -9,7 +9,7 @@ SCRIPT = """
 import asyncio, sys
 from pool_bench.drivers.{name} import {driver}
 from pool_bench.errors import ConnectError
-from pool_bench.targets import parse_target
+from pool_bench.targets.postgres import parse_target
 
 async def main():
     target = parse_target("postgresql://u@127.0.0.1:1/d?sslmode=disable", env={{}}, default_user="u")

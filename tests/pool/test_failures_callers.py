@@ -335,7 +335,7 @@ _UNCLOSED = """
 import asyncio, sys
 from pool_bench.drivers.asyncpg import AsyncpgDriver
 from pool_bench.pool import ConnectionPool, PoolConfig
-from pool_bench.targets import parse_target
+from pool_bench.targets.postgres import parse_target
 
 async def main():
     target = parse_target(sys.argv[1], env={}, default_user="u")

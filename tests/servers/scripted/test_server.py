@@ -185,10 +185,10 @@ def test_a_server_that_was_killed_says_so() -> None:
 
 def test_the_server_ends_with_its_parent_even_if_that_is_killed() -> None:
     script = (
-        "from pool_bench.faults.known import KnownServer\n"
+        "from pool_bench.servers.scripted.server import ScriptedServer\n"
         "import sys\n"
         "if __name__ == '__main__':\n"
-        "    with KnownServer() as server:\n"
+        "    with ScriptedServer() as server:\n"
         "        print(server.pid, flush=True)\n"
         "        sys.stdin.read()\n"
     )

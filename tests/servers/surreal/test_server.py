@@ -229,7 +229,7 @@ def test_a_password_is_in_no_argument_environment_file_log_or_repr() -> None:
 
 _CHILD = """
 import json, os, signal, sys, time
-from pool_bench.servers.surreal import EmbeddedSurreal, SurrealConfig, serve
+from pool_bench.servers.surreal.server import EmbeddedSurreal, SurrealConfig, serve
 
 def started(server):
     facts = {"directory": str(server.directory), "pids": [server.pid, server.kept.pid], "port": server.port}
@@ -353,7 +353,7 @@ def test_nothing_is_left_when_a_signal_ends_the_program(
 _STARTING = """
 import signal, sys
 from pathlib import Path
-from pool_bench.servers.surreal import EmbeddedSurreal
+from pool_bench.servers.surreal.server import EmbeddedSurreal
 
 server = EmbeddedSurreal()
 server.start()
