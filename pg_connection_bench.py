@@ -9,6 +9,7 @@ import pool_bench.cli.early  # noqa: F401  # first: from here on Ctrl-C is one l
 # isort: split
 
 import os
+from collections.abc import Callable
 from typing import Literal
 
 import click
@@ -16,6 +17,7 @@ import click
 from pool_bench import __version__
 from pool_bench.cli.commands.calibrate import calibrate
 from pool_bench.cli.commands.plot import plot
+from pool_bench.cli.entry import run_cli, run_command
 from pool_bench.cli.help_pages import Group
 from pool_bench.cli.options.levels import concurrency_options, measuring_options
 from pool_bench.cli.options.loop import RateOptions, loop_of, rate_options
@@ -39,8 +41,6 @@ from pool_bench.cli.options.shared import (
     watch_option,
 )
 from pool_bench.cli.options.thresholds import Checks, threshold_options
-from pool_bench.cli.options.types import exit_code_of, run_cli
-from pool_bench.cli.status import busy
 from pool_bench.drivers.base import DriverName
 
 TOOL = "pg-connection-bench"
@@ -123,56 +123,47 @@ def cli(
     loop = loop_of(rates, duration, concurrency, concurrency_min, concurrency_max)
     check_rounds(rounds, interleave, find_max=rates.find_max, is_open=loop.profile is not None)
 
-    def run() -> int:
-        from pool_bench.cli.argv import mask_process_title
-
-        # Before the imports below, which take their time.
-        mask_process_title()
-        with busy("loading", only_terminals=True):
-            from pool_bench.cli.commands.connect import ConnectPlan, measure
-            from pool_bench.cli.options.rounds import read_variants
-            from pool_bench.cli.places.postgres import find_console, find_targets, read_url
-            from pool_bench.load.spec import ConnectSpec
+    def prepare() -> Callable[[], int]:
+        from pool_bench.cli.commands.connect import ConnectPlan
+        from pool_bench.cli.options.rounds import read_variants
+        from pool_bench.cli.places.postgres import find_console, find_targets, read_url
+        from pool_bench.load.spec import ConnectSpec
 
         place = find_targets(urls, application_name=TOOL)
-        return measure(
-            ConnectPlan(
-                tool=TOOL,
-                name=name,
-                place=place,
-                spec=ConnectSpec(
-                    targets=place.targets,
-                    driver=driver,
-                    open_loop=loop.open_loop,
-                    warmup_s=warmup,
-                    duration_s=duration,
-                    grace_s=grace,
-                    connect_timeout_s=shortest_timeout(place.targets, connect_timeout),
-                    query=query,
-                    scram_cache=scram_cache,
-                    resolve_once=resolve == "once",
-                    by_address=by_address,
-                    seed=rates.seed_or_new,
-                ),
-                label=loop.label,
-                find_max=loop.find_max(wait_between_runs),
-                levels=loop.levels,
-                pause_s=wait_between_runs,
-                output=output,
-                checks=checks,
-                variants=read_variants(
-                    interleave, lambda url: read_url(url, os.environ, application_name=TOOL)
-                ),
-                rounds=rounds,
-                watch=watch,
-                admin=None if admin_url is None else find_console(admin_url, application_name=TOOL),
-                require_valid=require_valid,
-                keep_going=keep_going,
-                calibrate=calibrate_first,
-            )
-        )
+        return ConnectPlan(
+            tool=TOOL,
+            name=name,
+            place=place,
+            spec=ConnectSpec(
+                targets=place.targets,
+                driver=driver,
+                open_loop=loop.open_loop,
+                warmup_s=warmup,
+                duration_s=duration,
+                grace_s=grace,
+                connect_timeout_s=shortest_timeout(place.targets, connect_timeout),
+                query=query,
+                scram_cache=scram_cache,
+                resolve_once=resolve == "once",
+                by_address=by_address,
+                seed=rates.seed_or_new,
+            ),
+            label=loop.label,
+            find_max=loop.find_max(wait_between_runs),
+            levels=loop.levels,
+            pause_s=wait_between_runs,
+            output=output,
+            checks=checks,
+            variants=read_variants(interleave, lambda url: read_url(url, os.environ, application_name=TOOL)),
+            rounds=rounds,
+            watch=watch,
+            admin=None if admin_url is None else find_console(admin_url, application_name=TOOL),
+            require_valid=require_valid,
+            keep_going=keep_going,
+            calibrate=calibrate_first,
+        ).run
 
-    ctx.exit(exit_code_of(run))
+    run_command(ctx, prepare)
 
 
 cli.add_command(plot)

@@ -8,10 +8,13 @@ import pool_bench.cli.early  # noqa: F401  # first: from here on Ctrl-C is one l
 
 # isort: split
 
+from collections.abc import Callable
+
 import click
 
 from pool_bench import __version__
 from pool_bench.cli.commands.plot import plot
+from pool_bench.cli.entry import run_cli, run_command
 from pool_bench.cli.help_pages import Group
 from pool_bench.cli.options.hold import (
     active_option,
@@ -42,8 +45,6 @@ from pool_bench.cli.options.shared import (
     watch_held_option,
 )
 from pool_bench.cli.options.thresholds import Checks, threshold_options
-from pool_bench.cli.options.types import exit_code_of, run_cli
-from pool_bench.cli.status import busy
 from pool_bench.drivers.base import DriverName
 
 TOOL = "pg-connection-load"
@@ -128,56 +129,49 @@ def cli(
     if admin_url is not None and not watch:
         raise click.UsageError("--pgbouncer-admin and --no-watch exclude each other")
 
-    def run() -> int:
-        from pool_bench.cli.argv import mask_process_title
-
-        # Before the imports below, which take their time.
-        mask_process_title()
-        with busy("loading", only_terminals=True):
-            from pool_bench.cli.commands.hold import HoldPlan, hold
-            from pool_bench.cli.places.postgres import find_console, find_targets
-            from pool_bench.drivers.network.source_addresses import check_sources
-            from pool_bench.load.spec import HoldSpec
+    def prepare() -> Callable[[], int]:
+        from pool_bench.cli.commands.hold import HoldPlan
+        from pool_bench.cli.places.postgres import find_console, find_targets
+        from pool_bench.drivers.network.source_addresses import check_sources
+        from pool_bench.load.spec import HoldSpec
 
         place = find_targets(urls, application_name=TOOL)
         timeout_s = shortest_timeout(place.targets, connect_timeout)
         check_sources(source_ips, place.targets)
-        return hold(
-            HoldPlan(
-                tool=TOOL,
-                name=name,
-                place=place,
-                connections=connections,
-                spec=HoldSpec(
-                    targets=place.targets,
-                    connections=(),
-                    driver=driver,
-                    duration_s=duration,
-                    batch_size=batch_size,
-                    batch_pause_s=batch_pause,
-                    rate=rate,
-                    open_concurrency=open_concurrency,
-                    keepalive_s=keepalive,
-                    keepalive_query=keepalive_query,
-                    active=active,
-                    reconnect=reconnect,
-                    connect_timeout_s=timeout_s,
-                    give_up_s=patience_s(give_up, timeout_s),
-                    scram_cache=scram_cache,
-                    source_ips=source_ips,
-                    by_address=by_address,
-                ),
-                reserve=reserve,
-                admin=None if admin_url is None else find_console(admin_url, application_name=TOOL),
-                watch=watch,
-                output=output,
-                checks=checks,
-                require_valid=require_valid,
-                keep_going=keep_going,
-            )
-        )
+        return HoldPlan(
+            tool=TOOL,
+            name=name,
+            place=place,
+            asked=connections,
+            spec=HoldSpec(
+                targets=place.targets,
+                connections=(),
+                driver=driver,
+                duration_s=duration,
+                batch_size=batch_size,
+                batch_pause_s=batch_pause,
+                rate=rate,
+                open_concurrency=open_concurrency,
+                keepalive_s=keepalive,
+                keepalive_query=keepalive_query,
+                active=active,
+                reconnect=reconnect,
+                connect_timeout_s=timeout_s,
+                give_up_s=patience_s(give_up, timeout_s),
+                scram_cache=scram_cache,
+                source_ips=source_ips,
+                by_address=by_address,
+            ),
+            reserve=reserve,
+            admin=None if admin_url is None else find_console(admin_url, application_name=TOOL),
+            watch=watch,
+            output=output,
+            checks=checks,
+            require_valid=require_valid,
+            keep_going=keep_going,
+        ).run
 
-    ctx.exit(exit_code_of(run))
+    run_command(ctx, prepare)
 
 
 cli.add_command(plot)

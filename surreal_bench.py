@@ -8,6 +8,8 @@ import pool_bench.cli.early  # noqa: F401  # first: from here on Ctrl-C is one l
 
 # isort: split
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import click
@@ -15,6 +17,7 @@ import click
 from pool_bench import __version__
 from pool_bench.cli.commands.calibrate_surreal import calibrate
 from pool_bench.cli.commands.plot import plot
+from pool_bench.cli.entry import run_cli, run_command
 from pool_bench.cli.help_pages import DefaultGroup
 from pool_bench.cli.options.hold import (
     active_option,
@@ -51,8 +54,6 @@ from pool_bench.cli.options.shared import (
 from pool_bench.cli.options.surreal import SurrealOptions, server_options, surreal_driver_option
 from pool_bench.cli.options.surreal_pool import PoolOptions, pool_options
 from pool_bench.cli.options.thresholds import Checks, threshold_options
-from pool_bench.cli.options.types import exit_code_of, run_cli
-from pool_bench.cli.status import busy
 from pool_bench.drivers.base import DriverName
 
 TOOL = "surreal-bench"
@@ -134,15 +135,10 @@ def connect(
     check_rounds(rounds, interleave, find_max=rates.find_max, is_open=loop.profile is not None)
     check_split_driver(by_address, driver)
 
-    def run() -> int:
-        from pool_bench.cli.argv import mask_process_title
-
-        # Before the imports below, which take their time.
-        mask_process_title()
-        with busy("loading", only_terminals=True):
-            from pool_bench.cli.commands.connect import ConnectPlan, measure
-            from pool_bench.cli.places.surreal import find_surreal
-            from pool_bench.load.spec import ConnectSpec
+    def prepare() -> Callable[[], int]:
+        from pool_bench.cli.commands.connect import ConnectPlan
+        from pool_bench.cli.places.surreal import find_surreal
+        from pool_bench.load.spec import ConnectSpec
 
         place = find_surreal(server)
         place.check_driver(driver)
@@ -150,7 +146,7 @@ def connect(
             targets=place.targets,
             driver=driver,
             open_loop=loop.open_loop,
-            auth=place.server.auth,
+            auth=place.options.auth,
             warmup_s=warmup,
             duration_s=duration,
             grace_s=grace,
@@ -160,28 +156,26 @@ def connect(
             by_address=by_address,
             seed=rates.seed_or_new,
         )
-        return measure(
-            ConnectPlan(
-                tool=TOOL,
-                name=name,
-                place=place,
-                spec=spec,
-                label=loop.label,
-                find_max=loop.find_max(wait_between_runs),
-                levels=loop.levels,
-                pause_s=wait_between_runs,
-                output=output,
-                checks=checks,
-                variants=place.read_variants(interleave, spec),
-                rounds=rounds,
-                watch=watch,
-                require_valid=require_valid,
-                keep_going=keep_going,
-                calibrate=calibrate_first,
-            )
-        )
+        return ConnectPlan(
+            tool=TOOL,
+            name=name,
+            place=place,
+            spec=spec,
+            label=loop.label,
+            find_max=loop.find_max(wait_between_runs),
+            levels=loop.levels,
+            pause_s=wait_between_runs,
+            output=output,
+            checks=checks,
+            variants=place.read_variants(interleave, spec),
+            rounds=rounds,
+            watch=watch,
+            require_valid=require_valid,
+            keep_going=keep_going,
+            calibrate=calibrate_first,
+        ).run
 
-    ctx.exit(exit_code_of(run))
+    run_command(ctx, prepare)
 
 
 @cli.command()
@@ -243,57 +237,50 @@ def load(
     check_source_driver(source_ips, driver, "surreal")
     check_split_driver(by_address, driver)
 
-    def run() -> int:
-        from pool_bench.cli.argv import mask_process_title
-
-        # Before the imports below, which take their time.
-        mask_process_title()
-        with busy("loading", only_terminals=True):
-            from pool_bench.cli.commands.hold import HoldPlan, hold
-            from pool_bench.cli.places.surreal import find_surreal
-            from pool_bench.drivers.network.source_addresses import check_sources
-            from pool_bench.load.spec import HoldSpec
+    def prepare() -> Callable[[], int]:
+        from pool_bench.cli.commands.hold import HoldPlan
+        from pool_bench.cli.places.surreal import find_surreal
+        from pool_bench.drivers.network.source_addresses import check_sources
+        from pool_bench.load.spec import HoldSpec
 
         place = find_surreal(server)
         place.check_driver(driver, holding=True)
         place.check_ca_file()
         check_sources(source_ips, place.targets)
-        return hold(
-            HoldPlan(
-                tool=TOOL,
-                name=name,
-                place=place,
-                connections=connections,
-                spec=HoldSpec(
-                    targets=place.targets,
-                    connections=(),
-                    driver=driver,
-                    auth=place.server.auth,
-                    duration_s=duration,
-                    batch_size=batch_size,
-                    batch_pause_s=batch_pause,
-                    rate=rate,
-                    open_concurrency=open_concurrency,
-                    keepalive_s=keepalive,
-                    keepalive_query=keepalive_query.strip(),
-                    active=active,
-                    reconnect=reconnect,
-                    connect_timeout_s=connect_timeout,
-                    give_up_s=patience_s(give_up, connect_timeout),
-                    source_ips=source_ips,
-                    by_address=by_address,
-                ),
-                reserve=False,
-                admin=None,
-                watch=watch,
-                output=output,
-                checks=checks,
-                require_valid=require_valid,
-                keep_going=keep_going,
-            )
-        )
+        return HoldPlan(
+            tool=TOOL,
+            name=name,
+            place=place,
+            asked=connections,
+            spec=HoldSpec(
+                targets=place.targets,
+                connections=(),
+                driver=driver,
+                auth=place.options.auth,
+                duration_s=duration,
+                batch_size=batch_size,
+                batch_pause_s=batch_pause,
+                rate=rate,
+                open_concurrency=open_concurrency,
+                keepalive_s=keepalive,
+                keepalive_query=keepalive_query.strip(),
+                active=active,
+                reconnect=reconnect,
+                connect_timeout_s=connect_timeout,
+                give_up_s=patience_s(give_up, connect_timeout),
+                source_ips=source_ips,
+                by_address=by_address,
+            ),
+            reserve=False,
+            admin=None,
+            watch=watch,
+            output=output,
+            checks=checks,
+            require_valid=require_valid,
+            keep_going=keep_going,
+        ).run
 
-    ctx.exit(exit_code_of(run))
+    run_command(ctx, prepare)
 
 
 @cli.command()
@@ -324,51 +311,44 @@ def pool(
     surreal-bench pool --scenario stress --stress 1000,5000 --pool reference,shared
     """
 
-    def run() -> int:
-        from pool_bench.cli.argv import mask_process_title
-
-        # Before the imports below, which take their time.
-        mask_process_title()
-        with busy("loading", only_terminals=True):
-            from pool_bench.cli.commands.pools import PoolPlan, measure_pools
-            from pool_bench.cli.places.surreal import find_surreal
-            from pool_bench.contenders import check_installed
-            from pool_bench.load.spec import PoolSpec
+    def prepare() -> Callable[[], int]:
+        from pool_bench.cli.commands.pools import PoolPlan
+        from pool_bench.cli.places.surreal import find_surreal
+        from pool_bench.contenders import check_installed
+        from pool_bench.load.spec import PoolSpec
 
         for one in asked.pools:
             check_installed(one)
         place = find_surreal(server)
         place.check_pool()
         place.check_ca_file()
-        return measure_pools(
-            PoolPlan(
-                tool=TOOL,
-                name=name,
-                place=place,
-                pools=asked.pools,
-                scenarios=asked.scenarios,
-                spec=PoolSpec(
-                    targets=place.targets,
-                    pool=asked.pools[0],
-                    scenario=asked.scenarios[0],
-                    clients=asked.clients,
-                    size=asked.size,
-                    timeout_s=timeout,
-                    reset=asked.reset,
-                    warmup_s=warmup,
-                    duration_s=duration,
-                    grace_s=grace,
-                ),
-                query=asked.query,
-                hold_s=asked.hold_s,
-                rounds=rounds,
-                outage_s=0.0,
-                output=output,
-                stress=asked.stress,
-            )
-        )
+        return PoolPlan(
+            tool=TOOL,
+            name=name,
+            place=place,
+            pools=asked.pools,
+            scenarios=asked.scenarios,
+            spec=PoolSpec(
+                targets=place.targets,
+                pool=asked.pools[0],
+                scenario=asked.scenarios[0],
+                clients=asked.clients,
+                size=asked.size,
+                timeout_s=timeout,
+                reset=asked.reset,
+                warmup_s=warmup,
+                duration_s=duration,
+                grace_s=grace,
+            ),
+            query=asked.query,
+            hold_s=asked.hold_s,
+            rounds=rounds,
+            outage_s=0.0,
+            output=output,
+            stress=asked.stress,
+        ).run
 
-    ctx.exit(exit_code_of(run))
+    run_command(ctx, prepare)
 
 
 @cli.command()
@@ -381,19 +361,15 @@ def check(ctx: click.Context, server: SurrealOptions) -> None:
     surreal-bench check --url ws://db:8000 --user root --namespace app --database app
     """
 
-    def run() -> int:
-        from pool_bench.cli.argv import mask_process_title
-
-        mask_process_title()
-        with busy("loading", only_terminals=True):
-            from pool_bench.cli.commands.check_surreal import check as check_server
-            from pool_bench.cli.places.surreal import find_surreal
+    def prepare() -> Callable[[], int]:
+        from pool_bench.cli.commands.check import check as check_place
+        from pool_bench.cli.places.surreal import find_surreal
 
         place = find_surreal(server)
         place.check_ca_file()
-        return check_server(place)
+        return partial(check_place, place, tool=TOOL)
 
-    ctx.exit(exit_code_of(run))
+    run_command(ctx, prepare)
 
 
 @cli.command()
@@ -406,16 +382,12 @@ def serve(ctx: click.Context, served: Served) -> None:
     SURREAL_PASS=secret surreal-bench serve --bind 127.0.0.1:8000 --user root
     """
 
-    def run() -> int:
-        from pool_bench.cli.argv import mask_process_title
+    def prepare() -> Callable[[], int]:
+        from pool_bench.cli.commands.serve import serve_forever
 
-        mask_process_title()
-        with busy("loading", only_terminals=True):
-            from pool_bench.cli.commands.serve import serve_forever
+        return partial(serve_forever, served)
 
-        return serve_forever(served)
-
-    ctx.exit(exit_code_of(run))
+    run_command(ctx, prepare)
 
 
 cli.add_command(plot)

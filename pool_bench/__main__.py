@@ -8,12 +8,16 @@ import pool_bench.cli.early  # noqa: F401  # first: from here on Ctrl-C is one l
 
 # isort: split
 
+from collections.abc import Callable
+from functools import partial
+
 import click
 
 from pool_bench import __version__
 from pool_bench.cli.commands.calibrate import calibrate
 from pool_bench.cli.commands.compare import compare
 from pool_bench.cli.commands.plot import plot
+from pool_bench.cli.entry import run_cli, run_command
 from pool_bench.cli.help_pages import Group
 from pool_bench.cli.options.loop import MAX_IN_FLIGHT, RateOptions
 from pool_bench.cli.options.pool import (
@@ -35,8 +39,7 @@ from pool_bench.cli.options.shared import (
     require_valid_option,
 )
 from pool_bench.cli.options.thresholds import Checks, threshold_options
-from pool_bench.cli.options.types import Duration, exit_code_of, run_cli
-from pool_bench.cli.status import busy
+from pool_bench.cli.options.types import Duration
 from pool_bench.contenders.base import CONTENDER_NAMES, RESET_MODES, ContenderName, ResetMode
 from pool_bench.load.spec import OPEN_SCENARIOS, SCENARIO_NAMES, ScenarioName
 
@@ -131,16 +134,11 @@ def run(
             )
         clients = rates.max_in_flight or MAX_IN_FLIGHT
 
-    def measure() -> int:
-        from pool_bench.cli.argv import mask_process_title
-
-        # Before the imports below, which take their time.
-        mask_process_title()
-        with busy("loading", only_terminals=True):
-            from pool_bench.cli.commands.pools import PoolPlan, measure_pools
-            from pool_bench.cli.places.postgres import find_targets
-            from pool_bench.contenders import ALWAYS_PREPARE, check_installed, is_installed
-            from pool_bench.load.spec import OpenLoop, PoolSpec
+    def prepare() -> Callable[[], int]:
+        from pool_bench.cli.commands.pools import PoolPlan
+        from pool_bench.cli.places.postgres import find_targets
+        from pool_bench.contenders import ALWAYS_PREPARE, check_installed, is_installed
+        from pool_bench.load.spec import OpenLoop, PoolSpec
 
         chosen = pools
         if ctx.get_parameter_source("pools") is click.core.ParameterSource.DEFAULT:
@@ -150,42 +148,40 @@ def run(
         for pool in chosen:
             check_installed(pool)
         place = find_targets(() if url is None else (url,), application_name=TOOL)
-        return measure_pools(
-            PoolPlan(
-                tool=TOOL,
-                name=name,
-                place=place,
-                pools=chosen,
-                scenarios=scenarios,
-                spec=PoolSpec(
-                    targets=place.targets,
-                    pool=chosen[0],
-                    scenario=scenarios[0],
-                    clients=clients,
-                    size=size,
-                    timeout_s=timeout,
-                    reset=reset,
-                    prepared=prepared,
-                    warmup_s=warmup,
-                    duration_s=duration,
-                    grace_s=grace,
-                    seed=rates.seed_or_new,
-                    open_loop=None
-                    if arrivals is None
-                    else OpenLoop(profile=arrivals, spacing=rates.spacing or "constant"),
-                ),
-                span="" if arrivals is None else rates.label,
-                checks=checks,
-                require_valid=require_valid,
-                query=query,
-                hold_s=hold_s,
-                rounds=rounds,
-                outage_s=outage,
-                output=output,
-            )
-        )
+        return PoolPlan(
+            tool=TOOL,
+            name=name,
+            place=place,
+            pools=chosen,
+            scenarios=scenarios,
+            spec=PoolSpec(
+                targets=place.targets,
+                pool=chosen[0],
+                scenario=scenarios[0],
+                clients=clients,
+                size=size,
+                timeout_s=timeout,
+                reset=reset,
+                prepared=prepared,
+                warmup_s=warmup,
+                duration_s=duration,
+                grace_s=grace,
+                seed=rates.seed_or_new,
+                open_loop=None
+                if arrivals is None
+                else OpenLoop(profile=arrivals, spacing=rates.spacing or "constant"),
+            ),
+            span="" if arrivals is None else rates.label,
+            checks=checks,
+            require_valid=require_valid,
+            query=query,
+            hold_s=hold_s,
+            rounds=rounds,
+            outage_s=outage,
+            output=output,
+        ).run
 
-    ctx.exit(exit_code_of(measure))
+    run_command(ctx, prepare)
 
 
 def _open_scenarios(ctx: click.Context, scenarios: tuple[ScenarioName, ...]) -> tuple[ScenarioName, ...]:
@@ -281,46 +277,39 @@ def size(
     rounds allow; where they allow none, that is what it says.
     """
 
-    def measure() -> int:
-        from pool_bench.cli.argv import mask_process_title
-
-        # Before the imports below, which take their time.
-        mask_process_title()
-        with busy("loading", only_terminals=True):
-            from pool_bench.cli.commands.pool_size import SizePlan, measure_sizes
-            from pool_bench.cli.places.postgres import find_targets
-            from pool_bench.contenders import check_installed
-            from pool_bench.load.spec import PoolSpec
+    def prepare() -> Callable[[], int]:
+        from pool_bench.cli.commands.pool_size import SizePlan
+        from pool_bench.cli.places.postgres import find_targets
+        from pool_bench.contenders import check_installed
+        from pool_bench.load.spec import PoolSpec
 
         check_installed(pool)
         place = find_targets(() if url is None else (url,), application_name=TOOL)
-        return measure_sizes(
-            SizePlan(
-                tool=TOOL,
-                name=name,
-                place=place,
-                spec=PoolSpec(
-                    targets=place.targets,
-                    pool=pool,
-                    scenario="size",
-                    clients=clients,
-                    size=sizes[0],
-                    timeout_s=timeout,
-                    reset=reset,
-                    prepared=prepared,
-                    query=query,
-                    hold_s=hold,
-                    warmup_s=warmup,
-                    duration_s=duration,
-                    grace_s=grace,
-                ),
-                sizes=sizes,
-                rounds=rounds,
-                output=output,
-            )
-        )
+        return SizePlan(
+            tool=TOOL,
+            name=name,
+            place=place,
+            spec=PoolSpec(
+                targets=place.targets,
+                pool=pool,
+                scenario="size",
+                clients=clients,
+                size=sizes[0],
+                timeout_s=timeout,
+                reset=reset,
+                prepared=prepared,
+                query=query,
+                hold_s=hold,
+                warmup_s=warmup,
+                duration_s=duration,
+                grace_s=grace,
+            ),
+            sizes=sizes,
+            rounds=rounds,
+            output=output,
+        ).run
 
-    ctx.exit(exit_code_of(measure))
+    run_command(ctx, prepare)
 
 
 @cli.command()
@@ -329,17 +318,13 @@ def size(
 def check(ctx: click.Context, urls: tuple[str, ...]) -> None:
     """Say step by step, in under five seconds, whether a target can be used, and if not, what to do."""
 
-    def connect() -> int:
-        from pool_bench.cli.argv import mask_process_title
+    def prepare() -> Callable[[], int]:
+        from pool_bench.cli.commands.check import check as check_place
+        from pool_bench.cli.places.postgres import find_targets
 
-        mask_process_title()
-        with busy("loading", only_terminals=True):
-            from pool_bench.cli.commands.check import check as check_place
-            from pool_bench.cli.places.postgres import find_targets
+        return partial(check_place, find_targets(urls, application_name=TOOL), tool=TOOL)
 
-        return check_place(find_targets(urls, application_name=TOOL), tool=TOOL)
-
-    ctx.exit(exit_code_of(connect))
+    run_command(ctx, prepare)
 
 
 @cli.command()
@@ -392,19 +377,16 @@ def monitor(
     if metrics is not None and url is not None:
         raise click.UsageError("--metrics and --url exclude each other")
 
-    def watch() -> int:
-        from pool_bench.cli.argv import mask_process_title
-
-        mask_process_title()
-        with busy("loading", only_terminals=True):
-            from pool_bench.cli.commands.monitor import Monitoring
-            from pool_bench.cli.commands.monitor import monitor as watch_pool
-            from pool_bench.cli.places.postgres import PostgresPlace, find_targets
+    def prepare() -> Callable[[], int]:
+        from pool_bench.cli.commands.monitor import Monitoring
+        from pool_bench.cli.commands.monitor import monitor as watch_pool
+        from pool_bench.cli.places.postgres import PostgresPlace, find_targets
 
         place = PostgresPlace((), "--metrics")
         if metrics is None:
             place = find_targets(() if url is None else (url,), application_name=TOOL)
-        return watch_pool(
+        return partial(
+            watch_pool,
             Monitoring(
                 tool=TOOL,
                 metrics=metrics,
@@ -413,10 +395,10 @@ def monitor(
                 clients=clients,
                 interval_s=interval,
                 duration_s=duration,
-            )
+            ),
         )
 
-    ctx.exit(exit_code_of(watch))
+    run_command(ctx, prepare)
 
 
 cli.add_command(plot)

@@ -51,9 +51,9 @@ STOREYS = {
     "cli": (
         ("early", "argv", "signals", "limits", "outlets", "status", "advice", "preflight"),
         ("options",),
-        ("help_pages", "walls", "session"),
+        ("entry", "help_pages", "walls", "reserve", "session"),
         ("places",),
-        ("watching",),
+        ("plan", "watching"),
         ("commands",),
     ),
 }

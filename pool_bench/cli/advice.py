@@ -1,10 +1,10 @@
-"""What to do about a PostgreSQL that lets nobody in, and which kinds of failure end a command at once."""
+"""What to do about a server that cannot be used, by the kind of failure."""
 
 from typing import Final
 
 from pool_bench.errors import FailureKind
 
-ADVICE: Final = {
+POSTGRES: Final = {
     FailureKind.DNS: "the name is unknown here: check its spelling, /etc/hosts, and this machine's DNS",
     FailureKind.REFUSED: "nothing listens there: check host and port, that the server runs, and its "
     "listen_addresses",
@@ -27,9 +27,13 @@ ADVICE: Final = {
     FailureKind.CLIENT_FDS: "this process has no file descriptors left: raise ulimit -n",
     FailureKind.CLIENT_PORTS: "this machine has no local ports left: wait for those in TIME_WAIT",
 }
-
-# These say that the target was named wrongly, or is not there: measuring would count the same answer all the
-# time. What is full, starting up, slow or silent is a state of a server, and a reason to measure it.
-DEAD: Final = frozenset(
-    (FailureKind.REFUSED, FailureKind.DNS, FailureKind.AUTH, FailureKind.NO_DATABASE, FailureKind.TLS)
-)
+# The same, in SurrealDB's own terms where those are others.
+SURREAL: Final = POSTGRES | {
+    FailureKind.REFUSED: "nothing listens there: check host and port, and that the server runs",
+    FailureKind.TLS: "TLS failed: use ws:// or http:// where the server has none, --ca-file where it is its "
+    "own authority, and check the name in its certificate",
+    FailureKind.AUTH: "the server knows neither this user nor this password: check --user, --pass, --level "
+    "and --auth",
+    FailureKind.PROTOCOL: "what answers there is no SurrealDB, or speaks TLS (wss://, https://)",
+    FailureKind.CLOSED: "what answers there is no SurrealDB, or speaks TLS (wss://, https://)",
+}

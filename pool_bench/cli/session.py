@@ -1,6 +1,5 @@
 """A command under way: shows its runs, keeps their results, and writes them whatever happens meanwhile."""
 
-import contextlib
 import sys
 import tempfile
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from pool_bench.cli.options.shared import Output
 from pool_bench.cli.options.thresholds import NO_CHECKS, Checks
 from pool_bench.cli.options.types import EXIT_FAILED, EXIT_OK
 from pool_bench.cli.outlets import deliver, make_expendable, stalled
-from pool_bench.cli.status import busy, clear, draws_in_place
+from pool_bench.cli.status import busy, draws_in_place, notify
 from pool_bench.errors import PoolBenchError, SaveError, UsageError, reason_of
 from pool_bench.load.run import GeneratorError, Run, StopSwitch
 from pool_bench.report.brief.screen import Brief, Part, rows_of
@@ -31,7 +30,7 @@ from pool_bench.results.thresholds import Threshold, Watch, judge_run
 from pool_bench.stats.runs import RunResult, Snapshot
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class BenchSession:
     """A command under way: what it has measured so far, and where it shows and keeps it.
 
@@ -39,28 +38,36 @@ class BenchSession:
         output: where results go.
         stop: ends it early.
         view: shows the run under way.
-        text: where lines and summaries go.
         session: what was measured so far.
         levels: the concurrency of each run, for the file's name.
         span: stands there instead of the levels.
         checks, thresholds: what must hold of each run.
-        written: files written so far.
         require_valid: whether a suspect run makes the exit code 1.
+        written: files written so far.
     """
 
     output: Output
     stop: StopSwitch
     view: LiveView
-    text: TextIO
     session: Session
     levels: tuple[int, ...]
     span: str = ""
     checks: Checks = NO_CHECKS
     thresholds: tuple[Threshold, ...] = ()
-    written: list[Path] = field(default_factory=list)
     require_valid: bool = False
+    written: list[Path] = field(default_factory=list)
     _json_path: Path | None = None
     _kept: int = 0
+
+    @property
+    def text(self) -> TextIO:
+        """Where lines and summaries go."""
+        return self.output.text
+
+    @property
+    def colour(self) -> bool:
+        """Whether those may be coloured."""
+        return colour_wanted(self.text)
 
     def follow(self, run: Run, saw: Callable[[Snapshot], None] | None = None) -> None:
         """Measure `run`, show it second by second, and keep its result.
@@ -113,7 +120,7 @@ class BenchSession:
     def _judge(self) -> None:
         # Only now: what was seen of the server is added to a run after it has ended.
         runs = self.session.runs
-        self.session.thresholds = [one for run in runs for one in judge_run(self.thresholds, run)]
+        self.session.thresholds = [outcome for run in runs for outcome in judge_run(self.thresholds, run)]
 
     def _show(self, snapshot: Snapshot) -> None:
         # Who does not read now would have to read all that piled up later.
@@ -267,7 +274,7 @@ class BenchSession:
 
     def _show_body(self, brief: Brief) -> None:
         """Print what goes above the paths of files and the headline."""
-        judged, colour = self.session.thresholds, colour_wanted(self.text)
+        judged, colour = self.session.thresholds, self.colour
         if self.output.verbose or not brief.headline:
             if judged:
                 self.print(threshold_lines(judged, colour=colour))
@@ -334,11 +341,3 @@ def lose(work: BenchSession, run: Run, name: str, error: PoolBenchError) -> None
         run.result.not_started = str(error)
         work.session.runs.append(run.result)
     work.keep()
-
-
-def notify(text: str) -> None:
-    """Say something that is no result, on stderr."""
-    clear()
-    # Where stderr is a pipe without a reader there is nobody to tell, and no reason to stop.
-    with contextlib.suppress(BrokenPipeError):
-        print(text, file=sys.stderr, flush=True)

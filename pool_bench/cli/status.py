@@ -1,9 +1,9 @@
-"""What a command is busy with while nothing else shows that it is alive: on stderr, gone when it is over."""
+"""What a command says on stderr: what it is busy with, gone when that is over, and what is no result."""
 
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Final, TypeVar
 
 _Value = TypeVar("_Value")
@@ -43,6 +43,14 @@ def clear() -> None:
         _shown = False
         sys.stderr.write(_ERASE)
         sys.stderr.flush()
+
+
+def notify(text: str) -> None:
+    """Say something that is no result, on stderr."""
+    clear()
+    # Where stderr is a pipe without a reader there is nobody to tell, and no reason to stop.
+    with suppress(BrokenPipeError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def draws_in_place() -> bool:

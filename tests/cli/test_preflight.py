@@ -7,12 +7,17 @@ from contextlib import closing
 
 import pytest
 
-from pool_bench.cli.places.postgres import ask
+from pool_bench.cli.places.postgres import PostgresSite
 from pool_bench.cli.preflight import run_briefly
 from pool_bench.load.run import StopSwitch
 from pool_bench.servers.postgres import EmbeddedPostgres
 from tests.support import hostile_postgres as h
 from tests.support.generators import target
+
+
+def site(hosts: str) -> PostgresSite:
+    there = target(f"postgresql://bench@{hosts}/postgres?sslmode=disable")
+    return PostgresSite(targets=(there,), origin="--url")
 
 
 async def look_up(host: str) -> object:
@@ -67,19 +72,9 @@ def test_a_silent_first_host_does_not_keep_the_next_one_from_being_asked(
 ) -> None:
     with h.HostileServer((h.read_startup, h.stall)) as silent, closing(StopSwitch()) as stop:
         hosts = f"127.0.0.1:{silent.port},127.0.0.1:{embedded.port}"
-        server = ask(
-            target(f"postgresql://bench@{hosts}/postgres?sslmode=disable"),
-            stop,
-            # All of it is spent on the first host; the second one must stand a machine that stands still.
-            timeout_s=3.0,
-            embedded=True,
-        )
-        alone = ask(
-            target(f"postgresql://bench@127.0.0.1:{silent.port}/postgres?sslmode=disable"),
-            stop,
-            timeout_s=0.1,
-            embedded=True,
-        )
+        # All of it is spent on the first host; the second one must stand a machine that stands still.
+        server = site(hosts).greet(stop, timeout_s=3.0)
+        alone = site(f"127.0.0.1:{silent.port}").greet(stop, timeout_s=0.1)
     assert server["product"] == "PostgreSQL"
     assert alone == {}
     assert "failed: timeout during auth: no answer after 0.1 s" in capfd.readouterr().err

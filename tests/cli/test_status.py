@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pool_bench.cli import status
-from pool_bench.cli.session import notify
+from pool_bench.cli.status import notify
 from pool_bench.results.write import session_to_json, write_json
 from tests.support.commands import environment, run_tool
 from tests.support.results.runs import session_of, typical_run

@@ -14,12 +14,14 @@ import pytest
 import pg_connection_bench
 import pg_connection_load
 import surreal_bench
+from pool_bench.cli.options.surreal import SurrealOptions
+from pool_bench.cli.places.surreal import SurrealPlace
 from pool_bench.cli.watching import is_wanted
 from pool_bench.results.model import load_result
 from pool_bench.servers.scripted.behaviour import Behaviour, Fixed
 from pool_bench.servers.scripted.server import KnownSurreal
 from pool_bench.servers.surreal.server import EmbeddedSurreal, SurrealConfig
-from pool_bench.targets.surreal import surreal_target
+from pool_bench.targets.surreal import SurrealTarget, surreal_target
 from tests.cli.test_surreal_bench import COMMAND, SECRET, make_place, reach, run_it
 from tests.support.commands import Outcome, Started, load
 from tests.support.servers import StartSurreal
@@ -146,18 +148,22 @@ def test_the_server_is_watched_in_each_run_and_the_limit_is_named(
     assert "(busiest thread " in outcome.stdout
 
 
+def place_of(*targets: SurrealTarget) -> SurrealPlace:
+    return SurrealPlace(targets=targets, origin="--url", options=SurrealOptions())
+
+
 def test_the_embedded_engine_is_watched_as_well_and_others_only_if_wanted(tmp_path: Path) -> None:
     _, (run,) = measured(tmp_path, "--auth", "none", "-c", "2", "-d", "300ms", "--warmup", "0", env={})
     side = run["server_side"]
     assert side["notes"] == []
     assert_none_left(side)
     assert all(one["processes"] == 1 for one in side["memory"].values())
-    here = [surreal_target(f"{url}:8000", environ={}) for url in ("ws://localhost", "http://[::1]")]
+    here = tuple(surreal_target(f"{url}:8000", environ={}) for url in ("ws://localhost", "http://[::1]"))
     elsewhere = surreal_target("wss://db.example", environ={})
-    assert is_wanted(None, None, here)
-    assert not is_wanted(None, None, [*here, elsewhere])
-    assert is_wanted(True, None, [elsewhere])
-    assert not is_wanted(False, None, here)
+    assert is_wanted(None, None, place_of(*here))
+    assert not is_wanted(None, None, place_of(*here, elsewhere))
+    assert is_wanted(True, None, place_of(elsewhere))
+    assert not is_wanted(False, None, place_of(*here))
 
 
 def test_without_watching_nobody_looks(server: EmbeddedSurreal, tmp_path: Path) -> None:

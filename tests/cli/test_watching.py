@@ -11,8 +11,9 @@ from typing import Any, Self, cast
 import psycopg
 import pytest
 
+from pool_bench.cli.places.postgres import PostgresPlace
 from pool_bench.cli.session import BenchSession
-from pool_bench.cli.watching import Watching, follow_watched, is_wanted
+from pool_bench.cli.watching import follow_watched, is_wanted
 from pool_bench.errors import UsageError
 from pool_bench.load.run import Run
 from pool_bench.results.model import load_result
@@ -21,7 +22,8 @@ from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
 from pool_bench.stats.operations import BenchStats, ClientUsage
 from pool_bench.stats.runs import Snapshot, Stage
 from pool_bench.stats.server import ServerObservation
-from pool_bench.watch.watcher import watch_postgres
+from pool_bench.watch.machine.limits import LimitsReader
+from pool_bench.watch.watcher import Watcher, watch_postgres
 from tests.support.commands import Outcome, load, run_here, run_tool
 from tests.support.held_sessions import await_true, clients, target
 from tests.support.servers import StartPgBouncer, StartPostgres
@@ -157,7 +159,7 @@ def test_the_run_s_clock_is_that_of_measuring_and_not_what_the_warm_up_took_for_
     told = _Told()
     work = cast(BenchSession, SimpleNamespace(follow=follow, message=print))
     run = cast(Run, SimpleNamespace(result=SimpleNamespace(concurrency=1, server_side=None, wall=None)))
-    follow_watched(work, run, cast(Watching, SimpleNamespace(watcher=lambda _wanted: told)), ())
+    follow_watched(work, run, cast(Watcher, told), LimitsReader(()))
     assert told.began == [(7, True), (9, False)]
 
 
@@ -304,11 +306,11 @@ ELSEWHERE = [
 def test_servers_on_this_machine_are_watched_unless_the_user_says_something_else(
     urls: list[str], expected: bool
 ) -> None:
-    targets = [target(url) for url in urls]
-    assert is_wanted(None, None, targets) is expected
-    assert is_wanted(True, None, targets) is True
-    assert is_wanted(False, None, targets) is False
+    place = PostgresPlace(tuple(target(url) for url in urls), "--url")
+    assert is_wanted(None, None, place) is expected
+    assert is_wanted(True, None, place) is True
+    assert is_wanted(False, None, place) is False
     # Who names a console wants it asked.
-    assert is_wanted(None, target(HERE[0]), targets) is True
+    assert is_wanted(None, target(HERE[0]), place) is True
     with pytest.raises(UsageError, match="--no-watch"):
-        is_wanted(False, target(HERE[0]), targets)
+        is_wanted(False, target(HERE[0]), place)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pool_bench.cli.entry import exit_code_of
 from pool_bench.cli.help_pages import Command
-from pool_bench.cli.options.types import EXIT_FAILED, EXIT_LEFT, EXIT_OK, Duration, OutputPath, exit_code_of
+from pool_bench.cli.options.types import EXIT_FAILED, EXIT_LEFT, EXIT_OK, Duration, OutputPath
 from pool_bench.drivers.base import SURREAL_DRIVER_NAMES, DriverName
 from pool_bench.targets.surreal import AuthMode
 
@@ -106,8 +107,8 @@ def run_calibration(
     from datetime import UTC, datetime
 
     from pool_bench.cli.limits import raise_file_limit
-    from pool_bench.cli.session import notify
     from pool_bench.cli.signals import LeaveNow, stop_on_signals
+    from pool_bench.cli.status import notify
     from pool_bench.load import calibrate as load
     from pool_bench.report.summary.calibration import calibration_table
     from pool_bench.report.text import colour_wanted

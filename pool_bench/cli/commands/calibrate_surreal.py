@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import click
 
 from pool_bench.cli.commands.calibrate import calibrate_options, run_calibration
+from pool_bench.cli.entry import exit_code_of
 from pool_bench.cli.help_pages import Command
 from pool_bench.cli.options.surreal import auth_option
-from pool_bench.cli.options.types import exit_code_of
 from pool_bench.targets.surreal import AuthMode
 
 if TYPE_CHECKING:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from pool_bench.cli.entry import exit_code_of
 from pool_bench.cli.help_pages import Command
 from pool_bench.cli.options.shared import verbose_option
-from pool_bench.cli.options.types import EXIT_FAILED, EXIT_OK, OutputPath, Share, exit_code_of
+from pool_bench.cli.options.types import EXIT_FAILED, EXIT_OK, OutputPath, Share
 from pool_bench.cli.status import busy
 from pool_bench.errors import UsageError
 

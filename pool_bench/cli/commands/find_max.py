@@ -17,7 +17,6 @@ from pool_bench.load.run import Run
 from pool_bench.load.spec import ConnectSpec, OpenLoop
 from pool_bench.report.summary.run import run_summary
 from pool_bench.report.summary.search import search_summary, step_line
-from pool_bench.report.text import colour_wanted
 from pool_bench.results.session import Limit, SearchResult, SearchStep
 from pool_bench.stats.runs import SATURATED_CPU_SHARE, RunResult
 
@@ -60,15 +59,13 @@ def find_maximum(work: BenchSession, plan: FindMax, spec: ConnectSpec) -> None:
                 result.limit, result.why = Limit.SERVER, f"at {trial.rate:.4g}/s no operation succeeded"
                 break
             search.tell(passed=not breaches)
-            if not work.output.quiet:
-                print(step_line(result.steps[-1], last), file=work.text, flush=True)
+            work.row(step_line(result.steps[-1], last))
             work.keep()
     finally:
         conclude(result, search, work.session.runs)
     if last is not None:
-        colour = colour_wanted(work.text)
-        work.detail(run_summary(_run_of_answer(work, result), colour=colour))
-        work.detail(search_summary(work.session.runs, result, colour=colour))
+        work.detail(run_summary(_run_of_answer(work, result), colour=work.colour))
+        work.detail(search_summary(work.session.runs, result, colour=work.colour))
 
 
 def _measure(work: BenchSession, plan: FindMax, spec: ConnectSpec, trial: Trial, *, number: int) -> RunResult:

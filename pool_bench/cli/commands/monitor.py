@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 
 from pool_bench.cli.limits import raise_file_limit
 from pool_bench.cli.options.types import EXIT_FAILED, EXIT_LEFT, EXIT_OK
-from pool_bench.cli.places.postgres import PostgresPlace, ask, serve, targets_of
-from pool_bench.cli.session import notify
+from pool_bench.cli.places.postgres import PostgresPlace
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
+from pool_bench.cli.status import notify
 from pool_bench.drivers.asyncpg import AsyncpgConnection, AsyncpgDriver
 from pool_bench.drivers.refusals import check_settings
 from pool_bench.errors import ConnectError, PoolBenchError, UsageError
@@ -80,15 +80,14 @@ def monitor(watched: Monitoring) -> int:
                 return asyncio.run(_watch(read, watched, stop, f"metrics of {redact(url)}"))
             check_settings("asyncpg", watched.place.targets)
             raise_file_limit(watched.size, option="--size")
-            with serve(watched.place, connections=watched.size) as server:
-                (target, *_) = targets_of(watched.place, server, tool=watched.tool)
-                if not ask(target, stop, timeout_s=_FETCH_S, embedded=server is not None):
+            with watched.place.serve(tool=watched.tool, connections=watched.size) as site:
+                if not site.greet(stop, timeout_s=_FETCH_S):
                     return EXIT_FAILED
                 notify(
                     f"a demonstration: a pool of our own, with {watched.clients} clients that ask now and "
                     "then; --metrics URL shows an application's"
                 )
-                return asyncio.run(_demonstrate(target, watched, stop))
+                return asyncio.run(_demonstrate(site.targets[0], watched, stop))
     except LeaveNow:
         return EXIT_LEFT
 

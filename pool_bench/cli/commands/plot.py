@@ -4,9 +4,10 @@ from pathlib import Path
 
 import click
 
+from pool_bench.cli.entry import exit_code_of
 from pool_bench.cli.help_pages import Command
 from pool_bench.cli.options.shared import PlotFormat, plot_format_option
-from pool_bench.cli.options.types import OutputPath, exit_code_of
+from pool_bench.cli.options.types import OutputPath
 from pool_bench.cli.status import busy
 
 

@@ -1,128 +1,113 @@
-"""`pool-bench size`: a sweep of pool sizes, round by round, and the size it speaks for."""
+"""A sweep of pool sizes, round by round, and the size it speaks for."""
 
-import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from importlib.util import find_spec
+from typing import TextIO
 
 from pool_bench.analysis.scalability import FEWEST_SIZES
-from pool_bench.cli.commands.pools import UNIT, follow_pool
-from pool_bench.cli.limits import raise_file_limit
-from pool_bench.cli.options.shared import Output
-from pool_bench.cli.options.types import EXIT_FAILED, EXIT_LEFT
-from pool_bench.cli.places.postgres import PostgresPlace, ask, serve, targets_of
-from pool_bench.cli.session import BenchSession, notify
-from pool_bench.cli.signals import LeaveNow, stop_on_signals
+from pool_bench.cli.commands.pools import follow_pool, make_pool_view, require_answer
+from pool_bench.cli.places.base import Config
+from pool_bench.cli.plan import Measurement, Plan, Start
+from pool_bench.cli.session import BenchSession
+from pool_bench.cli.status import notify
 from pool_bench.compare.pool_sizes import by_size, sizing_of
 from pool_bench.drivers.refusals import check_settings
-from pool_bench.errors import PoolBenchError, UsageError
+from pool_bench.errors import UsageError
 from pool_bench.load.spec import PoolSpec
 from pool_bench.report.brief.pools import sizes_brief
-from pool_bench.report.live.view import make_view
+from pool_bench.report.brief.screen import Brief
+from pool_bench.report.live.view import LiveView
 from pool_bench.report.summary.pool_sizes import sizes_summary
-from pool_bench.report.text import colour_wanted
 from pool_bench.results import write as results
-from pool_bench.results.session import Session
-from pool_bench.targets.postgres import redact
+from pool_bench.results.thresholds import Threshold
 from pool_bench.units import format_duration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SizePlan:
-    """What to measure.
+class SizePlan(Plan):
+    """Find the size of a pool.
 
     Attributes:
-        tool, name: as in the result file.
-        place: where the target comes from.
         spec: the settings of every run; the size is filled in.
         sizes: what to try, ascending.
         rounds: how often each is measured.
-        output: where results go.
     """
 
-    tool: str
-    name: str
-    place: PostgresPlace
     spec: PoolSpec
     sizes: tuple[int, ...]
     rounds: int
-    output: Output
 
+    @property
+    def connections(self) -> int:
+        """Connections of the largest pool."""
+        return self.sizes[-1]
 
-def measure_sizes(sweep: SizePlan) -> int:
-    """Measure every size, recommend one, and write the files.
+    @property
+    def connections_option(self) -> str:
+        """The option that says so."""
+        return "--sizes"
 
-    Returns:
-        The exit code: 0, 1 where a run had no success, 130 where the user left.
+    @property
+    def timeout_s(self) -> float:
+        """As of every acquire."""
+        return self.spec.timeout_s
 
-    Raises:
-        UsageError: a setting turned out to be impossible.
-        ServerStartError: the embedded server does not start.
-        GeneratorError: a generator process failed; what was measured before is saved.
-    """
-    if find_spec("scipy") is None:
-        raise UsageError("size needs scipy to fit a law; install pool-bench[sizing]")
-    if len(sweep.sizes) < FEWEST_SIZES:
-        raise UsageError(
-            f"--sizes: it takes at least {FEWEST_SIZES} sizes to fit a law, not {len(sweep.sizes)}"
-        )
-    if sweep.spec.clients < sweep.sizes[-1]:
-        raise UsageError(
-            f"--clients {sweep.spec.clients:,} cannot use more connections than themselves, and --sizes "
-            f"go up to {sweep.sizes[-1]:,}"
-        )
-    output = sweep.output
-    output.check()
-    check_settings(sweep.spec.pool, sweep.place.targets)
-    raise_file_limit(sweep.sizes[-1], option="--sizes")
-    text = output.text
-    try:
-        with ExitStack() as stack:
-            stop = stack.enter_context(stop_on_signals(notify))
-            server = stack.enter_context(serve(sweep.place, connections=sweep.sizes[-1]))
-            targets = targets_of(sweep.place, server, tool=sweep.tool)
-            spec = replace(sweep.spec, targets=targets)
-            session = _session(sweep, spec)
-            session.server = ask(targets[0], stop, timeout_s=spec.timeout_s, embedded=server is not None)
-            if not session.server and not stop.requested:
-                notify("error: the server does not answer: not measuring pools")
-                return EXIT_FAILED
-            view = make_view(
-                text,
-                stream_is_terminal=text.isatty(),
-                quiet=output.quiet,
-                targets=[str(targets[0])],
-                unit=UNIT,
+    def thresholds(self) -> tuple[Threshold, ...]:
+        """Thresholds on the fields of runs with a pool."""
+        return self.checks.read(pool=True)
+
+    def check(self) -> None:
+        """Make sure that a law can be fitted, and that the pool can honour what the target asks for."""
+        if find_spec("scipy") is None:
+            raise UsageError("size needs scipy to fit a law; install pool-bench[sizing]")
+        if len(self.sizes) < FEWEST_SIZES:
+            raise UsageError(
+                f"--sizes: it takes at least {FEWEST_SIZES} sizes to fit a law, not {len(self.sizes)}"
             )
-            stack.callback(view.close)
-            work = BenchSession(output, stop, view, text, session, (spec.clients,))
-            try:
-                _measure_all(work, sweep, spec)
-            except PoolBenchError:
-                _finish(work)
-                raise
-            _finish(work)
-            return work.exit_code
-    except LeaveNow:
-        notify("left without a summary")
-        return EXIT_LEFT
+        if self.spec.clients < self.connections:
+            raise UsageError(
+                f"--clients {self.spec.clients:,} cannot use more connections than themselves, and --sizes "
+                f"go up to {self.connections:,}"
+            )
+        check_settings(self.spec.pool, self.place.targets)
+
+    def begin(self, start: Start) -> "SizeMeasurement":
+        """Make sure that the server answers."""
+        require_answer(start)
+        return SizeMeasurement(self, replace(self.spec, targets=start.site.targets))
 
 
-def _session(sweep: SizePlan, spec: PoolSpec) -> Session:
-    return Session(
-        tool=sweep.tool,
-        name=sweep.name,
-        started_at=datetime.now(UTC),
-        argv=tuple(redact(word) for word in sys.argv),
-        targets=tuple(str(target) for target in spec.targets),
-        config={
-            "target_from": sweep.place.origin,
+def order(sizes: Sequence[int], round_: int) -> list[int]:
+    """The sizes' turns in a round (from 1): up, then down, so that a drift does not look like a law."""
+    return list(sizes) if round_ % 2 else list(reversed(sizes))
+
+
+@dataclass(frozen=True, slots=True)
+class SizeMeasurement(Measurement):
+    """A plan to find a pool's size, whose server is there.
+
+    Attributes:
+        plan: what the user asked for.
+        spec: the settings of every run; the size is filled in.
+    """
+
+    plan: SizePlan
+    spec: PoolSpec
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The number of clients."""
+        return (self.spec.clients,)
+
+    def config(self) -> Config:
+        """The settings, for the result file."""
+        own, spec = self.plan, self.spec
+        return {
             "pool": spec.pool,
-            "sizes": [str(size) for size in sweep.sizes],
+            "sizes": [str(size) for size in own.sizes],
             "clients": spec.clients,
-            "rounds": sweep.rounds,
+            "rounds": own.rounds,
             "reset": spec.reset,
             "prepared": spec.prepared,
             "query": spec.query,
@@ -131,37 +116,31 @@ def _session(sweep: SizePlan, spec: PoolSpec) -> Session:
             "duration_s": spec.duration_s,
             "warmup_s": spec.warmup_s,
             "grace_s": spec.grace_s,
-        },
-    )
+        }
 
+    def view(self, stream: TextIO) -> LiveView:
+        """Operations a second."""
+        return make_pool_view(stream, self.spec, quiet=self.plan.output.quiet)
 
-def order(sizes: Sequence[int], round_: int) -> list[int]:
-    """The sizes' turns in a round (from 1): up, then down, so that a drift does not look like a law."""
-    return list(sizes) if round_ % 2 else list(reversed(sizes))
-
-
-def _measure_all(work: BenchSession, sweep: SizePlan, spec: PoolSpec) -> None:
-    total = len(sweep.sizes) * sweep.rounds
-    notify(f"{total} runs, about {format_duration(total * (spec.duration_s + spec.warmup_s + 1.0))}")
-    number = 0
-    for round_ in range(1, sweep.rounds + 1):
-        for size in order(sweep.sizes, round_):
+    def measure(self, work: BenchSession) -> None:
+        """Measure every size in every round."""
+        own, spec = self.plan, self.spec
+        total = len(own.sizes) * own.rounds
+        notify(f"{total} runs, about {format_duration(total * (spec.duration_s + spec.warmup_s + 1.0))}")
+        turns = [(round_, size) for round_ in range(1, own.rounds + 1) for size in order(own.sizes, round_)]
+        for number, (round_, size) in enumerate(turns, 1):
             if work.stop.requested:
                 return
-            number += 1
-            one = replace(spec, size=size, round=round_)
-            follow_pool(work, one, number=number, total=total, rounds=sweep.rounds)
+            sized = replace(spec, size=size, round=round_)
+            follow_pool(work, sized, number=number, total=total, rounds=own.rounds)
             work.keep()
 
-
-def _finish(work: BenchSession) -> None:
-    """Fit the law, say what it says, and write the files."""
-    brief, colour = None, colour_wanted(work.text)
-    groups = by_size(results.from_session(work.session).runs)
-    if groups:
-        sizing = sizing_of(groups)
-        if sizing is not None:
-            work.session.sizing = sizing
-            work.detail(sizes_summary(groups, sizing, colour=colour))
-            brief = sizes_brief(groups, sizing, colour=colour)
-    work.save(brief)
+    def answer(self, work: BenchSession) -> Brief | None:
+        """The size that the law speaks for, None where none was to be fitted."""
+        groups = by_size(results.from_session(work.session).runs)
+        sizing = sizing_of(groups) if groups else None
+        if sizing is None:
+            return None
+        work.session.sizing = sizing
+        work.detail(sizes_summary(groups, sizing, colour=work.colour))
+        return sizes_brief(groups, sizing, colour=work.colour)

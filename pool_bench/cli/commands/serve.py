@@ -11,7 +11,7 @@ import click
 
 from pool_bench.cli.options.serve import Served
 from pool_bench.cli.options.types import EXIT_OK
-from pool_bench.cli.session import notify
+from pool_bench.cli.status import notify
 from pool_bench.drivers.surreal.driver import SurrealDriver
 from pool_bench.errors import UsageError, reason_of
 from pool_bench.servers.surreal.server import EmbeddedSurreal, SurrealConfig, is_loopback, parse_bind, serve

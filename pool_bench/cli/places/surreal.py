@@ -1,26 +1,30 @@
 """Which SurrealDB a command means: `--url`, else SURREAL_URL, else an embedded one."""
 
-import contextlib
 import os
 import secrets
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
+from pool_bench.cli.advice import SURREAL as ADVICE
 from pool_bench.cli.options.rounds import OPTION, SURREAL, Variant, read_variants
 from pool_bench.cli.options.surreal import SurrealOptions
-from pool_bench.cli.session import notify
-from pool_bench.cli.status import busy, entered
+from pool_bench.cli.places.base import Config, Site, Transport
+from pool_bench.cli.status import entered
 from pool_bench.drivers.base import DriverName
-from pool_bench.errors import ConnectError, FailureKind, PoolBenchError, UsageError
-from pool_bench.load.run import StopSwitch
+from pool_bench.errors import ConnectError, FailureKind, Phase, PoolBenchError, UsageError
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.servers.priority import GIVE_WAY
 from pool_bench.servers.surreal.server import EmbeddedSurreal, SurrealConfig
+from pool_bench.targets.postgres import PostgresTarget
 from pool_bench.targets.surreal import URL_VARIABLE, AuthMode, SurrealTarget, surreal_target
+from pool_bench.watch.surreal.process import is_here
 
-_PROBE_TIMEOUT_S: Final = 4.5
+if TYPE_CHECKING:
+    from pool_bench.watch.watcher import Watcher
+
+_CONNECTING_SHARE: Final = 0.9
 # What the embedded server is used with where nothing was named.
 EMBEDDED_NAMESPACE: Final = "bench"
 EMBEDDED_DATABASE: Final = "bench"
@@ -33,17 +37,47 @@ class SurrealPlace:
     Attributes:
         targets: what the user named; empty for the embedded server.
         origin: says so in words.
-        server: what the options say.
+        options: what they say of the server.
     """
 
     targets: tuple[SurrealTarget, ...]
     origin: str
-    server: SurrealOptions
+    options: SurrealOptions
 
     @property
     def is_embedded(self) -> bool:
         """True where no server was named."""
         return not self.targets
+
+    @property
+    def is_here(self) -> bool:
+        """Whether all targets are on this machine."""
+        return all(map(is_here, self.targets))
+
+    @contextmanager
+    def serve(
+        self,
+        *,
+        tool: str,
+        connections: int,
+        ending: int = 0,
+        log_setup: bool = False,
+    ) -> "Iterator[SurrealSite]":
+        """The place with its server; see `Place.serve`."""
+        options = self.options
+        if not self.is_embedded:
+            yield SurrealSite(targets=self.targets, origin=self.origin, auth=options.auth)
+            return
+        embedded = EmbeddedSurreal(
+            SurrealConfig(
+                user=options.user or "root",
+                password=options.password or secrets.token_urlsafe(12),
+                niceness=GIVE_WAY,
+            )
+        )
+        with entered("starting an embedded SurrealDB engine", embedded) as server:
+            target = embedded_surreal_target(server, options)
+            yield SurrealSite(targets=(target,), origin=self.origin, auth=options.auth, pid=server.pid)
 
     def check_driver(self, driver: DriverName, *, holding: bool = False) -> None:
         """Make sure that `driver` does what the options say.
@@ -56,8 +90,8 @@ class SurrealPlace:
         """
         if driver != "surrealdb":
             return
-        if self.server.auth != "signin":
-            raise UsageError(f"--auth {self.server.auth} needs --driver surreal")
+        if self.options.auth != "signin":
+            raise UsageError(f"--auth {self.options.auth} needs --driver surreal")
         for target in self.targets if holding else ():
             from pool_bench.drivers.surreal.held_client import check_holdable
 
@@ -69,7 +103,7 @@ class SurrealPlace:
         Raises:
             UsageError: one is malformed, or cannot be.
         """
-        variants = read_variants(texts, lambda url: read_url(self.server, url), SURREAL)
+        variants = read_variants(texts, lambda url: read_url(self.options, url), SURREAL)
         for variant in variants:
             changed = variant.apply(spec)
             if changed.driver == "surrealdb" and changed.auth != "signin":
@@ -88,7 +122,7 @@ class SurrealPlace:
         Raises:
             UsageError: there is no TLS anywhere.
         """
-        if self.server.ca_file is None or any(target.is_secure for target in (*self.targets, *others)):
+        if self.options.ca_file is None or any(target.is_secure for target in (*self.targets, *others)):
             return
         said = "the embedded server has no TLS"
         if not self.is_embedded:
@@ -104,54 +138,138 @@ class SurrealPlace:
         """
         if len(self.targets) > 1:
             raise UsageError("--url: pools are put under load at one server")
-        if self.server.auth == "token":
+        if self.options.auth == "token":
             raise UsageError("--auth token: the clients that are lent sign in with user and password")
 
 
-def find_surreal(server: SurrealOptions) -> SurrealPlace:
-    """The targets that `server` names, or the environment.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SurrealSite(Site):
+    """A place whose server is there; see `Site`.
+
+    Attributes:
+        targets: what to connect to.
+        origin: as of the place.
+        auth: how connections sign in.
+        pid: the embedded server's process, None where a server was named.
+    """
+
+    advice: ClassVar = ADVICE
+    # What is only silent is measured all the same.
+    hopeless: ClassVar = frozenset(FailureKind) - {FailureKind.TIMEOUT}
+    steps: ClassVar = (
+        *(Phase.RESOLVE, Phase.TCP, Phase.TLS, Phase.UPGRADE, Phase.SIGNIN, Phase.USE),
+        *(Phase.QUERY, Phase.CLOSE),
+    )
+
+    targets: tuple[SurrealTarget, ...]
+    origin: str
+    auth: AuthMode
+    pid: int | None = None
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the server is ours."""
+        return self.pid is not None
+
+    def config(self) -> Config:
+        """What a result file's `config` says of the place."""
+        first = self.targets[0]
+        names: Config = {"namespace": first.namespace, "database": first.database}
+        return {"target_from": self.origin, "auth": self.auth} | names
+
+    def words(self, index: int) -> str:
+        """One target in words, with namespace and database."""
+        target = self.targets[index]
+        names = (("namespace", target.namespace), ("database", target.database))
+        selected = "".join(f", {what} {name}" for what, name in names if name is not None)
+        return f"{target}{selected}, auth {self.auth}"
+
+    async def ask(self, index: int, limit_s: float) -> dict[str, str]:
+        """What the server says it is; see `Site.ask`. Our own has namespace and database made."""
+        import asyncio
+
+        from pool_bench.drivers.surreal.preflight import inspect
+
+        target = self.targets[index]
+        # A little less for connecting, as only the driver knows the step at which it waited in vain.
+        look = inspect(
+            target, self.auth, create=self.is_embedded, connect_timeout_s=limit_s * _CONNECTING_SHARE
+        )
+        try:
+            async with asyncio.timeout(limit_s):
+                seen = await look
+        except TimeoutError:
+            message = f"no answer after {limit_s:g} s"
+            raise ConnectError(FailureKind.TIMEOUT, Phase.CONNECT, message) from None
+        if seen.missing is not None:
+            raise PoolBenchError(f"{target}: {seen.missing}")
+        return {"product": seen.info.product, "version": seen.info.version}
+
+    def probe(self, index: int) -> ConnectSpec:
+        """A connection that runs `RETURN 1`."""
+        return ConnectSpec(targets=(self.targets[index],), driver="surreal", auth=self.auth, query="RETURN 1")
+
+    def watcher(
+        self,
+        wanted: int,
+        *,
+        admin: PostgresTarget | None = None,
+        find_console: bool = True,
+    ) -> "Watcher":
+        """A watcher of the first target's server; see `Site.watcher`."""
+        from pool_bench.watch.watcher import watch_surreal
+
+        return watch_surreal(self.targets, self.pid)
+
+    def transport(self, greeting: Mapping[str, str]) -> Transport:
+        """A WebSocket, or HTTP."""
+        return Transport(protocol="ws" if self.targets[0].is_websocket else "http")
+
+
+def find_surreal(options: SurrealOptions) -> SurrealPlace:
+    """The targets that `options` names, or the environment.
 
     Raises:
         UsageError: a URL is malformed, or it lacks what signing in takes.
     """
-    _refuse_empty(server)
-    urls: tuple[str | None, ...] = server.urls
+    _refuse_empty(options)
+    urls: tuple[str | None, ...] = options.urls
     origin = "--url"
     if not urls:
         if not os.environ.get(URL_VARIABLE):
-            if server.level != "root":
+            if options.level != "root":
                 raise UsageError("--level needs --url: the embedded server has its root user only")
-            if server.database is not None and server.namespace is None:
+            if options.database is not None and options.namespace is None:
                 raise UsageError("--database needs --namespace")
-            if server.password == "":
+            if options.password == "":
                 raise UsageError("--pass must not be empty: the embedded server takes no empty password")
-            return SurrealPlace(targets=(), origin="embedded", server=server)
+            return SurrealPlace(targets=(), origin="embedded", options=options)
         urls, origin = (None,), URL_VARIABLE
-    targets = tuple(read_url(server, url) for url in urls)
+    targets = tuple(read_url(options, url) for url in urls)
     for target in targets:
-        if server.auth != "none":
+        if options.auth != "none":
             target.credentials()
-    return SurrealPlace(targets=targets, origin=origin, server=server)
+    return SurrealPlace(targets=targets, origin=origin, options=options)
 
 
-def _refuse_empty(server: SurrealOptions) -> None:
+def _refuse_empty(options: SurrealOptions) -> None:
     """Make sure that no name is empty, before a server is asked for what has none.
 
     Raises:
         UsageError: one is.
     """
     names = {
-        "--user": server.user,
-        "--namespace": server.namespace,
-        "--database": server.database,
-        "--ca-file": server.ca_file,
+        "--user": options.user,
+        "--namespace": options.namespace,
+        "--database": options.database,
+        "--ca-file": options.ca_file,
     }
     for option, name in names.items():
         if name == "":
             raise UsageError(f"{option} must not be empty")
 
 
-def read_url(server: SurrealOptions, url: str | None) -> SurrealTarget:
+def read_url(options: SurrealOptions, url: str | None) -> SurrealTarget:
     """A URL with what the options and the environment add to it; None takes the environment's.
 
     Raises:
@@ -159,41 +277,15 @@ def read_url(server: SurrealOptions, url: str | None) -> SurrealTarget:
     """
     return surreal_target(
         url,
-        namespace=server.namespace,
-        database=server.database,
-        user=server.user,
-        password=server.password,
-        level=server.level,
-        ca_file=server.ca_file,
-        verify=server.verify,
+        namespace=options.namespace,
+        database=options.database,
+        user=options.user,
+        password=options.password,
+        level=options.level,
+        ca_file=options.ca_file,
+        verify=options.verify,
         environ=os.environ,
     )
-
-
-def serve_surreal(place: SurrealPlace) -> "AbstractContextManager[EmbeddedSurreal | None]":
-    """The embedded server where no target was named; else nothing.
-
-    Raises:
-        ServerStartError: on entry, the server does not start.
-    """
-    if not place.is_embedded:
-        return nullcontext()
-    server = place.server
-    embedded = EmbeddedSurreal(
-        SurrealConfig(
-            user=server.user or "root",
-            password=server.password or secrets.token_urlsafe(12),
-            niceness=GIVE_WAY,
-        )
-    )
-    return entered("starting an embedded SurrealDB engine", embedded)
-
-
-def surreal_targets_of(place: SurrealPlace, server: EmbeddedSurreal | None) -> tuple[SurrealTarget, ...]:
-    """The targets of `place`, or what `serve_surreal` has started for it."""
-    if server is None:
-        return place.targets
-    return (embedded_surreal_target(server, place.server),)
 
 
 def embedded_surreal_target(server: EmbeddedSurreal, said: SurrealOptions) -> SurrealTarget:
@@ -207,66 +299,3 @@ def embedded_surreal_target(server: EmbeddedSurreal, said: SurrealOptions) -> Su
         database=said.database if named else EMBEDDED_DATABASE,
         environ={},
     )
-
-
-def ask_surrealdb(
-    target: SurrealTarget,
-    auth: AuthMode,
-    stop: StopSwitch,
-    *,
-    timeout_s: float,
-    embedded: bool,
-    keep_going: bool = False,
-) -> dict[str, str]:
-    """Say on stderr what the server says it is.
-
-    Args:
-        stop: lets the user give up waiting for the answer.
-        timeout_s: bound on the answer, seconds; less than five at most are waited.
-        embedded: whether it is ours; its namespace and database are then made.
-        keep_going: measure also what cannot be measured as it was named.
-
-    Returns:
-        Product and version, {} where it gave no answer in time, which is measured all the same.
-
-    Raises:
-        PoolBenchError: it cannot be used like this: nobody is there, or we may not come in.
-    """
-    import asyncio
-
-    from pool_bench.cli.preflight import run_briefly
-    from pool_bench.drivers.surreal.preflight import Preflight, inspect
-
-    async def ask_it() -> Preflight:
-        question = asyncio.ensure_future(inspect(target, auth, create=embedded))
-        with contextlib.suppress(NotImplementedError):  # Windows cannot watch a pipe
-            asyncio.get_running_loop().add_reader(stop.fileno(), question.cancel)
-        async with asyncio.timeout(min(_PROBE_TIMEOUT_S, timeout_s)):
-            return await question
-
-    try:
-        with busy(f"connecting to {target}", only_terminals=True):
-            look = run_briefly(ask_it())
-    except ConnectError as error:
-        if keep_going or error.kind is FailureKind.TIMEOUT:
-            notify(f"first connection to {target}: {error}")
-            return {}
-        raise PoolBenchError(f"{target}: {error}") from None
-    except TimeoutError:
-        notify(f"first connection to {target}: no answer yet")
-        return {}
-    except asyncio.CancelledError:
-        return {}  # stopped by the user
-    if look.missing is not None:
-        raise PoolBenchError(f"{target}: {look.missing}")
-    found = {"product": look.info.product, "version": look.info.version}
-    if embedded:
-        found["embedded"] = "yes"
-    notify(f"{look.info.product} {look.info.version}, at {target}{place_words(target)}")
-    return found
-
-
-def place_words(target: SurrealTarget) -> str:
-    """`, namespace bench, database bench`; "" where none is selected."""
-    words = (("namespace", target.namespace), ("database", target.database))
-    return "".join(f", {what} {name}" for what, name in words if name is not None)
