@@ -8,7 +8,8 @@
 - Returning a connection never waits. One that was not touched is idle again; any other is reset first, or
   replaced, by a job.
 
-`core.py` decides, `supply.py` opens, `care.py` checks, resets and ends, `upkeep.py` comes by once a second.
+`core.py` decides, `opener.py` opens, `recycler.py` checks, resets and ends, `housekeeper.py` comes by once a
+second.
 """
 
 import asyncio

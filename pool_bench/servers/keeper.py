@@ -1,14 +1,14 @@
 """The keeper: a small process that owns one server and its directory, and outlives whoever asked for them.
 
 Run by path (`python -I -S keeper.py`), never imported by what it serves; standard library only, because it
-runs without site-packages. `process.py` is the other end. The strategy:
+runs without site-packages. `kept.py` is the other end. The strategy:
 
 * The parent holds the write end of our stdin. However the parent ends, SIGKILL included, the kernel closes
   that pipe; end of file is the one signal to clean up, and it cannot be missed.
 * We live in a session of our own, so a terminal's Ctrl-C reaches neither us nor the server.
 * We create the directory ourselves: there is no moment at which it exists and nobody would remove it.
 * It has a marker whose lock we hold. Where SIGKILL ends us, the next keeper finds the lock free and does what
-  we could not (`remains.py`).
+  we could not (`leftovers.py`).
 * One queue brings everything (requests, end of file, signals) to one thread, so nothing needs a lock.
 
 One JSON object a line, each request answered by exactly one line:

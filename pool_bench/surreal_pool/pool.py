@@ -6,9 +6,9 @@
             await client.query("SELECT * FROM person")
 
 A borrower gets the client itself, which remembers what was changed in its session
-(`drivers/surreal_tracked.py`). One that comes back as it was lent is idle again at once; one that does not is
-restored by a job of the pool, or replaced where a request was given up in the middle. No request is ever sent
-twice: a connection that is lost within one is an error of that request, and only of that.
+(`drivers/surreal/client_session.py`). One whose session is unchanged is idle again at once; another is
+restored by a job of the pool, or replaced where a request was given up and its answer did not come in time.
+No request is ever sent twice: a connection that is lost within one is an error of that request only.
 """
 
 import asyncio

@@ -224,7 +224,7 @@ def watch_postgres(
         admin: PgBouncer's console, if there is one to ask; any database of it.
         local_pid: the postmaster, where it was started by us; None has it found on this machine.
         interval_s: seconds from look to look.
-        setup_log: the server's log, where it is one that `setup_log.py` can read.
+        setup_log: the server's log, where it is one that `postgres/setup_log.py` can read.
         find_console: where the target turns out to be a pooler, try whether it has a console for us.
         wanted: connections that the run opens at most; a server without a slot beside them is left alone.
     """

@@ -1,4 +1,4 @@
-"""What commands and known servers import sooner or later; for `warm.py`."""
+"""What commands and known servers import sooner or later; for `forkserver.py`."""
 
 import importlib
 import pkgutil

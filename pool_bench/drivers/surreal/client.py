@@ -151,7 +151,7 @@ class SurrealClientDriver:
 
     Args:
         target: where to, and as whom.
-        direct: have WebSockets carried by `surreal_direct.py` instead of what the client itself uses.
+        direct: have WebSockets carried by `client_transport.py` instead of what the client itself uses.
 
     Raises:
         UsageError: the target asks for what the client does not do.

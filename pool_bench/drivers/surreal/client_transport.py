@@ -1,7 +1,7 @@
 """The official client over a WebSocket and a codec of ours: the same methods and values at half the cost.
 
-What its user calls is the client's own. What carries its requests is `surreal_websocket.py`, where an answer
-wakes whoever waits for it without the tasks and queues in between, and `surreal_values.py`. Many requests may
+What its user calls is the client's own. What carries its requests is `websocket_channel.py`, where an answer
+wakes whoever waits for it without the tasks and queues in between, and `client_codec.py`. Many requests may
 be under way at a time. As the client does, it asks a silent server for signs of life; unlike the client, it
 uses no HTTP proxy and no compression.
 """

@@ -1,6 +1,6 @@
 """SurrealDB's RPC messages in a WebSocket.
 
-The protocol is `websockets`, without its I/O, but for the plainest of frames (`surreal_frames.py`).
+The protocol is `websockets`, without its I/O, but for the plainest of frames (`frames.py`).
 """
 
 import asyncio

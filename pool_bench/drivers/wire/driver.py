@@ -295,7 +295,7 @@ async def ask_server(target: PostgresTarget, *, connect_timeout_s: float | None 
     """Connect once and let the server say what it is.
 
     A pooler hands on the server's version but not its process numbers, nor our port: where neither is known
-    to who answers queries, something stands in between. `watch/way.py` looks closer.
+    to who answers queries, something stands in between. `watch/postgres/route.py` looks closer.
 
     Args:
         target: whom to ask.

@@ -1,6 +1,6 @@
 """Servers of known behaviour that speak PostgreSQL's protocol or SurrealDB's, to measure the measuring with.
 
-One runs in a process of its own (`known_process.py`), does to every connection what its `Behaviour` says, and
+One runs in a process of its own (`loop.py`), does to every connection what its `Behaviour` says, and
 records what it really did: its `Truth` is what a benchmark's figures must agree with. Without any delay it is
 the null server, whose figures are those of the client and the kernel. It trusts everybody, speaks TLS where
 it is told to, and gives the same result to every query.

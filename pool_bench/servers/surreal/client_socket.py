@@ -2,7 +2,7 @@
 
 A request goes to the engine as it arrives, and the answer to the client as the engine gives it, without a
 task in between: what the gateway costs counts as the server's in all that is measured against it. Frames are
-those of `drivers/surreal_frames.py`; all but the plainest are read by `websockets`.
+those of `drivers/surreal/frames.py`; all but the plainest are read by `websockets`.
 """
 
 import asyncio

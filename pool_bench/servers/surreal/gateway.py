@@ -1,4 +1,4 @@
-"""A SurrealDB server around the embedded engine; the program of the process that `surreal.py` starts.
+"""A SurrealDB server around the embedded engine; the program of the process that `server.py` starts.
 
 WebSocket and HTTP at `/rpc`, in CBOR and JSON, with the answers, limits and status codes of a real server
 (its modules `ntw` and `rpc`: https://github.com/surrealdb/surrealdb/tree/main/surrealdb/server/src); HTTP at
@@ -7,7 +7,7 @@ other HTTP routes, and what the embedded engine refuses: live queries and client
 
 A socket is one session. Its messages are answered side by side, so a slow query delays nothing but itself; a
 client that has gone takes its running queries along. Who may ask, and what may be asked before signing in, is
-`surreal_guard.py`'s.
+`guard.py`'s.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """A SurrealDB with zero set-up: the real engine of `surrealdb-embedded`, served by a process of its own.
 
-The server is `surreal_gateway.py`. Its password travels in a file that only its account can read and that is
+The server is `gateway.py`. Its password travels in a file that only its account can read and that is
 gone once it has been read; everybody on the machine can read the arguments of a process.
 """
 

@@ -1,4 +1,4 @@
-"""Looks at who stands between us and a PostgreSQL; `between.py` judges.
+"""Looks at who stands between us and a PostgreSQL; `stats/intermediaries.py` judges.
 
 Where the server sees our own port, one question suffices. Else the connection is closed and another one made:
 whether that meets the same session, or the first one's session is still there, tells poolers from proxies.
