@@ -52,7 +52,7 @@ def proxy() -> Iterator[_Proxy]:
         ("connect", "--driver", "surreal", "-c", "1"),
         ("connect", "--driver", "surrealdb", "-c", "1"),
         ("load", "--driver", "surrealdb", "--connections", "1"),
-        ("pool", "--pool", "naive,shared,reference", "--clients", "1", "--size", "1"),
+        ("pool", "--pool", "naive,shared,reference", "-s", "query", "--clients", "1", "--rounds", "1"),
         ("check",),
     ],
     ids=" ".join,

