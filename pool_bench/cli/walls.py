@@ -1,7 +1,8 @@
 """Says which wall connections have met, as soon as they stop growing: in the live output and in the result.
 
-`growth.py` notices that they do, `walls.py` names the wall from what `watch/limits.py` reads at that moment
-and from what was known before: limits of the server and of PgBouncer, where nobody may be let in by then.
+`analysis/stalled_growth.py` notices that they do, `walls.py` names the wall from what
+`watch/machine/limits.py` reads at that moment and from what was known before: limits of the server and of
+PgBouncer, where nobody may be let in by then.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """A pool under load in the result file: what `runs[]` has beyond other runs, and `runs[].checkout`.
 
-Reading it back is `pool_loaded.py`. How long callers waited is `runs[].phases_ms.checkout`.
+Reading it back is `checkout_reader.py`. How long callers waited is `runs[].phases_ms.checkout`.
 """
 
 from dataclasses import replace

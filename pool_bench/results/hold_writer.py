@@ -1,6 +1,6 @@
 """Held connections in the result file: `runs[].hold`.
 
-Reading them back is `hold_loaded.py`.
+Reading them back is `hold_reader.py`.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What was seen of the server, in the result file: `runs[].server_side`. Reading it is `server_loaded.py`.
+"""What was seen of the server, in the result file: `runs[].server_side`. Reading it is `server_reader.py`.
 
 In its timeline `t` counts from the beginning of the watching; `origin_s` is where the run's own begins.
 """

@@ -1,6 +1,6 @@
 """The result file: a `Session` as JSON, in the names DESIGN.md fixes (schema `pool-bench/1`).
 
-Reading it back is `loaded.py`; pictures are drawn from what that reads, for fresh runs too.
+Reading it back is `model.py`; pictures are drawn from what that reads, for fresh runs too.
 """
 
 import json

@@ -31,6 +31,7 @@ CHANGES = ROOT / "CHANGELOG.md"
 # In prose: a dotted name, or a module's file.
 _NAME = re.compile(r"(?<![\w/])pool_bench(?:\.\w+)+(?!\w)")
 _FILE = re.compile(r"`((?:[\w.]+/)+(?:[\w*]+\.\w+)?)`")
+_MODULE = re.compile(r"`([\w/]+\.py)`")
 # Where results go.
 _NOT_HERE = ("results/",)
 
@@ -83,6 +84,20 @@ def _resolves(name: str) -> bool:
         parent, _, last = name.rpartition(".")
         return "." in name and hasattr(import_module(parent), last)
     return True
+
+
+def test_every_module_that_another_ones_text_names_exists() -> None:
+    for path in (ROOT / "pool_bench").rglob("*.py"):
+        for name in _MODULE.findall(path.read_text(encoding="utf-8")):
+            assert any((place / name).exists() for place in (path.parent, ROOT / "pool_bench", ROOT)), (
+                path,
+                name,
+            )
+
+
+def test_every_package_says_what_is_in_it() -> None:
+    for path in (ROOT / "pool_bench").rglob("__init__.py"):
+        assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
 
 
 @pytest.mark.parametrize("module", ["pool_bench.servers", "pool_bench.targets"])

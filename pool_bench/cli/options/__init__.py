@@ -1,0 +1,1 @@
+"""Options that commands share, with the same names, defaults and words everywhere."""

@@ -2,7 +2,7 @@
 
 A slot holds one `Dial` at a time; `DialLoad` moves all of them on as their sockets become ready. In a closed
 loop (`CycleLoad`) a slot is a worker: when its dial is done, it is recorded, and the slot begins the next one
-as soon as all sockets that were ready with it have been served. The open loop is in `open_cycles.py`.
+as soon as all sockets that were ready with it have been served. The open loop is in `open_dials.py`.
 """
 
 import asyncio

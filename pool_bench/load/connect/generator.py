@@ -1,6 +1,6 @@
 """The generator: drives one workload through warm-up, measuring and grace, and reports on it.
 
-`generate` runs in a process of its own (`load/runner.py`), so that nothing else the tool does can
+`generate` runs in a process of its own (`load/run.py`), so that nothing else the tool does can
 show up as latency; tests may run it in theirs. It sends a mergeable `Snapshot` every second and a
 final one, and obeys a stop event.
 """

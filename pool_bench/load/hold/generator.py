@@ -1,6 +1,6 @@
 """The generator of runs that hold connections: opens, holds and closes, and reports every second.
 
-Like `load/generator.py` it runs in a process of its own and sends mergeable snapshots; the stages
+Like `load/connect/generator.py` it runs in a process of its own and sends mergeable snapshots; the stages
 are `OPEN`, `HOLD` and `CLOSE`. Time counts from the beginning of opening.
 """
 

@@ -1,6 +1,6 @@
 """What both ways of holding connections share: when to open, when to ask, what to count.
 
-The engines (`hold_wire.py`, `hold_tasks.py`) own the connections; here is everything that does not
+The engines (`wire.py`, `tasks.py`) own the connections; here is everything that does not
 depend on how a connection is driven. None of it needs a timer or a task for each connection.
 """
 

@@ -1,7 +1,7 @@
 """The generator of runs that put a pool under load: opens it, warms it up, measures, closes it.
 
-Like `load/generator.py` it runs in a process of its own and sends mergeable snapshots. The timeline is
-finer than the snapshots, since a spike or a restart is over in seconds.
+Like `load/connect/generator.py` it runs in a process of its own and sends mergeable snapshots. The timeline
+is finer than the snapshots, since a spike or a restart is over in seconds.
 """
 
 import asyncio

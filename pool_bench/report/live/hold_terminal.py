@@ -1,6 +1,6 @@
 """The view of held connections for a terminal: how many, how they fare, and what was lost.
 
-Drawn as `live.py` draws: only inside `update`, at most once a second, without Rich's refresh thread,
+Drawn as `terminal.py` draws: only inside `update`, at most once a second, without Rich's refresh thread,
 every line cut to the terminal's width.
 """
 

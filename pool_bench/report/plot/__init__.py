@@ -1,0 +1,1 @@
+"""Pictures of results, one module for each kind, without a display."""

@@ -1,6 +1,6 @@
 """What a run that held connections came to, in plain text of at most 100 columns.
 
-In the look of `summary.py`, and with its sections for what both have: the opening of connections is
+In the look of `run.py`, and with its sections for what both have: the opening of connections is
 connect cycles without their end.
 """
 

@@ -1,0 +1,1 @@
+"""What Linux tells of this machine: processes, cores, memory, sockets, queues, limits."""

@@ -1,0 +1,1 @@
+"""What a PostgreSQL and a PgBouncer tell of themselves when asked; each question has a deadline."""
