@@ -7,7 +7,6 @@
 `pool.py` says how it works.
 """
 
-from pool_bench.pool.breaker import BreakerState
 from pool_bench.pool.config import BreakerConfig, PoolConfig, ResetPolicy, ScalingConfig
 from pool_bench.pool.connections import Connector, PooledConnection
 from pool_bench.pool.errors import (
@@ -22,6 +21,7 @@ from pool_bench.pool.events import EventKind, PoolEvent
 from pool_bench.pool.lease import Lease
 from pool_bench.pool.manager import ConnectionPoolManager, ManagedPool
 from pool_bench.pool.pool import ConnectionPool
+from pool_bench.pool.retry import BreakerState
 from pool_bench.pool.statistics import PoolState, PoolStatistics
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The settings of a pool: validated once, with messages that name the field."""
+"""The settings of a pool: validated once, with messages that name the field; and the SQL that they name."""
 
 import math
 from collections.abc import Awaitable, Callable
@@ -214,3 +214,26 @@ def _seconds(name: str, value: object, *, zero: bool = False, endless: bool = Fa
 def _share(name: str, value: object) -> None:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
         raise ValueError(f"{name} must be a share from 0 to 1, not {value!r}")
+
+
+def read_session(config: PoolConfig) -> tuple[tuple[str, ...], str | None]:
+    """The session's SQL in the order in which it is run, and the schema's.
+
+    Raises:
+        ValueError: a file cannot be read; the message names the field.
+    """
+    session: list[str] = []
+    if config.session_file is not None:
+        session.append(_read("session_file", config.session_file))
+    if config.session_sql is not None:
+        session.append(config.session_sql)
+    schema = _read("schema_file", config.schema_file) if config.schema_file is not None else None
+    return tuple(sql for sql in session if sql.strip()), schema
+
+
+def _read(name: str, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ValueError(f"{name}: {path} cannot be read: {reason}") from error

@@ -32,26 +32,26 @@ class PoolCore(Generic[C]):
         revoked: the slots last taken away from holders who have not returned them yet.
         closing: number of slots on their way out.
         opening: number of connections being opened.
-        floor: connections to keep.
-        handing_out: False while the pool is paused: what is free then becomes idle.
+        warm_size: connections to keep.
+        paused: nothing is handed out: what is free becomes idle.
     """
 
     __slots__ = (
         "busy",
         "closing",
-        "floor",
-        "handing_out",
         "idle",
         "max_size",
         "opening",
+        "paused",
         "peak_size",
         "peak_waiters",
         "revoked",
         "slots",
         "waiters",
+        "warm_size",
     )
 
-    def __init__(self, floor: int, max_size: int) -> None:
+    def __init__(self, warm_size: int, max_size: int) -> None:
         self.slots: dict[int, Slot[C]] = {}
         self.idle: deque[Slot[C]] = deque()
         self.waiters: OrderedDict[Waiter[C], None] = OrderedDict()
@@ -59,9 +59,9 @@ class PoolCore(Generic[C]):
         self.revoked: deque[Slot[C]] = deque(maxlen=_REMEMBERED)
         self.closing = 0
         self.opening = 0
-        self.floor = floor
+        self.warm_size = warm_size
         self.max_size = max_size
-        self.handing_out = True
+        self.paused = False
         self.peak_size = 0
         self.peak_waiters = 0
 
@@ -93,7 +93,7 @@ class PoolCore(Generic[C]):
         """Remember the greatest size."""
         self.peak_size = max(self.peak_size, self.size)
 
-    def put(self, slot: Slot[C], now_ns: int, *, coldest: bool = False) -> bool:
+    def hand_out(self, slot: Slot[C], now_ns: int, *, coldest: bool = False) -> bool:
         """Make a busy or leased slot available; returns whether a waiter took it.
 
         Args:
@@ -101,7 +101,7 @@ class PoolCore(Generic[C]):
         """
         self.busy.discard(slot)
         waiters = self.waiters
-        while waiters and self.handing_out:
+        while waiters and not self.paused:
             waiter, _ = waiters.popitem(last=False)
             if waiter.offer(slot):
                 slot.state = SlotState.LEASED
@@ -151,7 +151,7 @@ class PoolCore(Generic[C]):
         self.closing -= 1
         del self.slots[id(slot.conn)]
 
-    def wait(self, waiter: Waiter[C]) -> None:
+    def enqueue(self, waiter: Waiter[C]) -> None:
         """Let a caller queue."""
         self.waiters[waiter] = None
         self.peak_waiters = max(self.peak_waiters, len(self.waiters))
@@ -159,7 +159,7 @@ class PoolCore(Generic[C]):
     def unmet_demand(self, now_ns: int) -> int:
         """Waiters for whom nothing is under way yet."""
         waiting = len(self.waiters)
-        if not waiting or not self.handing_out:
+        if not waiting or self.paused:
             return 0
         coming = sum(1 for slot in self.busy if now_ns - slot.busy_since_ns < _PATIENCE_NS)
         return max(0, waiting - self.opening - coming)
@@ -167,7 +167,7 @@ class PoolCore(Generic[C]):
     @property
     def missing(self) -> int:
         """Connections to open so that there are as many as are to be kept."""
-        return self.floor - self.live - self.opening
+        return self.warm_size - self.live - self.opening
 
     def is_crowded(self, max_waiters: int) -> bool:
         """Whether so many callers wait for others to return their leases.
@@ -177,7 +177,7 @@ class PoolCore(Generic[C]):
         coming = self.max_size - self.in_use - self.closing
         return len(self.waiters) >= max_waiters + coming
 
-    def distrust_idle(self) -> None:
+    def require_validation(self) -> None:
         """One connection turned out dead: none is leased again before it has shown life."""
         for slot in self.idle:
             slot.fresh_until_ns = 0

@@ -39,3 +39,10 @@ class PoolUnavailableError(PoolError, ConnectionError):
 
 class CircuitOpenError(PoolError, ConnectionError):
     """The circuit breaker is open: no connect is tried, and no connection is left."""
+
+
+def describe(error: BaseException) -> str:
+    """An error in a few words."""
+    if isinstance(error, TimeoutError) and not str(error):
+        return "no answer in time"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -9,12 +9,11 @@ from collections.abc import Callable
 from typing import Final, Generic
 
 from pool_bench.pool.connections import C
-from pool_bench.pool.context import LOGGER, PoolContext
+from pool_bench.pool.context import PoolContext
 from pool_bench.pool.events import EventKind
-from pool_bench.pool.leaks import format_stack
 from pool_bench.pool.recycler import Recycler
-from pool_bench.pool.scaling import Scaler
-from pool_bench.pool.slots import FOR_EVER, Slot
+from pool_bench.pool.sizing import Scaler
+from pool_bench.pool.slots import LOGGER, NEVER_NS, Slot, format_stack
 from pool_bench.pool.statistics import Checkouts
 
 _LONGEST_NS: Final = 1_000_000_000
@@ -29,14 +28,13 @@ def _is_forsaken(slot: Slot[C], now_ns: int) -> bool:
 
 
 def _ns(seconds: float | None) -> int:
-    return FOR_EVER if seconds is None else round(seconds * 1e9)
+    return NEVER_NS if seconds is None else round(seconds * 1e9)
 
 
 class Housekeeper(Generic[C]):
     """The periodic work of one pool."""
 
     __slots__ = (
-        "_care",
         "_checkouts",
         "_ctx",
         "_health_ns",
@@ -44,19 +42,20 @@ class Housekeeper(Generic[C]):
         "_leak_ns",
         "_marked_ns",
         "_period_ns",
-        "_pump",
+        "_recycler",
+        "_replenish",
         "_scaler",
         "_timer",
     )
 
     def __init__(
-        self, ctx: PoolContext[C], care: Recycler[C], checkouts: Checkouts, pump: Callable[[], None]
+        self, ctx: PoolContext[C], recycler: Recycler[C], checkouts: Checkouts, replenish: Callable[[], None]
     ) -> None:
         config = ctx.config
         self._ctx = ctx
-        self._care = care
+        self._recycler = recycler
         self._checkouts = checkouts
-        self._pump = pump
+        self._replenish = replenish
         self._idle_ns = _ns(config.max_idle)
         self._health_ns = _ns(config.health_check_interval)
         self._leak_ns = _ns(config.leak_threshold)
@@ -64,7 +63,7 @@ class Housekeeper(Generic[C]):
         self._scaler: Scaler | None = None
         if config.scaling is not None:
             self._scaler = Scaler(config.scaling, config.min_size, config.max_size, now_ns)
-            ctx.core.floor = self._scaler.size
+            ctx.core.warm_size = self._scaler.size
         spans_ns = [self._idle_ns, self._health_ns, self._leak_ns, _ns(config.max_lifetime)]
         spans_ns += [_ns(config.scaling.interval)] if config.scaling is not None else []
         # Short limits are for tests and emergencies; they are kept to a quarter of themselves.
@@ -91,7 +90,7 @@ class Housekeeper(Generic[C]):
             self._scale(now_ns)
             self._look_at_idle(now_ns)
             self._look_at_leases(now_ns)
-            self._pump()
+            self._replenish()
         except Exception:
             LOGGER.exception("pool %s: upkeep failed", self._ctx.name)
         delay_ns = max(_SHORTEST_NS, min(self._period_ns, self._next_due_ns() - now_ns))
@@ -99,11 +98,11 @@ class Housekeeper(Generic[C]):
 
     def _next_due_ns(self) -> int:
         """When the first idle connection is past its lifetime."""
-        return min((slot.expires_ns for slot in self._ctx.core.idle), default=FOR_EVER)
+        return min((slot.expires_ns for slot in self._ctx.core.idle), default=NEVER_NS)
 
     def _look_at_idle(self, now_ns: int) -> None:
-        core, care = self._ctx.core, self._care
-        surplus = core.live - core.floor
+        core, recycler = self._ctx.core, self._recycler
+        surplus = core.live - core.warm_size
         checks = max(1, len(core.idle) // 4)
         keep: list[Slot[C]] = []
         check: list[Slot[C]] = []
@@ -112,12 +111,12 @@ class Housekeeper(Generic[C]):
         for slot in core.idle:
             if slot.is_gone():
                 dead.append(slot)
-            elif (reason := care.spent(slot, now_ns)) is not None:
+            elif (reason := recycler.retire_reason(slot, now_ns)) is not None:
                 retire.append((slot, reason))
             elif surplus > 0 and now_ns - slot.idle_since_ns >= self._idle_ns:
                 surplus -= 1
                 retire.append((slot, "it was idle for long"))
-            elif len(check) < checks and now_ns - slot.proven_ns >= self._health_ns:
+            elif len(check) < checks and now_ns - slot.validated_ns >= self._health_ns:
                 check.append(slot)
             else:
                 keep.append(slot)
@@ -129,17 +128,17 @@ class Housekeeper(Generic[C]):
         for slot in (*dead, *check, *(slot for slot, _ in retire)):
             core.occupy(slot, now_ns)
         if dead:
-            core.distrust_idle()
+            core.require_validation()
         for slot in dead:
-            care.drop(slot, "it was found closed")
+            recycler.drop(slot, "it was found closed")
         for slot, reason in retire:
-            care.retire(slot, reason)
+            recycler.retire(slot, reason)
         for slot in check:
-            care.check(slot, now_ns, ping=False, coldest=True)
+            recycler.validate(slot, now_ns, ping=False, coldest=True)
 
     def _look_at_leases(self, now_ns: int) -> None:
         ctx = self._ctx
-        if self._leak_ns == FOR_EVER:
+        if self._leak_ns == NEVER_NS:
             return
         limit_ns = now_ns - self._leak_ns
         late = [
@@ -161,7 +160,7 @@ class Housekeeper(Generic[C]):
             ctx.tell(EventKind.LEAK_DETECTED, message, slot.number)
             if ctx.config.leak_reclaim:
                 ctx.core.revoke(slot)
-                self._care.drop(slot, "it was taken back from a holder that kept it for too long")
+                self._recycler.drop(slot, "it was taken back from a holder that kept it for too long")
 
     def _scale(self, now_ns: int) -> None:
         if self._scaler is None:
@@ -171,8 +170,8 @@ class Housekeeper(Generic[C]):
         after = self._scaler.sample(core.in_use + len(core.waiters), now_ns)
         if after is None:
             return
-        core.floor = after
+        core.warm_size = after
         self._ctx.tell(EventKind.SCALED, f"{after} connections are kept warm instead of {before}")
         # The coldest go now; they would only go after `max_idle` otherwise.
         for _ in range(min(before - after, core.live - after, len(core.idle))):
-            self._care.retire(core.idle.popleft(), "fewer are kept warm")
+            self._recycler.retire(core.idle.popleft(), "fewer are kept warm")

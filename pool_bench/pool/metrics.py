@@ -17,7 +17,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from pool_bench.pool.breaker import BreakerState
+from pool_bench.pool.retry import BreakerState
 from pool_bench.pool.statistics import PoolState, PoolStatistics
 
 _PREFIX: Final = "pool_bench_pool"

@@ -12,13 +12,13 @@ import asyncio
 from itertools import islice
 from typing import Generic
 
-from pool_bench.pool.backoff import Backoff
-from pool_bench.pool.breaker import CircuitBreaker
 from pool_bench.pool.connections import C, as_executable, settle, terminate
-from pool_bench.pool.context import LOGGER, PoolContext
-from pool_bench.pool.errors import CircuitOpenError, PoolError, PoolUnavailableError
+from pool_bench.pool.context import PoolContext
+from pool_bench.pool.errors import CircuitOpenError, PoolError, PoolUnavailableError, describe
 from pool_bench.pool.events import EventKind
-from pool_bench.pool.recycler import Recycler, describe
+from pool_bench.pool.recycler import Recycler
+from pool_bench.pool.retry import Backoff, CircuitBreaker
+from pool_bench.pool.slots import LOGGER
 from pool_bench.pool.waiters import AT_ONCE
 
 _AFTER_INTERRUPT_NS = 10_000_000
@@ -36,11 +36,11 @@ class Opener(Generic[C]):
     __slots__ = (
         "_again",
         "_backoff",
-        "_care",
         "_ctx",
         "_has_said_few",
         "_listeners",
-        "_pumping",
+        "_recycler",
+        "_replenishing",
         "_stopped",
         "_timer",
         "_timer_ns",
@@ -50,20 +50,20 @@ class Opener(Generic[C]):
         "last_error",
     )
 
-    def __init__(self, ctx: PoolContext[C], care: Recycler[C]) -> None:
+    def __init__(self, ctx: PoolContext[C], recycler: Recycler[C]) -> None:
         config = ctx.config
         self._ctx = ctx
-        self._care = care
+        self._recycler = recycler
         self._backoff = Backoff(config.retry_base, config.retry_cap, ctx.rng)
         self.breaker = CircuitBreaker(config.breaker)
-        self.growth = care.growth
+        self.growth = recycler.growth
         self.last_error: BaseException | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
         # A caller was turned away while the target was down: keep looking whether it is back.
         self._wanted = False
         self._listeners: list[asyncio.Future[None]] = []
-        self._pumping = False
+        self._replenishing = False
         self._again = False
         self._stopped = False
         self._has_said_few = False
@@ -84,7 +84,7 @@ class Opener(Generic[C]):
             return CircuitOpenError(self._breaker_message(now_ns))
         if self._ctx.config.fail_fast and self.is_down:
             self._wanted = True
-            self.pump()
+            self.replenish()
             return PoolUnavailableError(self._down_message())
         return None
 
@@ -105,18 +105,18 @@ class Opener(Generic[C]):
     def _last_words(self) -> str:
         return describe(self.last_error) if self.last_error is not None else "none"
 
-    def pump(self) -> None:
+    def replenish(self) -> None:
         """Begin what is wanted and allowed now; call it whenever demand or supply has changed."""
         # What is begun can end within the call, and asks for the next: a loop, so that nothing nests.
         self._again = True
-        if self._pumping:
+        if self._replenishing:
             return
         if self._ctx.jobs.interrupted:
             # If the loop is being shut down, this timer never fires.
             self._ctx.jobs.interrupted = False
-            self._later(self._ctx.clock() + _AFTER_INTERRUPT_NS, self._ctx.clock())
+            self._schedule(self._ctx.clock() + _AFTER_INTERRUPT_NS, self._ctx.clock())
             return
-        self._pumping = True
+        self._replenishing = True
         try:
             while self._again and not self._stopped:
                 self._again = False
@@ -124,20 +124,20 @@ class Opener(Generic[C]):
                 self._serve_from_idle(now_ns)
                 self._open_wanted(now_ns)
         finally:
-            self._pumping = False
+            self._replenishing = False
 
     def _serve_from_idle(self, now_ns: int) -> None:
-        core, care = self._ctx.core, self._care
-        while core.waiters and core.idle and core.handing_out:
+        core, recycler = self._ctx.core, self._recycler
+        while core.waiters and core.idle and not core.paused:
             slot = core.idle[-1]
             if slot.is_gone():
-                care.drop(core.idle.pop(), "it was found closed")
-            elif (reason := care.spent(slot, now_ns)) is not None:
-                care.retire(core.idle.pop(), reason)
+                recycler.drop(core.idle.pop(), "it was found closed")
+            elif (reason := recycler.retire_reason(slot, now_ns)) is not None:
+                recycler.retire(core.idle.pop(), reason)
             elif now_ns < slot.fresh_until_ns:
-                core.put(core.idle.pop(), now_ns)
+                core.hand_out(core.idle.pop(), now_ns)
             elif core.unmet_demand(now_ns):
-                care.check(core.idle.pop(), now_ns, ping=True)
+                recycler.validate(core.idle.pop(), now_ns, ping=True)
             else:
                 return
 
@@ -153,7 +153,7 @@ class Opener(Generic[C]):
         if self.last_error is not None:
             due_ns = max(self._backoff.retry_at_ns, self.breaker.reopens_at_ns or 0)
             if due_ns > now_ns:
-                self._later(due_ns, now_ns)
+                self._schedule(due_ns, now_ns)
                 return
             if not self.breaker.admits(now_ns):
                 return
@@ -169,10 +169,10 @@ class Opener(Generic[C]):
             return unmet
         useful = self.growth.useful(len(core.waiters), core.live + core.opening, now_ns)
         if useful < unmet and core.size < core.max_size:
-            self._later(self.growth.distrust_at_ns + 1_000_000, now_ns)
+            self._schedule(self.growth.distrust_at_ns + 1_000_000, now_ns)
         return min(unmet, useful)
 
-    def _later(self, due_ns: int, now_ns: int) -> None:
+    def _schedule(self, due_ns: int, now_ns: int) -> None:
         if self._timer is not None:
             if self._timer_ns <= due_ns:
                 return
@@ -182,7 +182,7 @@ class Opener(Generic[C]):
 
     def _due(self) -> None:
         self._timer = None
-        self.pump()
+        self.replenish()
 
     def _open_one(self, now_ns: int) -> None:
         ctx = self._ctx
@@ -233,12 +233,12 @@ class Opener(Generic[C]):
         if self.breaker.reopens_at_ns is not None:
             ctx.tell(EventKind.BREAKER_CLOSED, "the circuit breaker is closed: a connect succeeded")
         self.breaker.succeeded()
-        slot = self._care.admit(conn)
+        slot = self._recycler.admit(conn)
         ctx.core.note_size()
         ctx.tell(EventKind.CONNECTION_OPENED, f"connection {slot.number} is open", slot.number)
-        self._care.make_available(slot, ctx.clock())
+        self._recycler.make_available(slot, ctx.clock())
         self._notify()
-        self.pump()
+        self.replenish()
 
     def _failed(self, error: BaseException, began_ns: int) -> None:
         ctx = self._ctx
@@ -258,12 +258,12 @@ class Opener(Generic[C]):
             LOGGER.warning("pool %s: %s; a connect failed: %s", ctx.name, few, describe(error))
         self.fail_waiters(now_ns)
         self._notify()
-        self.pump()
+        self.replenish()
 
     def fail_waiters(self, now_ns: int) -> None:
         """Turn waiters away where there is nothing to wait for."""
         core = self._ctx.core
-        if core.live or not core.waiters or not core.handing_out:
+        if core.live or not core.waiters or core.paused:
             return
         error: PoolError
         for waiter in list(islice(core.waiters, AT_ONCE)):
@@ -291,7 +291,7 @@ class Opener(Generic[C]):
                 listener.set_result(None)
         self._listeners.clear()
 
-    async def fill(self) -> None:
+    async def wait_for_min_size(self) -> None:
         """Wait until `min_size` connections are open.
 
         Raises:
@@ -310,7 +310,7 @@ class Opener(Generic[C]):
             self._ctx.tell(EventKind.BREAKER_CLOSED, "the circuit breaker is closed by hand")
         self.breaker.reset()
         self._backoff.succeeded()
-        self.pump()
+        self.replenish()
 
     def stop(self) -> None:
         """Open nothing any more."""

@@ -8,8 +8,8 @@
 - Returning a connection never waits. One that was not touched is idle again; any other is reset first, or
   replaced, by a job.
 
-`core.py` decides, `opener.py` opens, `recycler.py` checks, resets and ends, `housekeeper.py` comes by once a
-second.
+`core.py` decides, `opener.py` opens, `recycler.py` validates, resets and ends, `housekeeper.py` comes by once
+a second.
 """
 
 import asyncio
@@ -20,41 +20,40 @@ from asyncio import current_task, get_running_loop
 from collections.abc import Callable
 from time import perf_counter_ns
 from types import TracebackType
-from typing import Final, NoReturn
+from typing import Final, Generic, NoReturn
 
-from pool_bench.pool.breaker import BreakerState
-from pool_bench.pool.config import PoolConfig
+from pool_bench.pool.config import PoolConfig, read_session
 from pool_bench.pool.connections import C, Connector
 from pool_bench.pool.context import PoolContext
 from pool_bench.pool.core import PoolCore
-from pool_bench.pool.errors import (
-    PoolClosedError,
-    PoolError,
-    PoolExhaustedError,
-)
+from pool_bench.pool.errors import PoolClosedError, PoolError, PoolExhaustedError
 from pool_bench.pool.events import EventBus, EventKind, Subscriber
 from pool_bench.pool.housekeeper import Housekeeper
-from pool_bench.pool.jobs import Jobs
-from pool_bench.pool.leaks import capture_stack
-from pool_bench.pool.lease import Desk, Lease
+from pool_bench.pool.jobs import Jobs, Quiescence
+from pool_bench.pool.lease import Lease
 from pool_bench.pool.opener import Opener
 from pool_bench.pool.query_log import run_query
 from pool_bench.pool.recycler import Recycler
-from pool_bench.pool.session import read_session
-from pool_bench.pool.settling import Quiescence
-from pool_bench.pool.situation import Holders, situation, take_statistics, timeout_error
-from pool_bench.pool.slots import FOR_EVER, Slot, SlotState
-from pool_bench.pool.statistics import DRAIN_AT, Checkouts, Counters, PoolState, PoolStatistics
+from pool_bench.pool.retry import BreakerState
+from pool_bench.pool.slots import NEVER_NS, Slot, SlotState, capture_stack
+from pool_bench.pool.statistics import (
+    DRAIN_AT,
+    Checkouts,
+    Counters,
+    PoolState,
+    PoolStatistics,
+    take_statistics,
+)
 from pool_bench.pool.waiters import AT_ONCE, Deadlines, Waiter
 
 _LEASED: Final = SlotState.LEASED
 # What is still under way when the time for closing is up gets this long to notice.
 _LAST_CALL_S: Final = 1.0
 # A limit of more seconds, some three centuries, is none.
-_NO_LIMIT_S: Final = FOR_EVER / 1e9
+_NO_LIMIT_S: Final = NEVER_NS / 1e9
 
 
-class ConnectionPool(Desk[C]):
+class ConnectionPool(Generic[C]):
     """Lends connections to tasks of one event loop, each to one task at a time.
 
     Args:
@@ -85,22 +84,23 @@ class ConnectionPool(Desk[C]):
         self._opened_ns = clock()
         self._checkouts = Checkouts(self._opened_ns)
         self._state = PoolState.NEW
-        # The desk's own views of the above.
-        self.idle = self._core.idle
-        self.waiters = self._core.waiters
-        self.samples = self._checkouts.samples
-        self.clock = clock
-        self.max_uses = self.config.max_uses or FOR_EVER
-        self.keeps_stacks = self.config.leak_threshold is not None and self.config.leak_stack
+        # What leases work on: views of the above, and what they ask of the pool each time.
+        self._running = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._idle = self._core.idle
+        self._waiters = self._core.waiters
+        self._samples = self._checkouts.samples
+        self._clock = clock
+        self._max_uses = self.config.max_uses or NEVER_NS
+        self._keeps_stacks = self.config.leak_threshold is not None and self.config.leak_stack
         # Made by `open`, for the loop that the pool will live in.
         self._pid = os.getpid()
         self._ctx: PoolContext[C]
-        self._care: Recycler[C]
-        self._supply: Opener[C]
-        self._upkeep: Housekeeper[C]
+        self._recycler: Recycler[C]
+        self._opener: Opener[C]
+        self._housekeeper: Housekeeper[C]
         self._deadlines: Deadlines[C]
-        self._settling = Quiescence()
-        self._holders = Holders()
+        self._quiescence = Quiescence()
         self._closing: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -133,9 +133,9 @@ class ConnectionPool(Desk[C]):
         if self._state is not PoolState.NEW:
             raise PoolClosedError(f"pool {self.name}: it was opened already, and opens only once")
         loop = get_running_loop()
-        self.loop = loop
+        self._loop = loop
         self._pid = os.getpid()
-        self._opened_ns = self.clock()
+        self._opened_ns = self._clock()
         self._ctx = PoolContext(
             name=self.name,
             connector=self._connector,
@@ -145,17 +145,17 @@ class ConnectionPool(Desk[C]):
             counters=self._counters,
             events=self._events,
             loop=loop,
-            clock=self.clock,
+            clock=self._clock,
             rng=random.Random(self.config.seed),
             session=self._session,
             schema=self._schema,
         )
-        self._care = Recycler(self._ctx, self._changed)
-        self._supply = Opener(self._ctx, self._care)
-        self._upkeep = Housekeeper(self._ctx, self._care, self._checkouts, self._supply.pump)
-        self._deadlines = Deadlines(loop, self.clock, self._time_out, self._core.waiters.__len__)
+        self._recycler = Recycler(self._ctx, self._changed)
+        self._opener = Opener(self._ctx, self._recycler)
+        self._housekeeper = Housekeeper(self._ctx, self._recycler, self._checkouts, self._opener.replenish)
+        self._deadlines = Deadlines(loop, self._clock, self._time_out, self._core.waiters.__len__)
         self._set_state(PoolState.RUNNING)
-        self._upkeep.start()
+        self._housekeeper.start()
         if wait:
             try:
                 await self._warm_up(self.config.acquire_timeout if timeout is None else timeout)
@@ -164,14 +164,13 @@ class ConnectionPool(Desk[C]):
                 raise
 
     async def _warm_up(self, timeout_s: float) -> None:
-        supply = self._supply
+        opener = self._opener
         try:
             async with asyncio.timeout(None if timeout_s == math.inf else timeout_s):
-                await supply.fill()
+                await opener.wait_for_min_size()
         except TimeoutError:
             what = f"{self._core.live} of {self.config.min_size} connections were open after {timeout_s:g} s"
-            holders = self._holders.of(self._ctx)
-            raise timeout_error(self._ctx, what, supply.last_error, holders) from supply.last_error
+            raise self._ctx.timeout_error(what, opener.last_error) from opener.last_error
 
     async def close(self, timeout: float | None = None) -> None:
         """Turn waiters away, let leases end, end all connections; safe to call again and at any time.
@@ -180,7 +179,7 @@ class ConnectionPool(Desk[C]):
             timeout: seconds until leases are revoked and everything is dropped; None for the config's
                 `close_timeout`. A holder that returns a revoked lease is not bothered with an error.
         """
-        if self.loop is None:
+        if self._loop is None:
             self._state = PoolState.CLOSED
             return
         if self._state is PoolState.CLOSED:
@@ -188,14 +187,14 @@ class ConnectionPool(Desk[C]):
         self._check_loop()
         if self._closing is None:
             limit_s = self.config.close_timeout if timeout is None else max(0.0, timeout)
-            self._closing = self.loop.create_task(self._close(limit_s), name=f"{self.name}:close-pool")
+            self._closing = self._loop.create_task(self._close(limit_s), name=f"{self.name}:close-pool")
         await asyncio.shield(self._closing)
 
     async def _close(self, timeout_s: float) -> None:
         self._set_state(PoolState.CLOSING)
-        self._care.closing = True
-        self._supply.stop()
-        self._upkeep.stop()
+        self._recycler.closing = True
+        self._opener.stop()
+        self._housekeeper.stop()
         self._deadlines.stop()
         try:
             # In their order, and some in each turn of the loop: others want theirs, too.
@@ -214,7 +213,7 @@ class ConnectionPool(Desk[C]):
 
     async def _end(self, timeout_s: float) -> None:
         try:
-            await self._care.end_all(timeout_s, self._settling)
+            await self._recycler.end_all(timeout_s, self._quiescence)
         finally:
             self._set_state(PoolState.CLOSED)
         await self._ctx.jobs.settled(_LAST_CALL_S)
@@ -277,31 +276,30 @@ class ConnectionPool(Desk[C]):
                 f"which still runs; was it released twice? A lease ends in the task that took it, or "
                 f"anywhere once that has ended: to hand work on, hand on the acquire()"
             )
-        self.take_back(slot, slot.uses, suspect=False)
+        self._release(slot, slot.uses, suspect=False)
 
-    async def lend(self, timeout: float | None) -> Slot[C]:
-        """Queue for a connection; for `Lease`."""
-        began_ns = self.clock()
+    async def _acquire_slow(self, timeout: float | None) -> Slot[C]:
+        """Queue for a connection, or say why that is of no use."""
+        began_ns = self._clock()
         self._check_usable()
         core = self._core
         config = self.config
         if config.max_waiters is not None and core.is_crowded(config.max_waiters):
             what = f"{len(core.waiters)} callers are waiting already (max_waiters)"
-            words = situation(self._ctx, self._holders.of(self._ctx))
-            self._refuse(PoolExhaustedError(f"pool {self.name}: {what}; {words}"))
-        refusal = self._supply.refusal(began_ns)
+            self._refuse(PoolExhaustedError(f"pool {self.name}: {what}; {self._ctx.describe()}"))
+        refusal = self._opener.refusal(began_ns)
         if refusal is not None:
-            refusal.__cause__ = self._supply.last_error
+            refusal.__cause__ = self._opener.last_error
             self._refuse(refusal)
         timeout_s = config.acquire_timeout if timeout is None else timeout
-        deadline_ns = FOR_EVER if timeout_s >= _NO_LIMIT_S else began_ns + round(timeout_s * 1e9)
-        stack = capture_stack() if self.keeps_stacks else None
+        deadline_ns = NEVER_NS if timeout_s >= _NO_LIMIT_S else began_ns + round(timeout_s * 1e9)
+        stack = capture_stack() if self._keeps_stacks else None
         future: asyncio.Future[None] = self._ctx.loop.create_future()
         waiter: Waiter[C] = Waiter(future, current_task(), began_ns, timeout_s, deadline_ns, stack)
-        core.wait(waiter)
+        core.enqueue(waiter)
         busy = len(core.busy)
         if core.idle or core.size < core.max_size:
-            self._supply.pump()
+            self._opener.replenish()
         if not future.done():
             if timeout_s <= 0 and len(core.busy) > busy:
                 # What was idle is being validated for this caller.
@@ -309,7 +307,7 @@ class ConnectionPool(Desk[C]):
                 self._deadlines.add(waiter, began_ns)
             elif timeout_s <= 0:
                 self._time_out([waiter])
-            elif deadline_ns != FOR_EVER:
+            elif deadline_ns != NEVER_NS:
                 self._deadlines.add(waiter, began_ns)
         try:
             await future
@@ -318,31 +316,31 @@ class ConnectionPool(Desk[C]):
             core.waiters.pop(waiter, None)
             if waiter.slot is not None:
                 # Handed over in the very turn of the loop in which the caller was cancelled.
-                self.take_back(waiter.slot, waiter.slot.uses, suspect=False)
+                self._release(waiter.slot, waiter.slot.uses, suspect=False)
             raise
         if waiter.error is not None:
             raise waiter.error
         slot = waiter.slot
         assert slot is not None  # noqa: S101  # a waiter has either
-        self.samples.append(self.clock() - began_ns)
-        if len(self.samples) >= DRAIN_AT:
-            self.drain_samples()
+        self._samples.append(self._clock() - began_ns)
+        if len(self._samples) >= DRAIN_AT:
+            self._drain_samples()
         return slot
 
-    def drain_samples(self) -> None:
-        """Put the latencies into buckets; for `Lease`."""
+    def _drain_samples(self) -> None:
+        """Put the latencies into buckets."""
         self._checkouts.drain()
 
-    def take_back(self, slot: Slot[C], number: int, *, suspect: bool) -> None:
-        """End a lease; for `Lease`."""
+    def _release(self, slot: Slot[C], number: int, *, suspect: bool) -> None:
+        """End a lease."""
         if slot.state is not _LEASED or slot.uses != number:
             if slot.revoked:
                 return
             raise PoolError(f"pool {self.name}: connection {slot.number} was released already")
         slot.suspect = suspect
-        self._care.give_back(slot, self.clock())
-        if self._settling:
-            self._settling.note()
+        self._recycler.take_back(slot, self._clock())
+        if self._quiescence:
+            self._quiescence.notify()
 
     async def execute_query(self, sql: str, timeout: float | None = None) -> object:
         """Lease a connection, run `sql` on it, give it back; logs it where the config says so.
@@ -369,7 +367,7 @@ class ConnectionPool(Desk[C]):
             PoolClosedError: the pool is not open.
         """
         self._check_usable()
-        self._core.handing_out = False
+        self._core.paused = True
         self._set_state(PoolState.PAUSED)
 
     def resume(self) -> None:
@@ -379,9 +377,9 @@ class ConnectionPool(Desk[C]):
             PoolClosedError: the pool is not open.
         """
         self._check_usable()
-        self._core.handing_out = True
+        self._core.paused = False
         self._set_state(PoolState.RUNNING)
-        self._supply.pump()
+        self._opener.replenish()
 
     async def drain(self, timeout: float | None = None) -> bool:
         """Pause, and wait until all leases have ended; the pool stays paused until `resume`.
@@ -398,7 +396,7 @@ class ConnectionPool(Desk[C]):
         await self.pause()
         self._set_state(PoolState.DRAINING)
         if self._core.in_use:
-            await self._settling.wait(timeout, lambda: self._core.in_use == 0)
+            await self._quiescence.wait(timeout, lambda: self._core.in_use == 0)
         if self._state is PoolState.DRAINING:
             self._set_state(PoolState.PAUSED)
         return self._core.in_use == 0
@@ -415,9 +413,9 @@ class ConnectionPool(Desk[C]):
         for slot in self._core.slots.values():
             slot.expires_ns = 0
         count = self._core.live
-        while self.idle:
-            self._care.retire(self.idle.pop(), "all connections are being replaced")
-        self._supply.pump()
+        while self._idle:
+            self._recycler.retire(self._idle.pop(), "all connections are being replaced")
+        self._opener.replenish()
         return count
 
     def reset_breaker(self) -> None:
@@ -427,7 +425,7 @@ class ConnectionPool(Desk[C]):
             PoolClosedError: the pool is not open.
         """
         self._check_usable()
-        self._supply.reset_breaker()
+        self._opener.reset_breaker()
 
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
         """Call `callback` with each `PoolEvent` from now on.
@@ -442,7 +440,7 @@ class ConnectionPool(Desk[C]):
 
     def get_stats(self) -> PoolStatistics:
         """The pool in numbers, now."""
-        breaker = self._supply.breaker.state(self.clock()) if self.loop is not None else BreakerState.OFF
+        breaker = self._opener.breaker.state(self._clock()) if self._loop is not None else BreakerState.OFF
         return take_statistics(
             name=self.name,
             state=self._state,
@@ -453,29 +451,28 @@ class ConnectionPool(Desk[C]):
             breaker=breaker,
             events=self._events,
             opened_ns=self._opened_ns,
-            now_ns=self.clock(),
+            now_ns=self._clock(),
         )
 
     # What the parts call
 
     def _changed(self) -> None:
-        self._supply.pump()
-        if self._settling:
-            self._settling.note()
+        self._opener.replenish()
+        if self._quiescence:
+            self._quiescence.notify()
 
     def _set_state(self, state: PoolState) -> None:
-        self.running = state is PoolState.RUNNING
+        self._running = state is PoolState.RUNNING
         if state is not self._state:
             self._state = state
             self._ctx.tell(EventKind.STATE_CHANGED, f"the pool is {state}")
 
     def _time_out(self, late: list[Waiter[C]]) -> None:
-        holders = self._holders.of(self._ctx)
         for waiter in late:
             self._core.waiters.pop(waiter, None)
             self._counters.timeouts += 1
             what = f"no connection within {waiter.timeout_s:g} s"
-            error = timeout_error(self._ctx, what, self._supply.last_error, holders)
+            error = self._ctx.timeout_error(what, self._opener.last_error)
             self._ctx.tell(EventKind.ACQUIRE_TIMED_OUT, str(error))
             waiter.fail(error)
 
@@ -490,9 +487,9 @@ class ConnectionPool(Desk[C]):
             raise PoolClosedError(f"pool {self.name}: it is {self._state}")
 
     def _check_loop(self) -> None:
-        if self.loop is None:
+        if self._loop is None:
             raise PoolClosedError(f"pool {self.name}: it is not open")
-        if get_running_loop() is not self.loop:
+        if get_running_loop() is not self._loop:
             if self._pid != os.getpid():
                 whose = f"process {self._pid}; open one after the fork"
             else:

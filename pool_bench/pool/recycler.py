@@ -1,4 +1,4 @@
-"""What the pool does with a connection that nobody has: prove it, reset it, end it.
+"""What the pool does with a connection that nobody has: validate it, reset it, end it.
 
 All of it runs as jobs. A connection that fails in any of this is dropped without a word, since a polite
 end would wait for the very server that has let us down; a healthy one that is only too old or too many
@@ -10,10 +10,11 @@ from typing import Final, Generic
 
 from pool_bench.pool.connections import C, as_executable, terminate, transaction_state
 from pool_bench.pool.context import PoolContext
+from pool_bench.pool.errors import describe
 from pool_bench.pool.events import EventKind
-from pool_bench.pool.growth import Growth
-from pool_bench.pool.settling import Quiescence
-from pool_bench.pool.slots import FOR_EVER, Slot, SlotState
+from pool_bench.pool.jobs import Quiescence
+from pool_bench.pool.sizing import Growth
+from pool_bench.pool.slots import NEVER_NS, Slot, SlotState
 
 # Multiples of the golden ratio spread evenly over an interval however many there are (Weyl), where random
 # numbers would cluster.
@@ -38,7 +39,7 @@ class Recycler(Generic[C]):
         self._ctx = ctx
         self._changed = changed
         self._policy = config.reset_policy
-        self._max_uses = config.max_uses or FOR_EVER
+        self._max_uses = config.max_uses or NEVER_NS
         idle_s = config.validate_after_idle
         self._window_ns = None if idle_s is None else round(idle_s * 1e9)
         self.closing = False
@@ -55,18 +56,18 @@ class Recycler(Generic[C]):
             spread = (slot.number * _GOLDEN + ctx.rng.random() / 16) % 1.0
             lifetime *= 1.0 - ctx.config.max_lifetime_jitter * spread
             slot.expires_ns = now_ns + round(lifetime * 1e9)
-        self.prove(slot, now_ns)
+        self.mark_valid(slot, now_ns)
         ctx.core.add(slot)
         return slot
 
-    def prove(self, slot: Slot[C], now_ns: int) -> None:
+    def mark_valid(self, slot: Slot[C], now_ns: int) -> None:
         """The connection has shown that it works, and is as new."""
-        slot.proven_ns = now_ns
-        slot.fresh_until_ns = FOR_EVER if self._window_ns is None else now_ns + self._window_ns
+        slot.validated_ns = now_ns
+        slot.fresh_until_ns = NEVER_NS if self._window_ns is None else now_ns + self._window_ns
         if slot.tracker is not None:
             slot.tracker.touched = False
 
-    def spent(self, slot: Slot[C], now_ns: int) -> str | None:
+    def retire_reason(self, slot: Slot[C], now_ns: int) -> str | None:
         """Why the connection should be replaced although it works, None where it should not."""
         if self.closing:
             return "the pool is closed"
@@ -76,7 +77,7 @@ class Recycler(Generic[C]):
             return f"it was leased {slot.uses} times"
         return None
 
-    def give_back(self, slot: Slot[C], now_ns: int) -> None:
+    def take_back(self, slot: Slot[C], now_ns: int) -> None:
         """A leased slot has come back: make it available by the shortest way that leaves it clean."""
         self.growth.held(now_ns - slot.acquired_ns, now_ns)
         if slot.is_gone():
@@ -85,7 +86,7 @@ class Recycler(Generic[C]):
             self.retire(slot, "the pool is closed")
         elif slot.tracker is not None and not slot.tracker.touched:
             if self._ctx.core.waiters and now_ns >= slot.fresh_until_ns:
-                self.check(slot, now_ns, ping=True)
+                self.validate(slot, now_ns, ping=True)
             else:
                 self.make_available(slot, now_ns)
         elif self._policy == "always":
@@ -97,20 +98,20 @@ class Recycler(Generic[C]):
             elif in_transaction:
                 self._fail(slot, EventKind.RESET_FAILED, "it came back inside a transaction")
             elif slot.suspect:
-                self.check(slot, now_ns, ping=True)
+                self.validate(slot, now_ns, ping=True)
             else:
-                self.prove(slot, now_ns)
+                self.mark_valid(slot, now_ns)
                 self.make_available(slot, now_ns)
 
     def make_available(self, slot: Slot[C], now_ns: int, *, coldest: bool = False) -> None:
         """Hand on a clean slot that is not idle, unless it is spent."""
-        reason = self.spent(slot, now_ns)
+        reason = self.retire_reason(slot, now_ns)
         if reason is not None:
             self.retire(slot, reason)
             return
-        self._ctx.core.put(slot, now_ns, coldest=coldest)
+        self._ctx.core.hand_out(slot, now_ns, coldest=coldest)
 
-    def check(self, slot: Slot[C], now_ns: int, *, ping: bool, coldest: bool = False) -> None:
+    def validate(self, slot: Slot[C], now_ns: int, *, ping: bool, coldest: bool = False) -> None:
         """Find out whether a slot that is not idle any more works, then make it available.
 
         Args:
@@ -135,7 +136,7 @@ class Recycler(Generic[C]):
                 self._fail(slot, EventKind.HEALTH_CHECK_FAILED, f"it failed a check ({describe(error)})")
                 return
             ended_ns = ctx.clock()
-            self.prove(slot, ended_ns)
+            self.mark_valid(slot, ended_ns)
             self.make_available(slot, ended_ns, coldest=coldest)
 
         limit_s = config.validate_timeout if ping else config.health_check_timeout
@@ -159,7 +160,7 @@ class Recycler(Generic[C]):
                 self._fail(slot, EventKind.RESET_FAILED, f"it could not be reset ({describe(error)})")
                 return
             ended_ns = ctx.clock()
-            self.prove(slot, ended_ns)
+            self.mark_valid(slot, ended_ns)
             self.make_available(slot, ended_ns)
 
         ctx.jobs.start("reset", work(), ctx.config.reset_timeout, done)
@@ -167,7 +168,7 @@ class Recycler(Generic[C]):
     def _fail(self, slot: Slot[C], kind: EventKind, why: str) -> None:
         if kind is EventKind.RESET_FAILED:
             self._ctx.counters.reset_failures += 1
-        self._ctx.core.distrust_idle()
+        self._ctx.core.require_validation()
         self._ctx.tell(kind, f"connection {slot.number} is replaced: {why}", slot.number)
         self.drop(slot, why)
 
@@ -207,7 +208,7 @@ class Recycler(Generic[C]):
         self._ctx.tell(EventKind.CONNECTION_CLOSED, f"connection {slot.number} is closed: {why}", slot.number)
         self._changed()
 
-    async def end_all(self, timeout_s: float, settling: Quiescence) -> None:
+    async def end_all(self, timeout_s: float, quiescence: Quiescence) -> None:
         """End all connections as they become free; after `timeout_s` seconds, drop those that are left."""
         core, jobs = self._ctx.core, self._ctx.jobs
         why = "the pool is closed"
@@ -216,7 +217,7 @@ class Recycler(Generic[C]):
         try:
             while core.idle:
                 self.retire(core.idle.pop(), why)
-            await settling.wait(timeout_s, lambda: not core.slots)
+            await quiescence.wait(timeout_s, lambda: not core.slots)
         finally:
             # Also where the loop is being shut down and does not let us wait.
             for slot in list(core.slots.values()):
@@ -225,10 +226,3 @@ class Recycler(Generic[C]):
                 if slot.state is not SlotState.CLOSING:
                     self.drop(slot, why)
             jobs.abandon_all()
-
-
-def describe(error: BaseException) -> str:
-    """An error in a few words."""
-    if isinstance(error, TimeoutError) and not str(error):
-        return "no answer in time"
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

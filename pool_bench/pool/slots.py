@@ -1,16 +1,29 @@
-"""One connection's place in the pool, and everything the pool knows about it."""
+"""One connection's place in the pool, everything the pool knows about it, and where it was leased.
+
+Nothing is timed for each lease: a lease carries the time of its acquire, and a sweep looks at all.
+A stack is kept as code objects and line numbers, which is cheap, and becomes text only in a report.
+"""
 
 import asyncio
+import linecache
 import logging
 import sys
+from collections.abc import Iterable
 from enum import Enum
-from typing import Final, Generic
+from types import CodeType, FrameType
+from typing import Final, Generic, TypeAlias
 
 from pool_bench.pool.connections import C, Tracked, as_tracked
-from pool_bench.pool.leaks import Stack
 
-FOR_EVER: Final = sys.maxsize
+NEVER_NS: Final = sys.maxsize
 LOGGER: Final = logging.getLogger("pool_bench.pool")
+
+Stack: TypeAlias = tuple[tuple[CodeType, int], ...]
+
+_DEEPEST: Final = 32
+_OWN: Final = f"{__name__.rpartition('.')[0]}."
+# Below a task's first frame is the loop, and below that whatever started it: no news to anybody.
+_LOOP: Final = frozenset({"asyncio.events", "asyncio.base_events", "asyncio.runners"})
 
 
 class SlotState(Enum):
@@ -35,7 +48,7 @@ class Slot(Generic[C]):
         uses: leases so far; the number of the present one.
         fresh_until_ns: until then the connection may be leased without a check.
         expires_ns: when it is too old.
-        proven_ns: when it last showed that it works.
+        validated_ns: when it last showed that it works.
         idle_since_ns: when it was last returned.
         busy_since_ns: when the pool took it.
         owner: the task that has it.
@@ -56,7 +69,6 @@ class Slot(Generic[C]):
         "number",
         "opened_ns",
         "owner",
-        "proven_ns",
         "reported",
         "revoked",
         "stack",
@@ -64,6 +76,7 @@ class Slot(Generic[C]):
         "suspect",
         "tracker",
         "uses",
+        "validated_ns",
     )
 
     def __init__(self, conn: C, number: int, now_ns: int) -> None:
@@ -74,9 +87,9 @@ class Slot(Generic[C]):
         self.tracker: Tracked | None = as_tracked(conn)
         self.uses = 0
         self.opened_ns = now_ns
-        self.proven_ns = now_ns
+        self.validated_ns = now_ns
         self.fresh_until_ns = 0
-        self.expires_ns = FOR_EVER
+        self.expires_ns = NEVER_NS
         self.idle_since_ns = now_ns
         self.busy_since_ns = now_ns
         self.acquired_ns = 0
@@ -93,3 +106,27 @@ class Slot(Generic[C]):
         except Exception:
             LOGGER.exception("connection %d cannot say whether it is closed, and counts as it", self.number)
             return True
+
+
+def capture_stack() -> Stack:
+    """The frames of the calling task, innermost first, without the pool's own."""
+    frames: list[tuple[CodeType, int]] = []
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and len(frames) < _DEEPEST:
+        module = str(frame.f_globals.get("__name__", ""))
+        if module in _LOOP:
+            break
+        if not module.startswith(_OWN):
+            frames.append((frame.f_code, frame.f_lineno))
+        frame = frame.f_back
+    return tuple(frames)
+
+
+def format_stack(stack: Iterable[tuple[CodeType, int]]) -> str:
+    """A stack as in a traceback, outermost call first."""
+    lines: list[str] = []
+    for code, number in stack:
+        source = linecache.getline(code.co_filename, number).strip()
+        entry = f'  File "{code.co_filename}", line {number}, in {code.co_name}\n'
+        lines.append(entry + (f"    {source}\n" if source else ""))
+    return "".join(reversed(lines))

@@ -13,7 +13,11 @@ from typing import Final
 
 import numpy as np
 
-from pool_bench.pool.breaker import BreakerState
+from pool_bench.pool.config import PoolConfig
+from pool_bench.pool.connections import C
+from pool_bench.pool.core import PoolCore
+from pool_bench.pool.events import EventBus
+from pool_bench.pool.retry import BreakerState
 from pool_bench.stats.histogram import Histogram
 
 # Samples kept before they are put into buckets: 32 KiB.
@@ -164,3 +168,58 @@ class Checkouts:
         """p50, p95, p99 and p100, milliseconds."""
         self.drain()
         return self._histogram.percentiles_ms((50.0, 95.0, 99.0, 100.0))
+
+
+def take_statistics(
+    *,
+    name: str,
+    state: PoolState,
+    config: PoolConfig,
+    core: PoolCore[C],
+    counters: Counters,
+    checkouts: Checkouts,
+    breaker: BreakerState,
+    events: EventBus,
+    opened_ns: int,
+    now_ns: int,
+) -> PoolStatistics:
+    """Everything in numbers, at `now_ns`."""
+    p50, p95, p99, highest = checkouts.percentiles_ms()
+    in_use = core.in_use
+    return PoolStatistics(
+        name=name,
+        state=state,
+        acquisitions=checkouts.count,
+        releases=max(0, checkouts.count - in_use),
+        timeouts=counters.timeouts,
+        refusals=counters.refusals,
+        cancelled=counters.cancelled,
+        connect_errors=counters.connect_errors,
+        health_check_failures=counters.health_check_failures,
+        reset_failures=counters.reset_failures,
+        leaks=counters.leaks,
+        created=counters.created,
+        closed=counters.created - len(core.slots),
+        peak_size=core.peak_size,
+        peak_waiters=core.peak_waiters,
+        min_size=config.min_size,
+        max_size=core.max_size,
+        size=core.size,
+        idle=len(core.idle),
+        in_use=in_use,
+        opening=core.opening,
+        busy=len(core.busy) + core.closing,
+        waiters=len(core.waiters),
+        floor=core.warm_size,
+        utilisation=in_use / core.max_size,
+        checkout_rate=checkouts.rate(now_ns),
+        wait_p50_ms=p50,
+        wait_p95_ms=p95,
+        wait_p99_ms=p99,
+        wait_max_ms=highest,
+        wait_total_s=checkouts.total_s,
+        breaker=breaker,
+        events_dropped=events.dropped,
+        subscriber_faults=events.faults,
+        uptime_s=(now_ns - opened_ns) / 1e9,
+    )

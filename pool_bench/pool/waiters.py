@@ -10,8 +10,7 @@ from collections.abc import Callable
 from typing import Final, Generic
 
 from pool_bench.pool.connections import C
-from pool_bench.pool.leaks import Stack
-from pool_bench.pool.slots import Slot
+from pool_bench.pool.slots import Slot, Stack
 
 # Callers that are let down in one turn of the loop: each is a task to run, and others want their turn, too.
 AT_ONCE: Final = 128

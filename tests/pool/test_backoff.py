@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from pool_bench.pool.backoff import Backoff
+from pool_bench.pool.retry import Backoff
 
 SECOND = 1_000_000_000
 

@@ -18,8 +18,7 @@ from pool_bench.pool import (
     PoolState,
     PoolTimeoutError,
 )
-from pool_bench.pool.context import PoolContext
-from pool_bench.pool.situation import longest_held
+from pool_bench.pool.context import PoolContext, longest_held
 from pool_bench.servers.postgres import EmbeddedPostgres
 from tests.support.pool_rig import LONG_S, SIZE, SLACK_S, Rig
 from tests.support.simulation import FakeConnection, FakeServer, make_pool, now_s, simulate
@@ -155,7 +154,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         found.append(longest_held(ctx))
         return found[-1]
 
-    monkeypatch.setattr("pool_bench.pool.situation.longest_held", counted)
+    monkeypatch.setattr("pool_bench.pool.context.longest_held", counted)
     return found
 
 

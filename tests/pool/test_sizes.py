@@ -7,8 +7,7 @@ from itertools import pairwise
 import pytest
 
 from pool_bench.pool import EventKind, PoolEvent, PoolUnavailableError, ScalingConfig
-from pool_bench.pool.growth import Growth
-from pool_bench.pool.scaling import Scaler
+from pool_bench.pool.sizing import Growth, Scaler
 from tests.support.simulation import FakeServer, make_pool, now_s, simulate
 
 

@@ -14,7 +14,7 @@ from pool_bench.pool import (
     PoolTimeoutError,
     PoolUnavailableError,
 )
-from pool_bench.pool.breaker import CircuitBreaker
+from pool_bench.pool.retry import CircuitBreaker
 from tests.support.simulation import FakeError, FakeServer, make_pool, now_s, simulate
 
 SECOND = 1_000_000_000
