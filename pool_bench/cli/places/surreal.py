@@ -93,7 +93,7 @@ class SurrealPlace:
         if self.options.auth != "signin":
             raise UsageError(f"--auth {self.options.auth} needs --driver surreal")
         for target in self.targets if holding else ():
-            from pool_bench.drivers.surreal.held_client import check_holdable
+            from pool_bench.drivers.surreal.client import check_holdable
 
             check_holdable(target)
 

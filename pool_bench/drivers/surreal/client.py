@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from pool_bench.drivers.base import DriverName, given_up_in
@@ -30,7 +31,7 @@ class SurrealClientConnection:
         credentials: what it signed in with, None where it did not.
     """
 
-    __slots__ = ("credentials", "raw", "target")
+    __slots__ = ("_is_leaving", "credentials", "raw", "target")
 
     def __init__(
         self,
@@ -41,6 +42,7 @@ class SurrealClientConnection:
         self.raw = raw
         self.target = target
         self.credentials = credentials
+        self._is_leaving = False
 
     async def ping(self) -> None:
         """The RPC method `version`: the client's cheapest request.
@@ -119,6 +121,7 @@ class SurrealClientConnection:
 
     async def close(self) -> None:
         """Say goodbye and wait until the server has closed, at most five seconds."""
+        self._is_leaving = True
         try:
             async with asyncio.timeout(_CLOSE_WAIT_S):
                 await self.raw.close()
@@ -127,11 +130,33 @@ class SurrealClientConnection:
 
     def terminate(self) -> None:
         """Close the socket at once."""
+        self._is_leaving = True
         self.raw.abort()
 
     def is_closed(self) -> bool:
         """True once either side is known to have ended."""
         return self.raw.is_lost
+
+    def watch(self, lost: Callable[[ConnectError], None]) -> None:
+        """Call `lost` once, in the event loop, when the connection ends without our asking.
+
+        The client has a task for each WebSocket that reads from it; its end is the connection's. Over HTTP
+        there is none to watch: see `check_holdable`.
+        """
+        from pool_bench.drivers.surreal.client_session import TrackingWebSocket
+
+        raw = self.raw
+        assert isinstance(raw, TrackingWebSocket)  # noqa: S101  # connections of others are not held
+        reader = raw.recv_task
+
+        def tell(_: object = None) -> None:
+            if not self._is_leaving:
+                lost(_ending(raw))
+
+        if reader is None or reader.done():
+            asyncio.get_running_loop().call_soon(tell)
+        else:
+            reader.add_done_callback(tell)
 
     async def _guarded(self, request: Any, phase: Phase) -> Any:
         try:
@@ -211,6 +236,19 @@ class SurrealClientDriver:
         return TrackingWebSocket(target.url) if target.is_websocket else TrackedHttp(target.url)
 
 
+def check_holdable(target: SurrealTarget) -> None:
+    """Make sure that the official client has connections to `target` that can be held.
+
+    Raises:
+        UsageError: it has none.
+    """
+    if not target.is_websocket:
+        raise UsageError(
+            f"--driver surrealdb holds nothing over {target.scheme}://: the official client opens a "
+            "connection for each request"
+        )
+
+
 def client_credentials(target: SurrealTarget) -> dict[str, Any]:
     """The sign-in of `target` as the official client takes it.
 
@@ -223,6 +261,17 @@ def client_credentials(target: SurrealTarget) -> dict[str, Any]:
 
 def _kind_of_closed(error: "ConnectionClosed") -> FailureKind:
     return kind_of_close(None if error.rcvd is None else error.rcvd.code)
+
+
+def _ending(raw: "TrackingWebSocket") -> ConnectError:
+    """Why a connection has ended."""
+    from websockets.protocol import State
+
+    own = raw.socket
+    if own is None or own.state is not State.CLOSED:
+        return ConnectError(FailureKind.CLOSED, Phase.HOLD, "the client stopped to listen")
+    goodbye: Exception = own.protocol.close_exc
+    return connect_error(goodbye, Phase.HOLD)
 
 
 def connect_error(error: Exception, phase: Phase) -> ConnectError:

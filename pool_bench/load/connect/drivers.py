@@ -40,13 +40,11 @@ def make_drivers(spec: ConnectSpec | HoldSpec) -> tuple[Driver, ...]:
             )
             for target in spec.surreal_targets
         )
-    if spec.driver == "surrealdb" and isinstance(spec, HoldSpec):
-        from pool_bench.drivers.surreal.held_client import HeldClientDriver
-
-        return tuple(HeldClientDriver(target) for target in spec.surreal_targets)
     if spec.driver == "surrealdb":
-        from pool_bench.drivers.surreal.client import SurrealClientDriver
+        from pool_bench.drivers.surreal.client import SurrealClientDriver, check_holdable
 
+        for target in spec.surreal_targets if isinstance(spec, HoldSpec) else ():
+            check_holdable(target)
         return tuple(SurrealClientDriver(target) for target in spec.surreal_targets)
     from pool_bench.drivers.psycopg import PsycopgDriver
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from pool_bench.drivers.base import WatchedConnection
-from pool_bench.drivers.surreal.held_client import HeldClientDriver
+from pool_bench.drivers.surreal.client import SurrealClientDriver, check_holdable
 from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
 from pool_bench.servers.scripted.server import KnownSurreal
 from pool_bench.servers.surreal.server import SurrealConfig
@@ -18,7 +18,7 @@ async def test_a_watched_connection_tells_at_once_and_once_that_its_server_has_e
 ) -> None:
     server = start_surreal(SurrealConfig(password="watch pencil"))
     target = surreal_target(server.url, user=server.user, password=server.password, environ={})
-    driver = HeldClientDriver(target)
+    driver = SurrealClientDriver(target)
     watched, closed_by_us, cut_by_us = [await driver.connect() for _ in range(3)]
     told: asyncio.Queue[ConnectError] = asyncio.Queue()
     for one in (watched, closed_by_us, cut_by_us):
@@ -42,7 +42,7 @@ async def test_a_watched_connection_tells_at_once_and_once_that_its_server_has_e
 async def test_a_server_that_dies_without_a_goodbye_is_told_of_too() -> None:
     told: asyncio.Queue[ConnectError] = asyncio.Queue()
     with KnownSurreal() as server:
-        connection: WatchedConnection = await HeldClientDriver(server.target()).connect()
+        connection: WatchedConnection = await SurrealClientDriver(server.target()).connect()
         connection.watch(told.put_nowait)
         await connection.ping()
         assert told.empty()
@@ -58,4 +58,4 @@ async def test_a_server_that_dies_without_a_goodbye_is_told_of_too() -> None:
 def test_over_http_there_is_nothing_to_hold() -> None:
     target = surreal_target("http://127.0.0.1:1", user="u", password="p", environ={})
     with pytest.raises(UsageError, match="opens a connection for each request"):
-        HeldClientDriver(target)
+        check_holdable(target)
