@@ -31,11 +31,8 @@ Lease = Callable[[], AbstractAsyncContextManager[asyncpg.Connection]]
 @asynccontextmanager
 async def reference(url: str) -> AsyncIterator[Lease]:
     """The pool of this package: first come, first served."""
-    target = from_url(url)
-    if not isinstance(target, PostgresTarget):
-        raise SystemExit("a PostgreSQL URL, please")
-    config = PoolConfig(min_size=SIZE, max_size=SIZE)
-    async with ConnectionPool(AsyncpgDriver(target), config) as pool:
+    driver = AsyncpgDriver(from_url(url, kind=PostgresTarget))
+    async with ConnectionPool(driver, PoolConfig(min_size=SIZE, max_size=SIZE)) as pool:
 
         @asynccontextmanager
         async def lease() -> AsyncIterator[asyncpg.Connection]:

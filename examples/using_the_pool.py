@@ -59,10 +59,7 @@ async def work(pool: ConnectionPool[AsyncpgConnection], number: int) -> None:
 
 def run(url: str) -> None:
     """Run against that server."""
-    target = from_url(url)
-    if not isinstance(target, PostgresTarget):
-        raise SystemExit("a PostgreSQL URL, please")
-    asyncio.run(use(target))
+    asyncio.run(use(from_url(url, kind=PostgresTarget)))
 
 
 if __name__ == "__main__":

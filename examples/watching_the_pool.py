@@ -80,10 +80,7 @@ async def run(target: PostgresTarget) -> None:
 
 def watch_at(url: str) -> None:
     """Run against that server, under a name by which our backends are found there."""
-    target = from_url(url, env={**os.environ, "PGAPPNAME": "watched"})
-    if not isinstance(target, PostgresTarget):
-        raise SystemExit("a PostgreSQL URL, please")
-    asyncio.run(run(target))
+    asyncio.run(run(from_url(url, env={**os.environ, "PGAPPNAME": "watched"}, kind=PostgresTarget)))
 
 
 if __name__ == "__main__":

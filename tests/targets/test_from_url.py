@@ -56,3 +56,12 @@ def test_what_is_no_target_is_refused_without_showing_a_password(url: str, messa
     assert message in str(refused.value)
     assert "hunter2" not in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_url_of_another_kind_than_the_one_wanted_is_refused() -> None:
+    assert from_url("postgresql://ada@h/db", {}, kind=PostgresTarget).dbname == "db"
+    assert from_url("ws://h", {}, kind=SurrealTarget).host == "h"
+    with pytest.raises(UsageError, match=r"ws://h is not a PostgreSQL URL"):
+        from_url("ws://h", {}, kind=PostgresTarget)
+    with pytest.raises(UsageError, match=r"postgresql://ada:\*\*\*@h/db is not a SurrealDB URL"):
+        from_url("postgresql://ada:hunter2@h/db", {}, kind=SurrealTarget)
