@@ -39,7 +39,6 @@ class SurrealReference(Reference[PooledClient]):
             resets="reset of what was changed",
             checks=f"a request if idle for 0.5 s{carrier}",
             connect_timeout_s=30.0,
-            open_timeout_s=30.0,
         )
 
     async def execute(self, leased: PooledClient, sql: str) -> None:

@@ -2,8 +2,9 @@ import io
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 from rich.console import Console
 
 from pool_bench.report.live.pool_monitor import HEADS, PoolRow, cells, header, line, picture
@@ -51,6 +52,7 @@ def plain(lines: list[str]) -> list[str]:
 _counts = st.one_of(st.none(), st.floats(0, 1e6))
 
 
+@example([row("\u093a")], 20, "")
 @given(
     st.lists(st.builds(row, st.text(), waiters=_counts, count=_counts, ms=_counts), min_size=1, max_size=5),
     st.integers(20, 200),
@@ -61,7 +63,7 @@ def test_no_line_is_wrapped_and_none_is_missing_whatever_the_width(
 ) -> None:
     lines = plain(drawn(rows, width, trouble))
     assert len(lines) == 2 + len(rows) + bool(trouble)
-    assert all(len(one) <= width for one in lines)
+    assert all(cell_len(line) <= width for line in lines)
 
 
 @pytest.mark.parametrize(
