@@ -25,6 +25,7 @@ from pool_bench.report.summary.verdict import suspects_of
 from pool_bench.report.text import colour_wanted
 from pool_bench.results import write as results
 from pool_bench.results.files import write_atomically
+from pool_bench.results.model import from_session
 from pool_bench.results.session import Limit, Session
 from pool_bench.results.thresholds import Threshold, Watch, judge_run
 from pool_bench.stats.runs import RunResult, Snapshot
@@ -305,7 +306,7 @@ class BenchSession:
         plot = self._plot_path()
         if plot is not None and not all(run.not_started for run in self.session.runs):
             with busy(f"drawing {plot}"):
-                save_plot(plot, [results.from_session(self.session)])
+                save_plot(plot, [from_session(self.session)])
             self.written.append(plot)
 
     def _write_markdown(self) -> None:

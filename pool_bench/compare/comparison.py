@@ -26,7 +26,8 @@ from pool_bench.compare.pool_figures import sample_rounds
 from pool_bench.compare.round_samples import all_of, dropped_round, keepalive_round, measured_round
 from pool_bench.compare.samples import Resampled, Round, Sampled
 from pool_bench.compare.settings import Setting, differing, partners, settings_of
-from pool_bench.results.model import LoadedResult, LoadedRun
+from pool_bench.results.model import ResultRecord
+from pool_bench.results.run import RunRecord
 from pool_bench.stats.histogram import Histogram
 
 CONFIDENCE: Final = 0.95
@@ -126,13 +127,13 @@ class Comparison:
         missing: settings that only one has, in words.
     """
 
-    base: LoadedResult
-    new: LoadedResult
+    base: ResultRecord
+    new: ResultRecord
     pairs: tuple[Pair, ...]
     missing: tuple[str, ...]
 
 
-def compare(base: LoadedResult, new: LoadedResult, *, allow: Collection[str] = ()) -> Comparison:
+def compare(base: ResultRecord, new: ResultRecord, *, allow: Collection[str] = ()) -> Comparison:
     """Compare each setting of `new` with the same one of `base`.
 
     Args:
@@ -148,7 +149,7 @@ def compare(base: LoadedResult, new: LoadedResult, *, allow: Collection[str] = (
     return Comparison(base, new, tuple(compared), (*_not_started(base), *_not_started(new), *missing))
 
 
-def _not_started(result: LoadedResult) -> list[str]:
+def _not_started(result: ResultRecord) -> list[str]:
     reasons = dict.fromkeys((run.driver, run.not_started) for run in result.runs if run.not_started)
     return [f"{driver} did not start in {result.source}: {why}" for driver, why in reasons]
 
@@ -257,21 +258,19 @@ def _own_obstructions(name: str, setting: Setting, base: Setting) -> list[Obstru
 
 
 def _few_rounds(name: str, setting: Setting) -> str:
-    checkout = setting.runs[0].checkout
-    scenario = "" if checkout is None else checkout.setting.scenario
-    count = len(setting.runs)
+    count, scenario = len(setting.runs), setting.runs[0].scenario
     return (
         f"{name} run has {count} round{'s' if count > 1 else ''}, and {scenario} takes {FEWEST_ROUNDS}: as "
         "it changes while it is measured, only whole rounds show what is noise"
     )
 
 
-def is_starved(run: LoadedRun) -> bool:
+def is_starved(run: RunRecord) -> bool:
     """Whether the client had to wait for its core, so that the latency is partly its own."""
     return run.verdict is not None and any(one.code == "client_starved" for one in run.verdict.reasons)
 
 
-def is_saturated(run: LoadedRun) -> bool:
+def is_saturated(run: RunRecord) -> bool:
     """Whether the client was the bottleneck, so that the rate is its own."""
     named = run.verdict is not None and any(one.code == "client_saturated" for one in run.verdict.reasons)
     return named or (run.client.saturated and not is_starved(run))
@@ -288,7 +287,8 @@ def _differing(base: Setting, new: Setting) -> str | None:
 
 def _host(setting: Setting) -> str:
     host = setting.result.host
-    return f"{host.get('cpus', '?')} CPUs {host.get('platform', '?')} Python {host.get('python', '?')}"
+    cpus = "?" if host.cpus is None else host.cpus
+    return f"{cpus} CPUs {host.platform} Python {host.python}"
 
 
 def _figures(base: Setting, new: Setting) -> tuple[Figure, ...]:
@@ -380,7 +380,7 @@ class _Held:
     sample: Sampled | None
 
 
-def _held(runs: Sequence[LoadedRun]) -> dict[Quantity, _Held]:
+def _held(runs: Sequence[RunRecord]) -> dict[Quantity, _Held]:
     holds = [run.hold for run in runs if run.hold is not None]
     seconds = sum(run.duration_s for run in runs)
     rate = sum(run.ok for run in runs) / seconds if seconds else None

@@ -8,7 +8,7 @@ much as their neighbours did. Only settings that were measured in turn meet the 
 from collections.abc import Sequence
 from typing import Final
 
-from pool_bench.results.model import LoadedRun
+from pool_bench.results.run import RunRecord
 
 # Shares of this machine's cores from which on it was full, and others had much of it.
 _FULL: Final = 0.9
@@ -17,7 +17,7 @@ _MUCH: Final = 1 / 3
 _SLACK_S: Final = 0.3
 
 
-def crowded_words(runs: Sequence[LoadedRun]) -> str:
+def crowded_words(runs: Sequence[RunRecord]) -> str:
     """`other processes used 1.7 of 2 cores, and none was free`; "" where they did not, or nobody looked."""
     worst: tuple[float, int] | None = None
     for run in runs:
@@ -30,7 +30,7 @@ def crowded_words(runs: Sequence[LoadedRun]) -> str:
     return f"other processes used {others:.1f} of {cores} core{'s' if cores > 1 else ''}, and none was free"
 
 
-def _others(run: LoadedRun) -> tuple[float, int] | None:
+def _others(run: RunRecord) -> tuple[float, int] | None:
     """What others used on average while `run` measured and how many cores there are, where it was much."""
     side = run.server_side
     if side is None or not side.cores or not run.duration_s:

@@ -12,11 +12,11 @@ from typing import Final
 from pool_bench.compare.bootstrap import Spread
 from pool_bench.compare.change import Quantity, Scale
 from pool_bench.compare.samples import Sampled
-from pool_bench.results.checkout_reader import LoadedCheckout
-from pool_bench.results.model import LoadedRun
+from pool_bench.results.checkout import CheckoutRecord
+from pool_bench.results.run import RunRecord
 from pool_bench.stats.histogram import Histogram
 
-Merged = Callable[[Sequence[tuple[LoadedRun, LoadedCheckout]]], float | None]
+Merged = Callable[[Sequence[tuple[RunRecord, CheckoutRecord]]], float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +27,15 @@ class _Shown:
     of: Merged
 
 
-def sample_rounds(runs: Sequence[LoadedRun]) -> dict[Quantity, Sampled]:
+def sample_rounds(runs: Sequence[RunRecord]) -> dict[Quantity, Sampled]:
     """The figures of rounds of a changing load on a pool; their spread is that between the rounds."""
     rounds = [(run, run.checkout) for run in runs if run.checkout is not None]
     if not rounds:
         return {}
-    return {shown.quantity: _sampled(shown, rounds) for shown in _SHOWN[rounds[0][1].setting.scenario]}
+    return {shown.quantity: _sampled(shown, rounds) for shown in _SHOWN[runs[0].scenario]}
 
 
-def _sampled(shown: _Shown, rounds: Sequence[tuple[LoadedRun, LoadedCheckout]]) -> Sampled:
+def _sampled(shown: _Shown, rounds: Sequence[tuple[RunRecord, CheckoutRecord]]) -> Sampled:
     value = shown.of(rounds)
     each = [shown.of([one]) for one in rounds]
     if shown.quantity.scale is Scale.RATIO:
@@ -44,12 +44,12 @@ def _sampled(shown: _Shown, rounds: Sequence[tuple[LoadedRun, LoadedCheckout]]) 
     return Sampled(value, sum(estimates) / len(estimates), estimates, Spread(0.0, math.inf))
 
 
-def _throughput(rounds: Sequence[tuple[LoadedRun, LoadedCheckout]]) -> float | None:
+def _throughput(rounds: Sequence[tuple[RunRecord, CheckoutRecord]]) -> float | None:
     seconds = sum(run.duration_s for run, _ in rounds)
     return sum(run.ok for run, _ in rounds) / seconds if seconds else None
 
 
-def _failed(rounds: Sequence[tuple[LoadedRun, LoadedCheckout]]) -> float | None:
+def _failed(rounds: Sequence[tuple[RunRecord, CheckoutRecord]]) -> float | None:
     ended = sum(run.ok + run.failed for run, _ in rounds)
     return sum(run.failed for run, _ in rounds) / ended if ended else None
 
@@ -64,11 +64,11 @@ def _wait(percentile: float) -> Merged:
     ).percentile_ms(percentile)
 
 
-def _burst(rounds: Sequence[tuple[LoadedRun, LoadedCheckout]]) -> float | None:
-    return Histogram.merged([one.bursts for _, one in rounds]).percentile_ms(50)
+def _burst(rounds: Sequence[tuple[RunRecord, CheckoutRecord]]) -> float | None:
+    return Histogram.merged([one.bursts_histogram for _, one in rounds]).percentile_ms(50)
 
 
-def _all_back(rounds: Sequence[tuple[LoadedRun, LoadedCheckout]]) -> float | None:
+def _all_back(rounds: Sequence[tuple[RunRecord, CheckoutRecord]]) -> float | None:
     """Mean time until all clients were back, milliseconds; None where some never were."""
     moments = [
         None if one.recovery is None else one.recovery.after_up_s(one.recovery.all_s) for _, one in rounds
@@ -77,7 +77,7 @@ def _all_back(rounds: Sequence[tuple[LoadedRun, LoadedCheckout]]) -> float | Non
     return sum(known) / len(known) * 1e3 if known and len(known) == len(moments) else None
 
 
-def _lost(rounds: Sequence[tuple[LoadedRun, LoadedCheckout]]) -> float | None:
+def _lost(rounds: Sequence[tuple[RunRecord, CheckoutRecord]]) -> float | None:
     """Clients that never came back, of all."""
     known = [one.recovery for _, one in rounds if one.recovery is not None]
     clients = sum(one.clients for one in known)

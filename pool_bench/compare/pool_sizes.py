@@ -5,23 +5,20 @@ from importlib.util import find_spec
 
 from pool_bench.analysis.scalability import Measured, Sizing, recommend
 from pool_bench.compare.pools import PoolRounds
-from pool_bench.results.checkout_reader import LoadedCheckout
-from pool_bench.results.model import LoadedRun
+from pool_bench.results.run import RunRecord
 
 # What a run of such a sweep says its scenario is.
 SIZE: str = "size"
 
 
-def by_size(runs: Sequence[LoadedRun]) -> list[tuple[int, PoolRounds]]:
+def by_size(runs: Sequence[RunRecord]) -> list[tuple[int, PoolRounds]]:
     """Runs of a sweep sorted by size, the rounds of each together; other runs are left out."""
-    sizes: dict[int, list[tuple[LoadedRun, LoadedCheckout]]] = {}
+    sizes: dict[int, list[RunRecord]] = {}
     for run in runs:
-        if run.checkout is not None and run.checkout.setting.scenario == SIZE:
-            sizes.setdefault(run.checkout.setting.size, []).append((run, run.checkout))
-    return [
-        (size, PoolRounds(tuple(run for run, _ in rounds), tuple(one for _, one in rounds)))
-        for size, rounds in sorted(sizes.items())
-    ]
+        setting = run.pool_setting
+        if setting is not None and setting.scenario == SIZE:
+            sizes.setdefault(setting.size, []).append(run)
+    return [(size, PoolRounds(tuple(rounds))) for size, rounds in sorted(sizes.items())]
 
 
 def sizing_of(groups: Sequence[tuple[int, PoolRounds]]) -> Sizing | None:

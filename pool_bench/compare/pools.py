@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from pool_bench.results.checkout_reader import LoadedCheckout
-from pool_bench.results.model import LoadedRun
+from pool_bench.results.checkout import CheckoutRecord
+from pool_bench.results.run import RunRecord
 from pool_bench.stats.histogram import Histogram
+from pool_bench.stats.runs import PoolSetting
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +31,26 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class PoolRounds:
-    """One pool under one load: its rounds, each with what its run says of the pool."""
+    """One pool under one load: its rounds, all of which put a pool under load."""
 
-    runs: tuple[LoadedRun, ...]
-    checkouts: tuple[LoadedCheckout, ...]
+    runs: tuple[RunRecord, ...]
+
+    @property
+    def checkouts(self) -> tuple[CheckoutRecord, ...]:
+        """What each run says of the pool."""
+        return tuple(run.checkout for run in self.runs if run.checkout is not None)
+
+    @property
+    def setting(self) -> PoolSetting:
+        """What the pool was asked for, in its first round."""
+        setting = self.runs[0].pool_setting
+        assert setting is not None  # noqa: S101  # it is a run of a pool
+        return setting
 
     @property
     def pool(self) -> str:
         """The pool's name."""
-        return self.checkouts[0].setting.name
+        return self.setting.name
 
     @property
     def throughput(self) -> Spread:
@@ -101,7 +113,7 @@ class PoolRounds:
                 counts[name] = counts.get(name, 0) + failure.count
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
-    def spread(self, figure: Callable[[LoadedRun, LoadedCheckout], float | None]) -> Spread | None:
+    def spread(self, figure: Callable[[RunRecord, CheckoutRecord], float | None]) -> Spread | None:
         """A figure over the rounds."""
         return Spread.of(figure(run, one) for run, one in zip(self.runs, self.checkouts, strict=True))
 
@@ -114,7 +126,7 @@ class PoolRounds:
     @property
     def bursts(self) -> Histogram:
         """How long bursts took, all rounds."""
-        return Histogram.merged(one.bursts for one in self.checkouts)
+        return Histogram.merged(one.bursts_histogram for one in self.checkouts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,32 +160,27 @@ class PoolComparison:
         return f"{self.clients:,} clients"
 
 
-def group_by_load(runs: Sequence[LoadedRun]) -> list[PoolComparison]:
+def group_by_load(runs: Sequence[RunRecord]) -> list[PoolComparison]:
     """Runs of pools sorted into contests; other runs are left out."""
-    loads: dict[tuple[str, int, float | None], dict[str, list[tuple[LoadedRun, LoadedCheckout]]]] = {}
+    loads: dict[tuple[str, int, float | None], dict[str, list[RunRecord]]] = {}
     for run in runs:
-        if run.checkout is not None:
-            setting = run.checkout.setting
+        setting = run.pool_setting
+        if setting is not None:
             pools = loads.setdefault((setting.scenario, setting.clients, run.rate), {})
-            pools.setdefault(setting.name, []).append((run, run.checkout))
+            pools.setdefault(setting.name, []).append(run)
     # The first round goes in the order in which the pools were named.
     return [
         PoolComparison(
             scenario,
             clients,
-            tuple(
-                PoolRounds(tuple(run for run, _ in rounds), tuple(one for _, one in rounds))
-                for rounds in map(_begun, pools.values())
-            ),
+            tuple(PoolRounds(_begun(rounds)) for rounds in pools.values()),
             rate,
         )
         for (scenario, clients, rate), pools in loads.items()
     ]
 
 
-def _begun(
-    rounds: Sequence[tuple[LoadedRun, LoadedCheckout]],
-) -> Sequence[tuple[LoadedRun, LoadedCheckout]]:
+def _begun(rounds: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
     """The rounds that began; one where none did, so that the pool has its row."""
-    begun = [pair for pair in rounds if not pair[0].not_started]
-    return begun or rounds[:1]
+    begun = tuple(run for run in rounds if not run.not_started)
+    return begun or tuple(rounds[:1])

@@ -6,8 +6,8 @@ from typing import Final
 import numpy as np
 
 from pool_bench.compare.samples import Round
-from pool_bench.results.hold_reader import LoadedHold
-from pool_bench.results.model import LoadedRun, LoadedSecond
+from pool_bench.results.hold import HoldRecord
+from pool_bench.results.run import IntervalRecord, RunRecord
 
 # The last look of a run is at what was left over: too short to stand for one of the others.
 _SHORT: Final = 0.5
@@ -15,13 +15,13 @@ _SHORT: Final = 0.5
 _SHORTEST_LOOKS: Final = 0.25
 
 
-def measured_round(run: LoadedRun) -> Round | None:
+def measured_round(run: RunRecord) -> Round | None:
     """Operations of a run by the look, of a second or less; None where it has no timeline.
 
     What ended after measuring, in the grace period, belongs to the last second of measuring, as it was
     begun there.
     """
-    rows: list[list[LoadedSecond]] = []
+    rows: list[list[IntervalRecord]] = []
     lengths = sorted(second.seconds for second in run.timeline)
     usual_s = lengths[int(len(lengths) * _SHORTEST_LOOKS)] if lengths else 0.0
     for second in run.timeline:
@@ -42,14 +42,14 @@ def measured_round(run: LoadedRun) -> Round | None:
     )
 
 
-def _quantiles_ms(row: list[LoadedSecond]) -> list[float]:
+def _quantiles_ms(row: list[IntervalRecord]) -> list[float]:
     """p50, p95, p99 and maximum of a second, or of what it had begun where nothing ended in it; or NaN."""
     second = next((one for one in row if one.p50 is not None), row[0])
     known = (second.p50, second.p95, second.p99, second.max)
     return [float("nan") if value is None else value for value in known]
 
 
-def keepalive_round(hold: LoadedHold) -> Round | None:
+def keepalive_round(hold: HoldRecord) -> Round | None:
     """Keep-alive queries by the second; None where there were none.
 
     A second has p50 and maximum only; p95 and p99 are put between them as they are in the whole run,
@@ -75,7 +75,7 @@ def keepalive_round(hold: LoadedHold) -> Round | None:
     )
 
 
-def dropped_round(run: LoadedRun, hold: LoadedHold) -> Round | None:
+def dropped_round(run: RunRecord, hold: HoldRecord) -> Round | None:
     """Drops by the second; those that were never dropped are spread over all seconds. None of no timeline."""
     seconds = hold.timeline
     if not seconds:

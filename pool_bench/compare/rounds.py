@@ -10,8 +10,9 @@ from typing import Final
 
 from pool_bench.compare.comparison import Comparison, Obstacle, Pair, compare_settings
 from pool_bench.compare.settings import Setting, settings_of
-from pool_bench.results.model import LoadedResult, LoadedRun
-from pool_bench.results.reader_parts import LoadedFailure, LoadedSummary
+from pool_bench.results.model import ResultRecord
+from pool_bench.results.parts import FailureRecord, SummaryRecord
+from pool_bench.results.run import RunRecord
 from pool_bench.stats.histogram import Histogram
 
 _BASE: Final = "base"
@@ -23,16 +24,16 @@ _BY_DESIGN: Final = {
 }
 
 
-def in_rounds(result: LoadedResult) -> bool:
+def in_rounds(result: ResultRecord) -> bool:
     """Whether settings were measured in turn, or more than once."""
     return any(run.round is not None for run in result.runs)
 
 
-def by_setting(result: LoadedResult) -> list[LoadedResult]:
+def by_setting(result: ResultRecord) -> list[ResultRecord]:
     """`result` as one result for each of its settings, rounds put together; itself without rounds."""
     if not in_rounds(result):
         return [result]
-    found: dict[str, list[LoadedRun]] = {}
+    found: dict[str, list[RunRecord]] = {}
     for setting in settings_of(result):
         found.setdefault(setting.runs[0].setting, []).append(_pooled(setting.runs))
     if len(found) == 1:
@@ -40,7 +41,7 @@ def by_setting(result: LoadedResult) -> list[LoadedResult]:
     return [replace(result, name=name or _BASE, runs=tuple(runs)) for name, runs in found.items()]
 
 
-def compare_within(result: LoadedResult, *, allow: Sequence[str] = ()) -> Comparison:
+def compare_within(result: ResultRecord, *, allow: Sequence[str] = ()) -> Comparison:
     """Compare the settings of one session with its base, level by level."""
     settings = settings_of(result)
     bases = [setting for setting in settings if not setting.runs[0].setting]
@@ -63,7 +64,7 @@ def _compared(base: Setting, setting: Setting, allow: Sequence[str]) -> Pair:
     return compare_settings(base, setting, allow=allow, by_design=by_design, in_turn=True)
 
 
-def _pooled(runs: Sequence[LoadedRun]) -> LoadedRun:
+def _pooled(runs: Sequence[RunRecord]) -> RunRecord:
     """The rounds of one setting as one run."""
     first = runs[0]
     if len(runs) == 1:
@@ -112,8 +113,8 @@ def _pooled(runs: Sequence[LoadedRun]) -> LoadedRun:
     )
 
 
-def _failures(runs: Sequence[LoadedRun]) -> tuple[LoadedFailure, ...]:
-    found: dict[tuple[str, str, str | None], LoadedFailure] = {}
+def _failures(runs: Sequence[RunRecord]) -> tuple[FailureRecord, ...]:
+    found: dict[tuple[str, str, str | None], FailureRecord] = {}
     for run in runs:
         for failure in run.failures:
             key = (failure.kind, failure.phase, failure.sqlstate)
@@ -122,5 +123,5 @@ def _failures(runs: Sequence[LoadedRun]) -> tuple[LoadedFailure, ...]:
     return tuple(sorted(found.values(), key=lambda failure: -failure.count))
 
 
-def _summary(histogram: Histogram) -> LoadedSummary:
-    return LoadedSummary(**histogram.summary_ms())
+def _summary(histogram: Histogram) -> SummaryRecord:
+    return SummaryRecord(**histogram.summary_ms())

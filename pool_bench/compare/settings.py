@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from pool_bench.cleaning import clean
-from pool_bench.results.checkout_reader import LoadedCheckout
-from pool_bench.results.model import LoadedResult, LoadedRun
+from pool_bench.results.model import ResultRecord
+from pool_bench.results.parts import as_words
+from pool_bench.results.run import RunRecord
+from pool_bench.stats.runs import PoolSetting
 from pool_bench.units import format_duration
 
 # Loads that change while they are measured, because that is what they are for.
@@ -61,12 +63,13 @@ class Identity:
         return (*sorted(self.levels.items()), *sorted(self.parameters.items()))
 
 
-def identity_of(result: LoadedResult, run: LoadedRun) -> Identity:
+def identity_of(result: ResultRecord, run: RunRecord) -> Identity:
     """What `run` of `result` measured, its driver and its target aside."""
-    if run.checkout is not None:
-        values = _of_pool(result, run, run.checkout)
+    setting = run.pool_setting
+    if setting is not None:
+        values = _of_pool(result, run, setting)
     elif run.hold is not None:
-        values = {"kind": "held", "connections": f"{run.concurrency:,}", **run.parameters}
+        values = {"kind": "held", "connections": f"{run.concurrency:,}", **as_words(run.parameters)}
     else:
         values = _of_cycles(result, run)
     if "shape" not in values and run.rate is not None and "open_rate" not in values:
@@ -84,8 +87,7 @@ def identity_of(result: LoadedResult, run: LoadedRun) -> Identity:
     )
 
 
-def _of_pool(result: LoadedResult, run: LoadedRun, checkout: LoadedCheckout) -> dict[str, str]:
-    setting = checkout.setting
+def _of_pool(result: ResultRecord, run: RunRecord, setting: PoolSetting) -> dict[str, str]:
     clients = "clients of stress" if setting.scenario == _STRESS else "clients"
     if "shape" in run.parameters or run.rate is not None:
         clients = "max_in_flight"
@@ -99,22 +101,24 @@ def _of_pool(result: LoadedResult, run: LoadedRun, checkout: LoadedCheckout) -> 
         **({} if setting.prepared else {"prepared": "no"}),
         "query": setting.query or "",
         "timeout_s": f"{setting.timeout_s:g}",
-        **run.parameters,
+        **as_words(run.parameters),
     }
     if setting.scenario == "reconnect":
         # How much of the time the server was away depends on both.
-        values["outage"] = result.config.get("outage_s", "")
-        values["length"] = values.pop("duration_s", result.config.get("duration_s", ""))
+        config = as_words(result.config)
+        values["outage"] = config.get("outage_s", "")
+        values["length"] = values.pop("duration_s", config.get("duration_s", ""))
     return values
 
 
-def _of_cycles(result: LoadedResult, run: LoadedRun) -> dict[str, str]:
+def _of_cycles(result: ResultRecord, run: RunRecord) -> dict[str, str]:
     values = {"kind": "cycles", **({"scenario": run.scenario} if run.scenario else {})}
     if run.rate is None:
         values["concurrency"] = f"{run.concurrency:,}"
     if run.parameters:
-        return {**values, **run.parameters}
-    said = {name: result.config.get(name, "") for name in _OF_THE_FILE}
+        return {**values, **as_words(run.parameters)}
+    config = as_words(result.config)
+    said = {name: config.get(name, "") for name in _OF_THE_FILE}
     if run.setting:
         said["setting"] = run.setting
     return {**values, **{name: value for name, value in said.items() if value or name == "query"}}
@@ -149,8 +153,8 @@ def _value(name: str, value: str) -> str:
 class Setting:
     """All rounds of one setting in one file."""
 
-    result: LoadedResult
-    runs: tuple[LoadedRun, ...]
+    result: ResultRecord
+    runs: tuple[RunRecord, ...]
 
     @property
     def identity(self) -> Identity:
@@ -160,10 +164,9 @@ class Setting:
     @property
     def label(self) -> str:
         """Names it in tables."""
-        checkout = self.runs[0].checkout
-        if checkout is None:
+        setting = self.runs[0].pool_setting
+        if setting is None:
             return self.runs[0].label
-        setting = checkout.setting
         load = setting.scenario
         if self.runs[0].rate is not None:
             load += f" {self.runs[0].rate:g}/s"
@@ -190,8 +193,7 @@ class Setting:
     @property
     def is_changing(self) -> bool:
         """Whether its load changes while it is measured, so that only whole rounds tell what is noise."""
-        checkout = self.runs[0].checkout
-        return checkout is not None and checkout.setting.scenario in CHANGING
+        return self.is_pool and self.runs[0].scenario in CHANGING
 
     @property
     def targets(self) -> str:
@@ -201,9 +203,9 @@ class Setting:
         return "the embedded server" if embedded else own
 
 
-def settings_of(result: LoadedResult) -> list[Setting]:
+def settings_of(result: ResultRecord) -> list[Setting]:
     """The settings of a file, in the order of their first runs; what could not begin is none."""
-    groups: dict[tuple[object, ...], list[LoadedRun]] = {}
+    groups: dict[tuple[object, ...], list[RunRecord]] = {}
     for run in result.runs:
         if not run.not_started:
             key = (run.setting, run.driver, run.target, identity_of(result, run).key)

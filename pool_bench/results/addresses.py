@@ -1,7 +1,11 @@
 """`runs[].addresses`: results by the address that was really used."""
 
-from pool_bench.results.json_parts import JsonObject, finite, histogram_to_json, rounded
+from dataclasses import dataclass
+from typing import Self
+
+from pool_bench.results.parts import Count, Counts, Number, SummaryRecord, Text, figure, finite
 from pool_bench.stats.addresses import UNKNOWN, AddressStats
+from pool_bench.stats.histogram import Histogram
 from pool_bench.stats.operations import errors_by_name
 from pool_bench.stats.runs import RunResult
 
@@ -16,34 +20,56 @@ def addresses_of(run: RunResult) -> list[tuple[str, AddressStats]]:
     return sorted(rows, key=lambda row: row[0] == UNKNOWN)
 
 
-def addresses_to_json(run: RunResult) -> list[JsonObject]:
-    """`runs[].addresses`; empty where there was one and nobody asked."""
-    content: list[JsonObject] = []
-    for name, stats in addresses_of(run):
-        again = run.hold.reconnects.addresses.get(name) if run.hold is not None else None
-        content.append(
-            {
-                "address": name or None,
-                "ok": stats.ok,
-                "failed": stats.failed,
-                "unfinished": stats.unfinished,
-                "passed_over": stats.passed_over,
-                "throughput": rounded(stats.ok / run.duration_s if run.duration_s else 0.0),
-                "errors": errors_by_name(stats.errors),
-                "passed_over_errors": errors_by_name(stats.passed_over_errors),
-                "latency_ms": stats.latency.summary_ms(),
-                "histogram": histogram_to_json(stats.latency),
-                **(
-                    {}
-                    if run.hold is None
-                    else {
-                        "dropped": stats.dropped,
-                        "dropped_errors": errors_by_name(stats.dropped_errors),
-                        "reopened": 0 if again is None else again.ok,
-                        "reopen_failed": 0 if again is None else again.failed,
-                    }
-                ),
-                "trouble_share": finite(stats.trouble_share),
-            }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressRecord:
+    """One address; names as in `AddressStats`.
+
+    Attributes:
+        address: None where it is not known.
+        dropped, dropped_errors, reopened, reopen_failed: of connections that were held, else None.
+        trouble_share: what of all that was tried there came to nothing, 0 to 1.
+    """
+
+    address: Text | None
+    ok: Count
+    failed: Count
+    unfinished: Count
+    passed_over: Count
+    throughput: Number
+    errors: Counts
+    passed_over_errors: Counts
+    latency_ms: SummaryRecord
+    histogram: Histogram
+    dropped: Count | None = None
+    dropped_errors: Counts | None = None
+    reopened: Count | None = None
+    reopen_failed: Count | None = None
+    trouble_share: Number | None
+
+    @classmethod
+    def of(cls, run: RunResult, name: str, stats: AddressStats) -> Self:
+        """The record of one address of `run`."""
+        hold = run.hold
+        again = None if hold is None else hold.reconnects.addresses.get(name, AddressStats())
+        return cls(
+            address=name or None,
+            ok=stats.ok,
+            failed=stats.failed,
+            unfinished=stats.unfinished,
+            passed_over=stats.passed_over,
+            throughput=figure(stats.ok / run.duration_s if run.duration_s else 0.0),
+            errors=errors_by_name(stats.errors),
+            passed_over_errors=errors_by_name(stats.passed_over_errors),
+            latency_ms=SummaryRecord.of(stats.latency),
+            histogram=stats.latency.bucketed(),
+            dropped=None if again is None else stats.dropped,
+            dropped_errors=None if again is None else errors_by_name(stats.dropped_errors),
+            reopened=None if again is None else again.ok,
+            reopen_failed=None if again is None else again.failed,
+            trouble_share=finite(stats.trouble_share),
         )
-    return content
+
+    @classmethod
+    def all_of(cls, run: RunResult) -> tuple[Self, ...]:
+        """The records of `run`; none where there was one address and nobody asked."""
+        return tuple(cls.of(run, name, stats) for name, stats in addresses_of(run))

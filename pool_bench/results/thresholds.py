@@ -15,8 +15,8 @@ from enum import StrEnum
 from typing import Final
 
 from pool_bench.errors import FailureKind, Phase, UsageError
-from pool_bench.results.json_parts import JsonValue
 from pool_bench.results.session import ThresholdOutcome
+from pool_bench.results.write import JsonValue
 from pool_bench.stats.runs import RunResult, Snapshot, Stage
 
 OPTION: Final = "--threshold"
@@ -191,7 +191,7 @@ def known_fields(*, hold: bool = False, pool: bool = False) -> dict[str, Unit]:
         hold: of a tool that holds connections; else of one that measures in a closed or an open loop.
         pool: of a tool that puts pools under load.
     """
-    from pool_bench.results.write import run_numbers
+    from pool_bench.results.write import numbers_of
     from pool_bench.stats.checkouts import CheckoutStats
     from pool_bench.stats.histogram import Histogram
     from pool_bench.stats.holds import HoldStats
@@ -222,7 +222,7 @@ def known_fields(*, hold: bool = False, pool: bool = False) -> dict[str, Unit]:
     )
     fields = {
         path: _unit_of(path, value)
-        for path, value in _leaves(run_numbers(run), "")
+        for path, value in _leaves(numbers_of(run), "")
         if "_histogram" not in path
     }
     for kind in FailureKind:
@@ -260,9 +260,9 @@ def _unit_of(path: str, value: JsonValue) -> Unit:
 
 def value_of(threshold: Threshold, run: RunResult) -> float | None:
     """The value of a threshold's field in `run`, in the threshold's unit; None where it has none."""
-    from pool_bench.results.write import run_numbers
+    from pool_bench.results.write import numbers_of
 
-    return _value(threshold, run_numbers(run))
+    return _value(threshold, numbers_of(run))
 
 
 def _value(threshold: Threshold, content: Mapping[str, JsonValue]) -> float | None:
@@ -293,11 +293,11 @@ def _connections(content: Mapping[str, JsonValue]) -> float:
 
 def judge_run(thresholds: Sequence[Threshold], run: RunResult) -> list[ThresholdOutcome]:
     """What came of each threshold in `run`."""
-    from pool_bench.results.write import run_numbers
+    from pool_bench.results.write import numbers_of
 
     if not thresholds:
         return []
-    content = run_numbers(run)
+    content = numbers_of(run)
     found = []
     for one in thresholds:
         value = _value(one, content)
@@ -340,9 +340,9 @@ class Watch:
         """
         if snapshot.stage not in (Stage.MEASURE, Stage.OPEN, Stage.HOLD) or not self._thresholds:
             return None
-        from pool_bench.results.write import run_numbers
+        from pool_bench.results.write import numbers_of
 
-        content = run_numbers(run)
+        content = numbers_of(run)
         return next((one for one in self._thresholds if self._is_lost(one, run, content)), None)
 
     def _is_lost(self, one: Threshold, run: RunResult, content: Mapping[str, JsonValue]) -> bool:

@@ -243,15 +243,26 @@ class Histogram:
         used = np.flatnonzero(counts).astype(np.int64)
         if (counts < 0).any():
             raise ValueError("it has negative counts")
-        if len(used):
-            histogram._used = used, counts[used]
-            lower, upper = bucket_lower_us(used), bucket_upper_us(used)
-            middles_ns = (lower + upper) * 500.0
-            total = int(counts.sum())
-            mean = float((middles_ns * counts[used]).sum()) / total
-            m2 = float((np.square(middles_ns - mean) * counts[used]).sum())
-            histogram._fold(total, int(lower[0]) * 1000, int(upper[-1]) * 1000, mean, m2)
+        histogram._fill(used, counts[used])
         return histogram
+
+    def bucketed(self) -> "Histogram":
+        """A copy with what `encode` keeps, as `decode` would give it."""
+        histogram = Histogram()
+        histogram._fill(*self.nonzero())
+        return histogram
+
+    def _fill(self, used: Int64Array, counts: Int64Array) -> None:
+        """Take buckets in use and their counts, of which the moments follow to the buckets' precision."""
+        if not len(used):
+            return
+        self._used = used, counts
+        lower, upper = bucket_lower_us(used), bucket_upper_us(used)
+        middles_ns = (lower + upper) * 500.0
+        total = int(counts.sum())
+        mean = float((middles_ns * counts).sum()) / total
+        m2 = float((np.square(middles_ns - mean) * counts).sum())
+        self._fold(total, int(lower[0]) * 1000, int(upper[-1]) * 1000, mean, m2)
 
     def __getstate__(self) -> tuple[int, int, int, float, float, bytes, bytes]:
         indices, counts = self.nonzero()

@@ -17,7 +17,7 @@ import surreal_bench
 from pool_bench.cli.options.surreal import SurrealOptions
 from pool_bench.cli.places.surreal import SurrealPlace
 from pool_bench.cli.watching import is_wanted
-from pool_bench.results.model import load_result
+from pool_bench.results.read import load_result
 from pool_bench.servers.scripted.behaviour import Behaviour, Fixed
 from pool_bench.servers.scripted.server import KnownSurreal
 from pool_bench.servers.surreal.server import EmbeddedSurreal, SurrealConfig

@@ -16,7 +16,7 @@ from pool_bench.cli.session import BenchSession
 from pool_bench.cli.watching import follow_watched, is_wanted
 from pool_bench.errors import UsageError
 from pool_bench.load.run import Run
-from pool_bench.results.model import load_result
+from pool_bench.results.read import load_result
 from pool_bench.servers.pgbouncer import PgBouncer, PgBouncerConfig
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
 from pool_bench.stats.operations import BenchStats, ClientUsage

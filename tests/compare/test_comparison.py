@@ -20,8 +20,9 @@ from pool_bench.report.plot.figures import plot, save_differences
 from pool_bench.report.plot.sheet import style
 from pool_bench.report.summary.comparison import comparison_markdown, comparison_text, comparisons_json
 from pool_bench.report.summary.rounds import rounds_summary
-from pool_bench.results.model import LoadedResult, LoadedRun
-from pool_bench.results.write import dumps, from_session
+from pool_bench.results.model import HostRecord, ResultRecord, from_session
+from pool_bench.results.run import RunRecord
+from pool_bench.results.write import dumps
 from pool_bench.stats.operations import Interval
 from pool_bench.stats.runs import RunResult
 from pool_bench.stats.server import CpuUse, ServerObservation, ServerSample
@@ -55,7 +56,7 @@ def run(
     return made
 
 
-def file(*runs: RunResult, name: str = "") -> LoadedResult:
+def file(*runs: RunResult, name: str = "") -> ResultRecord:
     return from_session(session_of(*runs, name=name))
 
 
@@ -63,7 +64,7 @@ def obstacles(comparison: Comparison) -> set[Obstacle]:
     return {one.obstacle for pair in comparison.pairs for one in pair.obstructions}
 
 
-def edited(result: LoadedResult, **changes: object) -> LoadedResult:
+def edited(result: ResultRecord, **changes: object) -> ResultRecord:
     """`result` with these fields of its runs changed."""
     return replace(result, runs=tuple(replace(one, **changes) for one in result.runs))  # type: ignore[arg-type]
 
@@ -130,13 +131,13 @@ def test_runs_of_one_setting_are_its_rounds() -> None:
     [
         (Obstacle.TARGET, edited(file(run(seed=2)), target="postgresql://bench@other:5432/app")),
         (Obstacle.SERVER, replace(file(run(seed=2)), server={"product": "PostgreSQL", "version": "17.2"})),
-        (Obstacle.HOST, replace(file(run(seed=2)), host={"cpus": "96", "platform": "x", "python": "3.11"})),
+        (Obstacle.HOST, replace(file(run(seed=2)), host=HostRecord(cpus=96, platform="x", python="3.11"))),
         (Obstacle.DRIVER, file(run(seed=2, driver="asyncpg"))),
         (Obstacle.SHORT, file(run(seed=2, seconds=9))),
         (Obstacle.INTERRUPTED, edited(file(run(seed=2)), interrupted=True)),
     ],
 )
-def test_what_may_not_be_compared_says_why_and_has_no_verdict(obstacle: Obstacle, new: LoadedResult) -> None:
+def test_what_may_not_be_compared_says_why_and_has_no_verdict(obstacle: Obstacle, new: ResultRecord) -> None:
     base = file(run())
     comparison = compare(base, new)
     assert obstacles(comparison) == {obstacle}
@@ -304,7 +305,7 @@ def test_held_connections_are_compared_by_opening_keep_alive_and_drops() -> None
     assert obstacles(refused) == {Obstacle.EMPTY}
 
 
-def interleaved() -> LoadedResult:
+def interleaved() -> ResultRecord:
     runs = []
     for number in range(1, 6):
         runs.append(run(seed=number, seconds=4, number=number))
@@ -342,8 +343,8 @@ def test_rounds_put_together_are_one_run_with_every_operation_l9() -> None:
     assert plot([result], file_format="svg").startswith(b"<?xml")
 
 
-def hostile(result: LoadedResult) -> LoadedResult:
-    runs: Sequence[LoadedRun] = [replace(one, label=f"c8 <b>|{LONG_NAME}") for one in result.runs]
+def hostile(result: ResultRecord) -> ResultRecord:
+    runs: Sequence[RunRecord] = [replace(one, label=f"c8 <b>|{LONG_NAME}") for one in result.runs]
     return replace(result, source=f"/tmp/{LONG_NAME}/<script>|x.json", name="\x1b[31mred", runs=tuple(runs))
 
 

@@ -10,8 +10,8 @@ from pool_bench.compare.change import Change
 from pool_bench.compare.comparison import ALLOWABLE, Comparison, Obstacle, compare
 from pool_bench.compare.round_samples import measured_round
 from pool_bench.compare.settings import settings_of
-from pool_bench.results.model import LoadedReason, LoadedResult, LoadedVerdict
-from pool_bench.results.write import from_session
+from pool_bench.results.model import ResultRecord, from_session
+from pool_bench.results.run import ReasonRecord, VerdictRecord
 from pool_bench.stats.checkouts import CheckoutInterval
 from pool_bench.stats.operations import Interval
 from pool_bench.stats.runs import RunResult
@@ -53,13 +53,13 @@ def noisy_run(
     return run
 
 
-def file(*runs: RunResult) -> LoadedResult:
+def file(*runs: RunResult) -> ResultRecord:
     return from_session(session_of(*runs))
 
 
 def rounds(
     rng: np.random.Generator, noise: Noise, count: int, *, slower: float = 0.0, **what: object
-) -> LoadedResult:
+) -> ResultRecord:
     numbers = range(1, count + 1)
     return file(*(noisy_run(rng, noise, round_=n, slower=slower, **what) for n in numbers))  # type: ignore[arg-type]
 
@@ -150,7 +150,7 @@ def test_other_pools_are_compared_only_where_that_is_allowed_and_other_scenarios
 
 @pytest.mark.parametrize("scenario", ["burst", "ramp", "spike", "reconnect"])
 def test_loads_that_change_are_compared_by_whole_rounds(scenario: str) -> None:
-    def rounds_of(count: int) -> LoadedResult:
+    def rounds_of(count: int) -> ResultRecord:
         return from_session(pool_session([scenario], pools=["reference"], rounds=count))
 
     (few,) = compare(rounds_of(2), rounds_of(2)).pairs
@@ -163,7 +163,7 @@ def test_loads_that_change_are_compared_by_whole_rounds(scenario: str) -> None:
 
 
 def test_clients_that_came_back_sooner_are_seen() -> None:
-    def restarts(extra_s: float) -> LoadedResult:
+    def restarts(extra_s: float) -> ResultRecord:
         return file(
             *(
                 pool_run(scenario="reconnect", round_=n, recovery=recovery_of(4.0 + extra_s + n / 50))
@@ -178,8 +178,8 @@ def test_clients_that_came_back_sooner_are_seen() -> None:
     assert figure.new == pytest.approx(2560)
 
 
-def with_reason(result: LoadedResult, code: str) -> LoadedResult:
-    verdict = LoadedVerdict(False, (LoadedReason(code, "It waited.", "wait less"),))
+def with_reason(result: ResultRecord, code: str) -> ResultRecord:
+    verdict = VerdictRecord(False, (ReasonRecord(code, "It waited.", "wait less"),))
     return replace(result, runs=tuple(replace(run, verdict=verdict) for run in result.runs))
 
 

@@ -16,7 +16,8 @@ import pytest
 from pool_bench.compare.change import Change
 from pool_bench.compare.comparison import Obstacle, Pair, compare
 from pool_bench.compare.rounds import compare_within
-from pool_bench.results.model import LoadedResult, parse_result
+from pool_bench.results.model import ResultRecord
+from pool_bench.results.read import parse_result
 
 COMMANDS = {
     "bench": "pg-connection-bench",
@@ -32,8 +33,8 @@ DECIDED = (Change.BETTER, Change.WORSE)
 
 
 @cache
-def files() -> dict[str, list[LoadedResult]]:
-    found: dict[str, list[LoadedResult]] = {}
+def files() -> dict[str, list[ResultRecord]]:
+    found: dict[str, list[ResultRecord]] = {}
     with tarfile.open(Path(__file__).with_name("same_twice.tar.xz")) as archive:
         for member in sorted(archive.getmembers(), key=lambda one: one.name):
             content = archive.extractfile(member)

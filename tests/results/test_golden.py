@@ -11,7 +11,7 @@ import pytest
 from pool_bench.compare.change import Change
 from pool_bench.compare.comparison import compare
 from pool_bench.report.plot.figures import save_plot
-from pool_bench.results.model import load_result
+from pool_bench.results.read import load_result
 
 FILES = sorted((Path(__file__).parent / "golden").glob("*.json"))
 

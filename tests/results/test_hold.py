@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pool_bench.errors import UsageError
-from pool_bench.results.hold_writer import lifetimes_s
-from pool_bench.results.model import load_result, parse_result
-from pool_bench.results.write import dumps, from_session, session_to_json, write_json
+from pool_bench.results.hold import lifetimes_s
+from pool_bench.results.model import from_session
+from pool_bench.results.read import load_result, parse_result
+from pool_bench.results.server import PoolerMemoryRecord, ServerMemoryRecord, ServerSampleRecord
+from pool_bench.results.write import dumps, session_to_json, write_json
 from pool_bench.stats.histogram import Histogram
 from pool_bench.stats.holds import Ages, HoldStats
 from pool_bench.stats.operations import errors_by_name
@@ -101,7 +103,9 @@ def test_everything_survives_the_file(plan: Plan, side: ServerObservation | None
         (str(key.kind), str(key.phase), key.sqlstate, drop.count, drop.sample)
         for key, drop in mine.drops.items()
     }
-    assert list(hold.survival) == mine.survival()
+    assert [(point.age_s, point.share) for point in hold.survival] == [
+        (point.age_s, point.share) for point in mine.survival()
+    ]
     assert (hold.reconnects.ok, hold.reconnects.failed) == (mine.reconnects.ok, mine.reconnects.failed)
     assert hold.reconnects.errors == errors_by_name(mine.reconnects.errors)
     for theirs, ours in (
@@ -117,9 +121,13 @@ def test_everything_survives_the_file(plan: Plan, side: ServerObservation | None
     assert sum(second.dropped for second in hold.timeline) == hold.dropped
     assert (loaded.server_side is None) is (side is None)
     if side is not None and loaded.server_side is not None:
-        assert list(loaded.server_side.timeline) == side.seconds
-        assert loaded.server_side.memory == side.memory
-        assert loaded.server_side.pooler_memory == side.pooler_memory
+        assert loaded.server_side.timeline == tuple(map(ServerSampleRecord.of, side.seconds))
+        assert loaded.server_side.memory == {
+            when: ServerMemoryRecord.of(memory) for when, memory in side.memory.items()
+        }
+        assert loaded.server_side.pooler_memory == {
+            when: PoolerMemoryRecord.of(memory) for when, memory in side.pooler_memory.items()
+        }
         assert list(loaded.server_side.notes) == side.notes
         for name in ("max_connections", "superuser_reserved", "reserved", "used_peak"):
             assert getattr(loaded.server_side, name) == getattr(side, name), name

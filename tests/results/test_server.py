@@ -1,6 +1,6 @@
 """What was seen of a server: in the summary, in the result file and back, and in the picture."""
 
-from dataclasses import replace
+import json
 
 import numpy as np
 import pytest
@@ -10,8 +10,11 @@ from pool_bench.report.plot.figures import plot_run
 from pool_bench.report.plot.run import draw_run
 from pool_bench.report.plot.sheet import style
 from pool_bench.report.summary.server_lines import watched_summary
-from pool_bench.results.model import LoadedResult, LoadedRun, parse_result
-from pool_bench.results.write import dumps, from_session, session_to_json
+from pool_bench.results.model import ResultRecord, from_session
+from pool_bench.results.read import parse_result
+from pool_bench.results.run import RunRecord
+from pool_bench.results.server import CpuRecord, ServerSampleRecord
+from pool_bench.results.write import dumps, session_to_json
 from pool_bench.stats.runs import RunResult
 from pool_bench.stats.server import (
     CpuUse,
@@ -93,12 +96,12 @@ def test_everything_that_was_seen_is_in_the_file_and_comes_back(pooled: bool) ->
     assert seen is not None
     back = from_session(session_of(run)).runs[0].server_side
     assert back is not None
-    assert back.timeline == tuple(replace(look, t=round(look.t, 6)) for look in seen.seconds)
+    assert back.timeline == tuple(map(ServerSampleRecord.of, seen.seconds))
     assert (back.cores, back.origin_s) == (2, 1.004)
     assert back.sessions == {"sessions": 32 * 900, "abandoned": 3, "fatal": 0, "killed": 0}
     assert back.pooler_totals == ({"query_count": 160} if pooled else {})
     assert back.limit is not None
-    assert back.limit.startswith("limit: the server (its processes used 1.7 of 2 cores")
+    assert back.limit.words.startswith("limit: the server (its processes used 1.7 of 2 cores")
     if seen.setup is None:
         assert back.setup is None
     else:
@@ -109,9 +112,8 @@ def test_everything_that_was_seen_is_in_the_file_and_comes_back(pooled: bool) ->
 
 
 def test_a_file_from_before_these_figures_is_read_as_ever() -> None:
-    content = session_to_json(session_of(watched()))
+    content = json.loads(dumps(session_to_json(session_of(watched()))))
     runs = content["runs"]
-    assert isinstance(runs, list)
     server = runs[0]["server_side"]
     for name in ("cores", "origin_s", "sessions", "pooler_totals", "setup", "limit", "one_process"):
         del server[name]
@@ -136,9 +138,8 @@ def test_a_run_that_began_before_the_first_look_at_a_slow_server_is_read_as_it_i
 
 
 def test_a_damaged_figure_is_named() -> None:
-    content = session_to_json(session_of(watched()))
+    content = json.loads(dumps(session_to_json(session_of(watched()))))
     runs = content["runs"]
-    assert isinstance(runs, list)
     runs[0]["server_side"]["timeline"][3]["cpu"]["server"] = "much"
     with pytest.raises(UsageError, match=r"runs\[0\]\.server_side\.timeline\[3\]\.cpu\.server"):
         parse_result(dumps(content).decode(), source="bad.json")
@@ -172,7 +173,7 @@ def test_a_run_that_nobody_watched_has_no_such_section() -> None:
     assert "Server" not in texts
 
 
-def drawn(run: RunResult) -> tuple[LoadedResult, LoadedRun]:
+def drawn(run: RunResult) -> tuple[ResultRecord, RunRecord]:
     """A run as it is drawn."""
     result = from_session(session_of(run))
     return result, result.runs[0]
@@ -228,7 +229,7 @@ def test_what_one_process_serves_is_called_connections() -> None:
     back = result.runs[0].server_side
     assert back is not None
     assert back.one_process
-    assert back.timeline[1].cpu == CpuUse(1.5, 1.0, server_thread=0.75)
+    assert back.timeline[1].cpu == CpuRecord(machine=1.5, server=1.0, server_thread=0.75)
     with style():
         assert_legible(draw_run(result, result.runs[0]))
     drawn = svg_text(plot_run(result, file_format="svg"))

@@ -113,11 +113,12 @@ def run_calibration(
     from pool_bench.report.summary.calibration import calibration_table
     from pool_bench.report.text import colour_wanted
     from pool_bench.results import write as results
+    from pool_bench.results.files import check_writable
     from pool_bench.results.session import Session
 
     on_stdout = json_path is not None and str(json_path) == "-"
     if json_path is not None and not on_stdout:
-        results.check_writable(json_path, option="--json")
+        check_writable(json_path, option="--json")
     raise_file_limit(concurrency, option="--concurrency")
     session = Session(_TOOL, "", datetime.now(UTC), (), ())
     session.config = {"concurrency": concurrency, "duration_s": duration_s, "query": query}

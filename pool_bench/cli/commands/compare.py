@@ -93,7 +93,7 @@ def _compare(
     from pool_bench.report.summary.comparison import comparison_markdown, comparison_text, comparisons_json
     from pool_bench.report.text import colour_wanted
     from pool_bench.results.files import check_writable, write_atomically
-    from pool_bench.results.model import load_result
+    from pool_bench.results.read import load_result
     from pool_bench.results.write import dumps, write_json
 
     on_stdout = json_path is not None and str(json_path) == "-"

@@ -28,8 +28,7 @@ from pool_bench.report.summary.calibration import calibration_table
 from pool_bench.report.summary.rounds import round_line, rounds_summary
 from pool_bench.report.summary.run import sweep_table
 from pool_bench.report.summary.server_lines import watched_summary
-from pool_bench.results.model import LoadedResult
-from pool_bench.results.write import from_session
+from pool_bench.results.model import ResultRecord, from_session
 from pool_bench.stats.runs import RunResult
 from pool_bench.targets import Target
 from pool_bench.targets.postgres import PostgresTarget
@@ -302,6 +301,6 @@ class ConnectMeasurement(Measurement):
         return run_brief(runs[0], colour=colour)
 
 
-def _loaded(work: BenchSession, *runs: RunResult) -> LoadedResult:
+def _loaded(work: BenchSession, *runs: RunResult) -> ResultRecord:
     """These runs of the session as its file has them."""
     return from_session(replace(work.session, runs=list(runs)))

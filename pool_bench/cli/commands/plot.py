@@ -30,7 +30,7 @@ def plot(ctx: click.Context, files: tuple[Path, ...], output: Path | None, plot_
             from pool_bench.report.plot.figures import plot_format as format_of
             from pool_bench.report.plot.figures import save_plot
             from pool_bench.results.files import check_writable
-            from pool_bench.results.model import load_result
+            from pool_bench.results.read import load_result
 
         path = output
         if path is None:

@@ -19,7 +19,7 @@ from pool_bench.report.brief.pools import sizes_brief
 from pool_bench.report.brief.screen import Brief
 from pool_bench.report.live.view import LiveView
 from pool_bench.report.summary.pool_sizes import sizes_summary
-from pool_bench.results import write as results
+from pool_bench.results.model import from_session
 from pool_bench.results.thresholds import Threshold
 from pool_bench.units import format_duration
 
@@ -137,7 +137,7 @@ class SizeMeasurement(Measurement):
 
     def answer(self, work: BenchSession) -> Brief | None:
         """The size that the law speaks for, None where none was to be fitted."""
-        groups = by_size(results.from_session(work.session).runs)
+        groups = by_size(from_session(work.session).runs)
         sizing = sizing_of(groups) if groups else None
         if sizing is None:
             return None

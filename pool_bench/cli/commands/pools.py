@@ -22,7 +22,7 @@ from pool_bench.report.live.view import LiveView, make_view
 from pool_bench.report.summary.pools import behaviour_summary, contest_summary
 from pool_bench.report.summary.run import wrap
 from pool_bench.report.summary.unfinished import hanging_of_runs
-from pool_bench.results import write as results
+from pool_bench.results.model import from_session
 from pool_bench.results.thresholds import Threshold
 from pool_bench.stats.runs import Snapshot, Stage
 from pool_bench.units import format_duration
@@ -251,14 +251,14 @@ class PoolMeasurement(Measurement):
                     raise
             work.keep()
             if total > 1:
-                row = results.from_session(replace(work.session, runs=work.session.runs[-1:])).runs[0]
+                row = from_session(replace(work.session, runs=work.session.runs[-1:])).runs[0]
                 for line in progress.lines(row, number):
                     work.row(line)
         return number
 
     def answer(self, work: BenchSession) -> Brief | None:
         """The last screen, None where nothing was measured."""
-        measured = group_by_load(results.from_session(work.session).runs)
+        measured = group_by_load(from_session(work.session).runs)
         if not measured:
             return None
         brief = contests_brief(measured, colour=work.colour)
@@ -352,14 +352,14 @@ def follow_pool(
 def print_contests(work: BenchSession, begun: int) -> None:
     """Sum up the runs from the one numbered `begun` (from 0) on."""
     measured = replace(work.session, runs=work.session.runs[begun:])
-    for contest in group_by_load(results.from_session(measured).runs):
+    for contest in group_by_load(from_session(measured).runs):
         meaning = MEANINGS[contest.scenario]  # type: ignore[index]
         work.detail(contest_summary(contest, meaning, colour=work.colour))
 
 
 def print_behaviour(work: BenchSession) -> None:
     """Say what each pool does, and how to read the figures."""
-    measured = group_by_load(results.from_session(work.session).runs)
+    measured = group_by_load(from_session(work.session).runs)
     if measured:
         work.detail(behaviour_summary(measured, colour=work.colour))
 

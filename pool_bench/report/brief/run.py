@@ -17,7 +17,8 @@ from pool_bench.report.summary.search import answer_lines, confirmed_run
 from pool_bench.report.summary.unfinished import hanging_of_runs, hanging_words
 from pool_bench.report.summary.verdict import own_lines, suspects_words
 from pool_bench.report.text import Paint, clean, ellipsize, format_percent, format_rate, table
-from pool_bench.results.model import LoadedResult, LoadedRun
+from pool_bench.results.model import ResultRecord
+from pool_bench.results.run import RunRecord
 from pool_bench.results.session import SearchResult, SearchStep
 from pool_bench.stats.runs import RunResult
 from pool_bench.units import format_duration, format_ms
@@ -177,7 +178,7 @@ def _around(
     return Part([paint(head, "bold"), *shown], rank=90, fewest=4, rows="trials")
 
 
-def rounds_brief(result: LoadedResult, *, colour: bool = False) -> Brief:
+def rounds_brief(result: ResultRecord, *, colour: bool = False) -> Brief:
     """The last screen of settings measured in turn: a row and a verdict for each."""
     paint = Paint(colour=colour)
     settings = settings_of(result)
@@ -234,7 +235,7 @@ def _best_of(settings: Sequence[Setting], paint: Paint) -> list[str]:
     return [paint(line, "bold") for line in wrap(words, "  ")]
 
 
-def _reasons(run: LoadedRun) -> list[str]:
+def _reasons(run: RunRecord) -> list[str]:
     return [] if run.verdict is None else [reason.code for reason in run.verdict.reasons]
 
 

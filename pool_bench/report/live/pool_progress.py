@@ -1,7 +1,7 @@
 """The table that `pool-bench run` and `size` fill as they go: a row for each run, and how much remains."""
 
 from pool_bench.report.text import clean, ellipsize, format_rate
-from pool_bench.results.model import LoadedRun
+from pool_bench.results.run import RunRecord
 from pool_bench.units import format_duration, format_ms
 
 _HEAD = ("pool", "round", "op/s", "p50 ms", "p99 ms", "failed", "left")
@@ -23,12 +23,11 @@ class Progress:
         self._each_s = each_s
         self._load = ""
 
-    def lines(self, run: LoadedRun, number: int) -> list[str]:
+    def lines(self, run: RunRecord, number: int) -> list[str]:
         """The row of run `number` (from 1), after a head where it is the first of its load."""
-        checkout = run.checkout
-        if checkout is None:
+        setting = run.pool_setting
+        if setting is None:
             return []
-        setting = checkout.setting
         load = f"{setting.scenario}, {setting.clients:,} clients"
         if run.rate is not None:
             load = f"{setting.scenario}, {run.rate:g}/s"

@@ -34,7 +34,8 @@ from pool_bench.report.plot.sheet import (
 )
 from pool_bench.report.plot.sweep import LEFT, concurrency_axis, draw_points, gapped, mark_dead
 from pool_bench.report.text import clean, format_percent, format_rate
-from pool_bench.results.model import LoadedResult, LoadedRun
+from pool_bench.results.model import ResultRecord
+from pool_bench.results.run import RunRecord
 
 _ROW: Final = 0.3
 _DASHES: Final[tuple[Dashes, ...]] = ("-", "--", ":", "-.")
@@ -51,12 +52,12 @@ class Series:
     label: str
     colour: str
     dashes: Dashes
-    result: LoadedResult
-    runs: tuple[LoadedRun, ...]
-    best: LoadedRun
+    result: ResultRecord
+    runs: tuple[RunRecord, ...]
+    best: RunRecord
 
 
-def draw_compare(results: Sequence[LoadedResult]) -> Sheet:
+def draw_compare(results: Sequence[ResultRecord]) -> Sheet:
     """Draw `results` over each other, in their order."""
     series = series_of(results)
     sweep = any(len(one.runs) > 1 for one in series)
@@ -78,7 +79,7 @@ def draw_compare(results: Sequence[LoadedResult]) -> Sheet:
     return sheet
 
 
-def series_of(results: Sequence[LoadedResult]) -> list[Series]:
+def series_of(results: Sequence[ResultRecord]) -> list[Series]:
     """A colour, line style and label of its own for each of `results`."""
     titles = [clean(result.title) or "unnamed" for result in results]
     seen = Counter(titles)
@@ -161,7 +162,7 @@ def _rows(sheet: Sheet, series: Sequence[Series], kind: str, *, several_levels: 
     sheet.top += 0.1
 
 
-def _rate_words(run: LoadedRun) -> str:
+def _rate_words(run: RunRecord) -> str:
     if not run.ok:
         return "no success"
     return f"{format_rate(run.throughput)} conn/s{' (client-bound)' if run.client.saturated else ''}"

@@ -1,6 +1,6 @@
 """Pictures of results, as PNG or SVG, without a display and without pyplot.
 
-All are drawn from a `LoadedResult`, so the picture of a run and that of its file are the same.
+All are drawn from a `ResultRecord`, so the picture of a run and that of its file are the same.
 matplotlib is imported when the first picture is drawn.
 """
 
@@ -16,7 +16,8 @@ from pool_bench.compare.rounds import by_setting
 from pool_bench.errors import UsageError
 from pool_bench.report.summary.verdict import suspects_words
 from pool_bench.results.files import write_atomically
-from pool_bench.results.model import LoadedResult, LoadedRun, LoadedSearch
+from pool_bench.results.model import ResultRecord, SearchRecord
+from pool_bench.results.run import RunRecord
 
 if TYPE_CHECKING:
     from pool_bench.compare.comparison import Comparison
@@ -38,7 +39,7 @@ def plot_format(path: Path, *, option: str = "") -> Format:
     return found
 
 
-def plot_run(result: LoadedResult, *, run: int = 0, file_format: Format = "png") -> bytes:
+def plot_run(result: ResultRecord, *, run: int = 0, file_format: Format = "png") -> bytes:
     """One run: latency histogram with percentiles, phases, timeline."""
 
     def draw() -> "Sheet":
@@ -49,7 +50,7 @@ def plot_run(result: LoadedResult, *, run: int = 0, file_format: Format = "png")
     return _render(draw, file_format, [result.runs[run]])
 
 
-def plot_sweep(result: LoadedResult, *, file_format: Format = "png") -> bytes:
+def plot_sweep(result: ResultRecord, *, file_format: Format = "png") -> bytes:
     """All runs of a sweep: throughput and latency against concurrency."""
 
     def draw() -> "Sheet":
@@ -60,7 +61,7 @@ def plot_sweep(result: LoadedResult, *, file_format: Format = "png") -> bytes:
     return _render(draw, file_format, result.runs)
 
 
-def plot_search(result: LoadedResult, search: LoadedSearch, *, file_format: Format = "png") -> bytes:
+def plot_search(result: ResultRecord, search: SearchRecord, *, file_format: Format = "png") -> bytes:
     """A search for the maximum: what was achieved and the latency, against what was offered."""
 
     def draw() -> "Sheet":
@@ -73,7 +74,7 @@ def plot_search(result: LoadedResult, search: LoadedSearch, *, file_format: Form
     return _render(draw, file_format, [result.runs[passed[-1]]] if passed else result.runs)
 
 
-def plot_compare(results: Sequence[LoadedResult], *, file_format: Format = "png") -> bytes:
+def plot_compare(results: Sequence[ResultRecord], *, file_format: Format = "png") -> bytes:
     """Several results over each other: histograms and percentiles, or curves where one is a sweep."""
 
     def draw() -> "Sheet":
@@ -84,7 +85,7 @@ def plot_compare(results: Sequence[LoadedResult], *, file_format: Format = "png"
     return _render(draw, file_format, [run for result in results for run in result.runs])
 
 
-def plot_hold(results: Sequence[LoadedResult], *, file_format: Format = "png") -> bytes:
+def plot_hold(results: Sequence[ResultRecord], *, file_format: Format = "png") -> bytes:
     """Runs that held connections: one in full, several over each other.
 
     Raises:
@@ -104,7 +105,7 @@ def plot_hold(results: Sequence[LoadedResult], *, file_format: Format = "png") -
     return _render(draw, file_format, [hold.run for hold in holds])
 
 
-def plot_pools(results: Sequence[LoadedResult], *, file_format: Format = "png") -> bytes:
+def plot_pools(results: Sequence[ResultRecord], *, file_format: Format = "png") -> bytes:
     """Pools under load, side by side.
 
     Raises:
@@ -119,7 +120,7 @@ def plot_pools(results: Sequence[LoadedResult], *, file_format: Format = "png") 
         sweeps = [
             result
             for result in results
-            if any(run.checkout is not None and run.checkout.setting.scenario == SIZE for run in result.runs)
+            if any(run.checkout is not None and run.scenario == SIZE for run in result.runs)
         ]
         if sweeps and len(results) > 1:
             raise UsageError(f"{sweeps[0].source} is a sweep of pool sizes: plot such results one by one")
@@ -130,7 +131,7 @@ def plot_pools(results: Sequence[LoadedResult], *, file_format: Format = "png") 
     return _render(draw, file_format, [run for result in results for run in result.runs])
 
 
-def plot(results: Sequence[LoadedResult], *, file_format: Format = "png") -> bytes:
+def plot(results: Sequence[ResultRecord], *, file_format: Format = "png") -> bytes:
     """The picture that fits: of one run, of one sweep, of held connections, or a comparison of several.
 
     Raises:
@@ -158,7 +159,7 @@ def plot(results: Sequence[LoadedResult], *, file_format: Format = "png") -> byt
     return plot_run(results[0], file_format=file_format)
 
 
-def answer_of(result: LoadedResult) -> LoadedResult:
+def answer_of(result: ResultRecord) -> ResultRecord:
     """Of a search for the maximum only the run that confirmed it, else its last; anything else as it is."""
     search = result.find_max
     if search is None or not search.steps:
@@ -167,7 +168,7 @@ def answer_of(result: LoadedResult) -> LoadedResult:
     return replace(result, runs=(result.runs[(passed or [-1])[-1]],), find_max=None)
 
 
-def save_plot(path: Path, results: Sequence[LoadedResult]) -> None:
+def save_plot(path: Path, results: Sequence[ResultRecord]) -> None:
     """Draw `results` as `plot` does and write the picture to `path`, as a whole or not at all.
 
     Raises:
@@ -196,7 +197,7 @@ def save_differences(path: Path, comparisons: "Sequence[Comparison]") -> None:
     write_atomically(path, _render(draw, plot_format(path), runs))
 
 
-def stamp_words(runs: Sequence[LoadedRun]) -> list[str]:
+def stamp_words(runs: Sequence[RunRecord]) -> list[str]:
     """What is stamped on a picture of `runs`: why which of them are suspect; nothing where none is.
 
     Returns:
@@ -213,7 +214,7 @@ def stamp_words(runs: Sequence[LoadedRun]) -> list[str]:
     return [] if not ways[0] else sorted(dict.fromkeys(ways), key=len, reverse=True)
 
 
-def _render(draw: "Callable[[], Sheet]", file_format: Format, runs: Sequence[LoadedRun]) -> bytes:
+def _render(draw: "Callable[[], Sheet]", file_format: Format, runs: Sequence[RunRecord]) -> bytes:
     """Draw a sheet and stamp it: a picture is passed on without the summary that qualifies it."""
     # Without a writable home matplotlib logs that it made a temporary directory, and on its first
     # use that it builds a font cache: neither is about the benchmark.

@@ -1,7 +1,7 @@
 """The picture of a run that held connections: how many over time, how they opened, fared and ended."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,10 +38,10 @@ from pool_bench.report.plot.sheet import (
 )
 from pool_bench.report.summary.server import format_bytes, pool_counts
 from pool_bench.report.text import clean, format_percent, format_rate
-from pool_bench.results.hold_reader import LoadedHold, LoadedHoldSecond
-from pool_bench.results.model import LoadedResult, LoadedRun, LoadedSecond
-from pool_bench.results.server_reader import LoadedServerSide
-from pool_bench.stats.server import ServerSample
+from pool_bench.results.hold import HoldIntervalRecord, HoldRecord
+from pool_bench.results.model import ResultRecord
+from pool_bench.results.run import IntervalRecord, RunRecord
+from pool_bench.results.server import ServerSampleRecord, ServerSideRecord
 from pool_bench.units import format_duration
 
 FloatArray = npt.NDArray[np.float64]
@@ -75,7 +75,7 @@ class _Panel:
     height: float = _SMALL_HEIGHT
 
 
-def draw_hold(result: LoadedResult, run: LoadedRun, hold: LoadedHold) -> Sheet:
+def draw_hold(result: ResultRecord, run: RunRecord, hold: HoldRecord) -> Sheet:
     """Draw `run` of `result`, which held connections."""
     panels = _small_panels(run, hold)
     rows = [panels[index : index + _COLUMNS] for index in range(0, len(panels), _COLUMNS)]
@@ -100,7 +100,7 @@ def draw_hold(result: LoadedResult, run: LoadedRun, hold: LoadedHold) -> Sheet:
     return sheet
 
 
-def hold_notes(result: LoadedResult, run: LoadedRun, hold: LoadedHold) -> list[str]:
+def hold_notes(result: ResultRecord, run: RunRecord, hold: HoldRecord) -> list[str]:
     """What the reader must know before the figures, one line each."""
     notes = run_notes(result, run)
     troubles = []
@@ -125,7 +125,7 @@ def hold_notes(result: LoadedResult, run: LoadedRun, hold: LoadedHold) -> list[s
     return notes
 
 
-def _setting(result: LoadedResult, run: LoadedRun, hold: LoadedHold) -> str:
+def _setting(result: ResultRecord, run: RunRecord, hold: HoldRecord) -> str:
     rate = f"opened at {format_rate(hold.opened / hold.open_s)}/s" if hold.opened and hold.open_s else ""
     parts = [
         result.name,
@@ -139,7 +139,7 @@ def _setting(result: LoadedResult, run: LoadedRun, hold: LoadedHold) -> str:
     return "  ·  ".join(part for part in parts if part)
 
 
-def held_curve(timeline: Sequence[LoadedHoldSecond]) -> tuple[FloatArray, FloatArray, FloatArray]:
+def held_curve(timeline: Sequence[HoldIntervalRecord]) -> tuple[FloatArray, FloatArray, FloatArray]:
     """When, the least and the most connections held then, in no more points than a panel can show.
 
     Of a long run each point stands for several seconds.
@@ -152,7 +152,7 @@ def held_curve(timeline: Sequence[LoadedHoldSecond]) -> tuple[FloatArray, FloatA
     return times, lows, highs
 
 
-def end_of(hold: LoadedHold) -> float:
+def end_of(hold: HoldRecord) -> float:
     """Where every axis of time of a run ends, seconds since opening began."""
     return hold.timeline[-1].t if hold.timeline else 0.0
 
@@ -165,7 +165,7 @@ def time_axis(axes: Axes, end_s: float, *, at_most: int = 8) -> float:
     return unit
 
 
-def _held_panel(sheet: Sheet, hold: LoadedHold, *, has_drops: bool) -> None:
+def _held_panel(sheet: Sheet, hold: HoldRecord, *, has_drops: bool) -> None:
     top, width = sheet.top + 0.35, sheet.width - LEFT - MARGIN
     axes = sheet.axes(LEFT, top, width, _HELD_HEIGHT)
     sheet.panel_title(LEFT, top - 0.08, "Connections", _stages_words(hold))
@@ -188,7 +188,7 @@ def _held_panel(sheet: Sheet, hold: LoadedHold, *, has_drops: bool) -> None:
         sheet.top += _DROPS_HEIGHT + 0.35
 
 
-def _stages_words(hold: LoadedHold) -> str:
+def _stages_words(hold: HoldRecord) -> str:
     words = [f"opening {format_duration(hold.open_s)}"]
     if hold.hold_s:
         words.append(f"holding {format_duration(hold.hold_s)}")
@@ -198,7 +198,7 @@ def _stages_words(hold: LoadedHold) -> str:
 
 
 def _shade_stages(
-    sheet: Sheet, axes: Axes, timeline: Sequence[LoadedHoldSecond], unit: float, width: float
+    sheet: Sheet, axes: Axes, timeline: Sequence[HoldIntervalRecord], unit: float, width: float
 ) -> None:
     """A shade for each stage, and its name where it is long enough."""
     start = 0.0
@@ -214,7 +214,7 @@ def _shade_stages(
         start = second.t
 
 
-def _drops_panel(sheet: Sheet, hold: LoadedHold, top: float, width: float, end_s: float) -> None:
+def _drops_panel(sheet: Sheet, hold: HoldRecord, top: float, width: float, end_s: float) -> None:
     axes = sheet.axes(LEFT, top, width, _DROPS_HEIGHT)
     unit = time_axis(axes, end_s)
     step_s = math.ceil(end_s / _BINS) or 1
@@ -236,7 +236,7 @@ def _drops_panel(sheet: Sheet, hold: LoadedHold, top: float, width: float, end_s
     sheet.text(LEFT, top - 0.06, f"in {each}", size=8.5, colour=MUTED, vertical="bottom")
 
 
-def _small_panels(run: LoadedRun, hold: LoadedHold) -> list[_Panel]:
+def _small_panels(run: RunRecord, hold: HoldRecord) -> list[_Panel]:
     panels = []
     phases = phases_of(run)
     if phases:
@@ -264,8 +264,8 @@ def _small_panels(run: LoadedRun, hold: LoadedHold) -> list[_Panel]:
 
 
 def _seconds(
-    hold: LoadedHold, take: Callable[[LoadedHoldSecond], tuple[int, float | None, float | None]]
-) -> list[LoadedSecond]:
+    hold: HoldRecord, take: Callable[[HoldIntervalRecord], tuple[int, float | None, float | None]]
+) -> list[IntervalRecord]:
     """The timeline of queries in the form of one of operations, `p99` being the higher figure."""
     found = []
     for second in hold.timeline:
@@ -273,22 +273,30 @@ def _seconds(
             continue
         count, low, high = take(second)
         found.append(
-            LoadedSecond(
-                second.t, second.seconds, count, 0, 0, low, None, high, high, lag_ms=None, cpu_s=None
+            IntervalRecord(
+                t=second.t,
+                seconds=second.seconds,
+                ok=count,
+                failed=0,
+                in_flight=0,
+                p50=low,
+                p99=high,
+                max=high,
+                lag_ms=None,
             )
         )
     return found
 
 
-def _keepalives(hold: LoadedHold) -> list[LoadedSecond]:
+def _keepalives(hold: HoldRecord) -> list[IntervalRecord]:
     return _seconds(hold, lambda second: (second.keepalives, second.keepalive_p50, second.keepalive_max))
 
 
-def _actives(hold: LoadedHold) -> list[LoadedSecond]:
+def _actives(hold: HoldRecord) -> list[IntervalRecord]:
     return _seconds(hold, lambda second: (second.actives, second.active_p50, second.active_p99))
 
 
-def _queries_panel(name: str, high_name: str, seconds: Sequence[LoadedSecond], end_s: float) -> _Panel:
+def _queries_panel(name: str, high_name: str, seconds: Sequence[IntervalRecord], end_s: float) -> _Panel:
     def draw(sheet: Sheet, left: float, top: float, height: float) -> None:
         axes = sheet.axes(left, top, _SMALL_WIDTH, height)
         points = stretches(seconds)
@@ -305,7 +313,7 @@ def _queries_panel(name: str, high_name: str, seconds: Sequence[LoadedSecond], e
     return _Panel(draw)
 
 
-def _survival_panel(sheet: Sheet, hold: LoadedHold, left: float, top: float, height: float) -> None:
+def _survival_panel(sheet: Sheet, hold: HoldRecord, left: float, top: float, height: float) -> None:
     axes = sheet.axes(left, top, _SMALL_WIDTH, height)
     last = hold.survival[-1]
     unit = time_axis(axes, last.age_s, at_most=5)
@@ -321,22 +329,22 @@ def _survival_panel(sheet: Sheet, hold: LoadedHold, left: float, top: float, hei
     sheet.panel_title(left, top - 0.08, "Survival", detail)
 
 
-def _server_panels(side: LoadedServerSide, end_s: float) -> list[_Panel]:
+def _server_panels(side: ServerSideRecord, end_s: float) -> list[_Panel]:
     panels = []
     if any(look.states for look in side.timeline):
         title = "Server connections" if side.one_process else "Server backends"
         cost, limit = side.backend_cost_bytes, side.max_connections
         panels.append(_server_panel(side, end_s, title, _by_state, cost, limit))
-    if any(pool_counts(look) for look in side.timeline):
-        panels.append(_server_panel(side, end_s, "PgBouncer", pool_counts, side.pooler_client_bytes, None))
+    if any(pool_counts(look.pools) for look in side.timeline):
+        panels.append(_server_panel(side, end_s, "PgBouncer", _by_pool, side.pooler_client_bytes, None))
     return panels
 
 
 def _server_panel(
-    side: LoadedServerSide,
+    side: ServerSideRecord,
     end_s: float,
     title: str,
-    by_name: Callable[[ServerSample], dict[str, int]],
+    by_name: Callable[[ServerSampleRecord], Mapping[str, int]],
     cost: int | None,
     limit: int | None,
 ) -> _Panel:
@@ -366,11 +374,18 @@ def _server_panel(
     return _Panel(draw)
 
 
-def _by_state(look: ServerSample) -> dict[str, int]:
+def _by_state(look: ServerSampleRecord) -> Mapping[str, int]:
     return look.states
 
 
-def _most(looks: Sequence[ServerSample], by_name: Callable[[ServerSample], dict[str, int]]) -> list[str]:
+def _by_pool(look: ServerSampleRecord) -> Mapping[str, int]:
+    return pool_counts(look.pools)
+
+
+def _most(
+    looks: Sequence[ServerSampleRecord],
+    by_name: Callable[[ServerSampleRecord], Mapping[str, int]],
+) -> list[str]:
     peaks: dict[str, int] = {}
     for look in looks:
         for name, count in by_name(look).items():

@@ -27,8 +27,9 @@ from pool_bench.report.plot.sheet import (
 from pool_bench.report.plot.sweep import LEFT
 from pool_bench.report.summary.server import format_bytes
 from pool_bench.report.text import format_rate
-from pool_bench.results.hold_reader import LoadedHold
-from pool_bench.results.model import LoadedResult, LoadedRun
+from pool_bench.results.hold import HoldRecord
+from pool_bench.results.model import ResultRecord
+from pool_bench.results.run import RunRecord
 
 _ROW: Final = 0.3
 _PANEL: Final = 2.2
@@ -40,12 +41,12 @@ _HEADS: Final = ("conn/s", "p50", "p99", "dropped", "memory each")
 class HeldRun:
     """A run that held connections, and the file it is from, reduced to it."""
 
-    result: LoadedResult
-    run: LoadedRun
-    hold: LoadedHold
+    result: ResultRecord
+    run: RunRecord
+    hold: HoldRecord
 
 
-def only_holds(results: Sequence[LoadedResult]) -> list[HeldRun]:
+def only_holds(results: Sequence[ResultRecord]) -> list[HeldRun]:
     """All runs of `results`, each of which held connections.
 
     Raises:
@@ -92,7 +93,7 @@ def draw_hold_compare(runs: Sequence[HeldRun]) -> Sheet:
     return sheet
 
 
-def _rows(sheet: Sheet, series: Sequence[Series], holds: Sequence[LoadedHold]) -> None:
+def _rows(sheet: Sheet, series: Sequence[Series], holds: Sequence[HoldRecord]) -> None:
     """Swatch, label, bar with the most that were held, and the main figures."""
     label_left, label_room = MARGIN + 0.3, 2.2
     bar_left = label_left + label_room + 0.15
@@ -133,14 +134,14 @@ def _rows(sheet: Sheet, series: Sequence[Series], holds: Sequence[LoadedHold]) -
     sheet.top += 0.1
 
 
-def _held_words(hold: LoadedHold) -> str:
+def _held_words(hold: HoldRecord) -> str:
     if hold.held_peak >= hold.asked:
         return f"{hold.held_peak:,}"
     return f"{hold.held_peak:,} of {hold.asked:,}"
 
 
 def _held_panel(
-    sheet: Sheet, series: Sequence[Series], holds: Sequence[LoadedHold], top: float, width: float
+    sheet: Sheet, series: Sequence[Series], holds: Sequence[HoldRecord], top: float, width: float
 ) -> None:
     axes = sheet.axes(LEFT, top, width, _PANEL)
     sheet.panel_title(LEFT, top - 0.1, "Connections", "held, since opening began")
@@ -153,7 +154,7 @@ def _held_panel(
 
 
 def _survival_panel(
-    sheet: Sheet, series: Sequence[Series], holds: Sequence[LoadedHold], top: float, width: float
+    sheet: Sheet, series: Sequence[Series], holds: Sequence[HoldRecord], top: float, width: float
 ) -> None:
     axes = sheet.axes(LEFT, top, width, _SURVIVAL)
     sheet.panel_title(LEFT, top - 0.1, "Survival", "share of connections still open by age")

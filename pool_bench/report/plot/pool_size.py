@@ -25,7 +25,7 @@ from pool_bench.report.plot.sheet import (
     widen,
 )
 from pool_bench.report.text import format_rate
-from pool_bench.results.model import LoadedResult
+from pool_bench.results.model import ResultRecord
 from pool_bench.units import format_duration
 
 _LEFT: Final = MARGIN + 0.6
@@ -37,7 +37,7 @@ _COLUMNS: Final = 112
 Sizes = Sequence[tuple[int, PoolRounds]]
 
 
-def draw_sizes(result: LoadedResult) -> Sheet:
+def draw_sizes(result: ResultRecord) -> Sheet:
     """Draw the sweep of `result`."""
     groups = by_size(result.runs)
     sizing = sizing_of(groups)
@@ -72,8 +72,8 @@ def draw_sizes(result: LoadedResult) -> Sheet:
     return sheet
 
 
-def _setting(result: LoadedResult, groups: Sizes) -> str:
-    setting = groups[0][1].checkouts[0].setting
+def _setting(result: ResultRecord, groups: Sizes) -> str:
+    setting = groups[0][1].setting
     rounds = max(len(group.runs) for _, group in groups)
     parts = [
         result.name,

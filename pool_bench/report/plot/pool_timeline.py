@@ -26,9 +26,8 @@ from pool_bench.report.plot.sheet import (
     short_count,
     widen,
 )
-from pool_bench.results.checkout_reader import LoadedCheckout
-from pool_bench.results.model import LoadedRun
-from pool_bench.stats.checkouts import Recovery
+from pool_bench.results.checkout import CheckoutRecord, RecoveryRecord
+from pool_bench.results.run import RunRecord
 from pool_bench.units import format_duration
 
 TIMED: Final = ("ramp", "spike", "reconnect")
@@ -134,16 +133,16 @@ def _draw(axes: Axes, line: Line, course: Sequence[Point]) -> None:
         axes.plot([t for t, _ in alone], [value for _, value in alone], "o", color=line.colour, markersize=3)
 
 
-def _rates(run: LoadedRun, _one: LoadedCheckout) -> list[Point]:
+def _rates(run: RunRecord, _one: CheckoutRecord) -> list[Point]:
     """Middle of each stretch, and what succeeded in it each second; NaN where nothing did."""
     return [(t, rate or math.nan) for t, rate in _per_second(run, lambda ok, _failed: ok)]
 
 
-def _failed(run: LoadedRun, _one: LoadedCheckout) -> list[Point]:
+def _failed(run: RunRecord, _one: CheckoutRecord) -> list[Point]:
     return _per_second(run, lambda _ok, failed: failed)
 
 
-def _per_second(run: LoadedRun, count: Callable[[int, int], int]) -> list[Point]:
+def _per_second(run: RunRecord, count: Callable[[int, int], int]) -> list[Point]:
     return [
         (second.t - second.seconds / 2, count(second.ok, second.failed) / second.seconds)
         for second in run.timeline
@@ -151,7 +150,7 @@ def _per_second(run: LoadedRun, count: Callable[[int, int], int]) -> list[Point]
     ]
 
 
-def _p99s(run: LoadedRun, one: LoadedCheckout) -> list[Point]:
+def _p99s(run: RunRecord, one: CheckoutRecord) -> list[Point]:
     """Middle of each stretch, and its p99; NaN where no checkout was granted."""
     begins = [0.0, *(stretch.t for stretch in one.timeline)]
     return [
@@ -164,7 +163,7 @@ def _p99s(run: LoadedRun, one: LoadedCheckout) -> list[Point]:
     ]
 
 
-def _course(group: PoolRounds, take: Callable[[LoadedRun, LoadedCheckout], list[Point]]) -> list[Point]:
+def _course(group: PoolRounds, take: Callable[[RunRecord, CheckoutRecord], list[Point]]) -> list[Point]:
     """The rounds' median at each place of the timeline; as long as most of the rounds are.
 
     NaN where most of them have no figure.
@@ -230,7 +229,7 @@ def _failures(axes: Axes, lines: Sequence[Line]) -> None:
     count_axis(axes, ticks=3)
 
 
-def _moment(line: Line, of: Callable[[Recovery], float | None]) -> float | None:
+def _moment(line: Line, of: Callable[[RecoveryRecord], float | None]) -> float | None:
     """The rounds' median of a moment of their restarts, None where one of them did not come so far."""
     moments = [of(one.recovery) for one in line.group.checkouts if one.recovery is not None]
     known = [moment for moment in moments if moment is not None]

@@ -39,7 +39,7 @@ from pool_bench.report.plot.sheet import (
     widen,
 )
 from pool_bench.report.text import format_rate
-from pool_bench.results.model import LoadedResult
+from pool_bench.results.model import ResultRecord
 from pool_bench.units import format_duration
 
 _ROW: Final = 0.3
@@ -80,7 +80,7 @@ class Entry:
 Band = tuple[PoolComparison, list[Entry]]
 
 
-def draw_pools(results: Sequence[LoadedResult]) -> Sheet:
+def draw_pools(results: Sequence[ResultRecord]) -> Sheet:
     """Draw all pools of `results`, load by load.
 
     Raises:
@@ -123,7 +123,7 @@ def _columns(bands: Sequence[Band], columns: int, *, has_courses: bool) -> list[
     return parts
 
 
-def _bands(results: Sequence[LoadedResult]) -> list[Band]:
+def _bands(results: Sequence[ResultRecord]) -> list[Band]:
     """Each load with its entries; pools of several files stand below each other."""
     loads: dict[str, tuple[PoolComparison, list[Entry]]] = {}
     for file, result in enumerate(results):
@@ -148,16 +148,16 @@ def _height(contest: PoolComparison, entries: Sequence[Entry], *, has_course: bo
     return _HEAD + _ROW * len(entries) + _FOOT + course
 
 
-def _subject(results: Sequence[LoadedResult]) -> str:
+def _subject(results: Sequence[ResultRecord]) -> str:
     targets = {target_name(result) for result in results}
     return targets.pop() if len(targets) == 1 else f"{len(targets)} targets"
 
 
-def _setting(results: Sequence[LoadedResult], bands: Sequence[tuple[PoolComparison, list[Entry]]]) -> str:
+def _setting(results: Sequence[ResultRecord], bands: Sequence[tuple[PoolComparison, list[Entry]]]) -> str:
     first = results[0]
     groups = [entry.group for _, entries in bands for entry in entries]
-    sizes = sorted({one.setting.size for group in groups for one in group.checkouts})
-    resets = sorted({one.setting.reset for group in groups for one in group.checkouts})
+    sizes = sorted({group.setting.size for group in groups})
+    resets = sorted({group.setting.reset for group in groups})
     rounds = max(len(group.runs) for group in groups)
     parts = [
         first.name if len(results) == 1 else "",
@@ -180,7 +180,7 @@ def _band(
     sheet: Sheet, contest: PoolComparison, entries: Sequence[Entry], edge: float, *, has_course: bool
 ) -> None:
     """One load, `edge` inches from the left: heading, bars, waits, and its course."""
-    setting = entries[0].group.checkouts[0].setting
+    setting = entries[0].group.setting
     words = f"{contest.who} · {setting.query if setting.query is not None else 'no query'}"
     if setting.hold_s:
         words += f" · hold {format_duration(setting.hold_s)}"

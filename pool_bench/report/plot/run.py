@@ -30,7 +30,9 @@ from pool_bench.report.plot.sheet import (
     widen,
 )
 from pool_bench.report.text import format_percent, format_rate
-from pool_bench.results.model import LoadedResult, LoadedRun, LoadedSecond, LoadedSummary
+from pool_bench.results.model import ResultRecord
+from pool_bench.results.parts import SummaryRecord
+from pool_bench.results.run import IntervalRecord, RunRecord
 from pool_bench.stats.histogram import Histogram
 from pool_bench.units import format_duration
 
@@ -50,7 +52,7 @@ class Mark:
     value: float
 
 
-def draw_run(result: LoadedResult, run: LoadedRun) -> Sheet:
+def draw_run(result: ResultRecord, run: RunRecord) -> Sheet:
     """Draw `run` of `result`."""
     phases = phases_of(run)
     has_timeline = len(run.timeline) >= _FEWEST_SECONDS
@@ -77,7 +79,7 @@ def draw_run(result: LoadedResult, run: LoadedRun) -> Sheet:
     return sheet
 
 
-def run_notes(result: LoadedResult, run: LoadedRun) -> list[str]:
+def run_notes(result: ResultRecord, run: RunRecord) -> list[str]:
     """What makes the figures doubtful, one line each."""
     notes, troubles = [], []
     if run.failed:
@@ -97,7 +99,7 @@ def run_notes(result: LoadedResult, run: LoadedRun) -> list[str]:
     return notes
 
 
-def target_name(result: LoadedResult) -> str:
+def target_name(result: ResultRecord) -> str:
     """The target, and how many more there were."""
     more = len(result.targets) - 1
     # The scheme says nothing a reader of this picture does not know.
@@ -105,7 +107,7 @@ def target_name(result: LoadedResult) -> str:
     return f"{name} and {more} more" if more > 0 else name
 
 
-def _setting(result: LoadedResult, run: LoadedRun) -> str:
+def _setting(result: ResultRecord, run: RunRecord) -> str:
     parts = [
         result.name,
         f"{format_rate(run.throughput)} conn/s",
@@ -119,7 +121,7 @@ def _setting(result: LoadedResult, run: LoadedRun) -> str:
     return "  ·  ".join(part for part in parts if part)
 
 
-def marks_of(summary: LoadedSummary, count: int) -> list[Mark]:
+def marks_of(summary: SummaryRecord, count: int) -> list[Mark]:
     """The percentiles to mark, ascending; those that read the same share one mark."""
     wanted = (
         ("p50", 50.0, summary.p50),
@@ -144,11 +146,11 @@ def marks_of(summary: LoadedSummary, count: int) -> list[Mark]:
     ]
 
 
-def histogram_panel(sheet: Sheet, run: LoadedRun, height: float, *, name: str = "Latency") -> None:
+def histogram_panel(sheet: Sheet, run: RunRecord, height: float, *, name: str = "Latency") -> None:
     """Bars of every success with its percentiles; of the time to fail where there was none. Inches."""
     if run.ok:
         histogram, colour = run.histogram, BLUE
-        summary: LoadedSummary | None = run.latency_ms
+        summary: SummaryRecord | None = run.latency_ms
         title, detail = name, "of every success; percentiles from all of them"
     else:
         histogram, summary, colour = run.failure_histogram, run.failure_ms, VERMILLION
@@ -236,7 +238,7 @@ def _draw_marks(
         sheet.text(centre, top - 0.12, value, size=9.0, bold=True, align="center", vertical="bottom")
 
 
-def phases_of(run: LoadedRun) -> list[tuple[str, LoadedSummary, float]]:
+def phases_of(run: RunRecord) -> list[tuple[str, SummaryRecord, float]]:
     """Name, latencies and share of the mean of each phase that was seen, in their order of happening."""
     order = [str(phase) for phase in Phase]
     # Phases begin with the operation, not when it was due.
@@ -253,8 +255,8 @@ def phases_of(run: LoadedRun) -> list[tuple[str, LoadedSummary, float]]:
 
 def phase_panel(
     sheet: Sheet,
-    run: LoadedRun,
-    phases: Sequence[tuple[str, LoadedSummary, float]],
+    run: RunRecord,
+    phases: Sequence[tuple[str, SummaryRecord, float]],
     left: float,
     top: float,
     width: float,
@@ -301,7 +303,7 @@ class Stretch:
     offered: float | None = None
 
 
-def stretches(timeline: Sequence[LoadedSecond]) -> list[Stretch]:
+def stretches(timeline: Sequence[IntervalRecord]) -> list[Stretch]:
     """The timeline in no more points than a panel can show; rates are per second.
 
     Percentiles of several seconds cannot be averaged: of each stretch come the lowest, the middle
@@ -343,7 +345,7 @@ def _low_middle_high(values: Sequence[float | None]) -> tuple[float, float, floa
 
 
 def _timeline_panel(
-    sheet: Sheet, timeline: Sequence[LoadedSecond], left: float, top: float, height: float
+    sheet: Sheet, timeline: Sequence[IntervalRecord], left: float, top: float, height: float
 ) -> None:
     width = sheet.width - left - MARGIN - 0.05
     unit, name = time_unit(timeline[-1].t)

@@ -26,8 +26,8 @@ from pool_bench.report.plot.sheet import (
     widen,
 )
 from pool_bench.report.text import format_rate
-from pool_bench.results.model import LoadedResult, LoadedRun, LoadedSearch
-from pool_bench.results.search import LoadedStep
+from pool_bench.results.model import ResultRecord, SearchRecord, SearchStepRecord
+from pool_bench.results.run import RunRecord
 
 _LEFT: Final = MARGIN + 0.6
 _RIGHT: Final = MARGIN + 0.7
@@ -43,10 +43,10 @@ _LIMITS: Final = {
 }
 _LINES: Final = (("p99", ORANGE), ("p95", GREEN), ("p50", BLUE))
 
-_Trials = Sequence[tuple[LoadedStep, LoadedRun]]
+_Trials = Sequence[tuple[SearchStepRecord, RunRecord]]
 
 
-def draw_search(result: LoadedResult, search: LoadedSearch) -> Sheet:
+def draw_search(result: ResultRecord, search: SearchRecord) -> Sheet:
     """Draw all trials of `search`, each of which is one of the runs of `result`."""
     steps = sorted(search.steps, key=lambda step: (step.rate, step.run))
     trials = [(step, result.runs[step.run]) for step in steps]
@@ -75,11 +75,11 @@ def draw_search(result: LoadedResult, search: LoadedSearch) -> Sheet:
     return sheet
 
 
-def _answer(search: LoadedSearch) -> str:
+def _answer(search: SearchRecord) -> str:
     return "No rate confirmed" if search.rate is None else f"Maximum {format_rate(search.rate)}/s"
 
 
-def _setting(result: LoadedResult) -> str:
+def _setting(result: ResultRecord) -> str:
     parts = [
         result.name,
         "latency by offered load",

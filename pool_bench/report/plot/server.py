@@ -23,10 +23,9 @@ from pool_bench.report.plot.sheet import (
     widen,
 )
 from pool_bench.report.text import clean
-from pool_bench.results.model import LoadedRun
-from pool_bench.results.reader_parts import LoadedSummary
-from pool_bench.results.server_reader import LoadedServerSide
-from pool_bench.stats.server import CpuUse, ServerSample
+from pool_bench.results.parts import SummaryRecord
+from pool_bench.results.run import RunRecord
+from pool_bench.results.server import CpuRecord, ServerSampleRecord, ServerSideRecord
 from pool_bench.units import format_duration
 
 _HALF: Final = 0.85
@@ -35,7 +34,7 @@ _FEWEST_LOOKS: Final = 3
 _ROW: Final = 0.27
 
 # Name, colour and figure of a line.
-_Line = tuple[str, str, Callable[[ServerSample], int | None]]
+_Line = tuple[str, str, Callable[[ServerSampleRecord], int | None]]
 _POOLED: Final[tuple[_Line, ...]] = (
     ("waiting", VERMILLION, lambda look: look.pools.get("cl_waiting")),
     ("served", BLUE, lambda look: look.pools.get("cl_active")),
@@ -51,7 +50,7 @@ _ONE_PROCESS: Final[tuple[_Line, ...]] = (
 )
 
 
-def server_height(run: LoadedRun) -> float:
+def server_height(run: RunRecord) -> float:
     """How much longer the sheet is for the server of `run`, inches; 0 where there is nothing to draw."""
     side = run.server_side
     if side is None or len(side.timeline) < _FEWEST_LOOKS or not run.timeline:
@@ -60,7 +59,7 @@ def server_height(run: LoadedRun) -> float:
 
 
 def server_panels(
-    sheet: Sheet, run: LoadedRun, unit: tuple[float, str], top: float, *, left: float, timeline_left: float
+    sheet: Sheet, run: RunRecord, unit: tuple[float, str], top: float, *, left: float, timeline_left: float
 ) -> None:
     """Draw them below `top`, the set-up times from `left` on, the rest below the timeline. Inches.
 
@@ -72,7 +71,7 @@ def server_panels(
         return
     if side.limit is not None:
         room = sheet.width - left - MARGIN - sheet.measure("Server", 9.5, bold=True) - 0.1
-        sheet.panel_title(left, top + 0.25, "Server", sheet.fit(side.limit, room, 8.5))
+        sheet.panel_title(left, top + 0.25, "Server", sheet.fit(side.limit.words, room, 8.5))
     top += 0.65
     if side.setup is not None and side.setup.latency_ms:
         _setup_panel(sheet, run, side, left, top, timeline_left - left - 0.75)
@@ -112,7 +111,7 @@ def server_panels(
         time_ticks(axes, unit[1], at_most=6)
 
 
-def _figures(side: LoadedServerSide) -> list[str]:
+def _figures(side: ServerSideRecord) -> list[str]:
     """What was counted over the whole run, a line each."""
     lines = []
     if "sessions" in side.sessions:
@@ -131,7 +130,7 @@ def _figures(side: LoadedServerSide) -> list[str]:
     return lines
 
 
-def _members(look: ServerSample) -> int | None:
+def _members(look: ServerSampleRecord) -> int | None:
     """Server connections of all pools, whatever they do."""
     counts = [count for name, count in look.pools.items() if name.startswith("sv_")]
     return sum(counts) if counts else None
@@ -140,8 +139,8 @@ def _members(look: ServerSample) -> int | None:
 def _cores(
     sheet: Sheet,
     axes: Axes,
-    run: LoadedRun,
-    side: LoadedServerSide,
+    run: RunRecord,
+    side: ServerSideRecord,
     box: tuple[float, float, float],
     unit: float,
 ) -> None:
@@ -152,7 +151,7 @@ def _cores(
         if after.cpu is not None
     ]
     highest, entries = 0.0, []
-    shares: tuple[tuple[str, str, Callable[[CpuUse], float | None]], ...] = (
+    shares: tuple[tuple[str, str, Callable[[CpuRecord], float | None]], ...] = (
         ("machine", MUTED, lambda cpu: cpu.machine),
         ("server", ORANGE, lambda cpu: cpu.server),
         (clean(side.pooler_name)[:16], PURPLE, lambda cpu: cpu.pooler),
@@ -196,11 +195,11 @@ def _heading(
 
 
 def _setup_panel(
-    sheet: Sheet, run: LoadedRun, side: LoadedServerSide, left: float, top: float, width: float
+    sheet: Sheet, run: RunRecord, side: ServerSideRecord, left: float, top: float, width: float
 ) -> None:
     """Rows for what the client waited for and for the server's own part of it."""
     assert side.setup is not None  # noqa: S101 - asked before
-    rows: list[tuple[str, str, LoadedSummary]] = [
+    rows: list[tuple[str, str, SummaryRecord]] = [
         ("client", BLUE, run.phases_ms[name]) for name in ("auth", "connect") if name in run.phases_ms
     ]
     for name, words in (("total", "server"), ("fork", "fork"), ("auth", "auth.")):

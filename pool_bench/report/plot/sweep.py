@@ -24,7 +24,8 @@ from pool_bench.report.plot.sheet import (
     widen,
 )
 from pool_bench.report.text import format_rate
-from pool_bench.results.model import LoadedResult, LoadedRun
+from pool_bench.results.model import ResultRecord
+from pool_bench.results.run import RunRecord
 from pool_bench.units import format_duration
 
 LEFT: Final = MARGIN + 0.6
@@ -32,7 +33,7 @@ _RIGHT: Final = MARGIN + 0.45
 _RATE_LABEL: Final = 0.52
 
 
-def draw_sweep(result: LoadedResult) -> Sheet:
+def draw_sweep(result: ResultRecord) -> Sheet:
     """Draw all runs of `result`, whatever order they ran in."""
     runs = sorted(result.runs, key=lambda run: run.concurrency)
     notes = _notes(result, runs)
@@ -59,7 +60,7 @@ def draw_sweep(result: LoadedResult) -> Sheet:
     return sheet
 
 
-def _notes(result: LoadedResult, runs: Sequence[LoadedRun]) -> list[str]:
+def _notes(result: ResultRecord, runs: Sequence[RunRecord]) -> list[str]:
     notes, troubles = [], []
     failed, unfinished = sum(run.failed for run in runs), sum(run.unfinished for run in runs)
     if failed:
@@ -81,7 +82,7 @@ def _notes(result: LoadedResult, runs: Sequence[LoadedRun]) -> list[str]:
     return notes
 
 
-def _setting(result: LoadedResult, runs: Sequence[LoadedRun]) -> str:
+def _setting(result: ResultRecord, runs: Sequence[RunRecord]) -> str:
     best = max(runs, key=lambda run: run.throughput)
     parts = [
         result.name,
@@ -115,7 +116,7 @@ def concurrency_axis(axes: Axes, levels: Sequence[int], width: float) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def gapped(runs: Sequence[LoadedRun], values: Sequence[float | None]) -> list[float]:
+def gapped(runs: Sequence[RunRecord], values: Sequence[float | None]) -> list[float]:
     """`values` with NaN where a run had no success: a gap in the line, never a zero."""
     return [
         value if run.ok and value is not None else math.nan for run, value in zip(runs, values, strict=True)
@@ -124,7 +125,7 @@ def gapped(runs: Sequence[LoadedRun], values: Sequence[float | None]) -> list[fl
 
 def draw_points(
     axes: Axes,
-    runs: Sequence[LoadedRun],
+    runs: Sequence[RunRecord],
     values: Sequence[float],
     colour: str,
     *,
@@ -171,7 +172,7 @@ def mark_dead(
             )
 
 
-def _throughput(axes: Axes, runs: Sequence[LoadedRun], width: float) -> None:
+def _throughput(axes: Axes, runs: Sequence[RunRecord], width: float) -> None:
     rates = gapped(runs, [run.throughput for run in runs])
     draw_points(axes, runs, rates, BLUE)
     best = max(runs, key=lambda run: run.throughput)
@@ -201,7 +202,7 @@ def _throughput(axes: Axes, runs: Sequence[LoadedRun], width: float) -> None:
 
 
 def _latency(
-    sheet: Sheet, axes: Axes, runs: Sequence[LoadedRun], box: tuple[float, float, float, float]
+    sheet: Sheet, axes: Axes, runs: Sequence[RunRecord], box: tuple[float, float, float, float]
 ) -> None:
     left, top, width, height = box
     lines = [

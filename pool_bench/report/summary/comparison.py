@@ -8,8 +8,9 @@ from pool_bench.compare.comparison import CONFIDENCE, Comparison, Pair
 from pool_bench.report.markdown import escape, heading, markdown_table
 from pool_bench.report.summary.run import WIDTH, wrap
 from pool_bench.report.text import Paint, clean, ellipsize, format_percent, format_rate, table
-from pool_bench.results.json_parts import JsonObject, rounded
-from pool_bench.results.model import LoadedResult
+from pool_bench.results.model import ResultRecord
+from pool_bench.results.parts import rounded
+from pool_bench.results.write import JsonObject
 from pool_bench.units import format_ms
 
 _STYLES: Final = {Change.BETTER: "green", Change.WORSE: "red", Change.MIXED: "yellow"}
@@ -158,7 +159,7 @@ def _comparison(comparison: Comparison) -> JsonObject:
     }
 
 
-def _file(result: LoadedResult) -> JsonObject:
+def _file(result: ResultRecord) -> JsonObject:
     return {"source": result.source, "name": result.name, "started_at": result.started_at.isoformat()}
 
 
@@ -186,7 +187,7 @@ def _pair(pair: Pair) -> JsonObject:
     }
 
 
-def origin(result: LoadedResult) -> str:
+def origin(result: ResultRecord) -> str:
     """The file, its name for itself, and when it was measured."""
     name = f"{clean(result.name)}, " if result.name else ""
     return f"{name}{clean(result.source)}, {result.started_at:%Y-%m-%d %H:%M:%S} UTC"

@@ -32,7 +32,7 @@ from pool_bench.report.text import (
     table,
     without_column,
 )
-from pool_bench.results.hold_writer import lifetimes_s, ranked_drops
+from pool_bench.results.hold import lifetimes_s, ranked_drops
 from pool_bench.stats.histogram import Histogram
 from pool_bench.stats.holds import HoldStats, SurvivalPoint
 from pool_bench.stats.operations import BenchStats

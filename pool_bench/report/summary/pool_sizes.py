@@ -9,14 +9,14 @@ from pool_bench.compare.pools import PoolRounds
 from pool_bench.report.summary.run import wrap
 from pool_bench.report.summary.verdict import suspects_words
 from pool_bench.report.text import Paint, clean, format_rate, table
-from pool_bench.results.model import LoadedRun
+from pool_bench.results.run import RunRecord
 from pool_bench.units import format_duration, format_ms
 
 # Suspect runs named in a sentence; more of them are counted.
 _NAMED: Final = 3
 
 
-def believed(runs: Sequence[LoadedRun], paint: Paint, limit: str = "") -> list[str]:
+def believed(runs: Sequence[RunRecord], paint: Paint, limit: str = "") -> list[str]:
     """Whether the figures of these runs can be trusted, and what the limit was, in one sentence.
 
     Args:
@@ -42,7 +42,7 @@ def sizes_summary(groups: Sequence[tuple[int, PoolRounds]], sizing: Sizing, *, c
         Lines of at most 100 columns, without a line break at the end.
     """
     paint = Paint(colour=colour)
-    setting = groups[0][1].checkouts[0].setting
+    setting = groups[0][1].setting
     words = f"{setting.name} · {setting.clients:,} clients · {clean(setting.query or 'no query')}"
     if setting.hold_s:
         words += f" · hold {format_duration(setting.hold_s)}"

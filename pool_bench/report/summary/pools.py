@@ -15,7 +15,7 @@ from pool_bench.compare.ranking import best, is_ranked, left_out, rounds_needed
 from pool_bench.report.summary.run import WIDTH, wrap
 from pool_bench.report.summary.scenarios import shape_lines
 from pool_bench.report.text import Paint, clean, ellipsize, format_percent, format_rate, table
-from pool_bench.results.checkout_reader import LoadedCheckout
+from pool_bench.results.checkout import CheckoutRecord
 from pool_bench.stats.histogram import Histogram
 from pool_bench.units import format_duration, format_ms
 
@@ -75,11 +75,11 @@ def behaviour_summary(contests: Sequence[PoolComparison], *, colour: bool = Fals
         one = group.checkouts[0]
         if group.not_started:
             continue
-        lines += wrap(f"  {group.pool} {one.version}: {one.behaviour}", "    ")
+        lines += wrap(f"  {group.pool} {one.version}: {one.manner}", "    ")
     resets = {
         _return_of(group) for group in pools.values() if group.pool != "naive" and not group.not_started
     }
-    if len(resets) > 1 and any(one.setting.reset == "own" for g in pools.values() for one in g.checkouts):
+    if len(resets) > 1 and any(group.setting.reset == "own" for group in pools.values()):
         lines += [paint(line, "yellow") for line in wrap(_UNLIKE, "  ")]
     lines += ["", paint("how to read the figures", "bold")]
     for words in _LEGEND:
@@ -88,7 +88,7 @@ def behaviour_summary(contests: Sequence[PoolComparison], *, colour: bool = Fals
 
 
 def _headline(contest: PoolComparison, meaning: str, paint: Paint) -> list[str]:
-    setting = contest.groups[0].checkouts[0].setting
+    setting = contest.groups[0].setting
     rounds = max(len(group.runs) for group in contest.groups)
     parts = [
         contest.who,
@@ -181,8 +181,8 @@ def _behaviour(contest: PoolComparison, paint: Paint) -> list[str]:
     for group in contest.groups:
         waits = [one.fairness.client_waits_ms for one in group.checkouts]
         known = [each for each in waits if each is not None]
-        low = min((each[0] for each in known), default=None)
-        high = max((each[2] for each in known), default=None)
+        low = min((each.min for each in known), default=None)
+        high = max((each.max for each in known), default=None)
         rows.append(
             [
                 group.pool,
@@ -255,7 +255,7 @@ def client_limit(contests: Sequence[PoolComparison]) -> str:
 
 
 def _return_of(group: PoolRounds) -> str:
-    return group.checkouts[0].behaviour.partition(";")[0]
+    return group.checkouts[0].manner.partition(";")[0]
 
 
 def _timed_out(contest: PoolComparison) -> list[str]:
@@ -314,7 +314,7 @@ def _in_ms(value: float) -> str:
     return f"{format_ms(value)} ms"
 
 
-def _all_back_s(one: LoadedCheckout) -> float | None:
+def _all_back_s(one: CheckoutRecord) -> float | None:
     """When all clients were back; infinite where some never were."""
     if one.recovery is None:
         return None
@@ -332,7 +332,9 @@ _RESPONSE: Final = _Measure(
 )
 _MEASURES: Final = {
     "burst": _Measure(
-        "Shortest bursts", lambda group: group.spread(lambda _, one: one.bursts.percentile_ms(50)), _in_ms
+        "Shortest bursts",
+        lambda group: group.spread(lambda _, one: one.bursts_histogram.percentile_ms(50)),
+        _in_ms,
     ),
     "spike": _Measure("Lowest p99 of waits", lambda group: group.phase_percentile("checkout", 99), _in_ms),
     "reconnect": _Measure(

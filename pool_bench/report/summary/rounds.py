@@ -8,17 +8,18 @@ from pool_bench.compare.settings import settings_of
 from pool_bench.report.summary.comparison import how_to_read, pair_lines
 from pool_bench.report.summary.run import WIDTH, wrap
 from pool_bench.report.text import Paint, clean, ellipsize, format_rate, table
-from pool_bench.results.model import LoadedResult, LoadedRun
+from pool_bench.results.model import ResultRecord
+from pool_bench.results.run import RunRecord
 from pool_bench.units import format_ms
 
 
-def lost_lines(result: LoadedResult) -> list[str]:
+def lost_lines(result: ResultRecord) -> list[str]:
     """A sentence for each setting that could not be measured at all, or not to the end."""
     lost = dict.fromkeys((run.label, run.not_started) for run in result.runs if run.not_started)
     return [f"{clean(label)} did not start: {clean(why)}" for label, why in lost]
 
 
-def rounds_summary(result: LoadedResult, *, colour: bool = False) -> str:
+def rounds_summary(result: ResultRecord, *, colour: bool = False) -> str:
     """Each setting over all its rounds, and the verdicts; lines of at most 100 columns."""
     paint = Paint(colour=colour)
     lines = [paint(f"{_rounds_words(result)}: median (lowest to highest)", "bold")]
@@ -50,7 +51,7 @@ def rounds_summary(result: LoadedResult, *, colour: bool = False) -> str:
     return "\n".join(lines)
 
 
-def round_line(run: LoadedRun) -> str:
+def round_line(run: RunRecord) -> str:
     """One run of many in one line."""
     words = [
         f"{format_rate(run.throughput)} conn/s",
@@ -68,7 +69,7 @@ def round_line(run: LoadedRun) -> str:
     return f"{ellipsize(clean(run.label), WIDTH - len(figures))}{figures}"
 
 
-def _rounds_words(result: LoadedResult) -> str:
+def _rounds_words(result: ResultRecord) -> str:
     rounds = max((run.round or 1 for run in result.runs), default=1)
     return f"{rounds} rounds of each setting" if rounds > 1 else "each setting once"
 

@@ -6,9 +6,8 @@ from typing import Final
 
 from pool_bench.compare.pools import PoolComparison, PoolRounds, Spread
 from pool_bench.report.text import Paint, format_percent, format_rate, table
-from pool_bench.results.checkout_reader import LoadedCheckout, LoadedStretch
-from pool_bench.results.model import LoadedRun, LoadedSecond
-from pool_bench.stats.checkouts import Recovery
+from pool_bench.results.checkout import CheckoutIntervalRecord, CheckoutRecord, RecoveryRecord
+from pool_bench.results.run import IntervalRecord, RunRecord
 from pool_bench.units import format_duration, format_ms
 
 # Stretches of a timeline shorter than this share of the others are no measure of a rate.
@@ -36,7 +35,7 @@ def _bursts(groups: Sequence[PoolRounds]) -> list[list[str]]:
 
 def _neighbours(group: PoolRounds) -> list[str]:
     spreads = [
-        Spread.of(one.fairness.neighbours.percentile_ms(percentile) for one in group.checkouts)
+        Spread.of(one.fairness.neighbours_histogram.percentile_ms(percentile) for one in group.checkouts)
         for percentile in (50.0, 99.0)
     ]
     return [format_ms(spread.median if spread is not None else None) for spread in spreads]
@@ -53,7 +52,7 @@ def _steadiness(groups: Sequence[PoolRounds]) -> list[list[str]]:
     return rows
 
 
-def seconds_of(run: LoadedRun) -> list[tuple[float, float]]:
+def seconds_of(run: RunRecord) -> list[tuple[float, float]]:
     """End and rate of each whole stretch of the timeline."""
     usual = median([second.seconds for second in run.timeline]) if run.timeline else 0.0
     return [
@@ -63,7 +62,7 @@ def seconds_of(run: LoadedRun) -> list[tuple[float, float]]:
     ]
 
 
-def _joined(group: PoolRounds) -> list[tuple[LoadedSecond, LoadedStretch]]:
+def _joined(group: PoolRounds) -> list[tuple[IntervalRecord, CheckoutIntervalRecord]]:
     """Operations and pool of the same stretches, all rounds."""
     return [
         (second, stretch)
@@ -94,7 +93,7 @@ def _few(levels: Sequence[int]) -> list[int]:
     return [levels[round(index * (len(levels) - 1) / 3)] for index in range(4)]
 
 
-def _waits(stretches: Iterable[LoadedStretch]) -> list[str]:
+def _waits(stretches: Iterable[CheckoutIntervalRecord]) -> list[str]:
     known = list(stretches)
     cells = []
     for name in ("wait_p50", "wait_p99"):
@@ -115,18 +114,18 @@ def _spike(groups: Sequence[PoolRounds]) -> list[list[str]]:
     return rows
 
 
-def _part(run: LoadedRun, one: LoadedCheckout, third: int) -> list[LoadedStretch]:
+def _part(run: RunRecord, one: CheckoutRecord, third: int) -> list[CheckoutIntervalRecord]:
     """One third of a spike's timeline."""
     length = run.duration_s / 3
     return [stretch for stretch in one.timeline if third * length < stretch.t <= (third + 1) * length]
 
 
-def _worst(part: Sequence[LoadedStretch], choose: Callable[[list[float]], float]) -> float | None:
+def _worst(part: Sequence[CheckoutIntervalRecord], choose: Callable[[list[float]], float]) -> float | None:
     known = [stretch.wait_p99 for stretch in part if stretch.wait_p99 is not None]
     return choose(known) if known else None
 
 
-def calm_after_s(run: LoadedRun, one: LoadedCheckout) -> float | None:
+def calm_after_s(run: RunRecord, one: CheckoutRecord) -> float | None:
     """How long after a spike's end the waits are what they were before, seconds; None where never.
 
     As they were means at most twice the median p99 of before, or a millisecond.
@@ -171,7 +170,7 @@ def _moment(spread: Spread | None) -> str:
     return "never" if spread is None else format_duration(spread.median) or "0s"
 
 
-def _fewest(known: Sequence[Recovery]) -> str:
+def _fewest(known: Sequence[RecoveryRecord]) -> str:
     worst = min(known, key=lambda each: each.recovered / max(each.clients, 1))
     return f"{worst.recovered:,}/{worst.clients:,}"
 

@@ -1,6 +1,6 @@
 """What was seen of the server during a run, in plain text."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from pool_bench.report.summary.run import wrap
@@ -72,16 +72,16 @@ def _sessions(side: ServerObservation) -> list[str]:
     return [f"  sessions{begun_by} from before the run to after it: {begun:,}{ends}"]
 
 
-def pool_counts(look: ServerSample) -> dict[str, int]:
+def pool_counts(pools: Mapping[str, int]) -> dict[str, int]:
     """Clients and servers of PgBouncer's pools by state; other figures of `SHOW POOLS` are no counts."""
-    return {name: count for name, count in look.pools.items() if name.startswith(_POOL_COUNTS)}
+    return {name: count for name, count in pools.items() if name.startswith(_POOL_COUNTS)}
 
 
 def busiest(seconds: Sequence[ServerSample]) -> ServerSample | None:
     """The look with the most backends and pool members; None without a look."""
     return max(
         seconds,
-        key=lambda look: sum(look.states.values()) + sum(pool_counts(look).values()),
+        key=lambda look: sum(look.states.values()) + sum(pool_counts(look.pools).values()),
         default=None,
     )
 
@@ -93,7 +93,7 @@ def _busiest(side: ServerObservation) -> list[str]:
     lines = []
     for title, counts in (
         (f"{_served(side)}s at peak", look.states),
-        ("PgBouncer pools at peak", pool_counts(look)),
+        ("PgBouncer pools at peak", pool_counts(look.pools)),
         ("PgBouncer lists at peak", look.lists),
     ):
         known = sorted(

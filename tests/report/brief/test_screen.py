@@ -18,8 +18,8 @@ from pool_bench.report.brief.pools import contests_brief, sizes_brief
 from pool_bench.report.brief.run import CLOSED_LOOP_LINE, rounds_brief, run_brief, search_brief, sweep_brief
 from pool_bench.report.brief.screen import COLUMNS, ROWS, Brief, Part, crop, fit, rows_of, width
 from pool_bench.report.summary.run import run_summary
+from pool_bench.results.model import from_session
 from pool_bench.results.session import SearchResult
-from pool_bench.results.write import from_session
 from pool_bench.stats.operations import FailureKey
 from pool_bench.stats.runs import RunResult
 from tests.support.results.holds import (

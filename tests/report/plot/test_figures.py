@@ -17,8 +17,10 @@ from pool_bench.report.plot.figures import plot, plot_compare, plot_format, plot
 from pool_bench.report.plot.run import draw_run, marks_of, stretches
 from pool_bench.report.plot.sheet import Sheet, style
 from pool_bench.report.plot.sweep import draw_sweep
-from pool_bench.results.model import LoadedResult, LoadedSecond, load_result
-from pool_bench.results.write import from_session, session_to_json, write_json
+from pool_bench.results.model import ResultRecord, from_session
+from pool_bench.results.read import load_result
+from pool_bench.results.run import IntervalRecord
+from pool_bench.results.write import session_to_json, write_json
 from pool_bench.stats.operations import BenchStats
 from pool_bench.stats.runs import RunResult
 from tests.support.results.runs import (
@@ -38,21 +40,21 @@ from tests.support.results.runs import (
 LONG = "postgresql://user@" + "a-very-long-host-name." * 6 + "example.com:5432/database"
 
 
-def loaded(*runs: RunResult, name: str = "") -> LoadedResult:
+def loaded(*runs: RunResult, name: str = "") -> ResultRecord:
     return from_session(session_of(*runs, name=name))
 
 
-def one_operation() -> LoadedResult:
+def one_operation() -> ResultRecord:
     return loaded(run_of(stats_of([1.2], phases=PHASE_SHARES)))
 
 
-def all_failed() -> LoadedResult:
+def all_failed() -> ResultRecord:
     stats = stats_of(failures={TOO_MANY: 4000, REFUSED: 20})
     stats.intervals = intervals_of([], 10, dict.fromkeys(range(10), 402))
     return loaded(run_of(stats))
 
 
-def huge_range() -> LoadedResult:
+def huge_range() -> ResultRecord:
     values = np.exp(np.random.default_rng(2).uniform(np.log(0.05), np.log(60_000), 5000))
     stats = stats_of(values, phases={Phase.CONNECT: 0.9}, failures={REFUSED: 2}, unfinished=30)
     stats.intervals = intervals_of(values, 2000)
@@ -67,28 +69,28 @@ def huge_range() -> LoadedResult:
     return loaded(run, name="a $x_1$ <name> & more that goes on and on " * 4)
 
 
-def narrow() -> LoadedResult:
+def narrow() -> ResultRecord:
     return loaded(run_of(stats_of(lognormal_ms(50_000, sigma=0.01))))
 
 
-def nothing() -> LoadedResult:
+def nothing() -> ResultRecord:
     return loaded(run_of(BenchStats()))
 
 
-def typical() -> LoadedResult:
+def typical() -> ResultRecord:
     return loaded(typical_run(), name="pgbouncer")
 
 
 RUNS = [typical, one_operation, all_failed, huge_range, narrow, nothing]
 NEIGHBOURS = (1, 2, 4, 8, 16, 32, 64, 65, 66, 128, 256, 512, 1000)
-SWEEPS: dict[str, Callable[[], LoadedResult]] = {
+SWEEPS: dict[str, Callable[[], ResultRecord]] = {
     "one dead level": lambda: loaded(*sweep_runs(), name="sweep"),
     "all dead": lambda: loaded(*sweep_runs(dead=(1, 2, 4, 8, 16, 32, 64))),
     "neighbours": lambda: loaded(*sweep_runs(NEIGHBOURS, dead=(1000,))),
     "two levels": lambda: loaded(*sweep_runs((10, 11), dead=())),
     "one level": lambda: loaded(*sweep_runs((10,), dead=())),
 }
-COMPARISONS: dict[str, Callable[[], list[LoadedResult]]] = {
+COMPARISONS: dict[str, Callable[[], list[ResultRecord]]] = {
     "six": lambda: [
         loaded(
             run_of(stats_of(lognormal_ms(3000, median=index + 1, seed=index))),
@@ -145,7 +147,7 @@ def assert_legible(sheet: Sheet) -> None:
 
 
 @pytest.mark.parametrize("make", RUNS)
-def test_texts_of_a_run_do_not_overlap(make: Callable[[], LoadedResult]) -> None:
+def test_texts_of_a_run_do_not_overlap(make: Callable[[], ResultRecord]) -> None:
     result = make()
     with style():
         assert_legible(draw_run(result, result.runs[0]))
@@ -322,8 +324,10 @@ def test_a_home_that_cannot_be_written_makes_no_noise(tmp_path: Path) -> None:
 
 
 def test_a_sliver_at_the_end_of_the_timeline_is_no_spike() -> None:
-    def second(t: float, seconds: float, ok: int) -> LoadedSecond:
-        return LoadedSecond(t, seconds, ok, 0, 10, 1.0, 2.0, 3.0, 4.0, 0.1, 0.2)
+    def second(t: float, seconds: float, ok: int) -> IntervalRecord:
+        return IntervalRecord(
+            t=t, seconds=seconds, ok=ok, failed=0, in_flight=10, p50=1.0, p99=3.0, max=4.0, lag_ms=0.1
+        )
 
     whole = [second(1.0, 1.0, 100), second(2.0, 1.0, 100)]
     drawn = stretches([*whole, second(2.005, 0.005, 20)])

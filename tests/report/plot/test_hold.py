@@ -12,8 +12,7 @@ from pool_bench.report.plot.figures import plot, plot_hold
 from pool_bench.report.plot.hold import draw_hold, held_curve
 from pool_bench.report.plot.hold_compare import draw_hold_compare, only_holds
 from pool_bench.report.plot.sheet import Sheet, style
-from pool_bench.results.model import LoadedResult
-from pool_bench.results.write import from_session
+from pool_bench.results.model import ResultRecord, from_session
 from pool_bench.stats.server import ServerObservation, ServerSample
 from tests.report.live.test_hold_lines import plans
 from tests.report.plot.test_figures import LONG, assert_legible, svg_text
@@ -44,15 +43,15 @@ def pooler() -> ServerObservation:
     return ServerObservation(seconds=looks)
 
 
-def stopped_while_opening() -> LoadedResult:
+def stopped_while_opening() -> ResultRecord:
     return loaded_hold(Plan(asked=900, rate=100, stop_at_s=3.5), name="a $x_1$ <name> " * 9)
 
 
-def long_run() -> LoadedResult:
+def long_run() -> ResultRecord:
     return loaded_hold(Plan(hold_s=1500, drops={700: {SHUTDOWN: 500}}, reconnect=True, actives=9))
 
 
-def hostile() -> LoadedResult:
+def hostile() -> ResultRecord:
     side = watched(9)
     side.seconds[5].states["\x1b]0;gone\x07 and a very long state that nobody ever heard of"] = 10**6
     run = held_run(Plan(asked=9, refused={TOO_MANY: 2, FDS: 1}, hold_s=9), server_side=side)
@@ -60,7 +59,7 @@ def hostile() -> LoadedResult:
     return from_session(hold_session(run))
 
 
-RUNS: dict[str, Callable[[], LoadedResult]] = {
+RUNS: dict[str, Callable[[], ResultRecord]] = {
     "normal": lambda: loaded_hold(normal(), server_side=watched()),
     "drops and reconnects": lambda: loaded_hold(restarted(), server_side=watched(), name="restart"),
     "emptied": lambda: loaded_hold(restarted(reconnect=False)),
@@ -83,11 +82,11 @@ COMPARISONS: dict[str, tuple[str, ...]] = {
 
 
 @cache
-def result_of(case: str) -> LoadedResult:
+def result_of(case: str) -> ResultRecord:
     return RUNS[case]()
 
 
-def drawn(result: LoadedResult) -> Sheet:
+def drawn(result: ResultRecord) -> Sheet:
     run = result.runs[0]
     assert run.hold is not None
     return draw_hold(result, run, run.hold)

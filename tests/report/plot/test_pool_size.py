@@ -10,9 +10,8 @@ from matplotlib.lines import Line2D
 from pool_bench.report.plot.figures import plot
 from pool_bench.report.plot.search import draw_search
 from pool_bench.report.plot.sheet import TALLEST, Sheet
-from pool_bench.results.model import LoadedResult
+from pool_bench.results.model import ResultRecord, from_session
 from pool_bench.results.session import SearchResult
-from pool_bench.results.write import from_session
 from tests.report.plot.test_figures import assert_legible
 from tests.support.results.holds import held_run, hold_session, restarted, watched
 from tests.support.results.open_loop import search_session
@@ -22,13 +21,13 @@ from tests.support.results.runs import lognormal_ms, run_of, session_of, stats_o
 LOADS = ("churn", "query", "burst", "ramp", "spike", "sustained", "naive", "stress", "reconnect")
 
 
-def targets() -> list[LoadedResult]:
+def targets() -> list[ResultRecord]:
     parts = [stats_of(lognormal_ms(300)) for _ in range(12)]
     names = [f"postgresql://host{number}/db" for number in range(12)]
     return [from_session(session_of(run_of(per_target=parts, targets=names)))]
 
 
-PICTURES: dict[str, Callable[[], Sequence[LoadedResult]]] = {
+PICTURES: dict[str, Callable[[], Sequence[ResultRecord]]] = {
     "run": lambda: [from_session(session_of(typical_run(4000)))],
     "targets": targets,
     "sweep": lambda: [from_session(session_of(*sweep_runs(tuple(2**n for n in range(15)), dead=())))],

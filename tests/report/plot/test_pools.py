@@ -18,7 +18,7 @@ from pool_bench.report.plot.figures import plot
 from pool_bench.report.plot.pool_size import draw_sizes
 from pool_bench.report.plot.pools import draw_pools
 from pool_bench.report.plot.sheet import INK, Sheet, pool_colour, style
-from pool_bench.results.write import from_session
+from pool_bench.results.model import from_session
 from pool_bench.stats.histogram import Histogram
 from tests.support.results.pools import pool_run, pool_session, recovery_of, size_session
 from tests.support.results.runs import session_of, typical_run

@@ -11,7 +11,8 @@ from pool_bench.report.brief.run import run_brief
 from pool_bench.report.summary.addresses import address_lines, standing_out
 from pool_bench.report.summary.run import run_summary
 from pool_bench.report.text import Paint
-from pool_bench.results.model import parse_result
+from pool_bench.results.read import parse_result
+from pool_bench.results.run import RunRecord
 from pool_bench.results.write import dumps, run_to_json, session_to_json
 from pool_bench.stats.addresses import AddressStats
 from pool_bench.stats.holds import HoldStats
@@ -84,7 +85,7 @@ def test_no_address_is_named_without_a_clear_difference(rows: dict[str, AddressS
 def test_one_address_is_shown_only_where_that_was_asked_for() -> None:
     run = _run({_GOOD: _row(2)})
     assert address_lines(run, Paint(colour=False), width=100) == []
-    assert "addresses" not in run_to_json(run)
+    assert "addresses" not in run_to_json(RunRecord.of(run))
     run.by_address = True
     assert address_lines(run, Paint(colour=False), width=100)[1].startswith(_GOOD)
 
@@ -93,7 +94,7 @@ def test_failures_whose_address_is_not_known_are_the_last_row_and_sums_are_whole
     run = _run({"": _row(2, ok=0, failed=7), _GOOD: _row(2), _BAD: _row(2)})
     lines = address_lines(run, Paint(colour=False), width=100)
     assert lines[3].startswith("not known ")
-    content = run_to_json(run)
+    content = run_to_json(RunRecord.of(run))
     rows = json.loads(dumps(content))["addresses"]
     assert [row["address"] for row in rows] == [_GOOD, _BAD, None]
     assert sum(row["ok"] for row in rows) == run.total.ok
@@ -124,7 +125,7 @@ def test_of_held_connections_drops_and_replacements_are_told() -> None:
     lines = address_lines(run, Paint(colour=False), width=80)
     assert lines[0].split() == ["address", "ok", "failed", "dropped", "p50", "ms", "p99", "ms"]
     assert lines[-1].startswith(f"{_BAD} fails: 12.0% of what was tried there (reset 12)")
-    rows = json.loads(dumps(run_to_json(run)))["addresses"]
+    rows = json.loads(dumps(run_to_json(RunRecord.of(run))))["addresses"]
     assert [(row["dropped"], row["reopened"], row["reopen_failed"]) for row in rows] == [
         (0, 0, 0),
         (12, 9, 4),

@@ -11,8 +11,8 @@ from pool_bench.report.brief.hold import hold_brief
 from pool_bench.report.summary.hold import hold_summary, survival_rows, verdict
 from pool_bench.report.summary.run import WIDTH
 from pool_bench.report.summary.server import format_bytes
-from pool_bench.results.hold_writer import hold_to_json
-from pool_bench.results.json_parts import histogram_to_json
+from pool_bench.results.hold import HoldRecord
+from pool_bench.results.parts import SummaryRecord
 from pool_bench.stats.holds import HoldStats, SurvivalPoint
 from pool_bench.stats.operations import FailureKey
 from pool_bench.stats.runs import RunResult
@@ -125,10 +125,9 @@ def test_reconnects_have_those_percentiles_that_enough_of_them_are_beyond(
     assert f"{count:,} dropped, {count:,} replaced; " in answer
     assert f"reconnect {words};" in answer
     # All of them are in the file, with what they are read from.
-    kept = hold_to_json(run.hold, connections=count, asked=None)["reconnects"]
-    assert isinstance(kept, dict)
-    assert kept["latency_ms"] == latency.summary_ms()
-    assert kept["histogram"] == histogram_to_json(latency)
+    kept = HoldRecord.of(run.hold, connections=count, asked=None).reconnects
+    assert kept.latency_ms == SummaryRecord.of(latency)
+    assert kept.histogram == latency.bucketed()
 
 
 @pytest.mark.parametrize("make", [all_refused, one_second, many])

@@ -8,7 +8,7 @@ from pool_bench.load.spec import HoldSpec
 from pool_bench.report.live.hold_view import make_hold_view
 from pool_bench.report.plot.figures import plot
 from pool_bench.report.summary.hold import hold_summary
-from pool_bench.results.write import from_session
+from pool_bench.results.model import from_session
 from pool_bench.servers.postgres import EmbeddedPostgres
 from pool_bench.targets.postgres import parse_target
 from tests.support.results.holds import hold_session

@@ -10,7 +10,8 @@ from pool_bench.report.live.lines import LineView, Totals, header_line, snapshot
 from pool_bench.report.plot.figures import plot
 from pool_bench.report.plot.run import draw_run, phases_of
 from pool_bench.report.summary.run import CLOSED_LOOP_NOTE, WIDTH, run_summary
-from pool_bench.results.write import from_session, session_to_json
+from pool_bench.results.model import from_session
+from pool_bench.results.write import session_to_json
 from pool_bench.stats.operations import BenchStats
 from pool_bench.stats.runs import Stage
 from tests.support.results.open_loop import open_run

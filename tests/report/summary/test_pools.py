@@ -15,8 +15,10 @@ from pool_bench.report.brief.pools import contests_brief, sizes_brief
 from pool_bench.report.summary.pool_sizes import sizes_summary
 from pool_bench.report.summary.pools import behaviour_summary, contest_summary, verdict
 from pool_bench.report.summary.scenarios import calm_after_s
-from pool_bench.results.model import parse_result
-from pool_bench.results.write import dumps, from_session, session_to_json
+from pool_bench.results.checkout import RecoveryRecord
+from pool_bench.results.model import from_session
+from pool_bench.results.read import parse_result
+from pool_bench.results.write import dumps, session_to_json
 from pool_bench.stats.runs import RunResult
 from tests.support.results.pools import (
     POOLS,
@@ -38,14 +40,15 @@ def test_what_is_written_of_a_pool_is_what_is_read_back() -> None:
     one = back.checkout
     assert one is not None
     assert run.checkout is not None
-    assert one.setting == run.pool
-    assert one.recovery == run.checkout.recovery
+    assert back.pool_setting == run.pool
+    assert run.checkout.recovery is not None
+    assert one.recovery == RecoveryRecord.of(run.checkout.recovery)
     fairness = run.checkout.fairness
     assert (one.fairness.granted, one.fairness.overtaken, one.fairness.starved) == (5000, 1250, 2)
     assert one.fairness.index == fairness.index
-    assert one.fairness.neighbours.count == fairness.neighbours.count
+    assert one.fairness.neighbours_histogram.count == fairness.neighbours.count
     assert (one.opened, one.opening_peak, one.size_peak) == (20, 10, 20)
-    assert one.bursts.count == run.checkout.bursts.count
+    assert one.bursts_histogram.count == run.checkout.bursts.count
     assert [each.clients for each in one.timeline] == [each.clients for each in run.checkout.intervals]
     assert all(each.wait_p99 is not None for each in one.timeline)
     assert back.driver == "asyncpg"

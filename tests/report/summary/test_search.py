@@ -10,9 +10,10 @@ from pool_bench.report.plot.figures import answer_of, plot
 from pool_bench.report.plot.search import draw_search
 from pool_bench.report.summary.run import WIDTH
 from pool_bench.report.summary.search import search_summary, step_line
-from pool_bench.results.model import parse_result
+from pool_bench.results.model import from_session
+from pool_bench.results.read import parse_result
 from pool_bench.results.session import Limit, SearchResult
-from pool_bench.results.write import dumps, from_session, session_to_json
+from pool_bench.results.write import dumps, session_to_json
 from tests.support.results.open_loop import search_session
 from tests.support.results.runs import session_of, typical_run
 

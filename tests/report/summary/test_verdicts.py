@@ -1,5 +1,6 @@
 """Verdicts and calibration in summaries, files and pictures."""
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,9 +13,9 @@ from pool_bench.report.summary.calibration import calibration_table
 from pool_bench.report.summary.hold import hold_summary
 from pool_bench.report.summary.run import CLOSED_LOOP_NOTE, run_summary, sweep_table
 from pool_bench.report.summary.verdict import suspects_words
-from pool_bench.results.model import LoadedResult
+from pool_bench.results.model import ResultRecord, from_session
 from pool_bench.results.session import SearchResult, SearchStep, Session
-from pool_bench.results.write import from_session, session_to_json
+from pool_bench.results.write import dumps, session_to_json
 from pool_bench.stats.calibration import Calibration, ClientFloor
 from pool_bench.stats.runs import RunResult
 from tests.support.results.holds import Plan, held_run
@@ -40,7 +41,7 @@ def run(concurrency: int = 50, *, busy: bool = False, count: int = 5000) -> RunR
     return replace(made, label=f"c{concurrency}")
 
 
-def result(*runs: RunResult) -> LoadedResult:
+def result(*runs: RunResult) -> ResultRecord:
     session = Session("pg-connection-bench", "", datetime(2026, 11, 21, tzinfo=UTC), (), (TARGET,))
     session.runs = list(runs)
     return from_session(session)
@@ -81,9 +82,7 @@ def test_the_file_holds_the_verdict_and_gives_it_back() -> None:
     session = Session(
         "x", "", datetime(2026, 11, 21, tzinfo=UTC), (), (TARGET,), runs=[run(busy=True), run()]
     )
-    content = session_to_json(session)
-    runs = content["runs"]
-    assert isinstance(runs, list)
+    runs = json.loads(dumps(session_to_json(session)))["runs"]
     verdict = runs[0]["verdict"]
     assert verdict["valid"] is False
     assert [reason["code"] for reason in verdict["reasons"]] == ["client_saturated"]
@@ -110,7 +109,7 @@ def test_the_file_holds_the_verdict_and_gives_it_back() -> None:
     ],
     ids=["run", "sweep", "comparison", "held", "held, compared"],
 )
-def test_every_picture_of_a_suspect_run_is_stamped(results: Callable[[], list[LoadedResult]]) -> None:
+def test_every_picture_of_a_suspect_run_is_stamped(results: Callable[[], list[ResultRecord]]) -> None:
     svg = plot(results(), file_format="svg").decode()
     (stamp,) = re.findall(r">(suspect: [^<]*)<", svg)
     assert "client was the bottleneck" in stamp

@@ -8,7 +8,7 @@ from pool_bench.report.brief.hold import hold_brief
 from pool_bench.report.brief.run import run_brief
 from pool_bench.report.summary.hold import hold_summary
 from pool_bench.report.summary.run import run_summary
-from pool_bench.results.model import parse_result
+from pool_bench.results.read import parse_result
 from pool_bench.results.write import dumps, session_to_json
 from pool_bench.stats.runs import RunResult
 from pool_bench.stats.walls import Wall, WallKind

@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pool_bench.errors import FailureKind, Phase
-from pool_bench.results.model import LoadedResult
+from pool_bench.results.model import ResultRecord, from_session
 from pool_bench.results.session import Session
-from pool_bench.results.write import from_session
 from pool_bench.stats.holds import HoldInterval, HoldStats
 from pool_bench.stats.operations import BenchStats, ClientUsage, FailureKey, Interval
 from pool_bench.stats.runs import RunResult, Snapshot, Stage
@@ -263,7 +262,7 @@ def hold_session(*runs: RunResult, name: str = "") -> Session:
     return session
 
 
-def loaded_hold(plan: Plan, *, server_side: ServerObservation | None = None, name: str = "") -> LoadedResult:
+def loaded_hold(plan: Plan, *, server_side: ServerObservation | None = None, name: str = "") -> ResultRecord:
     """The same, read back."""
     return from_session(hold_session(held_run(plan, server_side=server_side), name=name))
 

@@ -7,9 +7,9 @@ import numpy as np
 
 from pool_bench.compare.pools import PoolComparison, group_by_load
 from pool_bench.errors import FailureKind, Phase
-from pool_bench.results.model import LoadedRun
+from pool_bench.results.model import from_session
+from pool_bench.results.run import RunRecord
 from pool_bench.results.session import Session
-from pool_bench.results.write import from_session
 from pool_bench.stats.checkouts import CheckoutInterval, CheckoutStats, Fairness, Recovery
 from pool_bench.stats.operations import FailureKey
 from pool_bench.stats.runs import PoolSetting, RunResult
@@ -160,7 +160,7 @@ def size_session(throughputs: dict[int, float], *, rounds: int = 3, clients: int
     return replace(session_of(*runs), tool="pool-bench")
 
 
-def loaded_runs(session: Session) -> tuple[LoadedRun, ...]:
+def loaded_runs(session: Session) -> tuple[RunRecord, ...]:
     """The runs as they come back from the file."""
     return from_session(session).runs
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pool_bench.errors import UsageError
-from pool_bench.results.model import load_result, parse_result
+from pool_bench.results.read import load_result, parse_result
 from pool_bench.results.write import dumps, session_to_json
 from tests.support.results.runs import run_of, session_of, stats_of, typical_run
 
@@ -87,7 +87,7 @@ def test_whatever_stands_anywhere_is_read_or_refused_in_one_line(rng: random.Ran
         ("throughput", math.nan, "runs[0].throughput is not a number"),
         ("throughput", None, "runs[0].throughput is not a number"),
         ("label", "x" * 20_000, "runs[0].label is longer than 10,000 characters"),
-        ("errors", {"k" * 300: 1}, "is a name of more than 200 characters"),
+        ("errors", {"k" * 300: 1}, "runs[0].errors has a name of more than 200 characters"),
     ],
 )
 def test_figures_that_cannot_be_are_named(field: str, value: object, complaint: str) -> None:
@@ -116,12 +116,12 @@ def test_a_histogram_that_unpacks_to_much_more_is_refused_unread() -> None:
 
 
 def test_more_histograms_than_any_run_has_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pool_bench.results.fields._MAX_HISTOGRAMS", 2)
+    monkeypatch.setattr("pool_bench.results.read._MAX_HISTOGRAMS", 2)
     assert "more than the 2 that a file may have" in refused(json.dumps(content()))
 
 
 def test_a_file_without_an_end_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pool_bench.results.model._MAX_BYTES", 1 << 20)
+    monkeypatch.setattr("pool_bench.results.read._MAX_BYTES", 1 << 20)
     with pytest.raises(UsageError, match=r"/dev/zero is not a result file: it is larger than 1 MB"):
         load_result(Path("/dev/zero"))
 
