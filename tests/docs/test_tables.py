@@ -1,5 +1,6 @@
 """Tables of the documents name all that there is, and nothing that is not."""
 
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +15,11 @@ from tests.support.documents import ROOT
 FAILURES = ROOT / "docs" / "failures.md"
 READING = ROOT / "docs" / "reading-a-run.md"
 POOL_FAILURES = ROOT / "docs" / "pool-failures.md"
+RESULT_FILE = ROOT / "docs" / "result-file.md"
+GOLDEN = ROOT / "tests" / "results" / "golden"
+# Keys that none of the kept files has.
+WHOLE_SELDOM = {"sizing"}
+RUN_SELDOM = {"hanging", "not_started", "targets", "wall"}
 _CODE = re.compile(r"`(\w+)`")
 _ROW = re.compile(r"^\| (?P<id>[PL]\d+) \|.*\| (?P<tests>[^|]*) \|$", re.MULTILINE)
 _TEST = re.compile(r"^(?:async )?def (test_\w+)\(", re.MULTILINE)
@@ -56,3 +62,14 @@ def test_every_failure_of_pools_and_of_load_tools_has_the_test_that_holds_it() -
         named = set(_CODE.findall(text))
         assert bool(named) is (failure not in NOT_HELD), failure
         assert named <= tests, failure
+
+
+@pytest.mark.parametrize(("heading", "rare"), [("## The whole", WHOLE_SELDOM), ("## A run", RUN_SELDOM)])
+def test_every_key_of_a_result_file_has_its_row(heading: str, rare: set[str]) -> None:
+    files = [json.loads(path.read_text(encoding="utf-8")) for path in GOLDEN.glob("*.json")]
+    parts = files if heading == "## The whole" else [run for content in files for run in content["runs"]]
+    written = {key for part in parts for key in part}
+    assert not rare & written
+    table = RESULT_FILE.read_text(encoding="utf-8").partition(f"{heading}\n\n")[2].partition("\n\n")[0]
+    rows = table.splitlines()[2:]
+    assert {key for row in rows for key in _CODE.findall(row.split(" | ")[0])} == written | rare
