@@ -47,10 +47,11 @@ class AsyncpgConnection:
         touched: whether it was used since somebody last set this to False.
     """
 
-    __slots__ = ("_raw", "touched")
+    __slots__ = ("_raw", "_tapped", "touched")
 
     def __init__(self, raw: "Session") -> None:
         self._raw = raw
+        self._tapped: _TappedProtocol | None = None
         self.touched = True
 
     @property
@@ -96,6 +97,7 @@ class AsyncpgConnection:
 
     async def close(self) -> None:
         """Send Terminate and wait until the transport is gone."""
+        self._ignore()
         try:
             await self._raw.close()
         except Exception:
@@ -103,6 +105,7 @@ class AsyncpgConnection:
 
     def terminate(self) -> None:
         """Drop the transport."""
+        self._ignore()
         self._raw.terminate()
 
     def is_closed(self) -> bool:
@@ -111,31 +114,44 @@ class AsyncpgConnection:
         return closed
 
     def watch(self, lost: Callable[[ConnectError], None]) -> None:
-        """Call `lost` once when the connection ends.
+        """Call `lost` once when the connection ends, or in a moment where it has ended.
 
         An idle asyncpg connection throws away what its server says before it ends it, so what arrives
         is looked at on its way to asyncpg.
         """
-        self._raw._transport.set_protocol(_TappedProtocol(self._raw._protocol, lost))
+        if self.is_closed():
+            asyncio.get_running_loop().call_soon(lost, _end_of(None))
+            return
+        self._tapped = _TappedProtocol(self._raw._protocol, lost)
+        self._raw._transport.set_protocol(self._tapped)
+
+    def _ignore(self) -> None:
+        """Tell of no end any more: it is our own."""
+        if self._tapped is not None:
+            self._tapped.ignore()
 
 
 class _TappedProtocol(asyncio.Protocol):
     """Stands between a transport and asyncpg's protocol, and remembers the server's last words."""
 
-    __slots__ = ("_lost", "_protocol", "_words")
+    __slots__ = ("_lost", "_protocol", "_tap")
 
     def __init__(self, protocol: asyncio.Protocol, lost: Callable[[ConnectError], None]) -> None:
         self._protocol = protocol
         self._lost: Callable[[ConnectError], None] | None = lost
-        self._words = BackendMessageTap()
+        self._tap = BackendMessageTap()
+
+    def ignore(self) -> None:
+        """Tell nobody any more."""
+        self._lost = None
 
     def data_received(self, data: bytes) -> None:
-        is_end = self._words.hear(data)
+        is_end = self._tap.feed(data)
         self._protocol.data_received(data)
-        if is_end and self._words.said is not None:
+        if is_end and self._tap.last_error is not None:
             # Now, for until the stream ends asyncpg would take a query, and stumble over its own state.
             # Not at once, for a query under way is to be told first.
-            asyncio.get_running_loop().call_soon(self._tell, self._words.said)
+            asyncio.get_running_loop().call_soon(self._tell, self._tap.last_error)
 
     def eof_received(self) -> bool | None:
         return self._protocol.eof_received()
@@ -148,7 +164,7 @@ class _TappedProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._protocol.connection_lost(exc)
-        self._tell(self._words.said or _end_of(exc))
+        self._tell(self._tap.last_error or _end_of(exc))
 
     def _tell(self, error: ConnectError) -> None:
         lost, self._lost = self._lost, None

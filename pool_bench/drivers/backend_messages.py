@@ -20,24 +20,24 @@ class BackendMessageTap:
     See PostgreSQL's documentation, chapter "Message Formats": a byte for the kind, the length, the content.
 
     Attributes:
-        said: the last error, if nothing arrived after the data it was in; None where there was none.
+        last_error: the last error, if nothing arrived after the data it was in; None where there was none.
     """
 
-    __slots__ = ("_kept", "_skip", "said")
+    __slots__ = ("_kept", "_skip", "last_error")
 
     def __init__(self) -> None:
-        self.said: ConnectError | None = None
+        self.last_error: ConnectError | None = None
         # The beginning of a message, and how many bytes of one that does not matter are still to come.
         self._kept = b""
         self._skip = 0
 
-    def hear(self, data: bytes) -> bool:
+    def feed(self, data: bytes) -> bool:
         """Take what has arrived, which begins where the data before it ended.
 
         Returns:
-            Whether it announces the end of the session; `said` is why.
+            Whether it announces the end of the session; `last_error` is why.
         """
-        self.said = None
+        self.last_error = None
         passed = min(self._skip, len(data))
         self._skip -= passed
         data = self._kept + data[passed:]
@@ -65,5 +65,5 @@ class BackendMessageTap:
         # A crash is announced by a warning only.
         is_end = event.severity in ("FATAL", "PANIC") or error.kind is FailureKind.SERVER_SHUTDOWN
         if is_end or kind == ord("E"):
-            self.said = error
+            self.last_error = error
         return is_end

@@ -81,14 +81,14 @@ class PsycopgConnection:
         touched: whether it was used since somebody last set this to False.
     """
 
-    __slots__ = ("_has_prepared", "_last_words", "_lost", "_raw", "_watched_fd", "touched")
+    __slots__ = ("_has_prepared", "_last_error", "_lost", "_raw", "_watched_fd", "touched")
 
     def __init__(self, raw: "psycopg.AsyncConnection[tuple[object, ...]]") -> None:
         self._raw = raw
         self.touched = True
         self._has_prepared = False
         self._lost: Callable[[ConnectError], None] | None = None
-        self._last_words: ConnectError | None = None
+        self._last_error: ConnectError | None = None
         self._watched_fd = -1
 
     @property
@@ -121,9 +121,9 @@ class PsycopgConnection:
             # Bytes pass where only literals are allowed as text: this is the user's own query.
             await self.raw.execute(sql.encode())
         except psycopg.Error as error:
-            failure, said = connect_error(error, Phase.QUERY), self._last_words
-            if said is not None and failure.kind in _LOST:
-                failure = ConnectError(said.kind, Phase.QUERY, said.message, sqlstate=said.sqlstate)
+            failure, last = connect_error(error, Phase.QUERY), self._last_error
+            if last is not None and failure.kind in _LOST:
+                failure = ConnectError(last.kind, Phase.QUERY, last.message, sqlstate=last.sqlstate)
             raise failure from error
         finally:
             # psycopg has put its own reader in the place of ours, and taken it away again.
@@ -164,7 +164,14 @@ class PsycopgConnection:
         return self._raw.closed
 
     def watch(self, lost: Callable[[ConnectError], None]) -> None:
-        """Call `lost` once when the connection ends; psycopg itself looks only when it is asked something."""
+        """Call `lost` once when the connection ends, or in a moment where it has ended.
+
+        psycopg itself looks only when it is asked something.
+        """
+        if self._raw.closed:
+            ended = ConnectError(FailureKind.CLOSED, Phase.HOLD, "the server closed the connection")
+            asyncio.get_running_loop().call_soon(lost, self._last_error or ended)
+            return
         self._lost = lost
         self._raw.add_notice_handler(self._noticed)
         self._listen()
@@ -188,10 +195,10 @@ class PsycopgConnection:
             pgconn.consume_input()
             pgconn.is_busy()  # makes libpq read what it has taken in, notices included
         except psycopg.Error as error:
-            self._end(self._last_words or connect_error(error, Phase.HOLD))
+            self._end(self._last_error or connect_error(error, Phase.HOLD))
             return
-        if self._last_words is not None:
-            self._end(self._last_words)
+        if self._last_error is not None:
+            self._end(self._last_error)
 
     def _noticed(self, diagnostic: "psycopg.errors.Diagnostic") -> None:
         state, message = diagnostic.sqlstate, diagnostic.message_primary or ""
@@ -199,7 +206,7 @@ class PsycopgConnection:
         # A crash is announced by a warning only. It is only noted: libpq, which is calling us, goes on with
         # the connection afterwards, so that it must not be closed here.
         if diagnostic.severity_nonlocalized in ("FATAL", "PANIC") or kind is FailureKind.SERVER_SHUTDOWN:
-            self._last_words = reported_error(
+            self._last_error = reported_error(
                 " ".join(message.split()),
                 Phase.HOLD,
                 sqlstate=state,

@@ -37,10 +37,10 @@ errors = st.just(told(b"E", "ERROR", "42601"))
 
 
 def hear(stream: bytes, cuts: Sequence[int]) -> tuple[list[bool], ConnectError | None]:
-    words = BackendMessageTap()
+    tap = BackendMessageTap()
     places = sorted({0, *(cut % len(stream) for cut in cuts), len(stream)})
-    heard = [words.hear(stream[start:end]) for start, end in itertools.pairwise(places)]
-    return heard, words.said
+    heard = [tap.feed(stream[start:end]) for start, end in itertools.pairwise(places)]
+    return heard, tap.last_error
 
 
 @given(st.lists(others | errors, max_size=6), st.sampled_from(list(ENDS)), st.lists(st.integers(0, 1 << 20)))
@@ -63,17 +63,17 @@ def test_what_is_no_word_of_the_server_s_is_none(stream: list[bytes], cuts: list
 
 @given(st.lists(others, max_size=3))
 def test_an_error_is_the_last_word_until_more_arrives(before: list[bytes]) -> None:
-    words = BackendMessageTap()
-    assert not words.hear(b"".join(before) + told(b"E", "ERROR", "42601") + message(b"Z", b"I"))
-    assert words.said is not None
-    assert words.said.sqlstate == "42601"
-    assert not words.hear(message(b"Z", b"I"))
-    assert words.said is None
+    tap = BackendMessageTap()
+    assert not tap.feed(b"".join(before) + told(b"E", "ERROR", "42601") + message(b"Z", b"I"))
+    assert tap.last_error is not None
+    assert tap.last_error.sqlstate == "42601"
+    assert not tap.feed(message(b"Z", b"I"))
+    assert tap.last_error is None
 
 
 def test_of_a_word_without_an_end_little_is_kept() -> None:
-    words = BackendMessageTap()
-    words.hear(b"E" + (0xFFFFFFF0).to_bytes(4, "big"))
+    tap = BackendMessageTap()
+    tap.feed(b"E" + (0xFFFFFFF0).to_bytes(4, "big"))
     for _ in range(100):
-        assert not words.hear(bytes(1 << 16))
-    assert words._kept == b""
+        assert not tap.feed(bytes(1 << 16))
+    assert tap._kept == b""

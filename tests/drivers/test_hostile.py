@@ -482,18 +482,6 @@ async def test_a_kept_connection_to_a_server_that_does_not_close_is_closed(name:
         assert connection.is_closed()
 
 
-async def test_a_cancelled_connect_leaves_no_socket() -> None:
-    with nothing_left(), h.HostileServer((h.stall,)) as server:
-        task = asyncio.create_task(WireDriver(target(server.url())).connect())
-        while not client_sockets([server.port]):  # noqa: ASYNC110 - the kernel's handshake
-            await asyncio.sleep(0)
-        assert len(client_sockets([server.port])) == 1
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert client_sockets([server.port]) == []
-
-
 async def test_a_cancelled_query_closes_its_connection() -> None:
     with nothing_left(), h.HostileServer((h.read_startup, h.send(h.WELCOME), h.stall)) as server:
         connection = await WireDriver(target(server.url())).connect()

@@ -390,12 +390,6 @@ async def test_localhost_is_looked_up(embedded: EmbeddedPostgres, driver: Driver
         await connection.close()
 
 
-async def test_a_name_that_nobody_has_fails_to_resolve() -> None:
-    error = await _fails("wire", "postgresql://u@nonexistent.invalid/d")
-    assert (error.kind, error.phase) == (K.DNS, P.RESOLVE)
-    assert "nonexistent.invalid" in error.message
-
-
 # What is said
 
 

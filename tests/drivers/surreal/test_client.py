@@ -10,11 +10,12 @@ import cbor2
 import pytest
 from surrealdb.errors import ConnectionUnavailableError, SurrealError
 
-from pool_bench.drivers.base import Driver
-from pool_bench.drivers.surreal.client import SurrealClientConnection, SurrealClientDriver
+from pool_bench.drivers.base import WatchedConnection
+from pool_bench.drivers.surreal.client import SurrealClientConnection, SurrealClientDriver, check_holdable
 from pool_bench.drivers.surreal.client_session import TrackingWebSocket
 from pool_bench.drivers.surreal.client_transport import FastWebSocket
 from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
+from pool_bench.servers.scripted.server import KnownSurreal
 from pool_bench.servers.surreal.server import EmbeddedSurreal, SurrealConfig
 from pool_bench.targets.surreal import SurrealTarget, surreal_target
 from tests.drivers.surreal import test_hostile as ws
@@ -70,11 +71,6 @@ def methods(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def test_it_follows_the_protocol_of_drivers(surreal: EmbeddedSurreal) -> None:
-    driver: Driver = SurrealClientDriver(_target(surreal))
-    assert driver.name == "surrealdb"
-
-
 @every_carrier
 async def test_queries_run_with_parameters_where_the_target_says(
     surreal: EmbeddedSurreal, carrier: str
@@ -84,26 +80,6 @@ async def test_queries_run_with_parameters_where_the_target_says(
         assert await connection.query(_WHERE) == ["client", "db"]
         assert await connection.query("RETURN $a + $b; RETURN 'second'", {"a": 40, "b": 2}) == 42
         await connection.execute("RETURN $a", {"a": 1})
-
-
-@every_carrier
-async def test_any_failed_statement_is_an_error_and_the_connection_lives(
-    surreal: EmbeddedSurreal, carrier: str
-) -> None:
-    async with _connection(surreal, carrier) as connection:
-        for sql in ("RETURN 1; THROW 'on purpose'", "RETURN ("):
-            with pytest.raises(ConnectError) as failure:
-                await connection.execute(sql)
-            assert (failure.value.kind, failure.value.phase) == (FailureKind.OTHER, Phase.QUERY)
-        assert await connection.query("RETURN 1") == 1
-
-
-@every_carrier
-async def test_a_wrong_password_is_a_failure_of_auth(surreal: EmbeddedSurreal, carrier: str) -> None:
-    with pytest.raises(ConnectError) as failure:
-        await _driver(_target(surreal, carrier, password="wrong pencil"), carrier).connect()
-    assert (failure.value.kind, failure.value.phase) == (FailureKind.AUTH, Phase.SIGNIN)
-    assert "wrong pencil" not in f"{failure.value} {failure.value!r}"
 
 
 @every_carrier
@@ -262,26 +238,18 @@ async def test_a_reset_ends_live_queries_and_transactions_that_were_left(carrier
 
 
 @every_carrier
-async def test_after_close_or_terminate_a_connection_is_closed_for_good(
-    surreal: EmbeddedSurreal, carrier: str
+@pytest.mark.parametrize("end", ["close", "terminate"])
+async def test_the_client_of_a_closed_connection_does_not_open_another(
+    surreal: EmbeddedSurreal, carrier: str, end: str
 ) -> None:
-    for end in ("close", "terminate"):
-        connection = await _driver(_target(surreal, carrier), carrier).connect()
-        assert not connection.is_closed()
-        if end == "close":
-            await connection.close()
-        else:
-            connection.terminate()
-        assert connection.is_closed()
-        for call in (connection.ping, connection.reset):
-            with pytest.raises(ConnectError) as failure:
-                await call()
-            assert failure.value.kind is FailureKind.CLOSED
-        # Left to itself, the client would open another connection here, without a sign-in.
-        with pytest.raises(ConnectionUnavailableError):
-            await connection.raw.query("RETURN 1")
+    connection = await _driver(_target(surreal, carrier), carrier).connect()
+    if end == "close":
         await connection.close()
+    else:
         connection.terminate()
+    # Left to itself, the client would, and without a sign-in.
+    with pytest.raises(ConnectionUnavailableError):
+        await connection.raw.query("RETURN 1")
 
 
 @every_socket
@@ -304,16 +272,6 @@ async def test_a_query_that_is_cut_off_is_an_error_and_not_run_again(
     async with _connection(server) as other:
         assert await other.query("RETURN (INFO FOR DB).tables") == {}
     await asyncio.to_thread(server.stop)
-
-
-@every_carrier
-async def test_a_query_that_is_given_up_closes_its_connection(surreal: EmbeddedSurreal, carrier: str) -> None:
-    connection = await _driver(_target(surreal, carrier), carrier).connect()
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.05):
-            await connection.execute("SLEEP 1h")
-    assert connection.is_closed()
-    await connection.close()
 
 
 @every_socket
@@ -350,17 +308,23 @@ async def test_what_a_server_gets_wrong_is_a_connect_error(
     assert "secret" not in str(failure.value)
 
 
-@every_carrier
-async def test_a_server_that_is_not_there_refuses(carrier: str) -> None:
-    target = surreal_target(f"{_scheme(carrier)}://u:secret@127.0.0.1:1", environ={})
-    with pytest.raises(ConnectError) as failure:
-        await _driver(target, carrier).connect()
-    assert failure.value.kind is FailureKind.REFUSED
+async def test_a_server_that_dies_without_a_goodbye_is_told_of_too() -> None:
+    told: asyncio.Queue[ConnectError] = asyncio.Queue()
+    with KnownSurreal() as server:
+        connection: WatchedConnection = await SurrealClientDriver(server.target()).connect()
+        connection.watch(told.put_nowait)
+        await connection.ping()
+        assert told.empty()
+    async with asyncio.timeout(60):
+        error = await told.get()
+    assert (error.kind, error.phase) in {
+        (FailureKind.CLOSED, Phase.HOLD),
+        (FailureKind.RESET, Phase.HOLD),
+    }
+    connection.terminate()
 
 
-@every_carrier
-async def test_a_name_that_nobody_has_is_a_failure_of_dns(carrier: str) -> None:
-    target = surreal_target(f"{_scheme(carrier)}://u:secret@nowhere.invalid:8000", environ={})
-    with pytest.raises(ConnectError) as failure:
-        await _driver(target, carrier).connect()
-    assert failure.value.kind is FailureKind.DNS
+def test_over_http_there_is_nothing_to_hold() -> None:
+    target = surreal_target("http://127.0.0.1:1", user="u", password="p", environ={})
+    with pytest.raises(UsageError, match="opens a connection for each request"):
+        check_holdable(target)

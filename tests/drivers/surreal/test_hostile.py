@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import gc
 import hashlib
 import ssl
 import struct
@@ -391,29 +390,6 @@ async def test_a_goodbye_is_said_once_and_waited_for() -> None:
         assert connection.is_closed()
         assert connection.phases_ns[Phase.CLOSE] > 0
     assert [goodbye[0] for goodbye in seen] == [0x88]
-
-
-async def test_a_cancelled_connect_leaves_no_socket() -> None:
-    with h.HostileServer((upgrade, h.stall)) as server:
-        driver = _driver(server)
-        task = asyncio.create_task(driver.connect())
-        while not server.peers:  # noqa: ASYNC110 - another thread's
-            await asyncio.sleep(0.001)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        del task
-        # A socket that was left would be a ResourceWarning now, and warnings are errors.
-        gc.collect()
-        peer = server.peers[0]
-        await asyncio.to_thread(_wait_for_end, server)
-        assert peer.sock.fileno() < 0
-
-
-def _wait_for_end(server: h.HostileServer) -> None:
-    for thread in server._threads:
-        thread.join(_LIMIT_S)
-        assert not thread.is_alive()
 
 
 async def test_a_flood_nobody_asked_for_fills_no_memory() -> None:
