@@ -9,54 +9,45 @@ import pool_bench.cli.early  # noqa: F401  # first: from here on Ctrl-C is one l
 # isort: split
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import Final
 
 import click
 
 from pool_bench import __version__
-from pool_bench.cli.commands.calibrate_surreal import calibrate
+from pool_bench.cli.commands.calibrate import calibrate_surreal
 from pool_bench.cli.commands.plot import plot
 from pool_bench.cli.entry import run_cli, run_command
 from pool_bench.cli.help_pages import DefaultGroup
-from pool_bench.cli.options.hold import (
-    active_option,
-    batch_options,
-    check_batches,
-    connections_option,
-    holding_time_option,
-    keepalive_options,
-    patience_s,
-    reconnect_option,
+from pool_bench.cli.options.connect import ConnectOptions, connect_options
+from pool_bench.cli.options.hold import HoldOptions, check_batches, hold_options
+from pool_bench.cli.options.pool import (
+    MAX_CLIENTS,
+    Names,
+    PoolOptions,
+    Sizes,
+    Timing,
+    pool_options,
+    timing_options,
 )
-from pool_bench.cli.options.levels import concurrency_options, measuring_options
-from pool_bench.cli.options.loop import RateOptions, loop_of, rate_options
-from pool_bench.cli.options.pool import timing_options
-from pool_bench.cli.options.rounds import SURREAL, check_rounds, rounds_options
+from pool_bench.cli.options.rounds import SURREAL
 from pool_bench.cli.options.serve import Served, serve_options
 from pool_bench.cli.options.shared import (
     CONTEXT_SETTINGS,
-    Output,
-    by_address_option,
-    calibrate_option,
+    SessionOptions,
     check_source_driver,
     check_split_driver,
-    connect_timeout_option,
-    keep_going_option,
-    name_option,
-    output_options,
-    require_valid_option,
-    resolve_option,
-    source_option,
-    watch_held_option,
-    watch_option,
+    session_options,
 )
 from pool_bench.cli.options.surreal import SurrealOptions, server_options, surreal_driver_option
-from pool_bench.cli.options.surreal_pool import PoolOptions, pool_options
-from pool_bench.cli.options.thresholds import Checks, threshold_options
+from pool_bench.contenders.base import SURREAL_CONTENDER_NAMES
 from pool_bench.drivers.base import DriverName
+from pool_bench.load.spec import ScenarioName
 
 TOOL = "surreal-bench"
+_WATCHED: Final = "CPU, memory and connections of its process on this machine; the server is asked nothing"
+_SCENARIOS: Final[tuple[ScenarioName, ...]] = ("query", "burst", "sustained", "churn", "stress")
 
 
 @click.group(
@@ -79,48 +70,16 @@ def cli() -> None:
 
 @cli.command()
 @server_options
-@concurrency_options
-@rate_options
-@measuring_options
+@connect_options("SURQL", SURREAL, _WATCHED)
 @surreal_driver_option
-@click.option("--query", metavar="SURQL", help="Run this on each connection once it is ready.")
-@connect_timeout_option("Bound on one operation, from the first packet to the close.")
-@resolve_option
-@by_address_option
-@name_option("-n")
-@rounds_options(SURREAL)
-@threshold_options
-@watch_option("CPU, memory and connections of its process on this machine; the server is asked nothing")
-@calibrate_option
-@require_valid_option
-@keep_going_option
-@output_options
+@session_options("-n")
 @click.pass_context
 def connect(
     ctx: click.Context,
     server: SurrealOptions,
-    concurrency: int | None,
-    concurrency_min: int | None,
-    concurrency_max: int | None,
-    rates: RateOptions,
-    duration: float,
-    warmup: float,
-    grace: float,
+    options: ConnectOptions,
     driver: DriverName,
-    query: str | None,
-    connect_timeout: float,
-    resolve: Literal["each", "once"],
-    by_address: bool,
-    name: str,
-    wait_between_runs: float,
-    rounds: int,
-    interleave: tuple[str, ...],
-    checks: Checks,
-    watch: bool | None,
-    calibrate_first: bool,
-    require_valid: bool,
-    keep_going: bool,
-    output: Output,
+    session: SessionOptions,
 ) -> None:
     """Open a connection, sign in, select, query if asked to, close; with N workers, or at a rate.
 
@@ -131,48 +90,24 @@ def connect(
     surreal-bench connect --find-max --slo "p99<50ms,errors<0.1%"
     surreal-bench connect --concurrency-min 1 --concurrency-max 32 --url http://db:8000
     """
-    loop = loop_of(rates, duration, concurrency, concurrency_min, concurrency_max)
-    check_rounds(rounds, interleave, find_max=rates.find_max, is_open=loop.profile is not None)
-    check_split_driver(by_address, driver)
+    loop = options.loop()
+    check_split_driver(options.by_address, driver)
 
     def prepare() -> Callable[[], int]:
         from pool_bench.cli.commands.connect import ConnectPlan
         from pool_bench.cli.places.surreal import find_surreal
-        from pool_bench.load.spec import ConnectSpec
 
         place = find_surreal(server)
         place.check_driver(driver)
-        spec = ConnectSpec(
-            targets=place.targets,
-            driver=driver,
-            open_loop=loop.open_loop,
-            auth=place.options.auth,
-            warmup_s=warmup,
-            duration_s=duration,
-            grace_s=grace,
-            connect_timeout_s=connect_timeout,
-            query=query,
-            resolve_once=resolve == "once",
-            by_address=by_address,
-            seed=rates.seed_or_new,
-        )
+        spec = replace(options.spec(place.targets, driver, loop), auth=server.auth)
         return ConnectPlan(
             tool=TOOL,
-            name=name,
             place=place,
+            session=session,
+            options=options,
+            loop=loop,
             spec=spec,
-            label=loop.label,
-            find_max=loop.find_max(wait_between_runs),
-            levels=loop.levels,
-            pause_s=wait_between_runs,
-            output=output,
-            checks=checks,
-            variants=place.read_variants(interleave, spec),
-            rounds=rounds,
-            watch=watch,
-            require_valid=require_valid,
-            keep_going=keep_going,
-            calibrate=calibrate_first,
+            variants=place.read_variants(options.interleave, spec),
         ).run
 
     run_command(ctx, prepare)
@@ -180,51 +115,22 @@ def connect(
 
 @cli.command()
 @server_options
-@connections_option
-@holding_time_option
-@batch_options
-@keepalive_options(
+@hold_options(
     "SURQL",
     query="",
-    help_text="The keep-alive query. [default: none is run but the RPC method ping, or version by surrealdb]",
+    query_help="The keep-alive query. [default: none is run but the RPC method ping, or version by "
+    "surrealdb]",
+    watched=_WATCHED,
 )
-@active_option
-@reconnect_option
-@watch_held_option("CPU, memory and connections of its process on this machine; the server is asked nothing")
 @surreal_driver_option
-@source_option
-@by_address_option
-@connect_timeout_option("Bound on one connect, and on one keep-alive.")
-@name_option()
-@threshold_options
-@require_valid_option
-@keep_going_option
-@output_options
+@session_options()
 @click.pass_context
 def load(
     ctx: click.Context,
     server: SurrealOptions,
-    connections: int,
-    duration: float,
-    batch_size: int,
-    batch_pause: float,
-    rate: float | None,
-    open_concurrency: int,
-    give_up: float | None,
-    keepalive: float,
-    keepalive_query: str,
-    active: float,
-    reconnect: bool,
-    watch: bool,
+    options: HoldOptions,
     driver: DriverName,
-    source_ips: tuple[str, ...],
-    by_address: bool,
-    connect_timeout: float,
-    name: str,
-    checks: Checks,
-    require_valid: bool,
-    keep_going: bool,
-    output: Output,
+    session: SessionOptions,
 ) -> None:
     """Open N connections, hold them idle, keep them alive, notice at once which are dropped, and let go.
 
@@ -233,51 +139,26 @@ def load(
     surreal-bench load --url ws://db:8000 -n 5000 --rate 200/s --duration 10m --reconnect
     surreal-bench load --connections 200 --driver surrealdb
     """
-    check_batches(ctx, rate)
-    check_source_driver(source_ips, driver, "surreal")
-    check_split_driver(by_address, driver)
+    check_batches(ctx, options.rate)
+    check_source_driver(options.source_ips, driver, "surreal")
+    check_split_driver(options.by_address, driver)
 
     def prepare() -> Callable[[], int]:
         from pool_bench.cli.commands.hold import HoldPlan
         from pool_bench.cli.places.surreal import find_surreal
         from pool_bench.drivers.network.source_addresses import check_sources
-        from pool_bench.load.spec import HoldSpec
 
         place = find_surreal(server)
         place.check_driver(driver, holding=True)
         place.check_ca_file()
-        check_sources(source_ips, place.targets)
+        check_sources(options.source_ips, place.targets)
+        spec = options.spec(place.targets, driver, options.connect_timeout_s)
         return HoldPlan(
             tool=TOOL,
-            name=name,
             place=place,
-            asked=connections,
-            spec=HoldSpec(
-                targets=place.targets,
-                connections=(),
-                driver=driver,
-                auth=place.options.auth,
-                duration_s=duration,
-                batch_size=batch_size,
-                batch_pause_s=batch_pause,
-                rate=rate,
-                open_concurrency=open_concurrency,
-                keepalive_s=keepalive,
-                keepalive_query=keepalive_query.strip(),
-                active=active,
-                reconnect=reconnect,
-                connect_timeout_s=connect_timeout,
-                give_up_s=patience_s(give_up, connect_timeout),
-                source_ips=source_ips,
-                by_address=by_address,
-            ),
-            reserve=False,
-            admin=None,
-            watch=watch,
-            output=output,
-            checks=checks,
-            require_valid=require_valid,
-            keep_going=keep_going,
+            session=session,
+            options=options,
+            spec=replace(spec, auth=server.auth, keepalive_query=spec.keepalive_query.strip()),
         ).run
 
     run_command(ctx, prepare)
@@ -285,22 +166,39 @@ def load(
 
 @cli.command()
 @server_options
-@pool_options
+@pool_options(
+    pools=Names(SURREAL_CONTENDER_NAMES, left_out=("purreal",)),
+    pools_default="reference,shared,naive",
+    pools_help="reference: this package's pool; shared: one connection for all clients; naive: a "
+    "connection, with sign-in, for each query; purreal: that package's pool, where it is installed.",
+    scenarios=_SCENARIOS,
+    scenarios_default="query,burst,sustained,churn",
+    clients=100,
+    clients_help="Tasks that ask for connections.",
+    size=10,
+    reset_help="never: the reference pool restores nothing on return.",
+    query=click.option(
+        "--query", metavar="SURQL", default="RETURN 1", show_default=True, help="What each operation runs."
+    ),
+)
+@click.option(
+    "--stress",
+    type=Sizes(at_most=MAX_CLIENTS),
+    default="1000",
+    show_default=True,
+    metavar="N,...",
+    help="How many clients the scenario stress has.",
+)
 @timing_options("5s", 1)
-@name_option("-n")
-@output_options
+@session_options("-n", keep_going=False)
 @click.pass_context
 def pool(
     ctx: click.Context,
     server: SurrealOptions,
-    asked: PoolOptions,
-    timeout: float,
-    duration: float,
-    warmup: float,
-    grace: float,
-    rounds: int,
-    name: str,
-    output: Output,
+    options: PoolOptions,
+    stress: tuple[int, ...],
+    timing: Timing,
+    session: SessionOptions,
 ) -> None:
     """Put the reference pool beside one shared connection and a connection for each query.
 
@@ -315,37 +213,20 @@ def pool(
         from pool_bench.cli.commands.pools import PoolPlan
         from pool_bench.cli.places.surreal import find_surreal
         from pool_bench.contenders import check_installed
-        from pool_bench.load.spec import PoolSpec
 
-        for one in asked.pools:
-            check_installed(one)
+        for name in options.pools:
+            check_installed(name)
         place = find_surreal(server)
         place.check_pool()
         place.check_ca_file()
         return PoolPlan(
             tool=TOOL,
-            name=name,
             place=place,
-            pools=asked.pools,
-            scenarios=asked.scenarios,
-            spec=PoolSpec(
-                targets=place.targets,
-                pool=asked.pools[0],
-                scenario=asked.scenarios[0],
-                clients=asked.clients,
-                size=asked.size,
-                timeout_s=timeout,
-                reset=asked.reset,
-                warmup_s=warmup,
-                duration_s=duration,
-                grace_s=grace,
-            ),
-            query=asked.query,
-            hold_s=asked.hold_s,
-            rounds=rounds,
-            outage_s=0.0,
-            output=output,
-            stress=asked.stress,
+            session=session,
+            options=options,
+            timing=timing,
+            spec=options.spec(place.targets, timing),
+            stress=stress,
         ).run
 
     run_command(ctx, prepare)
@@ -391,7 +272,7 @@ def serve(ctx: click.Context, served: Served) -> None:
 
 
 cli.add_command(plot)
-cli.add_command(calibrate)
+cli.add_command(calibrate_surreal, "calibrate")
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import pool_bench.cli.early  # noqa: F401  # first: from here on Ctrl-C is one l
 # isort: split
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import click
@@ -19,26 +20,22 @@ from pool_bench.cli.commands.compare import compare
 from pool_bench.cli.commands.plot import plot
 from pool_bench.cli.entry import run_cli, run_command
 from pool_bench.cli.help_pages import Group
-from pool_bench.cli.options.loop import MAX_IN_FLIGHT, RateOptions
+from pool_bench.cli.options.loop import MAX_IN_FLIGHT
 from pool_bench.cli.options.pool import (
     MAX_CLIENTS,
     Names,
+    PoolOptions,
+    PoolRateOptions,
     Sizes,
-    lending_options,
+    Timing,
+    pool_options,
     pool_rate_options,
     prepared_option,
     timing_options,
     url_option,
     urls_option,
 )
-from pool_bench.cli.options.shared import (
-    CONTEXT_SETTINGS,
-    Output,
-    name_option,
-    output_options,
-    require_valid_option,
-)
-from pool_bench.cli.options.thresholds import Checks, threshold_options
+from pool_bench.cli.options.shared import CONTEXT_SETTINGS, SessionOptions, session_options
 from pool_bench.cli.options.types import Duration
 from pool_bench.contenders.base import CONTENDER_NAMES, RESET_MODES, ContenderName, ResetMode
 from pool_bench.load.spec import OPEN_SCENARIOS, SCENARIO_NAMES, ScenarioName
@@ -66,7 +63,7 @@ def cli() -> None:
 
 @cli.command()
 @url_option
-@lending_options(
+@pool_options(
     pools=Names(CONTENDER_NAMES, left_out=("naive",)),
     pools_default="reference,asyncpg,psycopg,sqlalchemy",
     pools_help="The pools, or all; naive is none at all: a connection for each query. By default those that "
@@ -78,9 +75,9 @@ def cli() -> None:
     size=20,
     reset_help="What happens to a connection that comes back: what each pool does by itself, one round trip "
     "that resets the session in all of them, or nothing in any.",
-)
-@click.option(
-    "--query", metavar="SQL", help="What each operation runs; churn runs nothing. [default: SELECT 1]"
+    query=click.option(
+        "--query", metavar="SQL", help="What each operation runs; churn runs nothing. [default: SELECT 1]"
+    ),
 )
 @click.option(
     "--outage",
@@ -92,93 +89,67 @@ def cli() -> None:
 @prepared_option
 @pool_rate_options
 @timing_options("5s", 5)
-@name_option("-n")
-@threshold_options
-@require_valid_option
-@output_options
+@session_options("-n", keep_going=False)
 @click.pass_context
 def run(
     ctx: click.Context,
     url: str | None,
-    pools: tuple[ContenderName, ...],
-    scenarios: tuple[ScenarioName, ...],
-    clients: int,
-    size: int,
-    hold_s: float | None,
-    query: str | None,
-    reset: ResetMode,
-    prepared: bool,
+    options: PoolOptions,
     outage: float,
-    timeout: float,
-    duration: float,
-    warmup: float,
-    grace: float,
-    rounds: int,
-    rates: RateOptions,
-    name: str,
-    checks: Checks,
-    require_valid: bool,
-    output: Output,
+    prepared: bool,
+    rates: PoolRateOptions,
+    timing: Timing,
+    session: SessionOptions,
 ) -> None:
     """Measure pools under the same loads, in turn, each time in a fresh process.
 
     Every pool gets as many connections, and otherwise keeps its own defaults; the summary says what each
     does on checkout and on return. Rates are medians over the rounds, with the extremes beside them.
     """
-    arrivals = rates.profile(duration)
+    arrivals = rates.profile(timing.duration_s)
     if arrivals is not None:
-        scenarios = _open_scenarios(ctx, scenarios)
-        if "naive" in pools:
+        if "naive" in options.pools:
             raise click.UsageError(
                 "--rate and --pool naive exclude each other: see pg-connection-bench --rate"
             )
-        clients = rates.max_in_flight or MAX_IN_FLIGHT
+        options = replace(
+            options,
+            scenarios=_open_scenarios(ctx, options.scenarios),
+            clients=rates.max_in_flight or MAX_IN_FLIGHT,
+        )
 
     def prepare() -> Callable[[], int]:
         from pool_bench.cli.commands.pools import PoolPlan
         from pool_bench.cli.places.postgres import find_targets
         from pool_bench.contenders import ALWAYS_PREPARE, check_installed, is_installed
-        from pool_bench.load.spec import OpenLoop, PoolSpec
+        from pool_bench.load.spec import OpenLoop
 
-        chosen = pools
+        chosen = options.pools
         if ctx.get_parameter_source("pools") is click.core.ParameterSource.DEFAULT:
-            # What nobody asked for need not be there.
-            able = (pool for pool in pools if prepared or pool not in ALWAYS_PREPARE)
+            # Those that the user did not name need not be there.
+            able = (pool for pool in chosen if prepared or pool not in ALWAYS_PREPARE)
             chosen = tuple(pool for pool in able if is_installed(pool))
         for pool in chosen:
             check_installed(pool)
         place = find_targets(() if url is None else (url,), application_name=TOOL)
+        wanted = replace(options, pools=chosen)
+        open_loop = None
+        if arrivals is not None:
+            open_loop = OpenLoop(profile=arrivals, spacing=rates.spacing or "constant")
         return PoolPlan(
             tool=TOOL,
-            name=name,
             place=place,
-            pools=chosen,
-            scenarios=scenarios,
-            spec=PoolSpec(
-                targets=place.targets,
-                pool=chosen[0],
-                scenario=scenarios[0],
-                clients=clients,
-                size=size,
-                timeout_s=timeout,
-                reset=reset,
+            session=session,
+            options=wanted,
+            timing=timing,
+            spec=replace(
+                wanted.spec(place.targets, timing),
                 prepared=prepared,
-                warmup_s=warmup,
-                duration_s=duration,
-                grace_s=grace,
                 seed=rates.seed_or_new,
-                open_loop=None
-                if arrivals is None
-                else OpenLoop(profile=arrivals, spacing=rates.spacing or "constant"),
+                open_loop=open_loop,
             ),
             span="" if arrivals is None else rates.label,
-            checks=checks,
-            require_valid=require_valid,
-            query=query,
-            hold_s=hold_s,
-            rounds=rounds,
             outage_s=outage,
-            output=output,
         ).run
 
     run_command(ctx, prepare)
@@ -250,8 +221,7 @@ def _open_scenarios(ctx: click.Context, scenarios: tuple[ScenarioName, ...]) -> 
 )
 @prepared_option
 @timing_options("2s", 3)
-@name_option("-n")
-@output_options
+@session_options("-n", keep_going=False)
 @click.pass_context
 def size(
     ctx: click.Context,
@@ -263,50 +233,38 @@ def size(
     query: str,
     reset: ResetMode,
     prepared: bool,
-    timeout: float,
-    duration: float,
-    warmup: float,
-    grace: float,
-    rounds: int,
-    name: str,
-    output: Output,
+    timing: Timing,
+    session: SessionOptions,
 ) -> None:
     """Recommend a pool size for a load: sweep sizes, fit the Universal Scalability Law, find the knee.
 
     The recommendation is the smallest size with 95% of the best throughput, with the interval that the
     rounds allow; where they allow none, that is what it says.
     """
+    options = PoolOptions(
+        pools=(pool,),
+        scenarios=("size",),
+        clients=clients,
+        size=sizes[0],
+        hold_s=hold,
+        query=query,
+        reset=reset,
+    )
 
     def prepare() -> Callable[[], int]:
         from pool_bench.cli.commands.pool_size import SizePlan
         from pool_bench.cli.places.postgres import find_targets
         from pool_bench.contenders import check_installed
-        from pool_bench.load.spec import PoolSpec
 
         check_installed(pool)
         place = find_targets(() if url is None else (url,), application_name=TOOL)
         return SizePlan(
             tool=TOOL,
-            name=name,
             place=place,
-            spec=PoolSpec(
-                targets=place.targets,
-                pool=pool,
-                scenario="size",
-                clients=clients,
-                size=sizes[0],
-                timeout_s=timeout,
-                reset=reset,
-                prepared=prepared,
-                query=query,
-                hold_s=hold,
-                warmup_s=warmup,
-                duration_s=duration,
-                grace_s=grace,
-            ),
+            session=session,
+            timing=timing,
+            spec=replace(options.spec(place.targets, timing), prepared=prepared, query=query, hold_s=hold),
             sizes=sizes,
-            rounds=rounds,
-            output=output,
         ).run
 
     run_command(ctx, prepare)

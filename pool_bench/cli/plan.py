@@ -6,15 +6,14 @@ differs between the commands.
 
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TextIO
 
 from pool_bench.cli.argv import redacted_argv
 from pool_bench.cli.limits import raise_file_limit
-from pool_bench.cli.options.shared import Output
-from pool_bench.cli.options.thresholds import NO_CHECKS, Checks
+from pool_bench.cli.options.shared import SessionOptions
 from pool_bench.cli.options.types import EXIT_LEFT
 from pool_bench.cli.places.base import Config, Place, Site
 from pool_bench.cli.session import BenchSession
@@ -34,22 +33,14 @@ class Plan(ABC):
     """What the user asked for.
 
     Attributes:
-        tool, name: as in the result file.
+        tool: as in the result file.
         place: where the targets come from.
-        output: where results go.
-        checks: what must hold of them.
-        require_valid: whether a suspect run makes the exit code 1.
-        keep_going: measure also targets that the first connection does not get into; None where there is no
-            such option.
+        session: what all commands that measure are told alike.
     """
 
     tool: str
-    name: str
     place: Place
-    output: Output
-    checks: Checks = NO_CHECKS
-    require_valid: bool = False
-    keep_going: bool | None = None
+    session: SessionOptions
 
     @property
     @abstractmethod
@@ -72,7 +63,7 @@ class Plan(ABC):
         Raises:
             UsageError: one is malformed.
         """
-        return self.checks.read()
+        return self.session.checks.read()
 
     @abstractmethod
     def check(self) -> None:
@@ -107,7 +98,7 @@ class Plan(ABC):
             GeneratorError: a generator process failed; what was measured before is saved.
             PoolBenchError: the target cannot be used.
         """
-        self.output.check()
+        self.session.output.check()
         thresholds = self.thresholds()
         self.check()
         raise_file_limit(self.connections, option=self.connections_option)
@@ -115,25 +106,24 @@ class Plan(ABC):
             with ExitStack() as stack:
                 stop = stack.enter_context(stop_on_signals(notify))
                 site = stack.enter_context(self.serve())
-                greeting = site.greet(stop, timeout_s=self.timeout_s, keep_going=self.keep_going)
+                greeting = site.greet(stop, timeout_s=self.timeout_s, keep_going=self.session.keep_going)
                 measurement = self.begin(Start(site, greeting, stop, stack))
                 session = Session(
                     tool=self.tool,
-                    name=self.name,
+                    name=self.session.name,
                     started_at=datetime.now(UTC),
                     argv=redacted_argv(sys.argv),
                     targets=tuple(dict.fromkeys(map(str, (*site.targets, *measurement.other_targets)))),
                     server=greeting,
-                    config=site.config() | measurement.config(),
+                    config=site.config() | measurement.config,
                 )
-                view = measurement.view(self.output.text)
-                stack.callback(view.close)
+                stack.callback(measurement.view.close)
                 work = BenchSession(
-                    output=self.output,
-                    checks=self.checks,
-                    require_valid=self.require_valid,
+                    output=self.session.output,
+                    checks=self.session.checks,
+                    require_valid=self.session.require_valid,
                     stop=stop,
-                    view=view,
+                    view=measurement.view,
                     session=session,
                     levels=measurement.levels,
                     span=measurement.span,
@@ -173,40 +163,24 @@ class Start:
         return not self.greeting and not self.stop.requested
 
 
-class Measurement(ABC):
-    """A plan whose server is there."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """A plan whose server is there.
 
-    @property
-    @abstractmethod
-    def levels(self) -> tuple[int, ...]:
-        """The concurrency of each run, for the file's name."""
+    Attributes:
+        config: the settings, for the result file, besides those of the site.
+        view: shows runs under way.
+        measure: measures everything; raises what `BenchSession.follow` raises.
+        answer: the last screen, None where nothing was measured.
+        levels: the concurrency of each run, for the file's name.
+        span: stands there instead of the levels.
+        other_targets: targets besides the site's.
+    """
 
-    @property
-    def span(self) -> str:
-        """Stands there instead of the levels; "" for none."""
-        return ""
-
-    @property
-    def other_targets(self) -> tuple[Target, ...]:
-        """Targets besides the site's."""
-        return ()
-
-    @abstractmethod
-    def config(self) -> Config:
-        """The settings, for the result file, besides those of the site."""
-
-    @abstractmethod
-    def view(self, stream: TextIO) -> LiveView:
-        """What shows runs under way on `stream`."""
-
-    @abstractmethod
-    def measure(self, work: BenchSession) -> None:
-        """Measure everything.
-
-        Raises:
-            UsageError, GeneratorError: as `BenchSession.follow`.
-        """
-
-    @abstractmethod
-    def answer(self, work: BenchSession) -> Brief | None:
-        """The last screen; None where nothing was measured."""
+    config: Config
+    view: LiveView
+    measure: Callable[[BenchSession], None]
+    answer: Callable[[BenchSession], Brief | None]
+    levels: tuple[int, ...]
+    span: str = ""
+    other_targets: tuple[Target, ...] = ()

@@ -1,12 +1,13 @@
 """`compare`: is a result better than another, worse, or is the difference noise?"""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from pool_bench.cli.entry import exit_code_of
+from pool_bench.cli.entry import run_command
 from pool_bench.cli.help_pages import Command
 from pool_bench.cli.options.shared import verbose_option
 from pool_bench.cli.options.types import EXIT_FAILED, EXIT_OK, OutputPath, Share
@@ -66,12 +67,11 @@ def compare(
     setting hold together in 95 % of comparisons, so two runs of the same thing are called different in at
     most 5 %.
     """
-    ctx.exit(
-        exit_code_of(
-            lambda: _compare(
-                files, fail_on_regression, allow, json_path, summary_path, plot_path, verbose=verbose
-            )
-        )
+    run_command(
+        ctx,
+        lambda: partial(
+            _compare, files, fail_on_regression, allow, json_path, summary_path, plot_path, verbose=verbose
+        ),
     )
 
 

@@ -2,12 +2,13 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Final, TextIO
+from typing import Final
 
 from pool_bench.analysis.walls_ahead import Asked
 from pool_bench.cli.commands.find_max import find_maximum
 from pool_bench.cli.limits import time_wait_note
-from pool_bench.cli.options.loop import FindMax
+from pool_bench.cli.options.connect import ConnectOptions
+from pool_bench.cli.options.loop import FindMax, Loop
 from pool_bench.cli.options.rounds import Step, Variant, plan
 from pool_bench.cli.places.base import Config, Site
 from pool_bench.cli.plan import Measurement, Plan, Start
@@ -23,7 +24,7 @@ from pool_bench.load.run import GeneratorError, Run
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.report.brief.run import rounds_brief, run_brief, search_brief, sweep_brief
 from pool_bench.report.brief.screen import Brief
-from pool_bench.report.live.view import LiveView, make_view
+from pool_bench.report.live.view import make_view
 from pool_bench.report.summary.calibration import calibration_table
 from pool_bench.report.summary.rounds import round_line, rounds_summary
 from pool_bench.report.summary.run import sweep_table
@@ -46,27 +47,17 @@ class ConnectPlan(Plan):
     """Open and close connections.
 
     Attributes:
+        options: what the user said.
+        loop: how operations begin.
         spec: the settings of every run; targets and concurrency are filled in.
-        levels: the concurrency of each run; in an open loop one, the connections at most.
-        label: names the run of an open loop, "" in a closed one.
-        find_max: the maximum to search for instead, None for one run for each level.
-        pause_s: between runs, seconds.
         variants: settings measured in turn with `spec`.
-        rounds: how often each is measured.
-        watch: watch the server meanwhile; None: where it is on this machine.
         admin: PgBouncer's administration console, where there is one to ask.
-        calibrate: measure what the client costs by itself before the first run.
     """
 
+    options: ConnectOptions
+    loop: Loop
     spec: ConnectSpec
-    levels: tuple[int, ...]
-    pause_s: float
-    calibrate: bool = False
-    label: str = ""
-    find_max: FindMax | None = None
     variants: tuple[Variant, ...] = ()
-    rounds: int = 1
-    watch: bool | None = None
     admin: PostgresTarget | None = None
 
     @property
@@ -87,12 +78,12 @@ class ConnectPlan(Plan):
     @property
     def watched(self) -> bool:
         """Whether the server is watched."""
-        return is_wanted(self.watch, self.admin, self.place)
+        return is_wanted(self.options.watch, self.admin, self.place)
 
     def steps(self, targets: tuple[Target, ...]) -> tuple[Step, ...]:
         """All runs, in their order."""
         spec = replace(self.spec, targets=targets)
-        return plan(spec, self.levels, self.variants, self.rounds, self.label)
+        return plan(spec, self.loop.levels, self.variants, self.options.rounds, self.loop.label)
 
     def check(self) -> None:
         """Make sure that drivers can honour what targets ask for, and that watching is not contradicted."""
@@ -110,7 +101,12 @@ class ConnectPlan(Plan):
             log_setup=self.watched,
         )
 
-    def begin(self, start: Start) -> "ConnectMeasurement":
+    @property
+    def find_max(self) -> FindMax | None:
+        """The maximum to search for instead, None for one run for each level."""
+        return self.loop.find_max(self.options.pause_s)
+
+    def begin(self, start: Start) -> Measurement:
         """Say what will be in the way."""
         most, spec, targets = self.connections, self.spec, start.site.targets
         # In a closed loop and in a search it is not known before.
@@ -130,11 +126,25 @@ class ConnectPlan(Plan):
             reader = LimitsReader(targets)
             asked = Asked(connections=most, at_once=most, option="--concurrency", servers=reader.servers)
             warn_of_walls(asked, reader, KnownLimits(), notify)
-        return ConnectMeasurement(self, start.site, self.steps(targets), start.greeting)
+        run = _ConnectRun(self, start.site, self.steps(targets), start.greeting)
+        return Measurement(
+            config=run.config(),
+            view=make_view(
+                self.session.output.text,
+                stream_is_terminal=self.session.output.text.isatty(),
+                quiet=self.session.output.quiet,
+                targets=[str(target) for target in targets],
+            ),
+            measure=run.measure,
+            answer=run.answer,
+            levels=self.loop.levels,
+            span=self.loop.label,
+            other_targets=tuple(target for step in run.steps for target in step.spec.targets),
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectMeasurement(Measurement):
+class _ConnectRun:
     """A plan to open and close connections, whose server is there.
 
     Attributes:
@@ -154,41 +164,26 @@ class ConnectMeasurement(Measurement):
         """The settings of every run, but for the concurrency."""
         return replace(self.plan.spec, targets=self.site.targets)
 
-    @property
-    def levels(self) -> tuple[int, ...]:
-        """The concurrency of each run."""
-        return self.plan.levels
-
-    @property
-    def span(self) -> str:
-        """The open loop's name."""
-        return self.plan.label
-
-    @property
-    def other_targets(self) -> tuple[Target, ...]:
-        """Those of other settings."""
-        return tuple(target for step in self.steps for target in step.spec.targets)
-
     def config(self) -> Config:
         """The settings, for the result file."""
-        own, spec = self.plan, self.spec
+        own, spec, levels, search = self.plan, self.spec, self.plan.loop.levels, self.plan.find_max
         config: Config = {
-            "concurrency": own.levels[0] if len(own.levels) == 1 else None,
-            "concurrency_min": own.levels[0],
-            "concurrency_max": own.levels[-1],
+            "concurrency": levels[0] if len(levels) == 1 else None,
+            "concurrency_min": levels[0],
+            "concurrency_max": levels[-1],
         }
         if spec.open_loop is not None:
             config = {
-                "shape": own.label,
+                "shape": own.loop.label,
                 "arrivals": spec.open_loop.spacing,
                 "seed": spec.seed,
-                "max_in_flight": own.levels[0],
+                "max_in_flight": levels[0],
             }
-        if own.find_max is not None:
+        if search is not None:
             config |= {
-                "slo": str(own.find_max.objectives),
-                "first_rate": own.find_max.first,
-                "max_rate": own.find_max.highest,
+                "slo": str(search.objectives),
+                "first_rate": search.first,
+                "max_rate": search.highest,
             }
         return config | {
             "duration_s": spec.duration_s,
@@ -199,35 +194,26 @@ class ConnectMeasurement(Measurement):
             "query": spec.query,
             "scram_cache": spec.scram_cache,
             "resolve": "once" if spec.resolve_once else "each",
-            "wait_between_runs_s": own.pause_s,
-            "rounds": own.rounds,
+            "wait_between_runs_s": own.options.pause_s,
+            "rounds": own.options.rounds,
             "interleave": [variant.name for variant in own.variants],
             "watch": own.watched,
             "pgbouncer_admin": None if own.admin is None else str(own.admin),
         }
 
-    def view(self, stream: TextIO) -> LiveView:
-        """Connections a second."""
-        return make_view(
-            stream,
-            stream_is_terminal=stream.isatty(),
-            quiet=self.plan.output.quiet,
-            targets=[str(target) for target in self.site.targets],
-        )
-
     def measure(self, work: BenchSession) -> None:
         """Calibrate the client where that was asked for; then the search, or every run in turn."""
-        own = self.plan
-        if own.calibrate:
+        if self.plan.options.calibrate:
             self._calibrate(work)
-        if own.find_max is not None:
-            find_maximum(work, own.find_max, replace(self.spec, concurrency=own.connections))
+        search = self.plan.find_max
+        if search is not None:
+            find_maximum(work, search, replace(self.spec, concurrency=self.plan.connections))
         else:
             self._measure_all(work)
 
     def _calibrate(self, work: BenchSession) -> None:
         """Measure what this client costs by itself, unless the user stops it."""
-        spec, levels = self.spec, self.levels
+        spec, levels = self.spec, self.plan.loop.levels
         if spec.open_loop is not None:
             levels = (min(*levels, _OPEN_LOOP_LEVEL),)
         transport = self.site.transport(self.greeting)
@@ -247,13 +233,13 @@ class ConnectMeasurement(Measurement):
     def _measure_all(self, work: BenchSession) -> None:
         own, steps = self.plan, self.steps
         if own.variants:
-            for line in settings_too_short(own.rounds, own.spec.duration_s):
+            for line in settings_too_short(own.options.rounds, own.spec.duration_s):
                 notify(line)
         lost: set[str] = set()
         for index, step in enumerate(steps):
             if step.setting in lost:
                 continue
-            pause_s = own.pause_s if index else 0
+            pause_s = own.options.pause_s if index else 0
             if pause_s > _SILENT_PAUSE_S and not work.stop.requested:
                 notify(f"next run in {format_duration(pause_s)}")
             if work.stop.sleep(pause_s):

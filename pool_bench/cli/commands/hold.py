@@ -1,10 +1,10 @@
 """Holding connections: how many may be opened, what watches them, and the run."""
 
 from dataclasses import dataclass, replace
-from typing import TextIO
 
 from pool_bench.analysis.walls_ahead import Asked
 from pool_bench.cli.limits import local_ports_note
+from pool_bench.cli.options.hold import HoldOptions
 from pool_bench.cli.places.base import Config
 from pool_bench.cli.plan import Measurement, Plan, Start
 from pool_bench.cli.session import BenchSession
@@ -18,7 +18,6 @@ from pool_bench.load.spec import HoldSpec
 from pool_bench.report.brief.hold import hold_brief
 from pool_bench.report.brief.screen import Brief
 from pool_bench.report.live.hold_view import make_hold_view
-from pool_bench.report.live.view import LiveView
 from pool_bench.report.summary.hold import hold_summary
 from pool_bench.results.thresholds import Threshold
 from pool_bench.targets.postgres import PostgresTarget
@@ -31,23 +30,21 @@ class HoldPlan(Plan):
     """Open connections, hold them, and close them again.
 
     Attributes:
-        asked: how many to open, to all targets together.
+        options: what the user said.
         spec: the settings; targets and connections are filled in.
         reserve: leave the servers' reserved slots, and some more, free.
         admin: PgBouncer's administration console, where there is one to ask.
-        watch: whether the server is watched while connections are held.
     """
 
-    asked: int
+    options: HoldOptions
     spec: HoldSpec
     reserve: bool = False
     admin: PostgresTarget | None = None
-    watch: bool = True
 
     @property
     def connections(self) -> int:
         """As many as were asked for."""
-        return self.asked
+        return self.options.connections
 
     @property
     def connections_option(self) -> str:
@@ -61,22 +58,26 @@ class HoldPlan(Plan):
 
     def thresholds(self) -> tuple[Threshold, ...]:
         """Thresholds on the fields of runs that held connections."""
-        return self.checks.read(hold=True)
+        return self.session.checks.read(hold=True)
 
     def check(self) -> None:
         """Make sure that the driver can honour what targets ask for."""
         check_settings(self.spec.driver, self.place.targets)
 
-    def begin(self, start: Start) -> "HoldMeasurement":
+    def begin(self, start: Start) -> Measurement:
         """See how many connections may be held, and say what will be in their way."""
         site, targets = start.site, start.site.targets
         if site.is_embedded and self.spec.source_ips:
             # Named targets were checked before anything was started.
             check_sources(self.spec.source_ips, targets)
-        shares, known = share_out(self.asked, len(targets)), KnownLimits()
+        shares, known = share_out(self.options.connections, len(targets)), KnownLimits()
         if start.greeting and not start.stop.requested:
             shares, known = site.guard(
-                shares, reserve=self.reserve, watched=self.watch, admin=self.admin, timeout_s=self.timeout_s
+                shares,
+                reserve=self.reserve,
+                watched=self.options.watch,
+                admin=self.admin,
+                timeout_s=self.timeout_s,
             )
         spec = replace(self.spec, targets=targets, connections=shares)
         reader = LimitsReader(targets, len(spec.source_ips))
@@ -87,10 +88,27 @@ class HoldPlan(Plan):
             notify(note)
         warn_of_walls(_asked(spec, reader), reader, known, notify)
         watcher = None
-        if self.watch:
+        if self.options.watch:
             watcher = site.watcher(spec.concurrency, admin=self.admin, find_console=False)
             start.stack.enter_context(watcher)
-        return HoldMeasurement(self, spec, reader, known, watcher)
+        run = _HoldRun(self, spec, reader, known, watcher)
+        output = self.session.output
+        return Measurement(
+            config=run.config(),
+            view=make_hold_view(
+                output.text,
+                stream_is_terminal=output.text.isatty(),
+                asked=self.options.connections,
+                quiet=output.quiet,
+                targets=[str(target) for target in targets],
+                active=spec.active > 0,
+                slots=None if watcher is None else watcher.slots,
+            ),
+            measure=run.measure,
+            answer=run.answer,
+            levels=(self.options.connections,),
+            span=run.label,
+        )
 
 
 def share_out(connections: int, targets: int) -> tuple[int, ...]:
@@ -110,7 +128,7 @@ def _asked(spec: HoldSpec, reader: LimitsReader) -> Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class HoldMeasurement(Measurement):
+class _HoldRun:
     """A plan to hold connections, whose server is there.
 
     Attributes:
@@ -128,20 +146,20 @@ class HoldMeasurement(Measurement):
     watcher: Watcher | None
 
     @property
-    def levels(self) -> tuple[int, ...]:
-        """What was asked for."""
-        return (self.plan.asked,)
+    def asked(self) -> int:
+        """How many connections the user asked for."""
+        return self.plan.options.connections
 
     @property
-    def span(self) -> str:
+    def label(self) -> str:
         """The same, as file names have it."""
-        return f"n{self.plan.asked}"
+        return f"n{self.asked}"
 
     def config(self) -> Config:
         """The settings, for the result file."""
         own, spec = self.plan, self.spec
         return {
-            "connections": own.asked,
+            "connections": self.asked,
             "duration_s": spec.duration_s,
             "batch_size": None if spec.rate else spec.batch_size,
             "batch_pause_s": None if spec.rate else spec.batch_pause_s,
@@ -153,7 +171,7 @@ class HoldMeasurement(Measurement):
             "reconnect": spec.reconnect,
             "give_up_s": spec.give_up_s,
             "reserve": own.reserve,
-            "watch": own.watch,
+            "watch": own.options.watch,
             "connect_timeout_s": spec.connect_timeout_s,
             "driver": spec.driver,
             "scram_cache": spec.scram_cache,
@@ -161,29 +179,17 @@ class HoldMeasurement(Measurement):
             "pgbouncer_admin": None if own.admin is None else str(own.admin),
         }
 
-    def view(self, stream: TextIO) -> LiveView:
-        """Connections open, held and dropped."""
-        return make_hold_view(
-            stream,
-            stream_is_terminal=stream.isatty(),
-            asked=self.plan.asked,
-            quiet=self.plan.output.quiet,
-            targets=[str(target) for target in self.spec.targets],
-            active=self.spec.active > 0,
-            slots=None if self.watcher is None else self.watcher.slots,
-        )
-
     def measure(self, work: BenchSession) -> None:
         """Hold the connections, unless the user has stopped it already."""
         if work.stop.requested:
             return
-        run = Run(self.spec, self.span, work.stop)
-        run.result.asked = self.plan.asked
+        run = Run(self.spec, self.label, work.stop)
+        run.result.asked = self.asked
         work.view.begin_run(run.result.label, 1, 1, self.spec.duration_s, 0.0)
         follow_watched(work, run, self.watcher, self.reader, self.known)
-        work.detail(hold_summary(run.result, asked=self.plan.asked, colour=work.colour))
+        work.detail(hold_summary(run.result, asked=self.asked, colour=work.colour))
 
     def answer(self, work: BenchSession) -> Brief | None:
         """What became of the connections."""
         runs = work.session.runs
-        return hold_brief(runs[0], asked=self.plan.asked, colour=work.colour) if runs else None
+        return hold_brief(runs[0], asked=self.asked, colour=work.colour) if runs else None

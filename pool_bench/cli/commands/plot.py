@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from pool_bench.cli.entry import exit_code_of
+from pool_bench.cli.entry import run_command
 from pool_bench.cli.help_pages import Command
 from pool_bench.cli.options.shared import PlotFormat, plot_format_option
 from pool_bench.cli.options.types import OutputPath
@@ -25,12 +25,11 @@ def plot(ctx: click.Context, files: tuple[Path, ...], output: Path | None, plot_
     --output-name the picture goes beside the first file.
     """
 
-    def run() -> int:
-        with busy("loading", only_terminals=True):
-            from pool_bench.report.plot.figures import plot_format as format_of
-            from pool_bench.report.plot.figures import save_plot
-            from pool_bench.results.files import check_writable
-            from pool_bench.results.read import load_result
+    def draw() -> int:
+        from pool_bench.report.plot.figures import plot_format as format_of
+        from pool_bench.report.plot.figures import save_plot
+        from pool_bench.results.files import check_writable
+        from pool_bench.results.read import load_result
 
         path = output
         if path is None:
@@ -47,4 +46,4 @@ def plot(ctx: click.Context, files: tuple[Path, ...], output: Path | None, plot_
         click.echo(f"wrote {path}")
         return 0
 
-    ctx.exit(exit_code_of(run))
+    run_command(ctx, lambda: draw)

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from typing import TextIO
 
 from pool_bench.analysis.scalability import FEWEST_SIZES
 from pool_bench.cli.commands.pools import follow_pool, make_pool_view, require_answer
+from pool_bench.cli.options.pool import Timing
 from pool_bench.cli.places.base import Config
 from pool_bench.cli.plan import Measurement, Plan, Start
 from pool_bench.cli.session import BenchSession
@@ -17,7 +17,6 @@ from pool_bench.errors import UsageError
 from pool_bench.load.spec import PoolSpec
 from pool_bench.report.brief.pools import sizes_brief
 from pool_bench.report.brief.screen import Brief
-from pool_bench.report.live.view import LiveView
 from pool_bench.report.summary.pool_sizes import sizes_summary
 from pool_bench.results.model import from_session
 from pool_bench.results.thresholds import Threshold
@@ -31,12 +30,12 @@ class SizePlan(Plan):
     Attributes:
         spec: the settings of every run; the size is filled in.
         sizes: what to try, ascending.
-        rounds: how often each is measured.
+        timing: how long, and how often.
     """
 
     spec: PoolSpec
     sizes: tuple[int, ...]
-    rounds: int
+    timing: Timing
 
     @property
     def connections(self) -> int:
@@ -55,7 +54,7 @@ class SizePlan(Plan):
 
     def thresholds(self) -> tuple[Threshold, ...]:
         """Thresholds on the fields of runs with a pool."""
-        return self.checks.read(pool=True)
+        return self.session.checks.read(pool=True)
 
     def check(self) -> None:
         """Make sure that a law can be fitted, and that the pool can honour what the target asks for."""
@@ -72,10 +71,18 @@ class SizePlan(Plan):
             )
         check_settings(self.spec.pool, self.place.targets)
 
-    def begin(self, start: Start) -> "SizeMeasurement":
+    def begin(self, start: Start) -> Measurement:
         """Make sure that the server answers."""
         require_answer(start)
-        return SizeMeasurement(self, replace(self.spec, targets=start.site.targets))
+        targets = start.site.targets
+        run = _SizeRun(self, replace(self.spec, targets=targets))
+        return Measurement(
+            config=run.config(),
+            view=make_pool_view(self.session.output, targets[0]),
+            measure=run.measure,
+            answer=run.answer,
+            levels=(self.spec.clients,),
+        )
 
 
 def order(sizes: Sequence[int], round_: int) -> list[int]:
@@ -84,7 +91,7 @@ def order(sizes: Sequence[int], round_: int) -> list[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class SizeMeasurement(Measurement):
+class _SizeRun:
     """A plan to find a pool's size, whose server is there.
 
     Attributes:
@@ -95,11 +102,6 @@ class SizeMeasurement(Measurement):
     plan: SizePlan
     spec: PoolSpec
 
-    @property
-    def levels(self) -> tuple[int, ...]:
-        """The number of clients."""
-        return (self.spec.clients,)
-
     def config(self) -> Config:
         """The settings, for the result file."""
         own, spec = self.plan, self.spec
@@ -107,7 +109,7 @@ class SizeMeasurement(Measurement):
             "pool": spec.pool,
             "sizes": [str(size) for size in own.sizes],
             "clients": spec.clients,
-            "rounds": own.rounds,
+            "rounds": own.timing.rounds,
             "reset": spec.reset,
             "prepared": spec.prepared,
             "query": spec.query,
@@ -118,21 +120,17 @@ class SizeMeasurement(Measurement):
             "grace_s": spec.grace_s,
         }
 
-    def view(self, stream: TextIO) -> LiveView:
-        """Operations a second."""
-        return make_pool_view(stream, self.spec, quiet=self.plan.output.quiet)
-
     def measure(self, work: BenchSession) -> None:
         """Measure every size in every round."""
-        own, spec = self.plan, self.spec
-        total = len(own.sizes) * own.rounds
+        sizes, spec, rounds = self.plan.sizes, self.spec, self.plan.timing.rounds
+        total = len(sizes) * rounds
         notify(f"{total} runs, about {format_duration(total * (spec.duration_s + spec.warmup_s + 1.0))}")
-        turns = [(round_, size) for round_ in range(1, own.rounds + 1) for size in order(own.sizes, round_)]
+        turns = [(round_, size) for round_ in range(1, rounds + 1) for size in order(sizes, round_)]
         for number, (round_, size) in enumerate(turns, 1):
             if work.stop.requested:
                 return
             sized = replace(spec, size=size, round=round_)
-            follow_pool(work, sized, number=number, total=total, rounds=own.rounds)
+            follow_pool(work, sized, number=number, total=total, rounds=rounds)
             work.keep()
 
     def answer(self, work: BenchSession) -> Brief | None:

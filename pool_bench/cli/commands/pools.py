@@ -2,8 +2,10 @@
 
 import threading
 from dataclasses import dataclass, replace
-from typing import Final, TextIO
+from typing import Final
 
+from pool_bench.cli.options.pool import PoolOptions, Timing
+from pool_bench.cli.options.shared import Output
 from pool_bench.cli.places.base import Config, Restart
 from pool_bench.cli.plan import Measurement, Plan, Start
 from pool_bench.cli.session import BenchSession
@@ -25,6 +27,7 @@ from pool_bench.report.summary.unfinished import hanging_of_runs
 from pool_bench.results.model import from_session
 from pool_bench.results.thresholds import Threshold
 from pool_bench.stats.runs import Snapshot, Stage
+from pool_bench.targets import Target
 from pool_bench.units import format_duration
 
 # A warm-up, a grace period and a process take this long beside their measuring.
@@ -44,23 +47,18 @@ class PoolPlan(Plan):
     """Put pools under the same loads, in turn.
 
     Attributes:
-        pools, scenarios: what to measure, in that order.
+        options: what to measure, in the user's order.
+        timing: how long, and how often.
         spec: the settings of every run; what differs between runs is filled in.
-        query: SQL of each operation, None for each scenario's own.
-        hold_s: how long connections are kept, None for each scenario's own.
-        rounds: how often each is measured.
         stress: how many clients the scenario `stress` has, one load for each.
         outage_s: how long a restarted server stays away.
         span: names the load of an open loop in file names, "" in a closed one.
     """
 
-    pools: tuple[ContenderName, ...]
-    scenarios: tuple[ScenarioName, ...]
+    options: PoolOptions
+    timing: Timing
     spec: PoolSpec
-    query: str | None
-    hold_s: float | None
-    rounds: int
-    outage_s: float
+    outage_s: float = 0.0
     stress: tuple[int, ...] = STRESS_CLIENTS
     span: str = ""
 
@@ -81,16 +79,16 @@ class PoolPlan(Plan):
 
     def thresholds(self) -> tuple[Threshold, ...]:
         """Thresholds on the fields of runs with a pool."""
-        return self.checks.read(pool=True)
+        return self.session.checks.read(pool=True)
 
     def loads(self) -> list["PoolLoad"]:
         """Every load that is to be measured."""
         loads = []
-        for scenario in self.scenarios:
+        for scenario in self.options.scenarios:
             spec = replace(
                 self.spec, scenario=scenario, query=self._query(scenario), hold_s=self._hold_s(scenario)
             )
-            pools = self.pools
+            pools = self.options.pools
             if scenario == "naive":
                 # As many as there are connections: without a pool every client has one of its own.
                 spec = replace(spec, clients=min(spec.clients, spec.size))
@@ -100,27 +98,27 @@ class PoolPlan(Plan):
         return loads
 
     def _query(self, scenario: ScenarioName) -> str | None:
-        return None if scenario == "churn" else self.query or _DEFAULT_QUERY
+        return None if scenario == "churn" else self.options.query or _DEFAULT_QUERY
 
     def _hold_s(self, scenario: ScenarioName) -> float:
-        if self.hold_s is not None:
-            return self.hold_s
+        if self.options.hold_s is not None:
+            return self.options.hold_s
         return _DEFAULT_HOLD_S if scenario == "sustained" else 0.0
 
     def check(self) -> None:
         """Make sure that pools can honour what the target asks for, and that it may be restarted."""
-        for pool in self.pools:
+        for pool in self.options.pools:
             check_settings(pool, self.place.targets)
-        if "reconnect" in self.scenarios and not self.place.is_embedded:
+        if "reconnect" in self.options.scenarios and not self.place.is_embedded:
             raise UsageError(
                 f"--scenario reconnect restarts the server, and this tool may not restart the one that "
                 f"{self.place.origin} names: leave it out, or let the tool start its own"
             )
 
-    def begin(self, start: Start) -> "PoolMeasurement":
+    def begin(self, start: Start) -> Measurement:
         """Make sure that the server answers, and say so where it does not keep what pools prepare."""
         require_answer(start)
-        preparing = [pool for pool in self.pools if pool in PREPARE] if self.spec.prepared else []
+        preparing = [pool for pool in self.options.pools if pool in PREPARE] if self.spec.prepared else []
         if preparing and start.site.shares_sessions(self.timeout_s):
             notify(
                 f"warning: each transaction may meet another session (a pooler in transaction mode): what "
@@ -130,7 +128,15 @@ class PoolPlan(Plan):
         loads = [replace(load, spec=replace(load.spec, targets=targets)) for load in self.loads()]
         restart = start.site.restart
         outage = None if restart is None else OutagePlan(restart, self.outage_s)
-        return PoolMeasurement(self, loads, outage)
+        run = _PoolRun(self, loads, outage)
+        return Measurement(
+            config=run.config(),
+            view=make_pool_view(self.session.output, targets[0]),
+            measure=run.measure,
+            answer=run.answer,
+            levels=tuple(sorted({load.spec.clients for load in loads})),
+            span=self.span,
+        )
 
 
 def require_answer(start: Start) -> None:
@@ -158,7 +164,7 @@ class PoolLoad:
 
 
 @dataclass(frozen=True, slots=True)
-class PoolMeasurement(Measurement):
+class _PoolRun:
     """A plan to put pools under load, whose server is there.
 
     Attributes:
@@ -171,50 +177,36 @@ class PoolMeasurement(Measurement):
     loads: list[PoolLoad]
     outage: "OutagePlan | None"
 
-    @property
-    def levels(self) -> tuple[int, ...]:
-        """The numbers of clients."""
-        return tuple(sorted({load.spec.clients for load in self.loads}))
-
-    @property
-    def span(self) -> str:
-        """The open loop's name."""
-        return self.plan.span
-
     def config(self) -> Config:
         """The settings, for the result file."""
         own, spec = self.plan, self.plan.spec
         return {
-            "pools": list(own.pools),
-            "scenarios": list(own.scenarios),
+            "pools": list(own.options.pools),
+            "scenarios": list(own.options.scenarios),
             **_arrivals(spec),
             "size": spec.size,
-            "rounds": own.rounds,
+            "rounds": own.timing.rounds,
             "reset": spec.reset,
             "prepared": spec.prepared,
             "outage_s": own.outage_s,
-            "query": own.query,
-            "hold_s": own.hold_s,
+            "query": own.options.query,
+            "hold_s": own.options.hold_s,
             "timeout_s": spec.timeout_s,
             "duration_s": spec.duration_s,
             "warmup_s": spec.warmup_s,
             "grace_s": spec.grace_s,
         }
 
-    def view(self, stream: TextIO) -> LiveView:
-        """Operations a second."""
-        return make_pool_view(stream, self.loads[0].spec, quiet=self.plan.output.quiet)
-
     def measure(self, work: BenchSession) -> None:
         """Put every pool under every load, and sum each load up."""
-        own, spec = self.plan, self.plan.spec
-        total = sum(len(load.pools) for load in self.loads) * own.rounds
+        options, spec, rounds = self.plan.options, self.plan.spec, self.plan.timing.rounds
+        total = sum(len(load.pools) for load in self.loads) * rounds
         each_s = spec.duration_s + spec.warmup_s + _OVERHEAD_S
         if total > 1:
             notify(f"{total} runs, about {format_duration(total * each_s)}")
-        for line in pools_too_few(own.pools, own.scenarios, own.rounds, spec.duration_s):
+        for line in pools_too_few(options.pools, options.scenarios, rounds, spec.duration_s):
             notify(line)
-        progress = Progress(total, own.rounds, each_s)
+        progress = Progress(total, rounds, each_s)
         number = 0
         for load in self.loads:
             begun = len(work.session.runs)
@@ -233,7 +225,7 @@ class PoolMeasurement(Measurement):
         self, work: BenchSession, load: PoolLoad, progress: Progress, number: int, total: int
     ) -> int:
         """Measure one load, its first run the one after `number`, and return the number of the last one."""
-        rounds = self.plan.rounds
+        rounds = self.plan.timing.rounds
         lost: set[ContenderName] = set()
         turns = [(number, pool) for number in range(1, rounds + 1) for pool in load.order(number)]
         for round_, pool in turns:
@@ -266,13 +258,14 @@ class PoolMeasurement(Measurement):
         return replace(brief, parts=(*brief.parts, Part(hanging, rank=70)))
 
 
-def make_pool_view(stream: TextIO, spec: PoolSpec, *, quiet: bool) -> LiveView:
+def make_pool_view(output: Output, target: Target) -> LiveView:
     """The view of runs with a pool, in operations a second."""
+    stream = output.text
     return make_view(
         stream,
         stream_is_terminal=stream.isatty(),
-        quiet=quiet,
-        targets=[str(spec.targets[0])],
+        quiet=output.quiet,
+        targets=[str(target)],
         unit="op/s",
     )
 

@@ -1,15 +1,13 @@
 """Options of open-loop load: the rate at which operations are due, its shape over time, and its limits."""
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from pool_bench.cli.limits import room_for_files
-from pool_bench.cli.options.levels import levels_of
+from pool_bench.cli.options.gathering import gathered
 from pool_bench.cli.options.rates import RateRamp, RateSpike, RateSteps, SloParam, Spike
 from pool_bench.cli.options.types import Rate
 from pool_bench.load.arrivals import SPACINGS, Profile, Spacing, constant, ramp, spike, steps
@@ -44,15 +42,15 @@ class RateOptions:
     """
 
     rate: float | None
-    ramp: tuple[float, float] | None
-    steps: tuple[float, ...] | None
-    spike: Spike | None
+    ramp: tuple[float, float] | None = None
+    steps: tuple[float, ...] | None = None
+    spike: Spike | None = None
     spacing: Spacing | None
     seed: int | None
     max_in_flight: int | None
-    slo: "Objectives | None"
-    find_max: bool
-    max_rate: float | None
+    slo: "Objectives | None" = None
+    find_max: bool = False
+    max_rate: float | None = None
 
     def profile(self, duration_s: float) -> Profile | None:
         """The rate over `duration_s` seconds (0: until stopped), None where no rate was asked for.
@@ -226,6 +224,27 @@ class Loop:
         )
 
 
+def levels_of(concurrency: int | None, low: int | None, high: int | None) -> tuple[int, ...]:
+    """One level, ten where none was said, or doubling from `low` to `high`, both included.
+
+    Raises:
+        UsageError: Click's own; the options do not go together.
+    """
+    if low is None and high is None:
+        return (10 if concurrency is None else concurrency,)
+    if concurrency is not None:
+        raise click.UsageError("--concurrency and --concurrency-min/--concurrency-max exclude each other")
+    if low is None or high is None:
+        raise click.UsageError("--concurrency-min and --concurrency-max belong together")
+    if low > high:
+        raise click.UsageError(f"--concurrency-min {low} is above --concurrency-max {high}")
+    levels = []
+    while low < high:
+        levels.append(low)
+        low *= 2
+    return (*levels, high)
+
+
 def loop_of(
     rates: RateOptions, duration_s: float, concurrency: int | None, low: int | None, high: int | None
 ) -> Loop:
@@ -244,91 +263,63 @@ def loop_of(
     return Loop(profile, (rates.max_in_flight or room_for_files(MAX_IN_FLIGHT),), rates)
 
 
-def rate_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of open-loop load; `command` gets them as one `RateOptions`, named `rates`."""
-
-    @click.option(
+# The command gets them as one `RateOptions`, named `rates`.
+rate_options = gathered(
+    "rates",
+    RateOptions,
+    click.option(
         "--rate",
         type=Rate(),
         metavar="R",
         help="Open loop: so many operations become due each second (500/s), whether or not earlier ones "
         "have ended; response time counts from when one was due. Failures do not slow it down.",
-    )
-    @click.option(
+    ),
+    click.option(
         "--ramp",
         type=RateRamp(),
         metavar="A..B",
         help="Open loop: a rate that goes from A to B over --duration (100/s..2000/s).",
-    )
-    @click.option(
+    ),
+    click.option(
         "--steps",
         type=RateSteps(),
         metavar="A,B,...",
         help="Open loop: each rate for an equal share of --duration (100/s,200/s,400/s).",
-    )
-    @click.option(
+    ),
+    click.option(
         "--spike",
         type=RateSpike(),
         metavar="R@T+L",
         help="With --rate: a rate of R from second T on, for L (2000/s@10s+5s).",
-    )
-    @click.option(
+    ),
+    click.option(
         "--arrivals",
         "spacing",
         type=click.Choice(SPACINGS),
         help="How arrivals are spread: evenly, or as independent users come. [default: constant]",
-    )
-    @click.option(
+    ),
+    click.option(
         "--find-max", is_flag=True, help="Search for the highest rate that meets --slo, and confirm it."
-    )
-    @click.option(
+    ),
+    click.option(
         "--slo",
         type=SloParam(),
         metavar="SLO",
         help='What the rate must meet: "p99<50ms,errors<0.1%"; p50 to p99.99, max, errors, errors.KIND, '
         "dropped. Less than 1% of errors and of dropped is always asked for.",
-    )
-    @click.option(
+    ),
+    click.option(
         "--max-rate",
         type=Rate(),
         metavar="R",
         help=f"The highest rate to try; --rate is the first. [default: {_DEFAULT_MAX_RATE:,.0f}/s]",
-    )
-    @click.option("--seed", type=int, metavar="N", help="Makes random arrivals and jitter repeatable.")
-    @click.option(
+    ),
+    click.option("--seed", type=int, metavar="N", help="Makes random arrivals and jitter repeatable."),
+    click.option(
         "--max-in-flight",
         type=click.IntRange(min=1),
         metavar="N",
         help="Open loop: connections at most. What is due beyond waits, and is dropped where it cannot begin "
         f"within --connect-timeout or before the end. [default: {MAX_IN_FLIGHT:,}, or what files allow]",
-    )
-    @wraps(command)
-    def with_rates(
-        *args: object,
-        rate: float | None,
-        ramp: tuple[float, float] | None,
-        steps: tuple[float, ...] | None,
-        spike: Spike | None,
-        spacing: Spacing | None,
-        seed: int | None,
-        max_in_flight: int | None,
-        find_max: bool,
-        slo: "Objectives | None",
-        max_rate: float | None,
-        **kwargs: object,
-    ) -> None:
-        rates = RateOptions(
-            rate=rate,
-            ramp=ramp,
-            steps=steps,
-            spike=spike,
-            spacing=spacing,
-            seed=seed,
-            max_in_flight=max_in_flight,
-            find_max=find_max,
-            slo=slo,
-            max_rate=max_rate,
-        )
-        command(*args, rates=rates, **kwargs)
-
-    return with_rates
+    ),
+)

@@ -1,15 +1,21 @@
 """Option types and options that the commands of `pool-bench` share."""
 
 from collections.abc import Callable
-from functools import wraps
-from typing import Any, Final, Generic, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import click
 
+from pool_bench.cli.options.gathering import Decorator, gathered
 from pool_bench.cli.options.loop import MAX_IN_FLIGHT, RateOptions
 from pool_bench.cli.options.types import Duration, Rate
-from pool_bench.contenders.base import RESET_MODES
-from pool_bench.load.arrivals import SPACINGS, Spacing
+from pool_bench.contenders.base import RESET_MODES, ContenderName, ResetMode
+from pool_bench.load.arrivals import SPACINGS
+from pool_bench.load.spec import ScenarioName
+
+if TYPE_CHECKING:
+    from pool_bench.load.spec import PoolSpec
+    from pool_bench.targets import Target
 
 # A task each: it bounds what a slip of the finger costs in memory.
 MAX_CLIENTS: Final = 100_000
@@ -126,7 +132,47 @@ def urls_option(command: _Command) -> _Command:
     )(command)
 
 
-def lending_options(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolOptions:
+    """Which pools, under which loads.
+
+    Attributes:
+        pools: the pools, in the user's order.
+        scenarios: the loads, likewise.
+        clients: tasks that ask for connections.
+        size: connections of each pool.
+        hold_s: how long an operation keeps its connection after the query, seconds; None for the load's own.
+        query: what each operation runs, None for the load's own.
+        reset: what a pool restores on return.
+    """
+
+    pools: tuple[ContenderName, ...]
+    scenarios: tuple[ScenarioName, ...]
+    clients: int
+    size: int
+    hold_s: float | None
+    query: str | None
+    reset: ResetMode
+
+    def spec(self, targets: "tuple[Target, ...]", timing: "Timing") -> "PoolSpec":
+        """The settings of every run; what differs between them is filled in later."""
+        from pool_bench.load.spec import PoolSpec
+
+        return PoolSpec(
+            targets=targets,
+            pool=self.pools[0],
+            scenario=self.scenarios[0],
+            clients=self.clients,
+            size=self.size,
+            timeout_s=timing.timeout_s,
+            reset=self.reset,
+            warmup_s=timing.warmup_s,
+            duration_s=timing.duration_s,
+            grace_s=timing.grace_s,
+        )
+
+
+def pool_options(
     *,
     pools: Names[Any],
     pools_default: str,
@@ -137,13 +183,12 @@ def lending_options(
     clients_help: str,
     size: int,
     reset_help: str,
-) -> Callable[[_Command], _Command]:
-    """`--pool`, `--scenario`, `--clients`, `--size`, `--hold` and `--reset`.
-
-    The command gets `pools, scenarios, clients, size, hold_s, reset`, of which `hold_s` is seconds, or None
-    for the load's own.
-    """
-    return _all_of(
+    query: Callable[[Any], Any],
+) -> Decorator[Callable[..., None]]:
+    """Add them; the command gets them as one `PoolOptions`, named `options`."""
+    return gathered(
+        "options",
+        PoolOptions,
         click.option(
             "--pool", "-p", "pools", type=pools, default=pools_default, show_default=True, help=pools_help
         ),
@@ -183,6 +228,7 @@ def lending_options(
         click.option(
             "--reset", type=click.Choice(RESET_MODES), default="own", show_default=True, help=reset_help
         ),
+        query,
     )
 
 
@@ -198,11 +244,30 @@ def prepared_option(command: _Command) -> _Command:
     )(command)
 
 
-def timing_options(duration: str, rounds: int) -> Callable[[_Command], _Command]:
-    """`--duration`, `--warmup`, `--grace`, `--rounds` and `--timeout` with these defaults."""
-    return _all_of(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How long and how often to measure; see `PoolSpec`.
+
+    Attributes:
+        timeout_s, duration_s, warmup_s, grace_s: of each run, seconds.
+        rounds: how often each is measured.
+    """
+
+    timeout_s: float
+    duration_s: float
+    warmup_s: float
+    grace_s: float
+    rounds: int
+
+
+def timing_options(duration: str, rounds: int) -> Decorator[Callable[..., None]]:
+    """Add them with these defaults; the command gets them as one `Timing`, named `timing`."""
+    return gathered(
+        "timing",
+        Timing,
         click.option(
             "--timeout",
+            "timeout_s",
             type=Duration(),
             default="5s",
             show_default=True,
@@ -211,6 +276,7 @@ def timing_options(duration: str, rounds: int) -> Callable[[_Command], _Command]
         click.option(
             "--duration",
             "-d",
+            "duration_s",
             type=Duration(),
             default=duration,
             show_default=True,
@@ -218,6 +284,7 @@ def timing_options(duration: str, rounds: int) -> Callable[[_Command], _Command]
         ),
         click.option(
             "--warmup",
+            "warmup_s",
             type=Duration(zero=True),
             default="1s",
             show_default=True,
@@ -225,6 +292,7 @@ def timing_options(duration: str, rounds: int) -> Callable[[_Command], _Command]
         ),
         click.option(
             "--grace",
+            "grace_s",
             type=Duration(zero=True),
             default="5s",
             show_default=True,
@@ -240,69 +308,45 @@ def timing_options(duration: str, rounds: int) -> Callable[[_Command], _Command]
     )
 
 
-def _all_of(*options: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
-    """Options as one, which show in this order."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolRateOptions(RateOptions):
+    """Rates that pools are put under; those that change are scenarios here (`ramp`, `spike`)."""
 
-    def add(command: _Command) -> _Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
+    def __post_init__(self) -> None:
+        """Refuse what cannot be.
 
-    return add
+        Raises:
+            UsageError: Click's own; something goes with a rate, and there is none.
+        """
+        for name, value in (("--arrivals", self.spacing), ("--max-in-flight", self.max_in_flight)):
+            if value is not None and self.rate is None:
+                raise click.UsageError(f"{name} needs --rate: a closed loop has no arrivals")
 
 
-def pool_rate_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of open-loop load on pools; `command` gets them as one `RateOptions`, named `rates`.
-
-    Rates that change are scenarios here (`ramp`, `spike`).
-    """
-
-    @click.option(
+# The command gets them as one `PoolRateOptions`, named `rates`.
+pool_rate_options = gathered(
+    "rates",
+    PoolRateOptions,
+    click.option(
         "--rate",
         type=Rate(),
         metavar="R",
         help="Open loop, in place of --clients, for churn, query and sustained: so many operations become "
         "due each second (500/s), whether or not earlier ones have ended; response time counts from when one "
         "was due.",
-    )
-    @click.option(
+    ),
+    click.option(
         "--arrivals",
         "spacing",
         type=click.Choice(SPACINGS),
         help="How arrivals are spread: evenly, or as independent users come. [default: constant]",
-    )
-    @click.option("--seed", type=int, metavar="N", help="Makes random arrivals and jitter repeatable.")
-    @click.option(
+    ),
+    click.option("--seed", type=int, metavar="N", help="Makes random arrivals and jitter repeatable."),
+    click.option(
         "--max-in-flight",
         type=click.IntRange(min=1, max=MAX_CLIENTS),
         metavar="N",
         help="Open loop: operations at most. What is due beyond waits, and is dropped where it cannot begin "
         f"within --timeout or before the end. [default: {MAX_IN_FLIGHT:,}]",
-    )
-    @wraps(command)
-    def with_rates(
-        *args: object,
-        rate: float | None,
-        spacing: Spacing | None,
-        seed: int | None,
-        max_in_flight: int | None,
-        **kwargs: object,
-    ) -> None:
-        for name, value in (("--arrivals", spacing), ("--max-in-flight", max_in_flight)):
-            if value is not None and rate is None:
-                raise click.UsageError(f"{name} needs --rate: a closed loop has no arrivals")
-        rates = RateOptions(
-            rate=rate,
-            ramp=None,
-            steps=None,
-            spike=None,
-            spacing=spacing,
-            seed=seed,
-            max_in_flight=max_in_flight,
-            slo=None,
-            find_max=False,
-            max_rate=None,
-        )
-        command(*args, rates=rates, **kwargs)
-
-    return with_rates
+    ),
+)

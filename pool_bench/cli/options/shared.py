@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO, TypeVar
 
 import click
 
+from pool_bench.cli.options.gathering import Decorator, gathered
+from pool_bench.cli.options.thresholds import Checks, threshold_options
 from pool_bench.cli.options.types import Duration, OutputPath
 from pool_bench.drivers.base import DRIVER_NAMES, DriverName
 
@@ -31,7 +32,7 @@ class Output:
         plot: a file for the picture; None for one in `directory`.
         plot_format: the format of a picture in `directory`.
         directory: where files go that have no path of their own.
-        save: whether files without a path of their own are written at all.
+        no_save: write no files but those with a path of their own.
         quiet: no live view.
         verbose: everything that is known of each run, instead of a last screen.
     """
@@ -40,9 +41,14 @@ class Output:
     plot: Path | None
     plot_format: PlotFormat
     directory: Path
-    save: bool
+    no_save: bool
     quiet: bool
     verbose: bool = False
+
+    @property
+    def save(self) -> bool:
+        """Whether files without a path of their own are written at all."""
+        return not self.no_save
 
     @property
     def json_on_stdout(self) -> bool:
@@ -136,7 +142,6 @@ def watch_held_option(what: str) -> Callable[[_Function], _Function]:
 
 calibrate_option = click.option(
     "--calibrate",
-    "calibrate_first",
     is_flag=True,
     help="First measure what this client costs by itself on this machine, about 1.5 s for each driver and "
     "concurrency.",
@@ -200,7 +205,12 @@ plot_format_option = click.option(
 def connect_timeout_option(help_text: str) -> Callable[[_Function], _Function]:
     """`--connect-timeout`, which bounds what `help_text` says."""
     return click.option(
-        "--connect-timeout", type=Duration(), default="30s", show_default=True, help=help_text
+        "--connect-timeout",
+        "connect_timeout_s",
+        type=Duration(),
+        default="30s",
+        show_default=True,
+        help=help_text,
     )
 
 
@@ -209,48 +219,24 @@ verbose_option = click.option(
 )
 
 
-def output_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of where results go; `command` gets them as one `Output`, named `output`."""
-
-    @click.option(
+output_options = gathered(
+    "output",
+    Output,
+    click.option(
         "--output-dir",
+        "directory",
         type=OutputPath(),
         default="results",
         show_default=True,
         help="Where result and picture go.",
-    )
-    @click.option(
-        "--json", "json_path", type=OutputPath(), metavar="FILE|-", help="Result file, or - for stdout."
-    )
-    @click.option("--plot", "plot_path", type=OutputPath(), metavar="FILE.png|svg", help="Picture file.")
-    @plot_format_option
-    @click.option("--no-save", is_flag=True, help="Write nothing to --output-dir.")
-    @click.option("--quiet", "-q", is_flag=True, help="No line every second, only the summary.")
-    @verbose_option
-    @wraps(command)
-    def with_output(
-        *args: object,
-        output_dir: Path,
-        json_path: Path | None,
-        plot_path: Path | None,
-        plot_format: PlotFormat,
-        no_save: bool,
-        quiet: bool,
-        verbose: bool,
-        **kwargs: object,
-    ) -> None:
-        output = Output(
-            json=json_path,
-            plot=plot_path,
-            plot_format=plot_format,
-            directory=output_dir,
-            save=not no_save,
-            quiet=quiet,
-            verbose=verbose,
-        )
-        command(*args, output=output, **kwargs)
-
-    return with_output
+    ),
+    click.option("--json", type=OutputPath(), metavar="FILE|-", help="Result file, or - for stdout."),
+    click.option("--plot", type=OutputPath(), metavar="FILE.png|svg", help="Picture file."),
+    plot_format_option,
+    click.option("--no-save", is_flag=True, help="Write nothing to --output-dir."),
+    click.option("--quiet", "-q", is_flag=True, help="No line every second, only the summary."),
+    verbose_option,
+)
 
 
 keep_going_option = click.option(
@@ -267,9 +253,48 @@ require_valid_option = click.option(
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOptions:
+    """What all commands that measure are told alike.
+
+    Attributes:
+        name: the user's name for the result, "" without one.
+        output: where results go.
+        checks: what must hold of them.
+        require_valid: whether a suspect run makes the exit code 1.
+        keep_going: measure also targets that the first connection does not get into; None where there is no
+            such option.
+    """
+
+    name: str
+    output: Output
+    checks: Checks
+    require_valid: bool = False
+    keep_going: bool | None = None
+
+
+def session_options(*short: str, keep_going: bool = True) -> Decorator[Callable[..., None]]:
+    """Add them; the command gets them as one `SessionOptions`, named `session`.
+
+    Args:
+        short: the short form of `--name`, where that letter is free.
+        keep_going: whether there is `--keep-going`.
+    """
+    more = (keep_going_option,) if keep_going else ()
+    return gathered(
+        "session",
+        SessionOptions,
+        name_option(*short),
+        threshold_options,
+        require_valid_option,
+        *more,
+        output_options,
+    )
+
+
 def shortest_timeout(targets: "Iterable[PostgresTarget]", connect_timeout_s: float) -> float:
     """The bound on a connect, seconds: what the user said, else the shortest that a URL says."""
     ctx = click.get_current_context()
-    given = ctx.get_parameter_source("connect_timeout") is not click.core.ParameterSource.DEFAULT
+    given = ctx.get_parameter_source("connect_timeout_s") is not click.core.ParameterSource.DEFAULT
     limits = [target.connect_timeout_s for target in targets if target.connect_timeout_s is not None]
     return connect_timeout_s if given or not limits else min(limits)

@@ -1,11 +1,10 @@
 """Options that name a SurrealDB, with the same names and words in all commands of `surreal-bench`."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import wraps
 
 import click
 
+from pool_bench.cli.options.gathering import gathered
 from pool_bench.drivers.base import SURREAL_DRIVER_NAMES
 from pool_bench.targets.surreal import AUTH_LEVELS, AUTH_MODES, AuthLevel, AuthMode
 
@@ -50,10 +49,11 @@ surreal_driver_option = click.option(
 )
 
 
-def server_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that name the server; `command` gets them as one `SurrealOptions`, named `server`."""
-
-    @click.option(
+# The command gets them as one `SurrealOptions`, named `server`.
+server_options = gathered(
+    "server",
+    SurrealOptions,
+    click.option(
         "--url",
         "-u",
         "urls",
@@ -61,53 +61,26 @@ def server_options(command: Callable[..., None]) -> Callable[..., None]:
         metavar="URL",
         help="ws://, wss://, http:// or https://host:port; repeat it to use several in turn. Without it: "
         "SURREAL_URL, else an embedded SurrealDB engine is started, used and removed.",
-    )
-    @click.option("--user", metavar="NAME", help="Whom to sign in as. [SURREAL_USER]")
-    @click.option(
+    ),
+    click.option("--user", metavar="NAME", help="Whom to sign in as. [SURREAL_USER]"),
+    click.option(
         "--pass",
         "password",
         metavar="PASSWORD",
         help="Better from SURREAL_PASS: others may read a command line.",
-    )
-    @click.option("--namespace", metavar="NAME", help="Namespace to select. [SURREAL_NAMESPACE]")
-    @click.option("--database", metavar="NAME", help="Database to select. [SURREAL_DATABASE]")
-    @click.option(
+    ),
+    click.option("--namespace", metavar="NAME", help="Namespace to select. [SURREAL_NAMESPACE]"),
+    click.option("--database", metavar="NAME", help="Database to select. [SURREAL_DATABASE]"),
+    click.option(
         "--level",
         type=click.Choice(AUTH_LEVELS),
         default="root",
         show_default=True,
         help="Where the user was defined.",
-    )
-    @click.option("--ca-file", metavar="FILE", help="PEM file with the authorities to trust instead.")
-    @click.option(
+    ),
+    click.option("--ca-file", metavar="FILE", help="PEM file with the authorities to trust instead."),
+    click.option(
         "--verify/--no-verify", default=True, show_default=True, help="Check the server's certificate."
-    )
-    @auth_option
-    @wraps(command)
-    def with_server(
-        *args: object,
-        urls: tuple[str, ...],
-        user: str | None,
-        password: str | None,
-        namespace: str | None,
-        database: str | None,
-        level: AuthLevel,
-        ca_file: str | None,
-        verify: bool,
-        auth: AuthMode,
-        **kwargs: object,
-    ) -> None:
-        server = SurrealOptions(
-            urls=urls,
-            user=user,
-            password=password,
-            namespace=namespace,
-            database=database,
-            level=level,
-            ca_file=ca_file,
-            verify=verify,
-            auth=auth,
-        )
-        command(*args, server=server, **kwargs)
-
-    return with_server
+    ),
+    auth_option,
+)

@@ -1,13 +1,12 @@
 """Options of what a CI job asks of a benchmark: thresholds, and a summary in Markdown."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from pool_bench.cli.options.gathering import gathered
 from pool_bench.cli.options.types import OutputPath
 
 if TYPE_CHECKING:
@@ -45,46 +44,42 @@ class Checks:
             check_writable(self.summary, option="--summary")
         return read_thresholds(self.texts, known_fields(hold=hold, pool=pool)) if self.texts else ()
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            UsageError: Click's own; there is nothing that could fail.
+        """
+        if self.abort_on_fail and not self.texts:
+            raise click.UsageError("--abort-on-fail needs a --threshold that can fail")
+
 
 NO_CHECKS: Final = Checks()
 
-
-def threshold_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add `--threshold`, `--abort-on-fail` and `--summary`; `command` gets them as one `Checks`, `checks`."""
-
-    @click.option(
+# The command gets them as one `Checks`, named `checks`.
+threshold_options = gathered(
+    "checks",
+    Checks,
+    click.option(
         "--threshold",
-        "thresholds",
+        "texts",
         multiple=True,
         metavar="CONDITION",
         help='Exit with 1 unless this holds of every run: "p99<20ms", "throughput>400", "errors.timeout==0", '
         '"errors<0.1%", or any field of a run in the result file, such as "phases.auth.p99<5ms" or '
         '"client.cpu_percent<80%". Repeatable.',
-    )
-    @click.option(
+    ),
+    click.option(
         "--abort-on-fail",
         is_flag=True,
         help="End as soon as a threshold is lost: a count at once, a share of errors once one failure less "
         "would not save it, percentiles and throughput after 3 failing seconds (not in the first 5 s).",
-    )
-    @click.option(
+    ),
+    click.option(
         "--summary",
-        "summary_path",
+        "summary",
         type=OutputPath(),
         metavar="FILE.md",
         help="Write a Markdown summary, for the page of a CI job.",
-    )
-    @wraps(command)
-    def with_checks(
-        *args: object,
-        thresholds: tuple[str, ...],
-        abort_on_fail: bool,
-        summary_path: Path | None,
-        **kwargs: object,
-    ) -> None:
-        if abort_on_fail and not thresholds:
-            raise click.UsageError("--abort-on-fail needs a --threshold that can fail")
-        checks = Checks(texts=thresholds, abort_on_fail=abort_on_fail, summary=summary_path)
-        command(*args, checks=checks, **kwargs)
-
-    return with_checks
+    ),
+)
