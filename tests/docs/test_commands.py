@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from itertools import takewhile
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pool_bench.cli.entry import exit_code_of
 from pool_bench.servers import EmbeddedPostgres
 from tests.support.commands import load, only, run_tool
 from tests.support.documents import ROOT, Block, blocks, name_of
@@ -52,9 +50,7 @@ def _words(line: str) -> list[str]:
 @pytest.fixture
 def nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let commands end where they would begin: their options have been read and agree with each other."""
-    for module in list(sys.modules.values()):
-        if module.__dict__.get("exit_code_of") is exit_code_of:
-            monkeypatch.setattr(module, "exit_code_of", lambda _action: 0)
+    monkeypatch.setattr("pool_bench.cli.entry.exit_code_of", lambda _action: 0)
 
 
 @pytest.mark.usefixtures("nothing_is_done")
