@@ -17,8 +17,8 @@ from typing import Final
 import click
 import numpy as np
 
-from pool_bench.load.connect.generator import loop_factory
-from pool_bench.load.timer import LoopAlarm, Timer, TimerFdAlarm
+from pool_bench.load.process import loop_factory
+from pool_bench.load.timer import LoopTimer, Timer, TimerFd
 
 _LEAST_GAP_NS: Final = 100_000
 
@@ -123,8 +123,8 @@ def measure(run: Callable[[], list[int]]) -> Sample:
 def main(rate: float, rounds: int, seconds: float) -> None:
     """Measure all contenders in turn and print the table."""
     contenders: dict[str, Callable[[], list[int]]] = {
-        "timerfd": lambda: with_alarm(TimerFdAlarm, rate, seconds),
-        "loop timer": lambda: with_alarm(LoopAlarm, rate, seconds),
+        "timerfd": lambda: with_alarm(TimerFd, rate, seconds),
+        "loop timer": lambda: with_alarm(LoopTimer, rate, seconds),
         "spinning": lambda: with_alarm(SpinAlarm, rate, seconds),
         "bare sleep": lambda: with_sleep(rate, seconds),
     }

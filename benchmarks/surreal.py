@@ -29,7 +29,7 @@ from pool_bench.contenders import ContenderConfig, make
 from pool_bench.contenders.base import Contender
 from pool_bench.contenders.surreal import SharedSurreal
 from pool_bench.drivers.asyncpg import AsyncpgDriver
-from pool_bench.load.connect.generator import loop_factory
+from pool_bench.load.process import loop_factory
 from pool_bench.load.run import Run, StopSwitch
 from pool_bench.load.spec import HoldSpec
 from pool_bench.pool import ConnectionPool, PoolConfig

@@ -6,12 +6,15 @@ it with a traceback. So it is blocked from before such a process starts until th
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import resource_tracker
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
 
 # What may hold a password. Targets are read by then and carry their own.
 _SECRETS: Final = ("PGPASSWORD", "DATABASE_URL", "SURREAL_PASS", "SURREAL_URL")
@@ -27,21 +30,39 @@ def _without_secrets() -> Iterator[None]:
         os.environ.update(kept)
 
 
-def start_ignoring_interrupts(process: BaseProcess) -> None:
+def start_ignoring_interrupts(process: "BaseProcess") -> None:
     """Start `process`, whose target is to call `ignore_interrupts` first of all; without our passwords."""
-    with _without_secrets():
-        _start_deaf(process)
+    from multiprocessing import resource_tracker
+
+    if hasattr(signal, "pthread_sigmask"):
+        # Where it does not run yet, starting it along with a process would unblock the signal again.
+        resource_tracker.ensure_running()
+    with _without_secrets(), _without_interrupts():
+        process.start()
 
 
-def _start_deaf(process: BaseProcess) -> None:
+def start_module(module: str, *descriptors: int) -> "subprocess.Popen[bytes]":
+    """Start a Python that calls `main` of `module` with `descriptors`, which it inherits.
+
+    Without our passwords; and unlike a process of `multiprocessing` without our main module, which for a
+    command is everything that the command needs. It is to call `ignore_interrupts` first of all.
+    """
+    # Ours, as multiprocessing has it: where this program was found, that one is as well.
+    code = f"import sys; sys.path[:] = {sys.path!r}; from {module} import main; main{descriptors!r}"
+    options = ["-I"] if sys.flags.isolated else []
+    with _without_secrets(), _without_interrupts():
+        return subprocess.Popen([sys.executable, *options, "-c", code], pass_fds=descriptors)  # noqa: S603 - ours
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Block SIGINT, also in what is started meanwhile."""
     if not hasattr(signal, "pthread_sigmask"):
-        process.start()  # Windows: what is sent too early ends it
+        yield  # Windows: what is sent too early ends the new process
         return
-    # Where it does not run yet, starting it along with a process would unblock the signal again.
-    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
     try:
-        process.start()
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NotRequired, TypedDict
 from urllib.parse import quote
 
 from pool_bench.drivers.backend_messages import BackendMessageTap
-from pool_bench.drivers.base import DriverName
+from pool_bench.drivers.base import Connection, Driver, DriverName
 from pool_bench.drivers.network.failures import reported_error
 from pool_bench.drivers.network.tls import postgres_context
 from pool_bench.drivers.refusals import check_settings
@@ -40,7 +40,7 @@ class _Options(AsyncpgOptions):
     timeout: None
 
 
-class AsyncpgConnection:
+class AsyncpgConnection(Connection):
     """One asyncpg connection behind the driver protocol.
 
     Attributes:
@@ -179,7 +179,7 @@ def _end_of(exc: Exception | None) -> ConnectError:
     return ConnectError(FailureKind.CLOSED, Phase.HOLD, "the server closed the connection")
 
 
-class AsyncpgDriver:
+class AsyncpgDriver(Driver):
     """Opens asyncpg connections to one target.
 
     Args:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from pool_bench.cleaning import clean
-from pool_bench.errors import ConnectError, Phase
+from pool_bench.errors import ConnectError, FailureKind, Phase
 
 DriverName = Literal["wire", "asyncpg", "psycopg", "surreal", "surrealdb"]
 # Those that speak to PostgreSQL.
@@ -63,6 +63,23 @@ class ServerInfo:
 class Connection(Protocol):
     """One open connection, used by one task at a time."""
 
+    __slots__ = ()
+
+    @property
+    def address(self) -> str:
+        """Where it is open to, of a connection that is; "" where its driver does not tell."""
+        return ""
+
+    @property
+    def passed_over(self) -> tuple[tuple[str, FailureKind], ...]:
+        """The addresses that were tried before, and what was wrong there, where its driver tells."""
+        return ()
+
+    @property
+    def phases_ns(self) -> dict[Phase, int] | None:
+        """How long each of the driver's phases took, nanoseconds; None where its driver hides them."""
+        return None
+
     async def ping(self) -> None:
         """Make one cheap round trip.
 
@@ -97,16 +114,37 @@ class Connection(Protocol):
 class WatchedConnection(Connection, Protocol):
     """A connection that tells when its server ends it, also while nobody asks it anything."""
 
+    __slots__ = ()
+
     def watch(self, lost: Callable[[ConnectError], None]) -> None:
         """Call `lost` once, in the event loop, when the connection ends without our asking."""
 
 
 class Driver(Protocol):
-    """Opens connections to one target."""
+    """Opens connections to one target.
+
+    Attributes:
+        bounds_itself: whether it bounds the time at each of its addresses, so that its caller is not to.
+    """
+
+    bounds_itself: bool = False
 
     @property
     def name(self) -> DriverName:
         """The name on the command line and in results."""
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """The steps that a connection by this driver can have and that it tells apart, in order."""
+        return COARSE_PHASES
+
+    async def prepare(self) -> None:
+        """Do what is done once for all connections; `connect` does it itself where it was not done.
+
+        Raises:
+            ConnectError: it failed.
+        """
+        return  # most have nothing of the kind
 
     async def connect(self) -> Connection:
         """Open one connection; the caller bounds the time.

@@ -10,7 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pool_bench.cleaning import clean
-from pool_bench.drivers.base import DriverName
+from pool_bench.drivers.base import Connection, Driver, DriverName
 from pool_bench.drivers.network.failures import reported_error
 from pool_bench.drivers.network.local_ports import LOCAL_PORTS
 from pool_bench.drivers.network.tls import postgres_context
@@ -74,7 +74,7 @@ _KIND_BY_TEXT: Final = (
 _LOST: Final = (FailureKind.CLOSED, FailureKind.RESET, FailureKind.TLS)
 
 
-class PsycopgConnection:
+class PsycopgConnection(Connection):
     """One psycopg connection behind the driver protocol.
 
     Attributes:
@@ -221,7 +221,7 @@ class PsycopgConnection:
             lost(error)
 
 
-class PsycopgDriver:
+class PsycopgDriver(Driver):
     """Opens psycopg connections to one target.
 
     Args:

@@ -1,6 +1,6 @@
 """Begins operations when they are due, whether or not earlier ones have finished.
 
-One alarm for all: when it rings, everything that is due is begun at once. With as many operations in flight
+One timer for all: when it fires, everything that is due is begun at once. With as many operations in flight
 as allowed, those that are due wait in order for one to end, while the time since they were due goes on
 counting; what has waited longer than an operation may take, and what is still waiting when the run ends, is
 dropped. So `offered = ok + failed + unfinished + dropped` in the end, and no operation is skipped because the
@@ -16,7 +16,7 @@ from typing import Final
 
 from pool_bench.load.arrivals import Arrivals
 from pool_bench.load.spec import ConnectSpec, OpenLoop, PoolSpec
-from pool_bench.load.timer import Timer, make_alarm
+from pool_bench.load.timer import Timer, make_timer
 from pool_bench.load.workload import Recorders
 from pool_bench.stats.operations import Recorder
 
@@ -25,7 +25,7 @@ Begin = Callable[[int, int, int, Recorder], None]
 
 # Beginning more than this in one go would leave answers that have come unread for more than a millisecond.
 _BATCH: Final = 32
-# The alarm rings no more often than this, which bounds what it costs; it is the precision, too.
+# The timer fires no more often than this, which bounds what it costs; it is the precision, too.
 _LEAST_GAP_NS: Final = 100_000
 _NEVER_NS: Final = 1 << 62
 
@@ -36,7 +36,7 @@ class Dispatcher:
     Args:
         spec: the run's settings.
         open_loop: its arrivals.
-        ledger: whose recorders count what is due and what is dropped; told when measuring begins.
+        recorders: they count what is due and what is dropped; told when measuring begins.
         begin: begins one operation; must not block, and may have it end at once.
 
     Attributes:
@@ -44,21 +44,21 @@ class Dispatcher:
     """
 
     def __init__(
-        self, spec: ConnectSpec | PoolSpec, open_loop: OpenLoop, ledger: Recorders, begin: Begin
+        self, spec: ConnectSpec | PoolSpec, open_loop: OpenLoop, recorders: Recorders, begin: Begin
     ) -> None:
         self._arrivals = Arrivals(open_loop.profile.after(spec.warmup_s), open_loop.spacing, spec.seed)
         self._targets = len(spec.targets)
         self._most = spec.concurrency
-        self._patience_ns = round(spec.connect_timeout_s * 1e9)
+        self._timeout_ns = round(spec.connect_timeout_s * 1e9)
         self._warmup_ns = round(spec.warmup_s * 1e9)
         self._length_ns = self._warmup_ns + round(spec.duration_s * 1e9) if spec.duration_s else None
-        self._ledger = ledger
+        self._recorders = recorders
         self._begin = begin
-        self._alarm: Timer | None = None
+        self._timer: Timer | None = None
         self._began_ns = 0
         self._end_ns = 0
         self._waiting: deque[int] = deque()
-        self._announced = 0
+        self._enqueued = 0
         self._taken = 0
         self._full_until_ns = 0
         self._busy = False
@@ -70,13 +70,13 @@ class Dispatcher:
         """Operations that are due and have not begun."""
         return len(self._waiting)
 
-    def start(self, ring: Callable[[], None]) -> None:
-        """The schedule begins now; `ring` is called whenever `dispatch` is to be."""
-        self._alarm = make_alarm(asyncio.get_running_loop(), ring)
+    def start(self, wake: Callable[[], None]) -> None:
+        """The schedule begins now; `wake` is called whenever `dispatch` is to be."""
+        self._timer = make_timer(asyncio.get_running_loop(), wake)
         self._began_ns = perf_counter_ns()
         self._end_ns = self._began_ns + self._length_ns if self._length_ns is not None else _NEVER_NS
-        self._ledger.measured_from_ns = self._began_ns + self._warmup_ns
-        self._shifted_ns = self._ledger.suspended_ns
+        self._recorders.measured_from_ns = self._began_ns + self._warmup_ns
+        self._shifted_ns = self._recorders.suspended_ns
         self.dispatch()
         self._arm(self._began_ns)
 
@@ -88,30 +88,30 @@ class Dispatcher:
 
     def dispatch(self) -> None:
         """Begin what is due, as far as there is room for it."""
-        if self._alarm is None or self._busy:
+        if self._timer is None or self._busy:
             return
         now_ns = perf_counter_ns()
         # After the clock was read: a suspension before that is known by then, a later one can wait.
-        if self._ledger.suspended_ns != self._shifted_ns:
+        if self._recorders.suspended_ns != self._shifted_ns:
             self._shift(now_ns)
         if not self._waiting and self._began_ns + self._arrivals.next_ns > now_ns:
             return
-        self._announce(now_ns)
+        self._enqueue_due(now_ns)
         self._begin_waiting(_BATCH, now_ns)
         self._arm(now_ns)
 
     def _shift(self, now_ns: int) -> None:
         """Go on with the schedule where this client was suspended: nothing became due meanwhile."""
-        span_ns = self._ledger.suspended_ns - self._shifted_ns
+        span_ns = self._recorders.suspended_ns - self._shifted_ns
         self._shifted_ns += span_ns
         self._began_ns += span_ns
         self._full_until_ns += span_ns
         if self._end_ns != _NEVER_NS:
             self._end_ns += span_ns
-        measured_from_ns = self._ledger.measured_from_ns
+        measured_from_ns = self._recorders.measured_from_ns
         counted_from_ns = measured_from_ns or 0
         if measured_from_ns is not None and measured_from_ns + span_ns > now_ns:
-            self._ledger.measured_from_ns = measured_from_ns + span_ns
+            self._recorders.measured_from_ns = measured_from_ns + span_ns
             counted_from_ns = 0
         # What was due in the warm-up stays there.
         self._waiting = deque(
@@ -120,33 +120,33 @@ class Dispatcher:
 
     def _arm(self, now_ns: int) -> None:
         due_ns = self._began_ns + self._arrivals.next_ns
-        if self._alarm is None:
+        if self._timer is None:
             return
         if self._waiting and self.in_flight < self._most:
-            self._alarm.set(now_ns)
+            self._timer.set(now_ns)
         elif due_ns < self._end_ns:
-            self._alarm.set(max(due_ns, now_ns + _LEAST_GAP_NS))
+            self._timer.set(max(due_ns, now_ns + _LEAST_GAP_NS))
 
-    def _announce(self, now_ns: int) -> None:
+    def _enqueue_due(self, now_ns: int) -> None:
         """Count what has become due, and put it into the line."""
         arrivals, began_ns, line = self._arrivals, self._began_ns, self._waiting
         until_ns = min(now_ns + 1, self._end_ns) - began_ns
         while arrivals.next_ns < until_ns:
             due_ns = began_ns + arrivals.advance()
             line.append(due_ns)
-            self._ledger.at(due_ns)[self._announced % self._targets].offered(1)
-            self._announced += 1
+            self._recorders.at(due_ns)[self._enqueued % self._targets].offered(1)
+            self._enqueued += 1
 
     def _take(self) -> tuple[int, int, Recorder]:
         """The first in the line: its target, when it was due, and its recorder."""
         due_ns = self._waiting.popleft()
         target = self._taken % self._targets
         self._taken += 1
-        return target, due_ns, self._ledger.at(due_ns)[target]
+        return target, due_ns, self._recorders.at(due_ns)[target]
 
     def _begin_waiting(self, limit: int | None, now_ns: int) -> None:
         line = self._waiting
-        while line and line[0] < now_ns - self._patience_ns:
+        while line and line[0] < now_ns - self._timeout_ns:
             _, _, recorder = self._take()
             recorder.dropped(1)
         # An operation that ends at once leads back to here.
@@ -166,15 +166,15 @@ class Dispatcher:
 
     def stop(self) -> None:
         """The schedule ends now: what is due begins where there is room, all else that was due is dropped."""
-        if self._alarm is None:
+        if self._timer is None:
             return
-        alarm, self._alarm = self._alarm, None
-        alarm.close()
+        timer, self._timer = self._timer, None
+        timer.close()
         now_ns = perf_counter_ns()
-        if self._ledger.suspended_ns != self._shifted_ns:
+        if self._recorders.suspended_ns != self._shifted_ns:
             self._shift(now_ns)
         self._end_ns = min(self._end_ns, now_ns)
-        self._announce(now_ns)
+        self._enqueue_due(now_ns)
         self._begin_waiting(None, now_ns)
         while self._waiting:
             _, _, recorder = self._take()

@@ -100,6 +100,16 @@ class ConnectSpec:
     seed: int | None = None
 
     @property
+    def source_ips(self) -> tuple[str, ...]:
+        """None: the system chooses where connections come from."""
+        return ()
+
+    @property
+    def interval_s(self) -> float:
+        """The length of one entry of the timeline, seconds."""
+        return self.tick_s
+
+    @property
     def postgres_targets(self) -> tuple[PostgresTarget, ...]:
         """`targets`, where the driver is one of PostgreSQL's."""
         return cast("tuple[PostgresTarget, ...]", self.targets)
@@ -181,6 +191,26 @@ class HoldSpec:
         """How long the run may go on after its end, seconds."""
         return self.close_s
 
+    @property
+    def warmup_s(self) -> float:
+        """None: opening belongs to what is measured."""
+        return 0.0
+
+    @property
+    def open_loop(self) -> OpenLoop | None:
+        """None: connections are begun as `rate` or `batch_size` says."""
+        return None
+
+    @property
+    def resolve_once(self) -> bool:
+        """No: names are looked up for every connection."""
+        return False
+
+    @property
+    def interval_s(self) -> float:
+        """The length of one entry of the timeline, seconds."""
+        return self.tick_s
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSpec:
@@ -240,3 +270,11 @@ class PoolSpec:
     def connect_timeout_s(self) -> float:
         """`timeout_s`, as other runs call it, seconds."""
         return self.timeout_s
+
+    @property
+    def by_address(self) -> bool:
+        """No: a pool does not tell where its connections lead."""
+        return False
+
+
+Spec = ConnectSpec | HoldSpec | PoolSpec

@@ -4,8 +4,9 @@ A target has several addresses where its URL names several hosts, or its host is
 address there is nothing to split, and nothing is done for it unless that is asked for.
 """
 
+from pool_bench.drivers.base import Connection
 from pool_bench.drivers.wire.dial import Dial
-from pool_bench.errors import ConnectError, FailureKind
+from pool_bench.errors import ConnectError
 from pool_bench.load.spec import ConnectSpec, HoldSpec
 from pool_bench.stats.addresses import UNKNOWN
 from pool_bench.stats.operations import Recorder
@@ -24,21 +25,19 @@ def address_of(recorder: Recorder, dial: Dial) -> str:
     addresses = recorder.addresses
     if addresses is None:
         return UNKNOWN
-    for one in dial.passed or ():
-        addresses.passed_over(one.endpoint.label, one.error.kind)
+    for passed in dial.passed or ():
+        addresses.passed_over(passed.endpoint.label, passed.error.kind)
     here = dial.endpoint
     return UNKNOWN if here is None else here.label
 
 
-def address_of_connection(recorder: Recorder, connection: object) -> str:
+def address_of_connection(recorder: Recorder, connection: Connection) -> str:
     """The address of an open connection, where its driver tells; those passed over before are recorded."""
     if recorder.addresses is None:
         return UNKNOWN
-    passed: tuple[tuple[str, FailureKind], ...] = getattr(connection, "passed_over", ())
-    for where, kind in passed:
+    for where, kind in connection.passed_over:
         recorder.addresses.passed_over(where, kind)
-    address: str = getattr(connection, "address", UNKNOWN)
-    return address
+    return connection.address
 
 
 def address_of_error(recorder: Recorder, error: ConnectError) -> str:

@@ -18,15 +18,16 @@ def next_tick(tick: int, elapsed_s: float, tick_s: float) -> int:
     return max(tick, int(elapsed_s / tick_s)) + 1
 
 
-async def wait_until(moment_ns: int, now_ns: Callable[[], int], stop: asyncio.Event) -> None:
-    """Wait until a clock says `moment_ns`, or `stop` is set.
+async def wait_until(moment_ns: int, now_ns: Callable[[], int], *events: asyncio.Event) -> None:
+    """Wait until a clock says `moment_ns`, or one of `events` is set.
 
     Args:
         now_ns: the clock; it may stand still meanwhile, as that of measured time does.
     """
-    while not stop.is_set() and (left_ns := moment_ns - now_ns()) > 0:
+    while not any(event.is_set() for event in events) and (left_ns := moment_ns - now_ns()) > 0:
+        waiters = [asyncio.create_task(event.wait()) for event in events]
         try:
-            async with asyncio.timeout(left_ns / 1e9):
-                await stop.wait()
-        except TimeoutError:
-            continue
+            await asyncio.wait(waiters, timeout=left_ns / 1e9, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for waiter in waiters:
+                waiter.cancel()

@@ -48,7 +48,7 @@ def test_no_process_that_a_command_starts_has_a_password_in_its_environment_or_a
     assert outcome.code == 0, outcome.stderr
     # The generator, which signs in with both, among them.
     assert any(b"PATH=" in environment for environment in seen.values())
-    assert any("multiprocessing" in title for title in titles)
+    assert any("pool_bench.load.process" in title for title in titles)
     for secret in (_PASSWORD, _URL_PASSWORD):
         assert not any(secret.encode() in environment for environment in seen.values())
         assert not any(secret in title for title in titles)

@@ -197,7 +197,7 @@ def test_descriptors_of_this_process(tmp_path: Path, bouncer: PgBouncer) -> None
     (generator,) = (
         child
         for child in psutil.Process(started.process.pid).children()
-        if "spawn_main" in " ".join(child.cmdline())
+        if "pool_bench.load.process" in " ".join(child.cmdline())
     )
     limit = generator.num_fds() + 5
     resource.prlimit(generator.pid, resource.RLIMIT_NOFILE, (limit, limit))

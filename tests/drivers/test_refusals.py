@@ -12,7 +12,7 @@ from pool_bench.drivers.base import Driver, DriverName
 from pool_bench.drivers.refusals import check_settings
 from pool_bench.drivers.wire.driver import WireDriver
 from pool_bench.errors import ConnectError, UsageError
-from pool_bench.load.connect.drivers import make_drivers
+from pool_bench.load.drivers import make_drivers
 from pool_bench.load.spec import ConnectSpec
 from tests.support.commands import run_here
 from tests.support.generators import target

@@ -18,7 +18,7 @@ from pool_bench.drivers.wire.dial import Dial
 from pool_bench.drivers.wire.driver import WireConnection, WireDriver, ask_server, wait_for
 from pool_bench.drivers.wire.plan import make_plan
 from pool_bench.errors import ConnectError, FailureKind, Phase
-from pool_bench.load.connect.drivers import make_drivers
+from pool_bench.load.drivers import make_drivers
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.pgwire import events as ev
 from pool_bench.pgwire import scram

@@ -13,7 +13,7 @@ import pytest
 from pool_bench.drivers.base import DriverName
 from pool_bench.drivers.wire.driver import WireDriver
 from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
-from pool_bench.load.connect.drivers import make_drivers
+from pool_bench.load.drivers import make_drivers
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.servers.kept import Keeper
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig, distribution_bin_dir

@@ -8,7 +8,7 @@ from pool_bench.drivers.asyncpg import connect_error as asyncpg_error
 from pool_bench.drivers.base import DriverName
 from pool_bench.drivers.wire.driver import WireDriver
 from pool_bench.errors import ConnectError, FailureKind, Phase
-from pool_bench.load.connect.drivers import make_drivers
+from pool_bench.load.drivers import make_drivers
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.servers.pgbouncer import PgBouncerConfig
 from tests.support import hostile_postgres as h

@@ -43,11 +43,14 @@ def _spec(server: h.HostileServer, **changes: object) -> ConnectSpec:
 
 
 def _generators() -> list[psutil.Process]:
-    """This process's children, without the one that multiprocessing keeps for itself."""
+    """The generators among this process's children."""
     found = []
     for child in psutil.Process().children(recursive=True):
         try:
-            if "spawn_main" in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE:
+            if (
+                "pool_bench.load.process" in " ".join(child.cmdline())
+                and child.status() != psutil.STATUS_ZOMBIE
+            ):
                 found.append(child)
         except psutil.NoSuchProcess:
             continue

@@ -8,11 +8,11 @@ from time import perf_counter_ns
 import pytest
 import uvloop
 
-from pool_bench.load.timer import LoopAlarm, Timer, TimerFdAlarm, make_alarm
+from pool_bench.load.timer import LoopTimer, Timer, TimerFd, make_timer
 from tests.support.generators import MARGIN_S, nothing_left
 
 MakeAlarm = Callable[[asyncio.AbstractEventLoop, Callable[[], None]], Timer]
-every_alarm = pytest.mark.parametrize("make", [TimerFdAlarm, LoopAlarm, make_alarm])
+every_alarm = pytest.mark.parametrize("make", [TimerFd, LoopTimer, make_timer])
 every_loop = pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
 
 
@@ -59,7 +59,7 @@ def test_it_rings_once_and_not_early(
     rang = _rings(make, factory, lambda alarm: alarm.set(perf_counter_ns() + 30_000_000), awaited=True)
     assert len(rang) == 1
     # libuv counts whole milliseconds from the last turn of its loop.
-    assert rang[0] >= (30_000_000 if make is TimerFdAlarm else 28_000_000)
+    assert rang[0] >= (30_000_000 if make is TimerFd else 28_000_000)
 
 
 @every_alarm

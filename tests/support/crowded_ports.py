@@ -16,7 +16,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from pool_bench.drivers.network import local_ports
-from pool_bench.load.connect.generator import generate, loop_factory
+from pool_bench.load.generator import generate
+from pool_bench.load.process import loop_factory
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.servers.scripted.behaviour import Behaviour, Fixed
 from pool_bench.servers.scripted.server import ScriptedServer

@@ -21,8 +21,7 @@ from pool_bench.drivers.network.poller import LoopPoller
 from pool_bench.drivers.wire import plan
 from pool_bench.drivers.wire.plan import Endpoint
 from pool_bench.errors import FailureKind, Phase
-from pool_bench.load.connect import dials as cycles
-from pool_bench.load.connect import generator
+from pool_bench.load import dialer, generator
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.pgwire import Credentials
 from pool_bench.stats.operations import BenchStats
@@ -202,7 +201,7 @@ def run(
     factory = uvloop.new_event_loop if loop == "uvloop" else asyncio.new_event_loop
     with pytest.MonkeyPatch.context() as patch:
         if poller == "loop":
-            patch.setattr(cycles, "make_poller", LoopPoller)
+            patch.setattr(dialer, "make_poller", LoopPoller)
         if poller == "far":
             go_far(patch)
         patch.setattr(generator, "gc", _QUICK_GC)

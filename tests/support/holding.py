@@ -1,4 +1,4 @@
-"""Runs `generate_hold` inside the test, lets the test act on what is held, and looks for what is left."""
+"""Runs `generate` inside the test, lets the test act on what is held, and looks for what is left."""
 
 import asyncio
 import time
@@ -12,8 +12,8 @@ import uvloop
 
 from pool_bench.drivers.network.poller import LoopPoller
 from pool_bench.errors import FailureKind, Phase
-from pool_bench.load.hold import wire as hold_wire
-from pool_bench.load.hold.generator import generate_hold
+from pool_bench.load import dialer
+from pool_bench.load.generator import generate
 from pool_bench.load.spec import HoldSpec
 from pool_bench.servers.postgres import EmbeddedPostgres
 from pool_bench.stats.holds import HoldStats
@@ -153,7 +153,7 @@ def hold(
         begin = time.monotonic()
         async with asyncio.TaskGroup() as both:
             both.create_task(beside())
-            await generate_hold(spec, send, now.stop)
+            await generate(spec, send, now.stop)
             now.elapsed_s = time.monotonic() - begin
         # Closed transports end in a later turn of the loop.
         for _ in range(5):
@@ -166,7 +166,7 @@ def hold(
     factory = uvloop.new_event_loop if loop == "uvloop" else asyncio.new_event_loop
     with pytest.MonkeyPatch.context() as patch:
         if poller == "loop":
-            patch.setattr(hold_wire, "make_poller", LoopPoller)
+            patch.setattr(dialer, "make_poller", LoopPoller)
         if poller == "far":
             go_far(patch)
         with nothing_left(), asyncio.Runner(loop_factory=factory) as runner:

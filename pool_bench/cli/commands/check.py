@@ -17,7 +17,7 @@ from pool_bench.cli.preflight import run_briefly
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
 from pool_bench.cli.status import notify
 from pool_bench.errors import ConnectError, FailureKind, Phase, PoolBenchError
-from pool_bench.load.connect.generator import generate
+from pool_bench.load.generator import generate
 from pool_bench.load.run import StopSwitch
 from pool_bench.report.text import clean, table
 from pool_bench.stats.operations import BenchStats

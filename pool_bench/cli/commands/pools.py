@@ -383,14 +383,14 @@ class _ServerRestart:
 
     def _restart(self) -> None:
         try:
-            self._run.note("stopping")
+            self._run.signal_server_event("stopping")
             self._outage.restart(self._stay_away)
-            self._run.note("up")
+            self._run.signal_server_event("up")
         except PoolBenchError as error:
             self._error = error
 
     def _stay_away(self) -> None:
-        self._run.note("down")
+        self._run.signal_server_event("down")
         self._stop.sleep(self._outage.seconds)
 
     def join(self) -> None:

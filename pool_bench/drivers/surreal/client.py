@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from pool_bench.drivers.base import DriverName, given_up_in
+from pool_bench.drivers.base import Connection, Driver, DriverName, given_up_in
 from pool_bench.drivers.network.failures import StreamError, one_line, socket_failure
 from pool_bench.drivers.network.tls import surreal_context
 from pool_bench.drivers.surreal.rpc import check_statements, kind_of_close, kind_of_error, kind_of_status
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _CLOSE_WAIT_S: Final = 5.0
 
 
-class SurrealClientConnection:
+class SurrealClientConnection(Connection):
     """One connection of the official client behind the driver protocol.
 
     Attributes:
@@ -171,7 +171,7 @@ class SurrealClientConnection:
             raise connect_error(error, phase) from error
 
 
-class SurrealClientDriver:
+class SurrealClientDriver(Driver):
     """Opens connections of the official client to one SurrealDB; without a user they stay anonymous.
 
     Args:

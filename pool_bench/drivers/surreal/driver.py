@@ -15,7 +15,7 @@ from collections.abc import Callable
 from time import perf_counter_ns, time
 from typing import Any, Final, cast
 
-from pool_bench.drivers.base import DriverName, ServerInfo, given_up_in
+from pool_bench.drivers.base import Connection, Driver, DriverName, ServerInfo, given_up_in
 from pool_bench.drivers.network.addresses import SocketEndpoint, literal_endpoint, resolve
 from pool_bench.drivers.network.connecting import Tried, connect
 from pool_bench.drivers.network.failures import StreamError
@@ -36,7 +36,7 @@ _TOKEN_RESERVE_S: Final = 60.0
 _TOKEN_LIFE_S: Final = 600.0
 
 
-class SurrealConnection:
+class SurrealConnection(Connection):
     """One open connection.
 
     Attributes:
@@ -44,6 +44,8 @@ class SurrealConnection:
     """
 
     __slots__ = ("_channel", "_tried", "_use", "phases_ns")
+
+    phases_ns: dict[Phase, int]
 
     def __init__(self, channel: Channel, use: bytes, phases_ns: dict[Phase, int], tried: Tried) -> None:
         self._channel = channel
@@ -159,7 +161,7 @@ class SurrealConnection:
         return result_of(answer, phase)
 
 
-class SurrealDriver:
+class SurrealDriver(Driver):
     """Opens connections to one SurrealDB.
 
     Args:

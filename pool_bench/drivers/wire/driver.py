@@ -11,7 +11,8 @@ import ssl
 from time import perf_counter_ns
 from typing import Final
 
-from pool_bench.drivers.base import DriverName, ServerInfo
+from pool_bench.drivers import base
+from pool_bench.drivers.base import Driver, DriverName, ServerInfo
 from pool_bench.drivers.network.failures import server_error, socket_failure
 from pool_bench.drivers.network.poller import READ, WRITE
 from pool_bench.drivers.wire.dial import Dial
@@ -33,7 +34,7 @@ _MAX_COMPLETIONS: Final = 10_000
 _RANDOM: Final = random.Random()
 
 
-class WireConnection:
+class WireConnection(base.Connection):
     """One open connection.
 
     Attributes:
@@ -201,7 +202,7 @@ class WireConnection:
         return self._sock.fileno() < 0 or self._wire.state not in (State.READY, State.QUERYING)
 
 
-class WireDriver:
+class WireDriver(Driver):
     """Opens wire connections to one target.
 
     Args:

@@ -8,27 +8,26 @@ from time import perf_counter_ns
 
 from pool_bench.drivers.base import Driver, phase_given_up
 from pool_bench.errors import ConnectError, Phase
-from pool_bench.load.connect.drivers import prepare
 from pool_bench.load.connect.tasks import cycle, end_tasks
 from pool_bench.load.dispatcher import Dispatcher
+from pool_bench.load.drivers import prepare
 from pool_bench.load.spec import ConnectSpec, OpenLoop
 from pool_bench.load.splitting import address_of_error
-from pool_bench.load.workload import Recorders
+from pool_bench.load.workload import MeasuredLoad, Recorders
 from pool_bench.stats.addresses import UNKNOWN
 from pool_bench.stats.operations import Recorder
 
 
-class OpenWorkerLoad:
+class OpenWorkerLoad(MeasuredLoad):
     """Tasks that connect, query if asked to, and close, each begun when it is due."""
 
-    backing_off = 0
-
     def __init__(
-        self, spec: ConnectSpec, open_loop: OpenLoop, drivers: tuple[Driver, ...], ledger: Recorders
+        self, spec: ConnectSpec, open_loop: OpenLoop, drivers: tuple[Driver, ...], recorders: Recorders
     ) -> None:
+        self.recorders = recorders
         self._spec = spec
         self._drivers = drivers
-        self._dispatcher = Dispatcher(spec, open_loop, ledger, self._begin)
+        self._dispatcher = Dispatcher(spec, open_loop, recorders, self._begin)
         self._tasks: set[asyncio.Task[None]] = set()
         # By number, not by task: see WorkerLoad.
         self._under_way: dict[int, Recorder] = {}

@@ -8,31 +8,39 @@ from time import perf_counter_ns
 from pool_bench.drivers.base import COARSE_PHASES, Connection, Driver, given_up_in, phase_given_up
 from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.load.backoff import backoff_s
-from pool_bench.load.connect.drivers import first_bound_s, prepare, row_of
+from pool_bench.load.drivers import first_bound_s, prepare, row_of
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.load.splitting import address_of_connection, address_of_error
-from pool_bench.load.workload import Recorders
+from pool_bench.load.workload import MeasuredLoad, Recorders
 from pool_bench.stats.addresses import UNKNOWN
 from pool_bench.stats.operations import Recorder
 from pool_bench.units import format_duration
 
 
-class WorkerLoad:
+class WorkerLoad(MeasuredLoad):
     """`spec.concurrency` tasks that connect, query if asked to, and close, again and again."""
 
-    def __init__(self, spec: ConnectSpec, drivers: tuple[Driver, ...], ledger: Recorders) -> None:
+    def __init__(self, spec: ConnectSpec, drivers: tuple[Driver, ...], recorders: Recorders) -> None:
         self._spec = spec
         self._drivers = drivers
-        self._ledger = ledger
+        self.recorders = recorders
         self._rng = random.Random(spec.seed)
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         # By the worker's number, not its task: a task in a local variable of its own frames would, once it is
         # cancelled, make a reference cycle that keeps a half-open connection until it is found.
         self._under_way: dict[int, Recorder] = {}
-        self.in_flight = 0
-        self.backing_off = 0
-        self.waiting = 0
+        self._backing_off = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Operations under way."""
+        return len(self._under_way)
+
+    @property
+    def backing_off(self) -> int:
+        """Workers that leave failing targets alone for now."""
+        return self._backing_off
 
     async def prepare(self) -> None:
         """Do what is done once for all connections; belongs to no operation."""
@@ -55,7 +63,6 @@ class WorkerLoad:
             finally:
                 # Also where the wait itself was cancelled.
                 await self._give_up()
-        self.in_flight = 0
 
     async def _give_up(self) -> None:
         # No longer under way: whatever they still come to is not counted a second time.
@@ -87,20 +94,19 @@ class WorkerLoad:
                 retry_ns[index] = perf_counter_ns() + round(delay_s * 1e9)
 
     async def _pause(self, seconds: float) -> None:
-        self.backing_off += 1
+        self._backing_off += 1
         try:
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
         except TimeoutError:
             pass
         finally:
-            self.backing_off -= 1
+            self._backing_off -= 1
 
     async def _operate(self, worker: int, index: int) -> bool:
         """One cycle; records it and tells whether it succeeded."""
-        recorder = self._ledger.current[index]
+        recorder = self.recorders.current[index]
         self._under_way[worker] = recorder
-        self.in_flight += 1
         started_ns = perf_counter_ns()
         row: tuple[int, ...] = ()
         address = UNKNOWN
@@ -114,7 +120,6 @@ class WorkerLoad:
             recorder.unfinished_in(phase_given_up(given_up_here) or Phase.CONNECT)
             raise
         finally:
-            self.in_flight -= 1
             given_up = self._under_way.pop(worker, None) is None
         if not given_up:
             recorder.ok(row, address)

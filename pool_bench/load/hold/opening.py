@@ -9,12 +9,13 @@ import math
 from array import array
 from collections.abc import Callable, Iterable
 from time import perf_counter_ns
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 
 from pool_bench.errors import ConnectError, Phase
 from pool_bench.load.spec import HoldSpec
+from pool_bench.load.workload import Ledger
 from pool_bench.stats.histogram import Histogram
 from pool_bench.stats.holds import HoldStats
 from pool_bench.stats.operations import BenchStats, FailureKey, Recorder
@@ -25,46 +26,15 @@ _FINEST_S: Final = 0.010
 _LATEST_S: Final = 1.0
 # How often it is looked whether connections still open, at least.
 _GROWTH_S: Final = 0.5
-# A connection that lived for less was no success of the reconnect before it.
-STEADY_NS: Final = 1_000_000_000
 
 
-class HoldLoad(Protocol):
-    """Connections that a generator has opened, held and closed."""
-
-    ledger: "HoldLedger"
-    opening: "Opening"
-
-    @property
-    def in_flight(self) -> int:
-        """Connects under way."""
-
-    @property
-    def backing_off(self) -> int:
-        """Connections that wait before they are replaced."""
-
-    @property
-    def hopeless(self) -> bool:
-        """True where nothing is held and nothing can come back."""
-
-    async def start(self) -> None:
-        """Begin to open; `opening.over` is set once all are open or have failed."""
-
-    async def close(self, seconds: float) -> None:
-        """Give up what is not open yet, and close everything politely, at most so long; then at once.
-
-        Afterwards no socket, task or timer of the load is left.
-        """
-
-
-class HoldLedger:
+class HoldLedger(Ledger):
     """Counts what happens to held connections.
 
     Attributes:
         opens: one recorder for each target, for the first opening.
         replacing: the recorder of reconnects.
         held: connections open now.
-        suspended_ns: for how long this client was suspended so far.
     """
 
     def __init__(self, phases: tuple[tuple[Phase, ...], ...], by_address: tuple[bool, ...]) -> None:
@@ -80,19 +50,16 @@ class HoldLedger:
         self._query_failures = Recorder(())
         self._keepalives_ns = array("q")
         self._active_ns = array("q")
-        self.suspended_ns = 0
         self._resumed_ns = 0
+
+    def recorders(self) -> Iterable[Recorder]:
+        """All of them."""
+        return (*self.opens, self.replacing, self._query_failures)
 
     def resumed(self, span_ns: int) -> None:
         """This client was suspended and goes on: set aside what was under way. For a signal handler."""
-        self._resumed_ns = now_ns = perf_counter_ns()
-        for recorder in (*self.opens, self.replacing, self._query_failures):
-            recorder.set_aside(now_ns, perf_counter_ns)
-        self.suspended_ns += span_ns
-
-    def now_ns(self) -> int:
-        """The clock of measured time: `perf_counter_ns` without what this client was suspended for."""
-        return perf_counter_ns() - self.suspended_ns
+        self._resumed_ns = perf_counter_ns()
+        super().resumed(span_ns)
 
     def opened(self, *, again: bool) -> None:
         """A connection is ready; `again` where it replaces one."""
@@ -199,10 +166,10 @@ class Opening:
         self._begin = begin
         self._abandon = abandon
         self._clock = clock
-        self._patience_ns = round(spec.give_up_s * 1e9)
+        self._give_up_ns = round(spec.give_up_s * 1e9)
         # Since when connections have been tried of which none has opened; 0 where none is.
         self._fruitless_ns = 0
-        self._patience_timer: asyncio.TimerHandle | None = None
+        self._growth_timer: asyncio.TimerHandle | None = None
         self._next = 0
         self._under_way = 0
         self._allowed = 0
@@ -216,7 +183,7 @@ class Opening:
     def start(self) -> None:
         """Begin the first ones."""
         self._began_ns = perf_counter_ns()
-        if self._patience_ns:
+        if self._give_up_ns:
             self._look_at_growth()
         self._allow()
 
@@ -277,7 +244,7 @@ class Opening:
     def _is_fruitless(self) -> bool:
         """Whether connections have been tried for too long, of which none has opened."""
         since_ns = self._fruitless_ns
-        return bool(self._patience_ns and since_ns) and self._clock() - since_ns >= self._patience_ns
+        return bool(self._give_up_ns and since_ns) and self._clock() - since_ns >= self._give_up_ns
 
     def _look_at_growth(self) -> None:
         # In a pause between batches there is nothing that could open: the next one's end says more.
@@ -285,7 +252,7 @@ class Opening:
             self._give_up()
             return
         pause_s = min(max(self._spec.give_up_s / 20, _FINEST_S), _GROWTH_S)
-        self._patience_timer = asyncio.get_running_loop().call_later(pause_s, self._look_at_growth)
+        self._growth_timer = asyncio.get_running_loop().call_later(pause_s, self._look_at_growth)
 
     def _give_up(self) -> None:
         if not self.over.is_set():
@@ -294,9 +261,9 @@ class Opening:
             self.stop()
 
     def _finish(self) -> None:
-        if self._patience_timer is not None:
-            self._patience_timer.cancel()
-            self._patience_timer = None
+        if self._growth_timer is not None:
+            self._growth_timer.cancel()
+            self._growth_timer = None
         if not self.over.is_set():
             self.over_ns = perf_counter_ns()
             self.over.set()
@@ -318,7 +285,9 @@ class KeepaliveRing:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Begin; the last connection's turn comes after one interval."""
+        """Begin, unless there is nobody to ask; the last connection's turn comes after one interval."""
+        if not self._count or not self._interval_s:
+            return
         self._began_s = asyncio.get_running_loop().time()
         self._go_round()
 

@@ -63,8 +63,8 @@ class PoolLoad(Generic[L]):
         self._contender = contender
         self._steps = client_steps(spec)
         self._rng = random.Random(spec.seed)
-        self.ledger = Recorders((PHASES,), responses=spec.open_loop is not None)
-        self._arrivals = GrantLog(spec.clients)
+        self.recorders = Recorders((PHASES,), responses=spec.open_loop is not None)
+        self._grants = GrantLog(spec.clients)
         self._counting = False
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -91,8 +91,6 @@ class PoolLoad(Generic[L]):
         """Operations that are due and have not begun; None in a closed loop."""
         return None
 
-    # Stages
-
     async def start(self) -> None:
         """Let the clients of the first step begin; a burst is over when this returns."""
         if self._spec.scenario == "burst":
@@ -104,8 +102,7 @@ class PoolLoad(Generic[L]):
             self._spawn(self._work(number), f"client-{number}")
 
     def measure(self) -> None:
-        """From now on operations count, and the load takes its shape."""
-        self.ledger.measure()
+        """The load takes its shape."""
         self._counting = True
         self._began_ns = perf_counter_ns()
         if self._spec.scenario == "burst":
@@ -142,15 +139,13 @@ class PoolLoad(Generic[L]):
             if isinstance(result, Exception):
                 raise result
 
-    # What became of it
-
-    def take_arrivals(self) -> tuple[Fairness, Histogram]:
-        """See `Arrivals.take`."""
-        return self._arrivals.take()
+    def take_grants(self) -> tuple[Fairness, Histogram]:
+        """See `GrantLog.take`."""
+        return self._grants.take()
 
     def take_by_client(self) -> Fairness:
-        """See `Arrivals.by_client`."""
-        return self._arrivals.by_client()
+        """See `GrantLog.by_client`."""
+        return self._grants.by_client()
 
     def take_bursts(self) -> Histogram:
         """How long the bursts that ended since the last call took."""
@@ -159,18 +154,18 @@ class PoolLoad(Generic[L]):
         self._bursts_ns = array("q")
         return durations
 
-    def note(self, mark: str, at_ns: int) -> None:
+    def on_server_event(self, event: str, at_ns: int) -> None:
         """The server is `stopping`, `down` or `up` again, since `at_ns`."""
         t = (at_ns - self._began_ns) / 1e9
         opens = self._contender.opens
-        if mark == "stopping":
+        if event == "stopping":
             if self._stopping or t >= self._spec.duration_s:
                 return  # it comes too late for clients that are about to leave
             failed = sum(failed_ns >= at_ns for failed_ns in self._failures_ns)
             self.recovery = Recovery(stopping_s=t, clients=self._spec.clients, failed=failed)
             opens.opening_peak = opens.opening
             self._opened_before = opens.opened
-        elif self.recovery is not None and mark == "down":
+        elif self.recovery is not None and event == "down":
             self.recovery.down_s = t
             self._pending = set(range(self._spec.clients))
         elif self.recovery is not None:
@@ -180,8 +175,6 @@ class PoolLoad(Generic[L]):
     def recovering(self) -> bool:
         """Whether a restart is not over yet for somebody."""
         return self.recovery is not None and self.recovery.all_s is None
-
-    # Clients
 
     def _spawn(self, work: Coroutine[object, object, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
@@ -228,7 +221,7 @@ class PoolLoad(Generic[L]):
     async def _operate(self, number: int, due: Due | None = None) -> bool:
         """One operation, in an open loop the one `due`; records it and tells whether it succeeded."""
         spec = self._spec
-        recorder = self.ledger.current[0] if due is None else due.recorder
+        recorder = self.recorders.current[0] if due is None else due.recorder
         self._under_way[number] = recorder
         phase = Phase.CHECKOUT
         queried_ns = held_ns = -1
@@ -237,8 +230,8 @@ class PoolLoad(Generic[L]):
             async with self._contender.lease() as leased:
                 granted_ns = perf_counter_ns()
                 # The warm-up of an open loop is over by its schedule, not when that was seen.
-                if self._counting if due is None else recorder is self.ledger.measured[0]:
-                    self._arrivals.granted.extend((began_ns, granted_ns, number))
+                if self._counting if due is None else recorder is self.recorders.measured[0]:
+                    self._grants.granted.extend((began_ns, granted_ns, number))
                 last_ns = granted_ns
                 if spec.query is not None:
                     phase = Phase.QUERY
@@ -279,9 +272,9 @@ class PoolLoad(Generic[L]):
             return
         ended_ns = perf_counter_ns()
         recorder.failed(error, ended_ns - since_ns)
-        measured = recorder is self.ledger.measured[0]
+        measured = recorder is self.recorders.measured[0]
         if measured and error.kind is FailureKind.TIMEOUT and error.phase is Phase.CHECKOUT:
-            self._arrivals.timed_out(began_ns, ended_ns)
+            self._grants.timed_out(began_ns, ended_ns)
         if self.recovery is not None:
             self.recovery.failed += 1
         else:

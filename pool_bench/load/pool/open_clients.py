@@ -19,7 +19,7 @@ class OpenPoolLoad(PoolLoad[L]):
 
     def __init__(self, spec: PoolSpec, open_loop: OpenLoop, contender: Contender[L]) -> None:
         super().__init__(spec, contender)
-        self._dispatcher = Dispatcher(spec, open_loop, self.ledger, self._begin)
+        self._dispatcher = Dispatcher(spec, open_loop, self.recorders, self._begin)
         # Operations have numbers from a fixed range, each free again once its task has ended.
         self._free = list(range(spec.clients - 1, -1, -1))
 

@@ -12,7 +12,7 @@ from pool_bench.drivers.base import DRIVER_NAMES, DriverName
 from pool_bench.errors import FailureKind
 from pool_bench.faults import PASS, Conditions, Mode, ThreadedProxy
 from pool_bench.load.arrivals import constant
-from pool_bench.load.connect.generator import generate
+from pool_bench.load.generator import generate
 from pool_bench.load.spec import ConnectSpec, OpenLoop
 from pool_bench.report.summary.addresses import standing_out
 from pool_bench.servers.postgres import EmbeddedPostgres

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from pool_bench.drivers.base import DriverName
 from pool_bench.drivers.wire.plan import Endpoint, WirePlan, resolve
 from pool_bench.errors import FailureKind, Phase, UsageError
+from pool_bench.load import dialer
 from pool_bench.load.backoff import backoff_s
-from pool_bench.load.connect import dials as cycles
-from pool_bench.load.connect.generator import generate
+from pool_bench.load.generator import generate
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.pgwire import scram
 from pool_bench.stats.runs import Snapshot, Stage
@@ -340,7 +340,7 @@ def test_names_are_looked_up_for_each_connection_or_once(once: bool, monkeypatch
         calls += 1
         return resolve(plan)
 
-    monkeypatch.setattr(cycles, "resolve", counting)
+    monkeypatch.setattr(dialer, "resolve", counting)
     with nothing_left(), h.HostileServer(h.POLITE) as server:
         outcome = run(_spec(server.url(host="localhost"), resolve_once=once))
         assert outcome.total.ok > 0
@@ -369,7 +369,7 @@ def test_look_ups_without_an_answer_time_out_and_are_dropped(monkeypatch: pytest
         assert silent.wait(60)
         return resolve(plan)
 
-    monkeypatch.setattr(cycles, "resolve", hanging)
+    monkeypatch.setattr(dialer, "resolve", hanging)
     with nothing_left():
         spec = _spec(
             "postgresql://u@localhost:1/d", concurrency=2, connect_timeout_s=0.05, duration_s=MARGIN_S

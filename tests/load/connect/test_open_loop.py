@@ -13,7 +13,7 @@ from pool_bench.analysis.verdict import judge
 from pool_bench.drivers.base import DriverName
 from pool_bench.errors import FailureKind, Phase
 from pool_bench.load.arrivals import Profile, constant, spike, steps
-from pool_bench.load.connect.generator import generate
+from pool_bench.load.generator import generate
 from pool_bench.load.spec import ConnectSpec, OpenLoop
 from pool_bench.report.summary.run import CLOSED_LOOP_NOTE, run_summary
 from pool_bench.servers.pgbouncer import PgBouncer

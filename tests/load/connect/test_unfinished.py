@@ -8,8 +8,7 @@ import pytest
 from pool_bench.drivers.base import DriverName
 from pool_bench.errors import Phase
 from pool_bench.load.arrivals import constant
-from pool_bench.load.connect.generator import generate
-from pool_bench.load.hold.generator import generate_hold
+from pool_bench.load.generator import generate
 from pool_bench.load.spec import ConnectSpec, HoldSpec, OpenLoop
 from pool_bench.stats.operations import BenchStats
 from pool_bench.stats.runs import Snapshot
@@ -43,7 +42,7 @@ def _run(spec: ConnectSpec | HoldSpec) -> tuple[BenchStats, BenchStats]:
             await generate(spec, send, stop)
         else:
             asyncio.get_running_loop().call_later(0.5, stop.set)
-            await generate_hold(spec, send, stop)
+            await generate(spec, send, stop)
 
     asyncio.run(main())
     return warmup, measured

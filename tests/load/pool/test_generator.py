@@ -11,8 +11,9 @@ import uvloop
 
 from pool_bench.contenders import CONTENDER_NAMES, ContenderName
 from pool_bench.errors import ConnectError, FailureKind, Phase
-from pool_bench.load.pool.generator import ServerEvents, generate_pool
+from pool_bench.load.generator import generate
 from pool_bench.load.spec import SCENARIO_NAMES, PoolSpec, ScenarioName
+from pool_bench.load.workload import ServerEvents
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
 from pool_bench.stats.checkouts import CheckoutStats
 from pool_bench.stats.operations import BenchStats, FailureKey
@@ -82,7 +83,7 @@ def run(
             if during is not None and not beside and when(snapshot):
                 beside.append(asyncio.create_task(asyncio.to_thread(during, stop, notes)))
 
-        await generate_pool(spec, send, stop, notes)
+        await generate(spec, send, stop, notes)
         await asyncio.gather(*beside)
         # Closed transports end in a later turn of the loop.
         deadline = time.monotonic() + 10
@@ -235,7 +236,7 @@ def test_operations_that_outlast_the_grace_period_are_unfinished(embedded: Embed
     )
     outcome = Outcome()
     stop = asyncio.Event()
-    asyncio.run(generate_pool(spec, outcome.snapshots.append, stop))
+    asyncio.run(generate(spec, outcome.snapshots.append, stop))
     for snapshot in outcome.snapshots:
         outcome.total.merge(snapshot.targets[0])
     assert (outcome.total.ok, outcome.total.failed, outcome.total.unfinished) == (0, 0, 5)
@@ -255,7 +256,7 @@ def test_a_stop_ends_the_run_early(scenario: ScenarioName, embedded: EmbeddedPos
             if snapshot.stage is Stage.MEASURE:
                 stop.set()
 
-        await generate_pool(spec, send, stop)
+        await generate(spec, send, stop)
         return outcome
 
     outcome = asyncio.run(main())
@@ -290,7 +291,7 @@ def failure_to_open(target_: Target, pool: ContenderName, size: int, own: str) -
     )
 
     async def main() -> None:
-        await generate_pool(spec, lambda snapshot: None, asyncio.Event())
+        await generate(spec, lambda snapshot: None, asyncio.Event())
 
     with pytest.raises(ConnectError, match=f"the pool {pool} did not open {own}: ") as caught:
         asyncio.run(main())
@@ -321,7 +322,7 @@ def test_clients_come_back_after_a_restart_and_their_times_are_told(
 
     def restart(stop: asyncio.Event, notes: ServerEvents) -> None:
         def tell(mark: str) -> None:
-            loops[0].call_soon_threadsafe(notes.hear, mark, time.perf_counter_ns())
+            loops[0].call_soon_threadsafe(notes.on_event, mark, time.perf_counter_ns())
 
         tell("stopping")
         restartable.restart(stopped=lambda: tell("down"))
@@ -354,7 +355,7 @@ def test_a_restart_after_the_time_is_up_is_none(restartable: EmbeddedPostgres) -
     def too_late(stop: asyncio.Event, notes: ServerEvents) -> None:
         after_ns = time.perf_counter_ns() + round(spec.duration_s * 1e9)
         for mark in ("stopping", "down", "up"):
-            notes.hear(mark, after_ns)
+            notes.on_event(mark, after_ns)
 
     outcome = run(spec, during=too_late, when=lambda snapshot: snapshot.stage is Stage.MEASURE)
     assert outcome.total.ok > 0

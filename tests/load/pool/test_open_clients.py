@@ -8,7 +8,7 @@ import pytest
 from pool_bench.contenders import ContenderName
 from pool_bench.errors import FailureKind, Phase
 from pool_bench.load.arrivals import Spacing, constant
-from pool_bench.load.pool.generator import generate_pool
+from pool_bench.load.generator import generate
 from pool_bench.load.spec import OPEN_SCENARIOS, OpenLoop, PoolSpec, ScenarioName
 from pool_bench.servers.postgres import EmbeddedPostgres
 from pool_bench.stats.operations import BenchStats
@@ -37,7 +37,7 @@ def run(spec: PoolSpec, *, stop_when: Callable[[Snapshot], bool] = lambda snapsh
             if stop_when(snapshot):
                 stop.set()
 
-        await generate_pool(spec, send, stop)
+        await generate(spec, send, stop)
         await asyncio.get_running_loop().shutdown_default_executor()
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
