@@ -3,8 +3,8 @@
 Runs `pg-connection-bench -d 1s --warmup 0s` on the embedded server, once with and once without a picture,
 and counts the CPU time of the whole tree of processes: the command, its generator, whatever draws, the server
 from its making to its end. `--other` lets another checkout take part, by the interpreter of its environment;
-all take turns, round after round, and medians and their ratios are printed. The second that is measured is part
-of it: both checkouts put the same load on the same server.
+all take turns, round after round, and medians and their ratios are printed. The second that is measured is
+part of it: both checkouts put the same load on the same server.
 
     uv run python benchmarks/start_up.py
     uv run python benchmarks/start_up.py --other ../before/.venv/bin/python --no-bytecode
