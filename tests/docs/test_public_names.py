@@ -31,6 +31,7 @@ CHANGES = ROOT / "CHANGELOG.md"
 # In prose: a dotted name, or a module's file.
 _NAME = re.compile(r"(?<![\w/])pool_bench(?:\.\w+)+(?!\w)")
 _FILE = re.compile(r"`((?:[\w.]+/)+(?:[\w*]+\.\w+)?)`")
+_CLASS = re.compile(r"`([A-Z][a-z]+(?:[A-Z][a-z]+)+)`")
 _MODULE = re.compile(r"`([\w/]+\.py)`")
 # Where results go.
 _NOT_HERE = ("results/",)
@@ -74,6 +75,13 @@ def test_every_module_and_file_that_a_document_names_exists(path: Path) -> None:
     for name in _FILE.findall(text):
         # What is in the package is named as it is seen from there, or from one of its packages.
         assert any(ROOT.glob(name)) or any((ROOT / "pool_bench").rglob(name.rstrip("/"))), name
+
+
+@pytest.mark.parametrize("name", ["CLAUDE.md", "docs/architecture.md"])
+def test_every_class_that_is_spoken_of_exists(name: str) -> None:
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "pool_bench").rglob("*.py"))
+    for spoken_of in _CLASS.findall(prose_of(ROOT / name)):
+        assert re.search(rf"^class {spoken_of}\b", sources, re.MULTILINE), spoken_of
 
 
 def _resolves(name: str) -> bool:
