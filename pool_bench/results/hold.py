@@ -16,6 +16,7 @@ from pool_bench.results.parts import (
     errors_of,
     failures_of,
     figure,
+    nothing_kept,
     rounded,
 )
 from pool_bench.stats.histogram import Histogram
@@ -179,9 +180,10 @@ class HoldRecord:
         Args:
             connections: how many the run was to open.
             asked: how many the user asked for, None for `connections`.
-            courses: with timeline, survival and sorts of drops, which take time.
+            courses: with timeline, histograms, survival and sorts of drops, which take time.
         """
         points = hold.survival() if courses else ()
+        keep = Histogram.bucketed if courses else nothing_kept
         return cls(
             asked=connections if asked is None else asked,
             connections=connections,
@@ -200,9 +202,9 @@ class HoldRecord:
             close_s=figure(hold.close_s),
             gave_up_s=figure(hold.gave_up_s),
             keepalive_ms=SummaryRecord.of(hold.keepalive),
-            keepalive_histogram=hold.keepalive.bucketed(),
+            keepalive_histogram=keep(hold.keepalive),
             active_ms=SummaryRecord.of(hold.active),
-            active_histogram=hold.active.bucketed(),
+            active_histogram=keep(hold.active),
             survival=tuple(SurvivalRecord(point.age_s, point.share) for point in points),
             timeline=tuple(map(HoldIntervalRecord.of, hold.intervals)) if courses else (),
             base_rss_bytes=hold.base_rss_bytes,

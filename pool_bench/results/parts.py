@@ -58,6 +58,11 @@ def as_words(settings: Settings) -> dict[str, str]:
     }
 
 
+def nothing_kept(_: Histogram) -> Histogram:
+    """An empty histogram, in a record that is to have no others."""
+    return Histogram()
+
+
 @dataclass(frozen=True, slots=True)
 class SummaryRecord:
     """`latency_ms` and its like: milliseconds, None where nothing was recorded."""

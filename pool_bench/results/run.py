@@ -26,6 +26,7 @@ from pool_bench.results.parts import (
     figure,
     finite,
     finite_settings,
+    nothing_kept,
     rounded,
 )
 from pool_bench.results.server import ServerSideRecord
@@ -318,10 +319,11 @@ class RunRecord:
         """The record of `run`.
 
         Args:
-            courses: with timelines, survival and what it was by target and address; without them it is cheap
-                enough for every second of a run.
+            courses: with timelines, histograms, survival and what it was by target and address; without them
+                it is cheap enough for every second of a run.
         """
         total, open_loop, pool = run.total, run.rate is not None, run.pool
+        keep = Histogram.bucketed if courses else nothing_kept
         checkout = run.checkout if pool is not None else None
         pool = pool if checkout is not None else None
         return cls(
@@ -372,11 +374,11 @@ class RunRecord:
             server_side=None
             if run.server_side is None
             else ServerSideRecord.of(run.server_side, limit_of(run)),
-            phase_histograms={str(phase): part.bucketed() for phase, part in sorted(total.phases.items())},
-            histogram=total.latency.bucketed(),
-            failure_histogram=total.failure_latency.bucketed(),
-            service_histogram=total.service.bucketed() if open_loop else None,
-            schedule_error_histogram=total.schedule_error.bucketed() if open_loop else None,
+            phase_histograms={str(phase): keep(part) for phase, part in sorted(total.phases.items())},
+            histogram=keep(total.latency),
+            failure_histogram=keep(total.failure_latency),
+            service_histogram=keep(total.service) if open_loop else None,
+            schedule_error_histogram=keep(total.schedule_error) if open_loop else None,
             timeline=tuple(IntervalRecord.of(interval, open_loop=open_loop) for interval in total.intervals)
             if courses
             else (),
