@@ -186,8 +186,9 @@ def limit_of(run: RunResult) -> Limit | None:
         return None
     # The looks went on while the client was suspended.
     length_s = run.duration_s + run.client.time.suspended_s
-    cpu, seconds = mean_cpu(side, length_s)
-    looks = [look for look in side.seconds if is_measured(side, look.t, length_s)]
+    begin_s = side.origin_s or 0.0
+    cpu, seconds = mean_cpu(side.seconds, begin_s, length_s)
+    looks = [look for look in side.seconds if is_measured(look, begin_s, length_s)]
     queues = [look.pools["cl_waiting"] for look in looks if "cl_waiting" in look.pools]
     refused = run.total.errors.get(FailureKind.TOO_MANY_CONNECTIONS, 0)
     state = run.client_state

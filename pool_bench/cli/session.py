@@ -26,6 +26,7 @@ from pool_bench.report.text import colour_wanted
 from pool_bench.results import write as results
 from pool_bench.results.files import write_atomically
 from pool_bench.results.model import from_session
+from pool_bench.results.run import RunRecord
 from pool_bench.results.session import Limit, Session
 from pool_bench.results.thresholds import Threshold, Watch, judge_run
 from pool_bench.stats.runs import RunResult, Snapshot
@@ -260,7 +261,7 @@ class BenchSession:
                     failures.append(error)
             for file in dict.fromkeys(self.written):
                 notify(f"wrote {file}")
-            if self.require_valid and (suspects := suspects_of(self._answers())):
+            if self.require_valid and (suspects := suspects_of(list(map(RunRecord.of, self._answers())))):
                 notify(f"--require-valid: {suspects}")
             if self.output.json_on_stdout:
                 try:
@@ -317,7 +318,7 @@ class BenchSession:
         """
         summary = self.checks.summary
         if summary is not None:
-            write_atomically(summary, session_markdown(self.session).encode("utf-8", "replace"))
+            write_atomically(summary, session_markdown(from_session(self.session)).encode("utf-8", "replace"))
             self.written.append(summary)
 
     @property
@@ -329,7 +330,7 @@ class BenchSession:
             fine = search.found is not None
         if not fine or not all(one.ok for one in self.session.thresholds):
             return EXIT_FAILED
-        if self.require_valid and suspects_of(self._answers()):
+        if self.require_valid and suspects_of(list(map(RunRecord.of, self._answers()))):
             return EXIT_FAILED
         return EXIT_OK
 

@@ -46,6 +46,15 @@ class AddressRecord:
     reopen_failed: Count | None = None
     trouble_share: Number | None
 
+    @property
+    def kinds(self) -> dict[str, int]:
+        """All that went wrong there by kind, most frequent first."""
+        counts: dict[str, int] = {}
+        for part in (self.errors, self.passed_over_errors, self.dropped_errors or {}):
+            for kind, count in part.items():
+                counts[kind] = counts.get(kind, 0) + count
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
     @classmethod
     def of(cls, run: RunResult, name: str, stats: AddressStats) -> Self:
         """The record of one address of `run`."""

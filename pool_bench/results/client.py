@@ -89,6 +89,11 @@ class ClientRecord:
     time: ClientTimeRecord | None = None
     port_searches: Count = 0
 
+    @property
+    def cpu_words(self) -> str:
+        """Its CPU time as a share of one core, such as `15%`."""
+        return f"{(self.cpu_percent or 0.0) / 100:.0%}"
+
     @classmethod
     def of(cls, run: RunResult) -> Self:
         """The record of the client of `run`."""

@@ -79,6 +79,11 @@ class SummaryRecord:
     p99_99: Number | None
     max: Number | None
 
+    @property
+    def percentiles(self) -> tuple[float | None, ...]:
+        """p50 to p99.99, as in `stats.histogram.PERCENTILES`."""
+        return (self.p50, self.p75, self.p90, self.p95, self.p99, self.p99_9, self.p99_99)
+
     @classmethod
     def of(cls, histogram: Histogram) -> Self:
         """The summary of `histogram`."""

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Final, Self
 
 from pool_bench.analysis.reasons import Reason
 from pool_bench.analysis.server_limit import limit_of
 from pool_bench.analysis.unfinished import hanging_of
-from pool_bench.analysis.verdict import Verdict, judge
+from pool_bench.analysis.verdict import Verdict, judge, verdict_words
 from pool_bench.results.addresses import AddressRecord
 from pool_bench.results.checkout import CheckoutRecord
 from pool_bench.results.client import ClientRecord
@@ -96,6 +96,11 @@ class ReasonRecord:
     text: Text
     remedy: Text
 
+    @property
+    def paragraph(self) -> str:
+        """Text and remedy."""
+        return f"{self.text} What helps: {self.remedy}."
+
     @classmethod
     def of(cls, reason: Reason) -> Self:
         """The record of `reason`."""
@@ -110,11 +115,19 @@ class VerdictRecord:
     reasons: tuple[ReasonRecord, ...]
     notes: tuple[ReasonRecord, ...] = ()
 
+    @property
+    def words(self) -> str:
+        """`valid`, `suspect: warm-up not over; too few samples`, or `failed: no operation succeeded`."""
+        return verdict_words([reason.code for reason in self.reasons])
+
     @classmethod
     def of(cls, verdict: Verdict) -> Self:
         """The record of `verdict`."""
         reasons, notes = (tuple(map(ReasonRecord.of, part)) for part in (verdict.reasons, verdict.notes))
         return cls(verdict.valid, reasons, notes)
+
+
+_NO_DOUBT: Final = VerdictRecord(valid=True, reasons=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +137,10 @@ class WarmupRecord:
     ok: Count
     failed: Count
     unfinished: Count
+    failures: tuple[FailureRecord, ...] = ()
+
+
+NO_WARMUP: Final = WarmupRecord(0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,16 +152,21 @@ class MedianRecord:
 
 @dataclass(frozen=True, slots=True)
 class ShareRecord:
-    """What of a run is the client: its floor, and the operations a second that it cannot exceed."""
+    """What of a run is the client: its floor, and the operations a second that it cannot exceed.
+
+    Attributes:
+        concurrency: at which it cannot; None in files of older versions, where it is mostly the run's own.
+    """
 
     floor_ms: MedianRecord
     ceiling: Number
+    concurrency: Count | None = None
 
     @classmethod
     def of(cls, own: ClientShare) -> Self:
         """The record of `own`."""
         floor = MedianRecord(rounded(own.alone.latency.percentile_ms(50)))
-        return cls(floor, figure(own.ceiling.throughput))
+        return cls(floor, figure(own.ceiling.throughput), own.ceiling.concurrency)
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,7 +372,9 @@ class RunRecord:
             latency_ms=SummaryRecord.of(total.latency),
             failure_ms=SummaryRecord.of(total.failure_latency),
             phases_ms={str(phase): SummaryRecord.of(part) for phase, part in sorted(total.phases.items())},
-            warmup=WarmupRecord(run.warmup.ok, run.warmup.failed, run.warmup.unfinished),
+            warmup=WarmupRecord(
+                run.warmup.ok, run.warmup.failed, run.warmup.unfinished, failures_of(run.warmup)
+            ),
             client=ClientRecord.of(run),
             verdict=VerdictRecord.of(judge(run)),
             calibration=None if run.own is None else ShareRecord.of(run.own),
@@ -403,6 +427,11 @@ class RunRecord:
             if courses and len(run.per_target) > 1
             else (),
         )
+
+    @property
+    def judgement(self) -> VerdictRecord:
+        """The verdict; no reason to doubt is known in files of older versions."""
+        return self.verdict or _NO_DOUBT
 
     @property
     def attempts(self) -> int:

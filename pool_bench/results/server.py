@@ -174,6 +174,7 @@ class ServerSideRecord:
     Attributes:
         backend_cost_bytes, pooler_client_bytes: may be below zero: the server can have freed some memory.
         origin_s: below zero where the server was too slow for a look before the run.
+        pooled: sessions of the server serve several connections each.
         limit: what kept the run from being faster; None where it was not judged.
     """
 
@@ -191,6 +192,7 @@ class ServerSideRecord:
     notes: tuple[Text, ...]
     cores: Count | None = None
     one_process: bool = False
+    pooled: bool = False
     between: BetweenRecord | None = None
     origin_s: float | None = None
     sessions: Counts = field(default_factory=dict)
@@ -219,6 +221,7 @@ class ServerSideRecord:
             notes=tuple(side.notes),
             cores=side.cores,
             one_process=side.one_process,
+            pooled=side.pooled,
             between=None
             if between is None
             else BetweenRecord(str(between.kind), between.name, between.shares, between.alone),

@@ -32,6 +32,7 @@ _OF_RUNS: Final = (
     "addresses",
     "targets",
 )
+_ADDITIONS: Final = {"warmup": ("failures",), "server_side": ("pooled",), "calibration": ("concurrency",)}
 _OF_POOLS: Final = (
     *("pool", "scenario", "clients", "size", "reset", "prepared", "query", "hold_s", "timeout_s"),
     "checkout",
@@ -92,14 +93,19 @@ def _prune_run(run: JsonObject) -> None:
             _leave_out(part, _OF_OPEN_LOOPS, whatever=True)
     for address in _objects(run["addresses"]):
         _leave_out(address, _OF_HELD_ADDRESSES)
+    for name, fields in _ADDITIONS.items():
+        if run.get(name) is not None:
+            _leave_out(cast(JsonObject, run[name]), fields)
     _leave_out(run, _OF_RUNS)
 
 
 def _leave_out(content: JsonObject, names: Collection[str], *, whatever: bool = False) -> None:
     """Take out fields that say nothing, or `whatever` they say."""
     for name in names:
-        if name in content and (whatever or content[name] in (None, "", [], ())):
-            del content[name]
+        value = content.get(name, 0)
+        # A zero says something.
+        if whatever or value is False or (not value and value != 0):
+            content.pop(name, None)
 
 
 def _objects(values: JsonValue) -> Sequence[JsonObject]:

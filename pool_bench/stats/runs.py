@@ -217,7 +217,7 @@ class RunResult:
         """Who had the cores that the client waited for, in words; "" where that is not known."""
         side = self.server_side
         length_s = self.duration_s + self.client.time.suspended_s
-        server = None if side is None else mean_cpu(side, length_s)[0].server
+        server = None if side is None else mean_cpu(side.seconds, side.origin_s or 0.0, length_s)[0].server
         return starver_words(self.client, server, embedded=self.embedded)
 
     @property

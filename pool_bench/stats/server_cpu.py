@@ -2,22 +2,54 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Final
+from typing import Final, Protocol
 
-from pool_bench.stats.server import CpuUse, ServerObservation
+from pool_bench.stats.server import CpuUse
 
 # How far a look may be off the window in which the run measured, seconds.
 _SLACK_S: Final = 0.3
 
 
-def mean_cpu(side: ServerObservation, duration_s: float) -> tuple[CpuUse, float]:
-    """Mean use of CPU while the run measured, and over how many seconds of it there were figures."""
+class Cores(Protocol):
+    """Cores that were busy, as in `CpuUse`."""
+
+    @property
+    def machine(self) -> float | None: ...
+    @property
+    def server(self) -> float | None: ...
+    @property
+    def postmaster(self) -> float | None: ...
+    @property
+    def server_thread(self) -> float | None: ...
+    @property
+    def pooler(self) -> float | None: ...
+    @property
+    def pooler_busiest(self) -> float | None: ...
+
+
+class Look(Protocol):
+    """One look at a server, as in `ServerSample`."""
+
+    @property
+    def t(self) -> float: ...
+    @property
+    def cpu(self) -> Cores | None: ...
+
+
+def mean_cpu(looks: Sequence[Look], begin_s: float, duration_s: float) -> tuple[CpuUse, float]:
+    """Mean use of CPU while a run measured, and over how many seconds of it there were figures.
+
+    Args:
+        looks: of the whole watching.
+        begin_s: when the run's clock stood at 0, on that of the looks.
+        duration_s: how long the run measured.
+    """
     parts = [
         (after.t - before.t, after.cpu)
-        for before, after in pairwise(side.seconds)
+        for before, after in pairwise(looks)
         if after.cpu is not None
-        and is_measured(side, before.t, duration_s)
-        and is_measured(side, after.t, duration_s)
+        and is_measured(before, begin_s, duration_s)
+        and is_measured(after, begin_s, duration_s)
     ]
 
     def mean(values: Sequence[tuple[float, float | None]]) -> float | None:
@@ -36,7 +68,6 @@ def mean_cpu(side: ServerObservation, duration_s: float) -> tuple[CpuUse, float]
     return use, sum(length for length, _ in parts)
 
 
-def is_measured(side: ServerObservation, t: float, duration_s: float) -> bool:
-    """Whether a look was taken while the run measured; `t` as in `ServerSecond`."""
-    begin = side.origin_s or 0.0
-    return begin - _SLACK_S <= t <= begin + duration_s + _SLACK_S
+def is_measured(look: Look, begin_s: float, duration_s: float) -> bool:
+    """Whether a look was taken while the run measured; `begin_s` as in `mean_cpu`."""
+    return begin_s - _SLACK_S <= look.t <= begin_s + duration_s + _SLACK_S

@@ -141,7 +141,7 @@ def watched(*cpu: CpuUse | None, waiting: int = 0, origin_s: float = 1.0) -> Ser
 
 def test_only_looks_inside_the_measured_time_count() -> None:
     side = watched(*(CpuUse(server=value) for value in (9.0, 1.0, 2.0, 9.0)))
-    use, seconds = mean_cpu(side, 2.0)
+    use, seconds = mean_cpu(side.seconds, side.origin_s or 0.0, 2.0)
     assert (use.server, seconds) == (1.5, 2.0)
 
 
@@ -149,7 +149,7 @@ def test_looks_weigh_as_long_as_they_are_and_gaps_weigh_nothing() -> None:
     side = watched(CpuUse(server=1.0), None, CpuUse(server=None, machine=2.0), origin_s=0.0)
     side.seconds[3] = replace(side.seconds[3], t=5.0)
     side.seconds.append(ServerSample(8.0, cpu=CpuUse(server=0.2, machine=1.0)))
-    use, seconds = mean_cpu(side, 10.0)
+    use, seconds = mean_cpu(side.seconds, side.origin_s or 0.0, 10.0)
     assert use.server == pytest.approx((1.0 + 3 * 0.2) / 4)
     assert use.machine == pytest.approx((3 * 2.0 + 3 * 1.0) / 6)
     assert seconds == pytest.approx(1 + 3 + 3)

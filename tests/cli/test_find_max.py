@@ -9,6 +9,8 @@ from pool_bench.analysis.rate_search import RateSearch, Trial
 from pool_bench.cli.commands.find_max import conclude, is_client_to_blame
 from pool_bench.cli.options.loop import FindMax
 from pool_bench.report.brief.run import search_brief
+from pool_bench.results.model import SearchRecord
+from pool_bench.results.run import RunRecord
 from pool_bench.results.session import Limit, SearchResult
 from pool_bench.stats.operations import ClientUsage
 from tests.support.results.open_loop import search_session
@@ -50,7 +52,11 @@ def test_verdict_and_limit_of_a_search_are_one_sentence_that_does_not_contradict
     search = RateSearch(100, lowest=1, highest=20_000)
     search.failed, search.found, search.trial = 800, 566, None
     conclude(result, search, session.runs)
-    words = " ".join(" ".join(search_brief(session.runs, result).headline).split())
+    words = " ".join(
+        " ".join(
+            search_brief(list(map(RunRecord.of, session.runs)), SearchRecord.of(result)).headline
+        ).split()
+    )
     busy = share > 0.9
     assert result.limit is (Limit.CLIENT if busy else Limit.SERVER)
     assert words.count("limit: ") == 1

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from pool_bench.report.markdown import escape, markdown_table
 from pool_bench.report.summary.session_markdown import session_markdown
+from pool_bench.results.model import from_session
 from pool_bench.results.session import Session
 from pool_bench.results.thresholds import judge_run, known_fields, read_thresholds
 from pool_bench.stats.operations import FailureCount
@@ -45,9 +46,12 @@ def session_with_message(message: str) -> Session:
 
 @pytest.mark.parametrize("message", HOSTILE)
 def test_a_servers_message_is_text_in_one_cell_and_nothing_else(message: str) -> None:
-    markdown = session_markdown(session_with_message(message))
+    markdown = session_markdown(from_session(session_with_message(message)))
     widths = [len(row) for row in rows_of(markdown)]
-    calm = [len(row) for row in rows_of(session_markdown(session_with_message("Connection refused")))]
+    calm = [
+        len(row)
+        for row in rows_of(session_markdown(from_session(session_with_message("Connection refused"))))
+    ]
     assert widths == calm
     assert not re.search(r"[<>`\[\]$~]|\*\*\w+\*\*:?//|https?://|www\.", markdown.replace("**", ""))
     (row,) = [row for row in rows_of(markdown) if "refused" in row]
@@ -80,7 +84,7 @@ def test_the_summary_has_headline_thresholds_percentiles_failures_settings_and_h
     run = typical_run(2000)
     session = session_of(run, name="nightly")
     session.thresholds = judge_run(read_thresholds(["p99<1ms", "ok>1"], known_fields()), run)
-    markdown = session_markdown(session)
+    markdown = session_markdown(from_session(session))
     assert markdown.startswith("## pg-connection-bench: nightly\n\n**67 connections/s** at concurrency 50")
     assert "### Thresholds: 1 of 2 failed" in markdown
     rows = rows_of(markdown)
@@ -99,10 +103,10 @@ def test_the_summary_has_headline_thresholds_percentiles_failures_settings_and_h
 
 
 def test_held_connections_are_in_the_summary() -> None:
-    markdown = session_markdown(session_of(held_run(restarted(), server_side=watched())))
+    markdown = session_markdown(from_session(session_of(held_run(restarted(), server_side=watched()))))
     assert "### Held connections" in markdown
     assert ["hold 500", "500", "500", "536", "0.405", "0.781", "1m"] in rows_of(markdown)
 
 
 def test_a_session_that_measured_nothing_says_so() -> None:
-    assert "**Nothing was measured.**" in session_markdown(session_of())
+    assert "**Nothing was measured.**" in session_markdown(from_session(session_of()))

@@ -146,7 +146,7 @@ def test_a_damaged_figure_is_named() -> None:
 
 
 def test_the_summary_says_what_the_limit_was_and_what_the_server_s_part_was() -> None:
-    text = watched_summary(watched())
+    text = watched_summary(RunRecord.of(watched()))
     assert "limit: the server (its processes used 1.7 of 2 cores; the client 42%)" in text
     assert "CPU, cores: server 1.70 (postmaster 0.20), this machine 1.90 of 2" in text
     assert "sessions from before the run to after it: 28,800, 3 abandoned" in text
@@ -159,7 +159,7 @@ def test_means_of_client_and_server_are_set_beside_each_other() -> None:
     run.server_side = side()
     assert run.server_side.setup is not None
     run.server_side.setup.total = histogram_of_ms([4.0] * 1000)
-    words = " ".join(watched_summary(run).split())
+    words = " ".join(watched_summary(RunRecord.of(run)).split())
     client_ms = sum(run.total.phases[phase].total_s for phase in (Phase.AUTH, Phase.READY))
     assert client_ms == pytest.approx(6.0, rel=0.02)
     assert f"the client waited {client_ms:.2f} ms on average for what took the server 4.00 ms" in words
@@ -167,7 +167,7 @@ def test_means_of_client_and_server_are_set_beside_each_other() -> None:
 
 def test_a_run_that_nobody_watched_has_no_such_section() -> None:
     run = typical_run()
-    assert "limit" not in watched_summary(run)
+    assert "limit" not in watched_summary(RunRecord.of(run))
     with style():
         texts = {text.get_text() for text in draw_run(*drawn(run)).labels}
     assert "Server" not in texts
@@ -220,7 +220,7 @@ def one_process() -> ServerObservation:
 def test_what_one_process_serves_is_called_connections() -> None:
     run = typical_run(duration_s=DURATION_S)
     run.server_side = one_process()
-    text = watched_summary(run)
+    text = watched_summary(RunRecord.of(run))
     assert "backend" not in text
     assert "server 1.00 (busiest thread 0.75), this machine 1.50 of 2" in text
     assert "connections at peak: open 12, closing 1" in text

@@ -29,7 +29,8 @@ from pool_bench.report.summary.calibration import calibration_table
 from pool_bench.report.summary.rounds import round_line, rounds_summary
 from pool_bench.report.summary.run import sweep_table
 from pool_bench.report.summary.server_lines import watched_summary
-from pool_bench.results.model import ResultRecord, from_session
+from pool_bench.results.model import ResultRecord, SearchRecord, from_session
+from pool_bench.results.run import RunRecord
 from pool_bench.stats.runs import RunResult
 from pool_bench.targets import Target
 from pool_bench.targets.postgres import PostgresTarget
@@ -258,7 +259,7 @@ class _ConnectRun:
                 lose(work, run, step.setting or "the base", error)
                 continue
             if step.round is None:
-                work.detail(watched_summary(run.result, colour=work.colour))
+                work.detail(watched_summary(RunRecord.of(run.result), colour=work.colour))
             if len(steps) > 1 and (step.round is not None or not work.output.verbose):
                 work.print(round_line(_loaded(work, run.result).runs[0]))
 
@@ -272,13 +273,13 @@ class _ConnectRun:
     def answer(self, work: BenchSession) -> Brief | None:
         """The last screen; with `-v`, what else is known of all runs together is printed as well."""
         session, colour = work.session, work.colour
-        runs = session.runs
+        runs = tuple(map(RunRecord.of, session.runs))
         if all(run.not_started for run in runs):
             return Brief()
         if session.find_max is not None:
-            return search_brief(runs, session.find_max, colour=colour)
+            return search_brief(runs, SearchRecord.of(session.find_max), colour=colour)
         if runs[0].round is not None:
-            loaded = _loaded(work, *runs)
+            loaded = _loaded(work, *session.runs)
             work.detail(rounds_summary(loaded, colour=colour))
             return rounds_brief(loaded, colour=colour)
         if len(work.levels) > 1:

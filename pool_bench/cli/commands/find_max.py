@@ -17,6 +17,8 @@ from pool_bench.load.run import Run
 from pool_bench.load.spec import ConnectSpec, OpenLoop
 from pool_bench.report.summary.run import run_summary
 from pool_bench.report.summary.search import search_summary, step_line
+from pool_bench.results.model import SearchRecord, SearchStepRecord
+from pool_bench.results.run import RunRecord
 from pool_bench.results.session import Limit, SearchResult, SearchStep
 from pool_bench.stats.runs import SATURATED_CPU_SHARE, RunResult
 
@@ -59,13 +61,14 @@ def find_maximum(work: BenchSession, plan: FindMax, spec: ConnectSpec) -> None:
                 result.limit, result.why = Limit.SERVER, f"at {trial.rate:.4g}/s no operation succeeded"
                 break
             search.tell(passed=not breaches)
-            work.row(step_line(result.steps[-1], last))
+            work.row(step_line(SearchStepRecord.of(result.steps[-1]), RunRecord.of(last)))
             work.keep()
     finally:
         conclude(result, search, work.session.runs)
     if last is not None:
-        work.detail(run_summary(_run_of_answer(work, result), colour=work.colour))
-        work.detail(search_summary(work.session.runs, result, colour=work.colour))
+        work.detail(run_summary(RunRecord.of(_run_of_answer(work, result)), colour=work.colour))
+        runs = list(map(RunRecord.of, work.session.runs))
+        work.detail(search_summary(runs, SearchRecord.of(result), colour=work.colour))
 
 
 def _measure(work: BenchSession, plan: FindMax, spec: ConnectSpec, trial: Trial, *, number: int) -> RunResult:

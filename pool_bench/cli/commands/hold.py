@@ -19,6 +19,7 @@ from pool_bench.report.brief.hold import hold_brief
 from pool_bench.report.brief.screen import Brief
 from pool_bench.report.live.hold_view import make_hold_view
 from pool_bench.report.summary.hold import hold_summary
+from pool_bench.results.run import RunRecord
 from pool_bench.results.thresholds import Threshold
 from pool_bench.targets.postgres import PostgresTarget
 from pool_bench.watch.machine.limits import LimitsReader
@@ -187,9 +188,9 @@ class _HoldRun:
         run.result.asked = self.asked
         work.view.begin_run(run.result.label, 1, 1, self.spec.duration_s, 0.0)
         follow_watched(work, run, self.watcher, self.reader, self.known)
-        work.detail(hold_summary(run.result, asked=self.asked, colour=work.colour))
+        work.detail(hold_summary(RunRecord.of(run.result), asked=self.asked, colour=work.colour))
 
     def answer(self, work: BenchSession) -> Brief | None:
         """What became of the connections."""
         runs = work.session.runs
-        return hold_brief(runs[0], asked=self.asked, colour=work.colour) if runs else None
+        return hold_brief(RunRecord.of(runs[0]), asked=self.asked, colour=work.colour) if runs else None

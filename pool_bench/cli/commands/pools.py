@@ -25,6 +25,7 @@ from pool_bench.report.summary.pools import behaviour_summary, contest_summary
 from pool_bench.report.summary.run import wrap
 from pool_bench.report.summary.unfinished import hanging_of_runs
 from pool_bench.results.model import from_session
+from pool_bench.results.run import RunRecord
 from pool_bench.results.thresholds import Threshold
 from pool_bench.stats.runs import Snapshot, Stage
 from pool_bench.targets import Target
@@ -254,7 +255,11 @@ class _PoolRun:
         if not measured:
             return None
         brief = contests_brief(measured, colour=work.colour)
-        hanging = [line for words in hanging_of_runs(work.session.runs) for line in wrap(words, "  ")]
+        hanging = [
+            line
+            for words in hanging_of_runs(list(map(RunRecord.of, work.session.runs)))
+            for line in wrap(words, "  ")
+        ]
         return replace(brief, parts=(*brief.parts, Part(hanging, rank=70)))
 
 

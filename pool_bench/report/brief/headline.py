@@ -6,13 +6,13 @@ from pool_bench.report.summary.hold_words import kinds_words
 from pool_bench.report.summary.outcome import State, outcome_of
 from pool_bench.report.summary.run import wall_lines, wrap
 from pool_bench.report.text import Paint, format_percent, format_rate
-from pool_bench.stats.runs import RunResult
+from pool_bench.results.run import NO_WARMUP, RunRecord
 from pool_bench.units import format_duration, format_ms
 
 _STYLES: Final[dict[State, str]] = {"valid": "green", "suspect": "yellow", "failed": "red"}
 
 
-def headline(run: RunResult, paint: Paint, *, name: str = "") -> list[str]:
+def headline(run: RunRecord, paint: Paint, *, name: str = "") -> list[str]:
     """What one run came to; lines of at most 80 columns.
 
     Args:
@@ -20,7 +20,7 @@ def headline(run: RunResult, paint: Paint, *, name: str = "") -> list[str]:
     """
     style = (
         "bold",
-        "green" if run.total.ok and not run.total.failed else "yellow" if run.total.ok else "red",
+        "green" if run.ok and not run.failed else "yellow" if run.ok else "red",
     )
     return [
         *(paint(line, *style) for line in wrap(f"{name}{figures(run)}", "  ")),
@@ -28,7 +28,7 @@ def headline(run: RunResult, paint: Paint, *, name: str = "") -> list[str]:
     ]
 
 
-def verdict_lines(run: RunResult, paint: Paint) -> list[str]:
+def verdict_lines(run: RunRecord, paint: Paint) -> list[str]:
     """The wall that a run met, and verdict and limit in one sentence, as lines of at most 80 columns."""
     outcome = outcome_of(run)
     return [
@@ -37,19 +37,17 @@ def verdict_lines(run: RunResult, paint: Paint) -> list[str]:
     ]
 
 
-def figures(run: RunResult) -> str:
+def figures(run: RunRecord) -> str:
     """`1,170 conn/s, p50 41.7 ms, p99 79.2 ms, 0 of 11,700 failed`."""
-    total = run.total
-    p50, p99 = total.latency.percentiles_ms((50, 99))
     parts = []
-    if total.ok:
+    if run.ok:
         due = ""
-        if run.rate is not None and run.duration_s:
-            due = f" of {format_rate(total.offered / run.duration_s)}/s due"
+        if run.offered is not None and run.duration_s:
+            due = f" of {format_rate(run.offered / run.duration_s)}/s due"
         parts += [
             f"{format_rate(run.throughput)} conn/s{due}",
-            f"p50 {format_ms(p50)} ms",
-            f"p99 {format_ms(p99)} ms",
+            f"p50 {format_ms(run.latency_ms.p50)} ms",
+            f"p99 {format_ms(run.latency_ms.p99)} ms",
         ]
     else:
         parts.append("0 conn/s")
@@ -59,18 +57,17 @@ def figures(run: RunResult) -> str:
     return ", ".join(parts)
 
 
-def failed_words(run: RunResult) -> str:
+def failed_words(run: RunRecord) -> str:
     """`222 of 20,225 failed (1.1%: refused 222), 3 unfinished`."""
-    total = run.total
-    words = f"{total.failed:,} of {total.attempts:,} failed"
-    kinds = kinds_words(total.failures)
+    words = f"{run.failed:,} of {run.attempts:,} failed"
+    kinds = kinds_words(run.failures)
     if kinds:
-        share = format_percent(total.failed / total.attempts) if total.attempts else "-"
+        share = format_percent(run.failed / run.attempts) if run.attempts else "-"
         words += f" ({share}: {kinds})"
-    if total.unfinished:
-        words += f", {total.unfinished:,} unfinished"
-    if run.warmup.unfinished:
-        words += f", {run.warmup.unfinished:,} hung since the warm-up"
-    if total.dropped:
-        words += f", {total.dropped:,} dropped"
+    if run.unfinished:
+        words += f", {run.unfinished:,} unfinished"
+    if hung := (run.warmup or NO_WARMUP).unfinished:
+        words += f", {hung:,} hung since the warm-up"
+    if run.dropped:
+        words += f", {run.dropped:,} dropped"
     return words

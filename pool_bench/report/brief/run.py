@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Final
 
-from pool_bench.analysis.verdict import NoteCode, judge
+from pool_bench.analysis.verdict import NoteCode
 from pool_bench.compare.rounds import compare_within
 from pool_bench.compare.settings import Setting, settings_of
 from pool_bench.report.brief.comparison import SENTENCES, pairs_answer
@@ -17,10 +17,8 @@ from pool_bench.report.summary.search import answer_lines, confirmed_run
 from pool_bench.report.summary.unfinished import hanging_of_runs, hanging_words
 from pool_bench.report.summary.verdict import own_lines, suspects_words
 from pool_bench.report.text import Paint, clean, ellipsize, format_percent, format_rate, table
-from pool_bench.results.model import ResultRecord
+from pool_bench.results.model import ResultRecord, SearchRecord, SearchStepRecord
 from pool_bench.results.run import RunRecord
-from pool_bench.results.session import SearchResult, SearchStep
-from pool_bench.stats.runs import RunResult
 from pool_bench.units import format_duration, format_ms
 
 CLOSED_LOOP_LINE: Final = "A closed loop hides stalls, --rate shows them: docs/closed-loop.md. Details: -v"
@@ -30,19 +28,19 @@ _BAR: Final = 10
 _NAMED: Final = 3
 
 
-def run_brief(run: RunResult, *, colour: bool = False) -> Brief:
+def run_brief(run: RunRecord, *, colour: bool = False) -> Brief:
     """The last screen of a command that measured one setting once."""
     paint = Paint(colour=colour)
     length = format_duration(run.duration_s) or "0s"
     name = f"{ellipsize(clean(run.label), COLUMNS // 2)}, {run.driver}, {length}: "
-    latency = response_lines(run, paint) if run.total.latency.count else []
+    latency = response_lines(run, paint) if run.ok else []
     return Brief(
         (
             Part(latency, rank=90),
             Part(target_lines(run, paint, width=COLUMNS), rank=85, fewest=4, rows="targets"),
             Part(address_lines(run, paint, width=COLUMNS), rank=86, fewest=4, rows="lines"),
-            Part(phase_lines(run.total, paint, bars=_BAR), rank=50),
-            Part(failure_lines(run.total, paint, width=COLUMNS), rank=80, fewest=4, rows="lines"),
+            Part(phase_lines(run, paint, bars=_BAR), rank=50),
+            Part(failure_lines(run, paint, width=COLUMNS), rank=80, fewest=4, rows="lines"),
             Part(_hanging([run], paint), rank=88),
             Part([line.strip() for line in own_lines(run)], rank=75),
             Part(_remedies(run, paint), rank=60),
@@ -52,28 +50,30 @@ def run_brief(run: RunResult, *, colour: bool = False) -> Brief:
     )
 
 
-def _hanging(runs: Sequence[RunResult], paint: Paint) -> list[str]:
+def _hanging(runs: Sequence[RunRecord], paint: Paint) -> list[str]:
     """What never ended."""
     told = hanging_words(runs[0]) if len(runs) == 1 else hanging_of_runs(runs)
     return [paint(line, "yellow") for words in told for line in wrap(words, "  ")]
 
 
-def _remedies(run: RunResult, paint: Paint) -> list[str]:
+def _remedies(run: RunRecord, paint: Paint) -> list[str]:
     """What helps where the run is suspect."""
     return [
-        paint(line, "dim") for reason in judge(run).reasons for line in wrap(f"Helps: {reason.remedy}.", "  ")
+        paint(line, "dim")
+        for reason in run.judgement.reasons
+        for line in wrap(f"Helps: {reason.remedy}.", "  ")
     ]
 
 
-def _hints(run: RunResult, paint: Paint) -> list[str]:
-    verdict = judge(run)
+def _hints(run: RunRecord, paint: Paint) -> list[str]:
+    verdict = run.judgement
     if run.rate is None and NoteCode.HIDDEN_PAUSE not in {note.code for note in verdict.notes}:
         return [paint(CLOSED_LOOP_LINE, "dim")]
     notes = [paint(line, "yellow") for note in verdict.notes for line in wrap(note.text, "  ")]
     return [*notes, paint(_DETAILS_LINE, "dim")]
 
 
-def sweep_brief(runs: Sequence[RunResult], *, colour: bool = False) -> Brief:
+def sweep_brief(runs: Sequence[RunRecord], *, colour: bool = False) -> Brief:
     """The last screen of a sweep: a row for each level, and the level with the highest throughput."""
     paint = Paint(colour=colour)
     if not runs:
@@ -81,14 +81,14 @@ def sweep_brief(runs: Sequence[RunResult], *, colour: bool = False) -> Brief:
     best = max(runs, key=lambda run: run.throughput)
     rows = [["workers", "conn/s", "p50 ms", "p95 ms", "p99 ms", "max ms", "failed", "client", ""]]
     for run in runs:
-        latency = map(format_ms, run.total.latency.percentiles_ms((50, 95, 99, 100)))
-        cpu = f"{run.client.cpu_share:.0%}"
+        latency = map(format_ms, _percentiles(run))
+        cpu = f"{run.client.cpu_words}"
         rows.append(
             [
                 f"{run.concurrency:,}",
                 format_rate(run.throughput),
                 *latency,
-                f"{run.total.failed:,}",
+                f"{run.failed:,}",
                 cpu,
                 ", ".join(_marks(run, is_best=run is best)),
             ]
@@ -96,14 +96,14 @@ def sweep_brief(runs: Sequence[RunResult], *, colour: bool = False) -> Brief:
     drawn = table(rows, left=(8,), gap=1)
     lines = [paint(drawn[0], "bold")]
     for line, run in zip(drawn[1:], runs, strict=True):
-        style = ("red",) if not run.total.ok else ("green",) if run is best else ()
+        style = ("red",) if not run.ok else ("green",) if run is best else ()
         lines.append(paint(line, *style))
-    if not best.total.ok:
+    if not best.ok:
         answer = [paint("No level had a success.", "bold", "red"), *headline(runs[-1], paint)]
     else:
         name = f"Highest at {best.concurrency:,} workers: "
         answer = headline(best, paint, name=name)
-    judged = [(run.label, [one.code for one in judge(run).reasons]) for run in runs if run is not best]
+    judged = [(run.label, [one.code for one in run.judgement.reasons]) for run in runs if run is not best]
     others = suspects_words(judged, most=_NAMED)
     return Brief(
         (
@@ -116,18 +116,23 @@ def sweep_brief(runs: Sequence[RunResult], *, colour: bool = False) -> Brief:
     )
 
 
-def _marks(run: RunResult, *, is_best: bool) -> list[str]:
-    marks = ["highest"] if is_best and run.total.ok else []
-    if not run.total.ok:
+def _percentiles(run: RunRecord) -> tuple[float | None, ...]:
+    latency = run.latency_ms
+    return latency.p50, latency.p95, latency.p99, latency.max
+
+
+def _marks(run: RunRecord, *, is_best: bool) -> list[str]:
+    marks = ["highest"] if is_best and run.ok else []
+    if not run.ok:
         marks.append("no success")
-    elif not judge(run).valid:
+    elif not run.judgement.valid:
         marks.append("suspect")
     if run.interrupted:
         marks.append("cut short")
     return marks
 
 
-def search_brief(runs: Sequence[RunResult], search: SearchResult, *, colour: bool = False) -> Brief:
+def search_brief(runs: Sequence[RunRecord], search: SearchRecord, *, colour: bool = False) -> Brief:
     """The last screen of a search: its trials by rate, those around the answer first, and the answer."""
     paint = Paint(colour=colour)
     rows = [["offered/s", "conn/s", "p50 ms", "p95 ms", "p99 ms", "max ms", "success", "client", ""]]
@@ -138,9 +143,9 @@ def search_brief(runs: Sequence[RunResult], search: SearchResult, *, colour: boo
             [
                 format_rate(step.rate),
                 format_rate(run.throughput),
-                *map(format_ms, run.total.latency.percentiles_ms((50, 95, 99, 100))),
-                format_percent(run.total.success_rate),
-                f"{run.client.cpu_share:.0%}{' !' if step.client else '  '}",
+                *map(format_ms, _percentiles(run)),
+                format_percent(run.success_rate),
+                f"{run.client.cpu_words}{' !' if step.client else '  '}",
                 ("confirmed" if step.kind == "confirm" else "met") if step.passed else "missed",
             ]
         )
@@ -163,13 +168,13 @@ def search_brief(runs: Sequence[RunResult], search: SearchResult, *, colour: boo
 def _around(
     head: str,
     lines: Sequence[str],
-    steps: Sequence[SearchStep],
-    search: SearchResult,
+    steps: Sequence[SearchStepRecord],
+    search: SearchRecord,
     paint: Paint,
     most: int,
 ) -> Part:
     """At most so many rows of a search; of more, those furthest from the answer are left out."""
-    middle = next((i for i, step in enumerate(steps) if step.rate == search.found), len(steps) - 1)
+    middle = next((i for i, step in enumerate(steps) if step.rate == search.rate), len(steps) - 1)
     first = min(max(middle - most // 2, 0), max(len(steps) - most, 0))
     shown = list(lines[first : first + most])
     missing = len(lines) - len(shown)
@@ -236,7 +241,7 @@ def _best_of(settings: Sequence[Setting], paint: Paint) -> list[str]:
 
 
 def _reasons(run: RunRecord) -> list[str]:
-    return [] if run.verdict is None else [reason.code for reason in run.verdict.reasons]
+    return [reason.code for reason in run.judgement.reasons]
 
 
 def _median_ms(values: Sequence[float | None]) -> str:

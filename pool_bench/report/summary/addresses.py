@@ -1,15 +1,13 @@
 """Results by the address that was really used, and which address stands out, in words."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from pool_bench.errors import FailureKind
 from pool_bench.report.text import Paint, clean, ellipsize, format_percent, format_rate, table
-from pool_bench.results.addresses import addresses_of
-from pool_bench.stats.addresses import UNKNOWN, AddressStats
+from pool_bench.results.addresses import AddressRecord
+from pool_bench.results.run import RunRecord
 from pool_bench.stats.histogram import Histogram
-from pool_bench.stats.runs import RunResult
 from pool_bench.units import format_ms
 
 # Fewer successes say nothing about what an address usually takes.
@@ -24,65 +22,59 @@ _COLUMNS: Final = 80
 _UNKNOWN_NAME: Final = "not known"
 
 
-def address_lines(run: RunResult, paint: Paint, *, width: int) -> list[str]:
+def address_lines(run: RunRecord, paint: Paint, *, width: int) -> list[str]:
     """A row of at most `width` columns for each address, and which of them stands out."""
-    rows = addresses_of(run)
+    rows = run.addresses
     if not rows:
         return []
     optional = {
-        "unfinished": [stats.unfinished for _, stats in rows],
-        "passed over": [stats.passed_over for _, stats in rows],
-        "dropped": [stats.dropped for _, stats in rows],
+        "unfinished": [row.unfinished for row in rows],
+        "passed over": [row.passed_over for row in rows],
+        "dropped": [row.dropped or 0 for row in rows],
     }
     shown = [name for name, counts in optional.items() if any(counts)]
     cells = [["address", *([] if run.hold else ["conn/s"]), "ok", "failed", *shown, "p50 ms", "p99 ms", ""]]
-    for index, (name, stats) in enumerate(rows):
-        p50, p99 = stats.latency.percentiles_ms((50, 99))
-        rate = stats.ok / run.duration_s if run.duration_s else 0.0
+    for index, row in enumerate(rows):
         cells.append(
             [
-                _name(name),
-                *([] if run.hold else [format_rate(rate)]),
-                f"{stats.ok:,}",
-                f"{stats.failed:,}",
+                _name(row),
+                *([] if run.hold else [format_rate(row.throughput)]),
+                f"{row.ok:,}",
+                f"{row.failed:,}",
                 *(f"{optional[column][index]:,}" for column in shown),
-                format_ms(p50),
-                format_ms(p99),
-                kinds_counted(stats.kinds),
+                format_ms(row.latency_ms.p50),
+                format_ms(row.latency_ms.p99),
+                kinds_counted(row.kinds),
             ]
         )
     drawn = table(cells, left=(0, len(cells[0]) - 1), gap=1)
     lines = [ellipsize(line, width) for line in drawn]
-    told = [line for words in standing_out(dict(rows)) for line in _wrap(words)]
+    told = [line for words in standing_out(rows) for line in _wrap(words)]
     return [paint(lines[0], "bold"), *lines[1:], *(paint(line, "yellow") for line in told)]
 
 
-def standing_out(rows: Mapping[str, AddressStats]) -> list[str]:
+def standing_out(rows: Sequence[AddressRecord]) -> list[str]:
     """Addresses that are slower, or in more trouble, than the others together, in words."""
     words = []
-    for name, stats in rows.items():
-        others = AddressStats()
-        for other, row in rows.items():
-            if other not in (name, UNKNOWN):
-                others.merge(row)
-        if name == UNKNOWN or others.is_empty:
+    for row in rows:
+        others = [other for other in rows if other is not row and other.address is not None]
+        if row.address is None or not others:
             continue
-        mine, theirs = _median(stats.latency), _median(others.latency)
+        mine = _median(row.histogram)
+        theirs = _median(Histogram.merged(other.histogram for other in others))
         if mine is not None and theirs is not None and mine >= _SLOW * theirs:
-            words.append(
-                f"{_name(name)} is slow: p50 {format_ms(mine)} ms, the others {format_ms(theirs)} ms"
-            )
-        bad, rest = stats.trouble_share, others.trouble_share
+            words.append(f"{_name(row)} is slow: p50 {format_ms(mine)} ms, the others {format_ms(theirs)} ms")
+        bad, rest = _trouble_share([row]), _trouble_share(others)
         if bad >= _LEAST_TROUBLE and bad >= _WORSE * rest:
-            kinds = kinds_counted(stats.kinds)
+            kinds = kinds_counted(row.kinds)
             words.append(
-                f"{_name(name)} fails: {format_percent(bad)} of what was tried there ({kinds}), "
+                f"{_name(row)} fails: {format_percent(bad)} of what was tried there ({kinds}), "
                 f"the others {format_percent(rest)}"
             )
     return words
 
 
-def kinds_counted(kinds: Mapping[FailureKind, int]) -> str:
+def kinds_counted(kinds: Mapping[str, int]) -> str:
     """`timeout 3, refused 1`; "" for none."""
     return ", ".join(f"{kind} {count:,}" for kind, count in kinds.items())
 
@@ -91,8 +83,15 @@ def _wrap(words: str) -> list[str]:
     return textwrap.wrap(words, _COLUMNS, subsequent_indent="  ", break_long_words=False)
 
 
-def _name(address: str) -> str:
-    return clean(address) or _UNKNOWN_NAME
+def _trouble_share(rows: Sequence[AddressRecord]) -> float:
+    """The share of what was tried at addresses that came to nothing there, 0 to 1."""
+    bad = sum(row.failed + row.passed_over + row.unfinished + (row.dropped or 0) for row in rows)
+    tried = sum(row.ok + row.failed + row.passed_over + row.unfinished for row in rows)
+    return min(bad / tried, 1.0) if tried else 0.0
+
+
+def _name(row: AddressRecord) -> str:
+    return clean(row.address or "") or _UNKNOWN_NAME
 
 
 def _median(latency: Histogram) -> float | None:

@@ -1,20 +1,17 @@
 """What the figures of a run that held connections mean, and what helps: sentences for its summary."""
 
-from pool_bench.analysis.verdict import judge
 from pool_bench.report.summary.unfinished import hanging_words
-from pool_bench.stats.holds import HoldStats
-from pool_bench.stats.runs import RunResult
+from pool_bench.results.hold import HoldRecord
+from pool_bench.results.run import RunRecord
 from pool_bench.units import format_duration
 
 
-def hold_notes(run: RunResult) -> list[str]:
+def hold_notes(run: RunRecord, hold: HoldRecord) -> list[str]:
     """One paragraph for each thing the reader should know; none where all is well."""
-    hold = run.hold or HoldStats()
-    total = run.total
-    notes = [reason.paragraph for reason in judge(run).reasons]
-    if total.unfinished:
+    notes = [reason.paragraph for reason in run.judgement.reasons]
+    if run.unfinished:
         notes.append(
-            f"{total.unfinished:,} connects were still under way when "
+            f"{run.unfinished:,} connects were still under way when "
             f"{'opening' if hold.gave_up_s else 'the run'} ended: they were given up, "
             "and are neither open nor failed in the figures above."
         )

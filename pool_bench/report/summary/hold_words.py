@@ -1,19 +1,20 @@
 """What the lines, the terminal view and the summary of held connections say in the same words."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Final
 
 from pool_bench.analysis.verdict import is_thin
 from pool_bench.errors import FailureKind, Phase
 from pool_bench.report.text import clean
-from pool_bench.stats.histogram import Histogram
-from pool_bench.stats.operations import BenchStats, FailureCount, FailureKey
+from pool_bench.results.hold import DropRecord
+from pool_bench.results.parts import FailureRecord, SummaryRecord, failures_of
+from pool_bench.stats.operations import BenchStats
 from pool_bench.units import format_duration, format_ms
 
 _MOST_KINDS: Final = 3
 
 # Who ended a connection, and why, as far as its end shows it.
-_ENDS: Final = {
+_ENDS: Final[dict[str, str]] = {
     FailureKind.SERVER_SHUTDOWN: "closed by the server: shutdown, or an operator (pg_terminate_backend)",
     FailureKind.SERVER_STARTING: "closed by the server: it was starting or recovering",
     FailureKind.IDLE_TIMEOUT: "closed by the server: idle for longer than it allows (idle timeout)",
@@ -31,28 +32,28 @@ _BY_SQLSTATE: Final = {
 }
 
 
-def who_and_why(key: FailureKey) -> str:
+def who_and_why(drop: DropRecord) -> str:
     """Who ended a dropped connection and why, in words."""
-    if key.sqlstate in _BY_SQLSTATE:
-        return _BY_SQLSTATE[key.sqlstate]
-    if key.kind is FailureKind.TIMEOUT and not key.sqlstate:
-        if key.phase is Phase.QUERY:
+    if drop.sqlstate is not None and drop.sqlstate in _BY_SQLSTATE:
+        return _BY_SQLSTATE[drop.sqlstate]
+    if drop.kind == FailureKind.TIMEOUT and not drop.sqlstate:
+        if drop.phase == Phase.QUERY:
             return "given up by this client: a query had no answer in time"
         return "given up by the network: the other end no longer answers"
-    known = _ENDS.get(key.kind)
+    known = _ENDS.get(drop.kind)
     if known is not None:
         return known
-    return "closed by the server: it sent an error" if key.sqlstate else "ended for another reason"
+    return "closed by the server: it sent an error" if drop.sqlstate else "ended for another reason"
 
 
-def kinds_words(failures: Mapping[FailureKey, FailureCount]) -> str:
+def kinds_words(failures: Iterable[FailureRecord]) -> str:
     """`too_many_connections (53300) 403, refused 2 and 1 more kind`; "" where nothing failed.
 
     Phases are left out: failures of one kind and SQLSTATE count together.
     """
-    counts: dict[tuple[FailureKind, str], int] = {}
-    for key, failure in failures.items():
-        sort = (key.kind, clean(key.sqlstate))
+    counts: dict[tuple[str, str], int] = {}
+    for failure in failures:
+        sort = (failure.kind, clean(failure.sqlstate or ""))
         counts[sort] = counts.get(sort, 0) + failure.count
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     words = [
@@ -65,11 +66,13 @@ def kinds_words(failures: Mapping[FailureKey, FailureCount]) -> str:
     return ", ".join(words)
 
 
-def latency_words(histogram: Histogram) -> str:
+def latency_words(latency: SummaryRecord, count: int) -> str:
     """`p50 45.6 ms, p90 70.1 ms, max 75.0 ms`: the percentiles that enough values are beyond; "" of none."""
-    names = [name for name in (50, 90, 99) if histogram.count and not is_thin(name, histogram.count)]
-    words = [f"p{name} {format_ms(histogram.percentile_ms(name))} ms" for name in names]
-    words += [f"max {format_ms(histogram.percentile_ms(100))} ms"] if histogram.count else []
+    if not count:
+        return ""
+    known = ((50, latency.p50), (90, latency.p90), (99, latency.p99))
+    words = [f"p{name} {format_ms(value)} ms" for name, value in known if not is_thin(name, count)]
+    words.append(f"max {format_ms(latency.max)} ms")
     return ", ".join(words)
 
 
@@ -79,7 +82,7 @@ def holding_words(asked: int, held: int, opening: BenchStats, gave_up_s: float =
     Args:
         gave_up_s: as in `HoldStats`.
     """
-    reasons = [words for words in (gave_up_words(gave_up_s), kinds_words(opening.failures)) if words]
+    reasons = [words for words in (gave_up_words(gave_up_s), kinds_words(failures_of(opening))) if words]
     why = ", ".join(reasons)
     return f"asked {asked:,}, holding {held:,}{f': {why}' if why else ''}"
 

@@ -7,10 +7,8 @@ the client was the bottleneck it is the client, and where it was not, never.
 from dataclasses import dataclass
 from typing import Literal
 
-from pool_bench.analysis.server_limit import Limit, limit_of
-from pool_bench.analysis.verdict import Verdict, judge
 from pool_bench.report.text import clean
-from pool_bench.stats.runs import RunResult
+from pool_bench.results.run import NO_WARMUP, RunRecord
 
 State = Literal["valid", "suspect", "failed"]
 
@@ -28,27 +26,27 @@ class Outcome:
     sentence: str
 
 
-def outcome_of(run: RunResult) -> Outcome:
+def outcome_of(run: RunRecord) -> Outcome:
     """The outcome of a finished run."""
-    verdict = judge(run)
-    return Outcome(_state(run, verdict), _sentence(run, verdict, limit_of(run)))
+    return Outcome(_state(run), _sentence(run))
 
 
-def _state(run: RunResult, verdict: Verdict) -> State:
-    if not run.total.ok:
+def _state(run: RunRecord) -> State:
+    if not run.ok:
         return "failed"
-    return "valid" if verdict.valid else "suspect"
+    return "valid" if run.judgement.valid else "suspect"
 
 
-def _sentence(run: RunResult, verdict: Verdict, limit: Limit | None) -> str:
+def _sentence(run: RunRecord) -> str:
     if run.not_started:
         return f"did not start: {clean(run.not_started)}"
-    if not run.total.ok:
-        kinds = ", ".join(f"{count:,} {kind}" for kind, count in run.total.errors.items())
-        hung = run.total.unfinished + run.warmup.unfinished
+    if not run.ok:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in run.errors.items())
+        hung = run.unfinished + (run.warmup or NO_WARMUP).unfinished
         if not kinds and hung:
             kinds = f"{hung:,} never ended"
         return f"no operation succeeded{f': {kinds}' if kinds else ''}"
+    limit = None if run.server_side is None else run.server_side.limit
     if limit is None:
-        return verdict.words
-    return f"{verdict.words}; {'limit ' if limit.what == 'unknown' else ''}{limit.words}"
+        return run.judgement.words
+    return f"{run.judgement.words}; {'limit ' if limit.what == 'unknown' else ''}{limit.words}"

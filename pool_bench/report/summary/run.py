@@ -1,6 +1,6 @@
 """What a run came to, in plain text of at most 100 columns.
 
-Figures come straight from the statistics; this file only lays them out. Percentiles that rest on a
+Figures come straight from the record of the run; this file only lays them out. Percentiles that rest on a
 handful of operations are marked, and where the client was the bottleneck a sentence says so:
 a number without its doubt is worse than none.
 """
@@ -9,12 +9,19 @@ import textwrap
 from collections.abc import Sequence
 from typing import Final
 
-from pool_bench.analysis.verdict import FEWEST_BEYOND, NoteCode, ReasonCode, Verdict, is_thin, judge
+from pool_bench.analysis.verdict import FEWEST_BEYOND, NoteCode, ReasonCode, is_thin
 from pool_bench.errors import Phase
 from pool_bench.report.buckets import log_bars
 from pool_bench.report.summary.addresses import address_lines
 from pool_bench.report.summary.unfinished import hanging_words
-from pool_bench.report.summary.verdict import own_lines, pauses_words, suspects_of, verdict_line, wall_words
+from pool_bench.report.summary.verdict import (
+    lag_words,
+    own_lines,
+    pauses_words,
+    suspects_of,
+    verdict_line,
+    wall_words,
+)
 from pool_bench.report.text import (
     Paint,
     bar,
@@ -26,9 +33,9 @@ from pool_bench.report.text import (
     table,
     without_column,
 )
+from pool_bench.results.parts import SummaryRecord
+from pool_bench.results.run import NO_WARMUP, RunRecord, VerdictRecord
 from pool_bench.stats.histogram import PERCENTILES, Histogram
-from pool_bench.stats.operations import BenchStats
-from pool_bench.stats.runs import RunResult
 from pool_bench.units import format_duration, format_ms
 
 WIDTH: Final = 100
@@ -49,7 +56,7 @@ SHARED_WORKERS_NOTE: Final = (
 _FOOTNOTE: Final = f"~ fewer than {FEWEST_BEYOND} samples beyond it"
 
 
-def run_summary(run: RunResult, *, colour: bool = False) -> str:
+def run_summary(run: RunRecord, *, colour: bool = False) -> str:
     """Everything about one run.
 
     Args:
@@ -60,76 +67,74 @@ def run_summary(run: RunResult, *, colour: bool = False) -> str:
         Lines of at most 100 columns, without a line break at the end.
     """
     paint = Paint(colour=colour)
-    verdict = judge(run)
     sections = [
-        [*_headline(run, paint), verdict_line(verdict, paint), *wall_lines(run, paint)],
+        [*_headline(run, paint), verdict_line(run.judgement, paint), *wall_lines(run, paint)],
         response_lines(run, paint),
-        phase_lines(run.total, paint),
+        phase_lines(run, paint),
         target_lines(run, paint),
         address_lines(run, paint, width=WIDTH),
-        failure_lines(run.total, paint),
-        _histogram(run.total.latency, paint),
+        failure_lines(run, paint),
+        _histogram(run.histogram, paint),
         _client(run, paint),
-        _notes(run, verdict, paint),
+        _notes(run, run.judgement, paint),
     ]
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
 
-def _headline(run: RunResult, paint: Paint) -> list[str]:
-    total = run.total
+def _headline(run: RunRecord, paint: Paint) -> list[str]:
     setting = " · ".join((clean(run.label), run.driver, format_duration(run.duration_s)))
     if run.interrupted:
         setting += " · interrupted"
-    begun = [f"{total.attempts:,} attempts"]
+    begun = [f"{run.attempts:,} attempts"]
     if run.rate is not None:
-        offered = total.offered / run.duration_s if run.duration_s else 0.0
-        begun = [f"of {format_rate(offered)}/s due", f"{total.offered:,} due"]
+        offered = run.offered or 0
+        rate = offered / run.duration_s if run.duration_s else 0.0
+        begun = [f"of {format_rate(rate)}/s due", f"{offered:,} due"]
     counts = [
-        paint(f"{format_rate(run.throughput)} conn/s", "bold", "green" if total.ok else "red"),
+        paint(f"{format_rate(run.throughput)} conn/s", "bold", "green" if run.ok else "red"),
         *begun,
-        f"{total.ok:,} ok",
-        paint(f"{total.failed:,} failed", *(("red",) if total.failed else ())),
-        paint(f"{total.unfinished:,} unfinished", *(("yellow",) if total.unfinished else ())),
-        f"success {format_percent(total.success_rate)}",
+        f"{run.ok:,} ok",
+        paint(f"{run.failed:,} failed", *(("red",) if run.failed else ())),
+        paint(f"{run.unfinished:,} unfinished", *(("yellow",) if run.unfinished else ())),
+        f"success {format_percent(run.success_rate)}",
     ]
     if run.rate is not None:
-        counts.insert(-1, paint(f"{total.dropped:,} dropped", *(("red",) if total.dropped else ())))
+        counts.insert(-1, paint(f"{run.dropped or 0:,} dropped", *(("red",) if run.dropped else ())))
     lines = [paint(ellipsize(setting, WIDTH), "bold"), "  ".join(counts)]
-    if run.warmup_s or run.warmup.attempts:
-        warmup = f"warm-up: {run.warmup.ok:,} ok, {run.warmup.failed:,} failed"
-        if run.warmup.unfinished:
-            warmup += f", {run.warmup.unfinished:,} unfinished"
+    before = run.warmup or NO_WARMUP
+    if run.warmup_s or before.ok or before.failed or before.unfinished:
+        warmup = f"warm-up: {before.ok:,} ok, {before.failed:,} failed"
+        if before.unfinished:
+            warmup += f", {before.unfinished:,} unfinished"
         lines.append(paint(f"{warmup}, not counted", "dim"))
     return lines
 
 
-def response_lines(run: RunResult, paint: Paint) -> list[str]:
+def response_lines(run: RunRecord, paint: Paint) -> list[str]:
     """Latency; in an open loop the response times and the service times under each other."""
-    if run.rate is None or not run.total.latency.count:
-        return latency_lines(run.total.latency, paint)
+    if run.service_ms is None or not run.ok:
+        return latency_lines(run.latency_ms, run.ok, paint)
     words = "response: from when an operation was due; service: from when it began"
     return [
-        *latency_lines(run.total.latency, paint, title="response, ms"),
-        *latency_lines(run.total.service, paint, title="service, ms "),
+        *latency_lines(run.latency_ms, run.ok, paint, title="response, ms"),
+        *latency_lines(run.service_ms, run.ok, paint, title="service, ms "),
         paint(words, "dim"),
     ]
 
 
-def latency_lines(latency: Histogram, paint: Paint, *, title: str = "latency, ms") -> list[str]:
-    """Percentiles, mean and deviation of successes."""
-    if not latency.count:
+def latency_lines(
+    latency: SummaryRecord, count: int, paint: Paint, *, title: str = "latency, ms"
+) -> list[str]:
+    """Percentiles, mean and deviation of `count` successes."""
+    if not count:
         return [paint("No operation succeeded: there is no latency to show.", "red")]
-    heads, values, thin = ["min"], [latency.percentile_ms(0)], False
-    for percentile, value in zip(PERCENTILES, latency.percentiles_ms(PERCENTILES), strict=True):
-        mark = is_thin(percentile, latency.count)
+    heads, thin = ["min"], False
+    for percentile in PERCENTILES:
+        mark = is_thin(percentile, count)
         thin = thin or mark
         heads.append(f"p{percentile:g}{' ~' if mark else ''}")
-        values.append(value)
-    summary = latency.summary_ms()
-    values[0] = summary["min"]
     heads.append("max")
-    values.append(summary["max"])
-    cells = [format_ms(value) for value in values]
+    cells = [format_ms(value) for value in (latency.min, *latency.percentiles, latency.max)]
     lines, start = [], 0
     while start < len(heads):
         head = "" if start else title
@@ -141,42 +146,42 @@ def latency_lines(latency: Histogram, paint: Paint, *, title: str = "latency, ms
             drawn, end = longer, stop
         lines += [paint(drawn[0], "bold"), drawn[1]]
         start = end
-    lines.append(
-        f"{'':{len(title) + 2}}mean {format_ms(summary['mean'])}, stdev {format_ms(summary['stdev'])}"
-    )
+    lines.append(f"{'':{len(title) + 2}}mean {format_ms(latency.mean)}, stdev {format_ms(latency.stdev)}")
     if thin:
         lines.append(paint(_FOOTNOTE, "dim"))
     return lines
 
 
-def phase_lines(total: BenchStats, paint: Paint, *, bars: int = _BAR) -> list[str]:
+def phase_lines(run: RunRecord, paint: Paint, *, bars: int = _BAR) -> list[str]:
     """A row for each phase that was seen, and one for what they leave; none where there was none.
 
     Args:
         bars: columns of the bar of a phase that is all of an operation.
     """
     phases = [
-        (phase, total.phases[phase]) for phase in Phase if phase in total.phases and total.phases[phase].count
+        (name, run.phases_ms[name], run.phase_histograms[name].count)
+        for name in map(str, Phase)
+        if name in run.phases_ms and name in run.phase_histograms and run.phase_histograms[name].count
     ]
     # Phases begin with the operation, not when it was due.
-    whole_s = total.service.total_s if total.service.count else total.latency.total_s
-    if not phases or not whole_s:
+    mean = (run.latency_ms if run.service_ms is None else run.service_ms).mean
+    whole_ms = (mean or 0.0) * run.ok
+    if not phases or not whole_ms:
         return []
     rows = [["phases, ms", "count", "p50", "p90", "p99", "max", "share of mean"]]
-    for phase, histogram in phases:
+    for name, summary, count in phases:
         # A phase that only some operations go through weighs as much as the time spent in it.
-        share = histogram.total_s / whole_s
-        p50, p90, p99, top = histogram.percentiles_ms((50, 90, 99, 100))
+        share = (summary.mean or 0.0) * count / whole_ms
         rows.append(
             [
-                str(phase),
-                f"{histogram.count:,}",
-                *map(format_ms, (p50, p90, p99, top)),
+                name,
+                f"{count:,}",
+                *map(format_ms, (summary.p50, summary.p90, summary.p99, summary.max)),
                 f"{share:.1%}",
                 bar(share, bars),
             ]
         )
-    rest = 1 - sum(histogram.total_s for _, histogram in phases) / whole_s
+    rest = 1 - sum((summary.mean or 0.0) * count for _, summary, count in phases) / whole_ms
     if rest >= _LEAST_REST:
         rows.append(["in between", *[""] * 5, f"{rest:.1%}", bar(rest, bars)])
     lines = table(rows, left=(0, 7))
@@ -188,21 +193,19 @@ def phase_lines(total: BenchStats, paint: Paint, *, bars: int = _BAR) -> list[st
     return lines
 
 
-def target_lines(run: RunResult, paint: Paint, *, width: int = WIDTH) -> list[str]:
+def target_lines(run: RunRecord, paint: Paint, *, width: int = WIDTH) -> list[str]:
     """A row of at most `width` columns for each target, where there are several."""
-    if len(run.per_target) < 2:
+    if len(run.targets) < 2:
         return []
     rows = [["conn/s", "ok", "failed", "unfinished", "success", "p50 ms", "p99 ms", "max ms"]]
-    for stats in run.per_target:
-        p50, p99, top = stats.latency.percentiles_ms((50, 99, 100))
-        rate = stats.ok / run.duration_s if run.duration_s else 0.0
-        counts = (f"{stats.ok:,}", f"{stats.failed:,}", f"{stats.unfinished:,}")
-        latency = map(format_ms, (p50, p99, top))
-        rows.append([format_rate(rate), *counts, format_percent(stats.success_rate), *latency])
+    for target in run.targets:
+        counts = (f"{target.ok:,}", f"{target.failed:,}", f"{target.unfinished:,}")
+        latency = map(format_ms, (target.latency_ms.p50, target.latency_ms.p99, target.latency_ms.max))
+        rows.append([format_rate(target.throughput), *counts, format_percent(target.success_rate), *latency])
     figures = table(rows, left=(), gap=1)
     # Names get what the figures leave of the line.
     room = width - max(map(len, figures)) - 2
-    names = ["target", *(ellipsize(clean(name), room) for name in run.targets)]
+    names = ["target", *(ellipsize(clean(target.target), room) for target in run.targets)]
     lines = table([[name, figure] for name, figure in zip(names, figures, strict=True)], left=(0, 1))
     lines[0] = paint(lines[0], "bold")
     if run.rate is None and run.hold is None:
@@ -210,22 +213,21 @@ def target_lines(run: RunResult, paint: Paint, *, width: int = WIDTH) -> list[st
     return lines
 
 
-def failure_lines(total: BenchStats, paint: Paint, *, width: int = WIDTH) -> list[str]:
+def failure_lines(run: RunRecord, paint: Paint, *, width: int = WIDTH) -> list[str]:
     """Failures by kind, phase and SQLSTATE with a message of each; none where nothing failed.
 
     Where none has an SQLSTATE, as with SurrealDB, there is no column for it.
     """
-    if not total.failures:
+    if not run.failures:
         return []
-    ranked = sorted(total.failures.items(), key=lambda item: (-item[1].count, item[0]))
     rows = [["failures", "phase", "sqlstate", "count", "of failed"]]
-    for key, failure in ranked:
-        share = failure.count / total.failed if total.failed else None
+    for failure in run.failures:
+        share = failure.count / run.failed if run.failed else None
         rows.append(
             [
-                str(key.kind),
-                str(key.phase),
-                clean(key.sqlstate) or "-",
+                failure.kind,
+                failure.phase,
+                clean(failure.sqlstate or "") or "-",
                 f"{failure.count:,}",
                 format_percent(share),
             ]
@@ -233,13 +235,12 @@ def failure_lines(total: BenchStats, paint: Paint, *, width: int = WIDTH) -> lis
     rows = without_column(rows, "sqlstate")
     drawn = table(rows, left=range(len(rows[0]) - 2))
     lines = [paint(drawn[0], "bold")]
-    for line, (_, failure) in zip(drawn[1:], ranked, strict=True):
+    for line, failure in zip(drawn[1:], run.failures, strict=True):
         lines.append(paint(line, "red"))
         lines.append(paint(f"    e.g. {ellipsize(clean(failure.sample), width - 9)}", "dim"))
-    p50, p99 = total.failure_latency.percentiles_ms((50, 99))
-    lines.append(
-        f"time to fail: p50 {format_ms(p50)} ms, p99 {format_ms(p99)} ms (not part of the latency above)"
-    )
+    if run.failure_ms is not None:
+        p50, p99 = map(format_ms, (run.failure_ms.p50, run.failure_ms.p99))
+        lines.append(f"time to fail: p50 {p50} ms, p99 {p99} ms (not part of the latency above)")
     return lines
 
 
@@ -262,29 +263,26 @@ def _histogram(latency: Histogram, paint: Paint) -> list[str]:
     return [head, *table(rows, left=(3,))]
 
 
-def _client(run: RunResult, paint: Paint) -> list[str]:
+def _client(run: RunRecord, paint: Paint) -> list[str]:
     client = run.client
-    p50, p99, top = client.lag.percentiles_ms((50, 99, 100))
-    per_op = "-" if run.cpu_us_per_op is None else f"{run.cpu_us_per_op:,.0f}"
-    lag = f"loop lag p50 {format_ms(p50)}, p99 {format_ms(p99)}, max {format_ms(top)} ms"
-    loop = f" ({clean(run.event_loop)})" if run.event_loop else ""
-    late = run.total.schedule_error.percentiles_ms((50, 99, 100))
+    per_op = "-" if client.cpu_us_per_op is None else f"{client.cpu_us_per_op:,.0f}"
+    late = run.schedule_error_ms
     schedule = "  schedule error p50 {}, p99 {}, max {} ms: how late operations began that had room"
-    processes = f" · {client.processes} processes" if client.processes > 1 else ""
+    processes = f" · {run.processes} processes" if run.processes > 1 else ""
     return [
         paint("client", "bold"),
-        f"  CPU {client.cpu_share:.0%} of a core, {per_op} us per operation"
-        f" · RSS {client.rss_bytes / 2**20:,.0f} MB{processes}",
-        *wrap(f"  {lag}{loop} · {pauses_words(client)}", "    "),
-        *([schedule.format(*map(format_ms, late))] if run.rate is not None else []),
+        f"  CPU {client.cpu_words} of a core, {per_op} us per operation"
+        f" · RSS {client.rss_mb or 0:,.0f} MB{processes}",
+        *wrap(f"  loop lag {lag_words(client)} · {pauses_words(client)}", "    "),
+        *([] if late is None else [schedule.format(*map(format_ms, (late.p50, late.p99, late.max)))]),
         *own_lines(run),
     ]
 
 
-def _notes(run: RunResult, verdict: Verdict, paint: Paint) -> list[str]:
+def _notes(run: RunRecord, verdict: VerdictRecord, paint: Paint) -> list[str]:
     lines = verdict_lines(verdict, paint)
     lines += [paint(line, "yellow") for words in hanging_words(run) for line in wrap(words, "  ")]
-    if run.total.unfinished:
+    if run.unfinished:
         note = (
             "What was still open when the grace period ended counts as attempts, not as successes, and how "
             "long it would have taken is not in the "
@@ -292,9 +290,9 @@ def _notes(run: RunResult, verdict: Verdict, paint: Paint) -> list[str]:
         )
         lines += [paint(line, "yellow") for line in wrap(note, "  ")]
     codes = {one.code for one in (*verdict.reasons, *verdict.notes)}
-    if run.total.dropped and ReasonCode.RATE_NOT_ACHIEVED not in codes:
+    if run.dropped and ReasonCode.RATE_NOT_ACHIEVED not in codes:
         note = (
-            f"{run.total.dropped:,} operations were due and never began, because all {run.concurrency:,} "
+            f"{run.dropped:,} operations were due and never began, because all {run.concurrency:,} "
             "connections that are allowed were in use (--max-in-flight). Their response times are not in the "
             "figures above: the highest percentiles are too low by them."
         )
@@ -304,7 +302,7 @@ def _notes(run: RunResult, verdict: Verdict, paint: Paint) -> list[str]:
     return lines
 
 
-def verdict_lines(verdict: Verdict, paint: Paint) -> list[str]:
+def verdict_lines(verdict: VerdictRecord, paint: Paint) -> list[str]:
     """A paragraph for each reason to doubt a run and each note, with what helps."""
     return [
         paint(line, "yellow")
@@ -313,12 +311,12 @@ def verdict_lines(verdict: Verdict, paint: Paint) -> list[str]:
     ]
 
 
-def saturation_note(run: RunResult) -> str:
+def saturation_note(run: RunRecord) -> str:
     """What it means that the client was the bottleneck, and what to do; "" where it was not."""
-    return next((r.paragraph for r in judge(run).reasons if r.code == ReasonCode.CLIENT_SATURATED), "")
+    return next((r.paragraph for r in run.judgement.reasons if r.code == ReasonCode.CLIENT_SATURATED), "")
 
 
-def sweep_table(runs: Sequence[RunResult], *, colour: bool = False) -> str:
+def sweep_table(runs: Sequence[RunRecord], *, colour: bool = False) -> str:
     """One row for each level of a sweep, the highest throughput and saturated levels marked.
 
     Returns:
@@ -343,30 +341,30 @@ def sweep_table(runs: Sequence[RunResult], *, colour: bool = False) -> str:
         ]
     ]
     for run in runs:
-        p50, p95, p99, top = run.total.latency.percentiles_ms((50, 95, 99, 100))
+        summary = run.latency_ms
         marks = []
-        if run is best and run.total.ok:
+        if run is best and run.ok:
             marks.append("highest")
-        if not run.total.ok:
+        if not run.ok:
             marks.append("no success")
         if run.interrupted:
             marks.append("cut short")
-        latency = map(format_ms, (p50, p95, p99, top))
-        outcome = (format_percent(run.total.success_rate), f"{run.total.failed:,}")
-        cpu = f"{run.client.cpu_share:.0%}{' !' if run.saturation else '  '}"
+        latency = map(format_ms, (summary.p50, summary.p95, summary.p99, summary.max))
+        outcome = (format_percent(run.success_rate), f"{run.failed:,}")
+        cpu = f"{run.client.cpu_words}{' !' if run.client.saturated else '  '}"
         rate = format_rate(run.throughput)
         rows.append([f"{run.concurrency:,}", rate, *latency, *outcome, cpu, ", ".join(marks)])
     drawn = table(rows, left=(9,), gap=1)
     lines = [paint(drawn[0], "bold")]
     for line, run in zip(drawn[1:], runs, strict=True):
-        style = ("red",) if not run.total.ok else ("green",) if run is best else ()
+        style = ("red",) if not run.ok else ("green",) if run is best else ()
         lines.append(paint(line, *style))
-    if any(run.saturation for run in runs):
+    if any(run.client.saturated for run in runs):
         lines.append("! the client was the bottleneck: the target may do better than this level shows")
     suspects = suspects_of(runs)
     if suspects:
         lines += [paint(line, "yellow") for line in wrap(suspects, "  ")]
-    if best.total.ok:
+    if best.ok:
         lines.append(
             f"Highest throughput: {format_rate(best.throughput)} conn/s at concurrency {best.concurrency:,}."
         )
@@ -375,7 +373,7 @@ def sweep_table(runs: Sequence[RunResult], *, colour: bool = False) -> str:
     return "\n".join(lines)
 
 
-def wall_lines(run: RunResult, paint: Paint) -> list[str]:
+def wall_lines(run: RunRecord, paint: Paint) -> list[str]:
     """What connections met when they stopped growing, as lines of at most 80 columns; none where nothing."""
     return [paint(line, "yellow") for line in wrap(wall_words(run.wall), "  ")]
 

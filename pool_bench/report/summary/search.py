@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Final
 
-from pool_bench.analysis.verdict import judge
 from pool_bench.report.summary.run import wrap
 from pool_bench.report.text import Paint, format_percent, format_rate, table
-from pool_bench.results.session import Limit, SearchResult, SearchStep
-from pool_bench.stats.runs import RunResult
+from pool_bench.results.model import SearchRecord, SearchStepRecord
+from pool_bench.results.run import RunRecord
+from pool_bench.results.session import Limit
 from pool_bench.units import format_ms
 
-_LIMITS: Final = {
+_LIMITS: Final[dict[str, str]] = {
     Limit.SERVER: "limit: the server",
     Limit.CLIENT: "limit: this client, not the server, which may do better",
     Limit.MAX_RATE: "no limit was found",
@@ -18,15 +18,15 @@ _LIMITS: Final = {
 }
 
 
-def step_line(step: SearchStep, run: RunResult) -> str:
+def step_line(step: SearchStepRecord, run: RunRecord) -> str:
     """One trial in a line, said when it is over."""
-    p99 = format_ms(run.total.latency.percentile_ms(99))
+    p99 = format_ms(run.latency_ms.p99)
     verdict = "met" if step.passed else f"missed: {'; '.join(step.breaches)}"
     client = " (client at a limit)" if step.client else ""
     return f"{format_rate(step.rate)}/s: p99 {p99} ms, {verdict}{client}"
 
 
-def search_summary(runs: Sequence[RunResult], search: SearchResult, *, colour: bool = False) -> str:
+def search_summary(runs: Sequence[RunRecord], search: SearchRecord, *, colour: bool = False) -> str:
     """The answer, why it is not higher, and a row for each trial, by rate.
 
     Returns:
@@ -50,16 +50,16 @@ def search_summary(runs: Sequence[RunResult], search: SearchResult, *, colour: b
     steps = sorted(search.steps, key=lambda step: step.rate)
     for step in steps:
         run = runs[step.run]
-        p50, p95, p99, top = run.total.latency.percentiles_ms((50, 95, 99, 100))
-        cpu = f"{run.client.cpu_share:.0%}{' !' if step.client else '  '}"
+        latency = run.latency_ms
+        cpu = f"{run.client.cpu_words}{' !' if step.client else '  '}"
         verdict = ("confirmed" if step.kind == "confirm" else "met") if step.passed else "missed"
         rows.append(
             [
                 format_rate(step.rate),
                 format_rate(run.throughput),
-                *map(format_ms, (p50, p95, p99, top)),
-                format_percent(run.total.success_rate),
-                f"{run.total.dropped:,}",
+                *map(format_ms, (latency.p50, latency.p95, latency.p99, latency.max)),
+                format_percent(run.success_rate),
+                f"{run.dropped or 0:,}",
                 cpu,
                 verdict,
             ]
@@ -74,13 +74,13 @@ def search_summary(runs: Sequence[RunResult], search: SearchResult, *, colour: b
     return "\n".join(lines)
 
 
-def confirmed_run(runs: Sequence[RunResult], search: SearchResult) -> RunResult | None:
+def confirmed_run(runs: Sequence[RunRecord], search: SearchRecord) -> RunRecord | None:
     """The run that confirmed the answer, None where there is none."""
     confirmed = [step for step in search.steps if step.passed and step.kind == "confirm"]
-    return runs[confirmed[-1].run] if confirmed and search.found is not None else None
+    return runs[confirmed[-1].run] if confirmed and search.rate is not None else None
 
 
-def answer_lines(search: SearchResult, paint: Paint, confirmed: RunResult | None) -> list[str]:
+def answer_lines(search: SearchRecord, paint: Paint, confirmed: RunRecord | None) -> list[str]:
     """The highest rate that was confirmed, whether to believe it, and why it is not higher.
 
     Args:
@@ -89,24 +89,23 @@ def answer_lines(search: SearchResult, paint: Paint, confirmed: RunResult | None
     Returns:
         Lines of at most 80 columns.
     """
-    if search.found is not None:
-        above = [step.rate for step in search.steps if not step.passed and step.rate > search.found]
+    if search.rate is not None:
+        above = [step.rate for step in search.steps if not step.passed and step.rate > search.rate]
         # Where confirmations failed, the lowest rate that missed is further away than the tolerance.
-        gap = min(above) / search.found - 1 if above else search.tolerance
+        gap = min(above) / search.rate - 1 if above else search.tolerance or 0.0
         words = (
-            f"Maximum: {format_rate(search.found)}/s meets {search.slo}, confirmed; "
+            f"Maximum: {format_rate(search.rate)}/s meets {search.slo}, confirmed; "
             f"the true limit is at most {gap:.0%} above it."
         )
-        if search.limit is Limit.MAX_RATE:
-            words = f"{format_rate(search.found)}/s meets {search.slo}, confirmed."
+        if search.limit == Limit.MAX_RATE:
+            words = f"{format_rate(search.rate)}/s meets {search.slo}, confirmed."
         style = ("bold", "green")
     else:
         words, style = f"No rate was confirmed that meets {search.slo}.", ("bold", "red")
     lines = [paint(line, *style) for line in wrap(words, "  ")]
-    if search.limit is not None:
-        verdict = judge(confirmed) if confirmed is not None else None
-        believed = f"{verdict.words}; " if verdict is not None else ""
-        colour = "green" if verdict is not None and verdict.valid else "yellow"
-        sentence = f"{believed}{_LIMITS[search.limit]} ({search.why})"
+    if search.why:
+        believed = f"{confirmed.judgement.words}; " if confirmed is not None else ""
+        colour = "green" if confirmed is not None and confirmed.judgement.valid else "yellow"
+        sentence = f"{believed}{_LIMITS.get(search.limit, search.limit)} ({search.why})"
         lines += [paint(line, colour) for line in wrap(sentence, "  ")]
     return lines

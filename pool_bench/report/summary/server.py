@@ -5,7 +5,7 @@ from typing import Final
 
 from pool_bench.report.summary.run import wrap
 from pool_bench.report.text import Paint, clean, ellipsize, table
-from pool_bench.stats.server import ServerMemory, ServerObservation, ServerSample
+from pool_bench.results.server import ServerMemoryRecord, ServerSampleRecord, ServerSideRecord
 from pool_bench.units import format_duration
 
 _POOL_COUNTS: Final = ("cl_", "sv_")
@@ -23,7 +23,7 @@ def format_bytes(count: float) -> str:
     return f"{size:,.3g} GB" if abs(size) < 99.5 else f"{size:,.0f} GB"
 
 
-def server_lines(side: ServerObservation | None, paint: Paint, first: Sequence[str] = ()) -> list[str]:
+def server_lines(side: ServerSideRecord | None, paint: Paint, first: Sequence[str] = ()) -> list[str]:
     """Slots, backends by state, pools and memory, and what could not be seen; none where nobody looked.
 
     Args:
@@ -38,7 +38,7 @@ def server_lines(side: ServerObservation | None, paint: Paint, first: Sequence[s
     return [paint("server", "bold"), *lines, *(paint(note, "dim") for note in notes)]
 
 
-def _slots(side: ServerObservation) -> list[str]:
+def _slots(side: ServerSideRecord) -> list[str]:
     lines = []
     if side.used_peak is not None:
         limit = f" of {side.max_connections:,} slots (max_connections)" if side.max_connections else " slots"
@@ -62,7 +62,7 @@ def _slots(side: ServerObservation) -> list[str]:
     return lines
 
 
-def _sessions(side: ServerObservation) -> list[str]:
+def _sessions(side: ServerSideRecord) -> list[str]:
     counters = dict(side.sessions)
     begun = counters.pop("sessions", None)
     if begun is None:
@@ -77,7 +77,7 @@ def pool_counts(pools: Mapping[str, int]) -> dict[str, int]:
     return {name: count for name, count in pools.items() if name.startswith(_POOL_COUNTS)}
 
 
-def busiest(seconds: Sequence[ServerSample]) -> ServerSample | None:
+def busiest(seconds: Sequence[ServerSampleRecord]) -> ServerSampleRecord | None:
     """The look with the most backends and pool members; None without a look."""
     return max(
         seconds,
@@ -86,8 +86,8 @@ def busiest(seconds: Sequence[ServerSample]) -> ServerSample | None:
     )
 
 
-def _busiest(side: ServerObservation) -> list[str]:
-    look = busiest(side.seconds)
+def _busiest(side: ServerSideRecord) -> list[str]:
+    look = busiest(side.timeline)
     if look is None:
         return []
     lines = []
@@ -102,14 +102,14 @@ def _busiest(side: ServerObservation) -> list[str]:
         if known:
             words = ", ".join(f"{name} {count:,}" for count, name in known)
             lines += wrap(f"  {title}: {words}", "    ")
-    waited_us = max(second.pools.get("maxwait_us", 0) for second in side.seconds)
+    waited_us = max(second.pools.get("maxwait_us", 0) for second in side.timeline)
     if waited_us:
         waited = format_duration(waited_us / 1e6)
         lines.append(f"  longest wait for a server connection in PgBouncer: {waited}")
     return lines
 
 
-def _memory(side: ServerObservation) -> list[str]:
+def _memory(side: ServerSideRecord) -> list[str]:
     if not side.memory:
         return []
     rows = [["  memory (PSS)", "processes", "total", f"{_served(side)}s"]]
@@ -132,12 +132,12 @@ def _memory(side: ServerObservation) -> list[str]:
     return lines
 
 
-def _served(side: ServerObservation) -> str:
+def _served(side: ServerSideRecord) -> str:
     """What is counted at the server, where one is."""
     return "connection" if side.one_process else "backend"
 
 
-def _pooler_memory(side: ServerObservation) -> list[str]:
+def _pooler_memory(side: ServerSideRecord) -> list[str]:
     if not side.pooler_memory:
         return []
     name = clean(side.pooler_name)
@@ -158,5 +158,5 @@ def _in_order(measured: Iterable[str]) -> list[str]:
     return sorted(measured, key=lambda when: _WHEN.index(when) if when in _WHEN else len(_WHEN))
 
 
-def _is_sample(memory: ServerMemory) -> bool:
+def _is_sample(memory: ServerMemoryRecord) -> bool:
     return memory.sampled < memory.processes

@@ -2,13 +2,12 @@
 
 from typing import Final
 
-from pool_bench.analysis.server_limit import limit_of
 from pool_bench.errors import Phase
 from pool_bench.report.summary.run import run_summary, wrap
 from pool_bench.report.summary.server import server_lines
 from pool_bench.report.text import Paint, clean, table
-from pool_bench.stats.runs import RunResult
-from pool_bench.stats.server import ServerObservation
+from pool_bench.results.run import RunRecord
+from pool_bench.results.server import ServerSideRecord
 from pool_bench.stats.server_cpu import mean_cpu
 from pool_bench.units import format_ms
 
@@ -16,7 +15,7 @@ from pool_bench.units import format_ms
 _SETUP_PHASES: Final = (Phase.TLS, Phase.AUTH, Phase.READY, Phase.CONNECT)
 
 
-def watched_summary(run: RunResult, *, colour: bool = False) -> str:
+def watched_summary(run: RunRecord, *, colour: bool = False) -> str:
     """Everything about one run, and about its server where it was watched.
 
     Args:
@@ -30,14 +29,14 @@ def watched_summary(run: RunResult, *, colour: bool = False) -> str:
     summary = run_summary(run, colour=colour)
     if side is None:
         return summary
-    limit = limit_of(run)
+    limit = side.limit
     first = [] if limit is None else [paint(line, "bold") for line in wrap(f"  {limit.words}", "    ")]
     lines = server_lines(side, paint, [*first, *_cpu(side, run.duration_s), *_setup(run, side)])
     return "\n".join((summary, "", *lines)) if lines else summary
 
 
-def _cpu(side: ServerObservation, duration_s: float) -> list[str]:
-    use, seconds = mean_cpu(side, duration_s)
+def _cpu(side: ServerSideRecord, duration_s: float) -> list[str]:
+    use, seconds = mean_cpu(side.timeline, side.origin_s or 0.0, duration_s)
     if not seconds or use.machine is None:
         return []
     parts = []
@@ -51,26 +50,31 @@ def _cpu(side: ServerObservation, duration_s: float) -> list[str]:
     return [f"  CPU, cores: {', '.join(parts)}"]
 
 
-def _setup(run: RunResult, side: ServerObservation) -> list[str]:
+def _setup(run: RunRecord, side: ServerSideRecord) -> list[str]:
     """The server's own time for setting connections up, beside the client's for the same steps."""
     setup = side.setup
-    if setup is None or not setup.total.count:
+    if setup is None or not setup.histograms["total"].count:
         return []
     rows = [["  set-up at the server, ms", "count", "p50", "p90", "p99", "max"]]
-    for name, histogram in (
-        ("accepted to ready", setup.total),
-        ("of it: fork", setup.fork),
-        ("of it: authentication", setup.auth),
+    for name, part in (
+        ("accepted to ready", "total"),
+        ("of it: fork", "fork"),
+        ("of it: authentication", "auth"),
     ):
-        figures = map(format_ms, histogram.percentiles_ms((50, 90, 99, 100)))
-        rows.append([f"    {name}", f"{histogram.count:,}", *figures])
+        latency = setup.latency_ms[part]
+        figures = map(format_ms, (latency.p50, latency.p90, latency.p99, latency.max))
+        rows.append([f"    {name}", f"{setup.histograms[part].count:,}", *figures])
     lines = table(rows)
-    phases = [run.total.phases[phase] for phase in _SETUP_PHASES if phase in run.total.phases]
-    count = max((histogram.count for histogram in phases), default=0)
+    phases = [
+        ((run.phases_ms[phase].mean or 0.0), run.phase_histograms[phase].count)
+        for phase in _SETUP_PHASES
+        if phase in run.phases_ms and phase in run.phase_histograms
+    ]
+    count = max((count for _, count in phases), default=0)
     if count:
         # Means add up, percentiles do not.
-        waited = sum(histogram.total_s for histogram in phases) / count * 1000
-        own = setup.total.total_s / setup.total.count * 1000
+        waited = sum(mean * counted for mean, counted in phases) / count
+        own = setup.latency_ms["total"].mean
         lines += wrap(
             f"    the client waited {format_ms(waited)} ms on average for what took the server "
             f"{format_ms(own)} ms; the rest is the queue before it, network and scheduling",

@@ -3,35 +3,34 @@
 from collections.abc import Sequence
 from typing import Final
 
-from pool_bench.analysis.unfinished import Hanging, hanging_of
 from pool_bench.errors import Phase
 from pool_bench.report.summary.hold_words import kinds_words
 from pool_bench.report.text import clean
-from pool_bench.stats.runs import RunResult
+from pool_bench.results.run import NO_WARMUP, HangingRecord, RunRecord
 
 _MOST_RUNS: Final = 3
 # Steps of an operation on a pool that may take as long as they like.
 _UNBOUNDED: Final = (Phase.QUERY, Phase.HOLD, Phase.RETURN)
 
 
-def hanging_words(run: RunResult) -> list[str]:
+def hanging_words(run: RunRecord) -> list[str]:
     """What never ended, at which step, and which limit would have ended it; a sentence or two for each stage.
 
     Where nothing ended while it was measured, also how the warm-up's operations failed.
     """
-    found = hanging_of(run)
     gave_up = run.hold is not None and run.hold.gave_up_s > 0
     until = "opening was given up" if gave_up else "the run did"
     sentences = [
-        _words([one for one in found if one.begun == begun], until) for begun in ("warmup", "measured")
+        _words([one for one in run.hanging if one.begun == begun], until) for begun in ("warmup", "measured")
     ]
-    if not run.total.ok and not run.total.failed and run.warmup.failed:
-        kinds = kinds_words(run.warmup.failures)
-        sentences.append(f"{_operations(run.warmup.failed)} of the warm-up failed: {kinds}.")
+    before = run.warmup or NO_WARMUP
+    if not run.ok and not run.failed and before.failed:
+        kinds = kinds_words(before.failures)
+        sentences.append(f"{_operations(before.failed)} of the warm-up failed: {kinds}.")
     return [words for words in sentences if words]
 
 
-def hanging_of_runs(runs: Sequence[RunResult]) -> list[str]:
+def hanging_of_runs(runs: Sequence[RunRecord]) -> list[str]:
     """The same of several runs, each with its label; of many the first ones, and how many more."""
     told = [(run.label, words) for run in runs if (words := hanging_words(run))]
     more = len(told) - _MOST_RUNS
@@ -41,7 +40,7 @@ def hanging_of_runs(runs: Sequence[RunResult]) -> list[str]:
     ]
 
 
-def _words(found: Sequence[Hanging], until: str) -> str:
+def _words(found: Sequence[HangingRecord], until: str) -> str:
     if not found:
         return ""
     count = sum(one.count for one in found)

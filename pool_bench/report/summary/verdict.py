@@ -2,20 +2,20 @@
 
 from collections.abc import Sequence
 
-from pool_bench.analysis.verdict import ReasonCode, Verdict, judge, short_words
+from pool_bench.analysis.verdict import ReasonCode, short_words
 from pool_bench.report.text import Paint, clean, format_percent, format_rate
-from pool_bench.stats.operations import ClientUsage
-from pool_bench.stats.runs import RunResult
+from pool_bench.results.client import ClientRecord
+from pool_bench.results.run import RunRecord, VerdictRecord, WallRecord
 from pool_bench.stats.walls import Wall
 from pool_bench.units import format_ms
 
 
-def verdict_line(verdict: Verdict, paint: Paint) -> str:
+def verdict_line(verdict: VerdictRecord, paint: Paint) -> str:
     """`verdict: valid`, or `verdict: suspect: warm-up not over; too few samples`."""
     return paint(f"verdict: {verdict.words}", "green" if verdict.valid else "yellow")
 
 
-def wall_words(wall: Wall | None) -> str:
+def wall_words(wall: Wall | WallRecord | None) -> str:
     """`wall at 97 connections: max_connections 100 ...`; "" where none was met."""
     if wall is None:
         return ""
@@ -54,29 +54,38 @@ def _some(labels: Sequence[str], most: int | None) -> str:
     return f"{', '.join(labels[:most])} and {len(labels) - most} more"
 
 
-def suspects_of(runs: Sequence[RunResult]) -> str:
+def suspects_of(runs: Sequence[RunRecord]) -> str:
     """`suspects_words` of finished runs."""
-    return suspects_words([(run.label, [reason.code for reason in judge(run).reasons]) for run in runs])
+    return suspects_words([(run.label, [reason.code for reason in run.judgement.reasons]) for run in runs])
 
 
-def pauses_words(client: ClientUsage) -> str:
+def lag_words(client: ClientRecord) -> str:
+    """How late the event loop was, and which: `p50 0.1, p99 0.4, max 2.0 ms (uvloop)`."""
+    lag = client.loop_lag_ms
+    p50, p99, top = map(format_ms, (None,) * 3 if lag is None else (lag.p50, lag.p99, lag.max))
+    loop = f" ({clean(client.event_loop)})" if client.event_loop else ""
+    return f"p50 {p50}, p99 {p99}, max {top} ms{loop}"
+
+
+def pauses_words(client: ClientRecord) -> str:
     """What garbage collection took: `12 GC pauses, max 0.8 ms`."""
-    if not client.pauses.count:
+    gc = client.gc
+    if gc is None or not gc.pauses:
         return "no GC pause"
-    plural = "" if client.pauses.count == 1 else "s"
-    return f"{client.pauses.count:,} GC pause{plural}, max {format_ms(client.pauses.max_ns / 1e6)} ms"
+    return f"{gc.pauses:,} GC pause{'' if gc.pauses == 1 else 's'}, max {format_ms(gc.max_ms)} ms"
 
 
-def own_lines(run: RunResult) -> list[str]:
+def own_lines(run: RunRecord) -> list[str]:
     """What of the latency and of the rate is this client, where it was calibrated."""
-    own, latency = run.own, run.total.latency
-    if own is None or not own.alone.latency.count or not latency.count:
+    own = run.calibration
+    if own is None or own.floor_ms.p50 is None or not run.ok:
         return []
     # Of the medians only: higher percentiles of a sum are not the sum of percentiles.
-    whole, mine = latency.percentile_ms(50), own.alone.latency.percentile_ms(50)
-    ceiling = own.ceiling.throughput
+    whole, mine = run.latency_ms.p50, own.floor_ms.p50
+    ceiling = own.ceiling
+    concurrency = run.concurrency if own.concurrency is None else own.concurrency
     share = f", {format_percent(run.throughput / ceiling)} of it used" if ceiling else ""
     return [
         f"  of {format_ms(whole)} ms p50, {format_ms(mine)} ms is this client (calibrated with one worker)",
-        f"  it could do {format_rate(ceiling)} conn/s at concurrency {own.ceiling.concurrency:,}{share}",
+        f"  it could do {format_rate(ceiling)} conn/s at concurrency {concurrency:,}{share}",
     ]

@@ -15,14 +15,15 @@ from pool_bench.load.arrivals import constant
 from pool_bench.load.generator import generate
 from pool_bench.load.spec import ConnectSpec, OpenLoop
 from pool_bench.report.summary.addresses import standing_out
+from pool_bench.results.addresses import AddressRecord
 from pool_bench.servers.postgres import EmbeddedPostgres
 from pool_bench.servers.surreal.server import EmbeddedSurreal
 from pool_bench.stats.addresses import AddressStats
 from pool_bench.stats.operations import BenchStats
-from pool_bench.stats.runs import Snapshot
+from pool_bench.stats.runs import RunResult, Snapshot
 from pool_bench.stats.timeline import Timeline
 from pool_bench.targets.surreal import surreal_target
-from tests.support.generators import enough, run, target
+from tests.support.generators import Outcome, enough, run, target
 from tests.support.holding import Held, hold, hold_spec
 
 _NAME = "replicas.test"
@@ -63,6 +64,10 @@ def _label(proxy: ThreadedProxy) -> str:
 
 def _accepted(proxy: ThreadedProxy) -> int:
     return proxy.call(lambda one: one.counts.accepted)
+
+
+def _measured(outcome: Outcome) -> RunResult:
+    return RunResult(label="", concurrency=1, driver="", targets=(), total=outcome.total)
 
 
 @pytest.fixture
@@ -119,7 +124,7 @@ def test_the_slow_address_of_a_name_is_named(embedded: EmbeddedPostgres, driver:
     assert [rows[label].ok for label in labels] == accepted
     assert rows[labels[1]].latency.min_ns >= _SLOW_S * 1e9
     assert rows[labels[0]].latency.min_ns < _SLOW_S * 1e9
-    (told,) = standing_out(rows)
+    (told,) = standing_out(AddressRecord.all_of(_measured(outcome)))
     assert told.startswith(f"{labels[1]} is slow: p50 ")
 
 
@@ -164,7 +169,7 @@ def test_an_address_that_refuses_is_named_although_every_connect_succeeds(embedd
         passed = rows[_label(dead)]
         assert passed.passed_over > 0
         assert passed.passed_over_errors == {FailureKind.REFUSED: passed.passed_over}
-        (told,) = standing_out(rows)
+        (told,) = standing_out(AddressRecord.all_of(_measured(outcome)))
         assert told.startswith(f"{_label(dead)} fails: 100% of what was tried there (refused ")
 
 

@@ -16,6 +16,7 @@ from pool_bench.load.arrivals import Profile, constant, spike, steps
 from pool_bench.load.generator import generate
 from pool_bench.load.spec import ConnectSpec, OpenLoop
 from pool_bench.report.summary.run import CLOSED_LOOP_NOTE, run_summary
+from pool_bench.results.run import RunRecord
 from pool_bench.servers.pgbouncer import PgBouncer
 from pool_bench.stats.histogram import Histogram, bucket_lower_us
 from pool_bench.stats.operations import BenchStats, ClientUsage
@@ -147,7 +148,7 @@ def test_a_closed_loop_hides_the_same_stall_and_says_so() -> None:
         assert 1 <= _longer_than(outcome.total.latency, STALL_S / 2) <= 4
         assert outcome.total.latency.percentile_ms(99) < 500 * STALL_S  # type: ignore[operator]  # some were ok
         result = _result(spec, outcome)
-        words = " ".join(run_summary(result).split())
+        words = " ".join(run_summary(RunRecord.of(result)).split())
         # Where the verdict has seen the pause itself, it says so in its own words.
         assert CLOSED_LOOP_NOTE in words or [note.code for note in judge(result).notes] == ["hidden_pause"]
 
@@ -269,7 +270,7 @@ def test_l5_a_client_without_time_falls_behind_visibly() -> None:
         result = _result(spec, outcome)
         # Whether the burning or others had its core, a busy machine decides; late it was.
         assert result.client_trouble is not None
-        words = " ".join(run_summary(result).split())
+        words = " ".join(run_summary(RunRecord.of(result)).split())
         assert {one.code for one in judge(result).reasons} & {
             "client_saturated",
             "client_blocked",

@@ -18,7 +18,8 @@ from pool_bench.report.brief.pools import contests_brief, sizes_brief
 from pool_bench.report.brief.run import CLOSED_LOOP_LINE, rounds_brief, run_brief, search_brief, sweep_brief
 from pool_bench.report.brief.screen import COLUMNS, ROWS, Brief, Part, crop, fit, rows_of, width
 from pool_bench.report.summary.run import run_summary
-from pool_bench.results.model import from_session
+from pool_bench.results.model import SearchRecord, from_session
+from pool_bench.results.run import RunRecord
 from pool_bench.results.session import SearchResult
 from pool_bench.stats.operations import FailureKey
 from pool_bench.stats.runs import RunResult
@@ -66,7 +67,7 @@ def check(brief: Brief, below: int = PATHS) -> str:
 
 
 def test_the_answer_of_a_run_is_its_last_lines() -> None:
-    text = check(run_brief(typical_run()))
+    text = check(run_brief(RunRecord.of(typical_run())))
     last = text.split("\n\n")[-1]
     words = " ".join(last.split())
     for figure in ("667 conn/s", "p50 2.26 ms", "p99 52.0 ms", "222 of 20,225 failed", "3 unfinished"):
@@ -78,11 +79,11 @@ def test_the_answer_of_a_run_is_its_last_lines() -> None:
 def test_the_lecture_on_closed_loops_is_a_line_with_a_link_and_whole_with_every_detail() -> None:
     run = run_of(stats_of(lognormal_ms(20_000)))
     assert len(CLOSED_LOOP_LINE) <= COLUMNS
-    assert CLOSED_LOOP_LINE in check(run_brief(run))
+    assert CLOSED_LOOP_LINE in check(run_brief(RunRecord.of(run)))
     assert "docs/closed-loop.md" in CLOSED_LOOP_LINE
-    assert "coordinated omission" not in check(run_brief(run))
-    assert "coordinated omission" in run_summary(run)
-    assert CLOSED_LOOP_LINE not in check(run_brief(open_run()))
+    assert "coordinated omission" not in check(run_brief(RunRecord.of(run)))
+    assert "coordinated omission" in run_summary(RunRecord.of(run))
+    assert CLOSED_LOOP_LINE not in check(run_brief(RunRecord.of(open_run())))
 
 
 @given(
@@ -104,12 +105,12 @@ def test_no_run_needs_more_than_a_screen(
     names = [f"postgresql://user@{'long-' * number}host/db" for number in range(targets)]
     run = run_of(stats, duration_s=duration_s, client=client_of(cpu_share=0.99))
     run = replace(run, label="name " * 20, targets=tuple(names), per_target=(stats,) * targets)
-    check(run_brief(run, colour=True))
-    check(sweep_brief([run] * 20, colour=True))
+    check(run_brief(RunRecord.of(run), colour=True))
+    check(sweep_brief(list(map(RunRecord.of, [run] * 20)), colour=True))
 
 
 def test_a_run_without_a_success_says_so_and_why() -> None:
-    text = check(run_brief(run_of(stats_of(failures={REFUSED: 5}))))
+    text = check(run_brief(RunRecord.of(run_of(stats_of(failures={REFUSED: 5})))))
     words = " ".join(text.split("\n\n")[-1].split())
     assert "0 conn/s, 5 of 5 failed (100%: refused 5) no operation succeeded" in words
 
@@ -118,7 +119,7 @@ def test_a_run_without_a_success_says_so_and_why() -> None:
 def test_a_sweep_is_a_table_and_its_answer_the_best_level(levels: Sequence[int]) -> None:
     runs = sweep_runs(levels, dead=())
     best = max(runs, key=lambda run: run.throughput)
-    text = check(sweep_brief(runs))
+    text = check(sweep_brief(list(map(RunRecord.of, runs))))
     rows = [
         line.split()[0].replace(",", "") for line in text.splitlines() if re.match(r" *[\d,]+ +[\d,]+ ", line)
     ]
@@ -130,7 +131,7 @@ def test_a_sweep_is_a_table_and_its_answer_the_best_level(levels: Sequence[int])
 
 
 def test_a_sweep_of_failures_has_no_best_level() -> None:
-    text = check(sweep_brief(sweep_runs((1, 2), dead=(1, 2))))
+    text = check(sweep_brief(list(map(RunRecord.of, sweep_runs((1, 2), dead=(1, 2))))))
     assert "highest" not in text.lower()
     assert "No level had a success." in text.split("\n\n")[-1]
 
@@ -139,7 +140,7 @@ def test_a_search_ends_in_its_answer_with_the_figures_of_what_confirmed_it() -> 
     session = search_session()
     search = session.find_max
     assert isinstance(search, SearchResult)
-    text = check(search_brief(session.runs, search, colour=True))
+    text = check(search_brief(list(map(RunRecord.of, session.runs)), SearchRecord.of(search), colour=True))
     last = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split("\n\n")[-1].split())
     assert re.match(r"Confirmed: \S+ conn/s of 566/s due, p50 \S+ ms, p99 \S+ ms, 0 of [\d,]+ failed", last)
     assert "Maximum: 566/s meets p99<50ms,errors<1%, confirmed" in last
@@ -152,7 +153,11 @@ def test_of_many_trials_those_around_the_answer_are_shown() -> None:
     assert isinstance(search, SearchResult)
     (found,) = [step for step in search.steps if step.kind == "confirm" and step.passed]
     others = [replace(found, rate=float(rate), kind="grow") for rate in range(1, 60)]
-    text = check(search_brief(session.runs, replace(search, steps=[*others, found])))
+    text = check(
+        search_brief(
+            list(map(RunRecord.of, session.runs)), SearchRecord.of(replace(search, steps=[*others, found]))
+        )
+    )
     assert re.search(r"^ +566 .* confirmed$", text, re.MULTILINE)
     assert "more trials: -v" in text
 
@@ -193,14 +198,16 @@ def test_a_comparison_ends_in_a_verdict_however_many_settings_it_has(levels: Seq
 def test_what_was_held_is_the_last_thing_said() -> None:
     for plan in (normal, slots_exhausted, restarted, all_refused, one_second, many):
         run = held_run(plan(), server_side=watched())
-        text = check(hold_brief(run, asked=500, colour=True))
+        text = check(hold_brief(RunRecord.of(run), asked=500, colour=True))
         assert "asked 500, held " in text.split("\n\n")[-1]
-    words = " ".join(check(hold_brief(held_run(slots_exhausted()), asked=500)).split("\n\n")[-1].split())
+    words = " ".join(
+        check(hold_brief(RunRecord.of(held_run(slots_exhausted())), asked=500)).split("\n\n")[-1].split()
+    )
     assert "asked 500, held 97 at peak: too_many_connections (53300) 403; connect p50 " in words
 
 
 def test_what_dropped_connections_is_shown_before_what_they_cost() -> None:
-    text = check(hold_brief(held_run(restarted(), server_side=watched()), asked=500))
+    text = check(hold_brief(RunRecord.of(held_run(restarted(), server_side=watched())), asked=500))
     assert "pg_terminate_backend" in text
     assert "terminating connection due to administrator command" in text
 
@@ -249,6 +256,6 @@ def test_colours_take_no_room_and_end_where_a_line_is_cut() -> None:
 
 
 def test_failures_come_with_a_message_of_each() -> None:
-    text = check(run_brief(run_of(stats_of(failures={TOO_MANY: 3, REFUSED: 2}))))
+    text = check(run_brief(RunRecord.of(run_of(stats_of(failures={TOO_MANY: 3, REFUSED: 2})))))
     assert "e.g. sorry, too many clients already" in text
     assert "e.g. Connection refused" in text

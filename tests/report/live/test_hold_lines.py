@@ -9,6 +9,9 @@ from pool_bench.report.live.hold_lines import HoldLineView, HoldSecond, HoldTota
 from pool_bench.report.live.hold_view import make_hold_view
 from pool_bench.report.live.view import QuietView
 from pool_bench.report.summary.hold_words import holding_words, kinds_words, who_and_why
+from pool_bench.results.hold import DropRecord
+from pool_bench.results.parts import failures_of
+from pool_bench.stats.holds import DropCount
 from pool_bench.stats.operations import FailureKey
 from pool_bench.stats.runs import Snapshot, Stage
 from tests.support.results.holds import (
@@ -134,19 +137,25 @@ def test_kinds_are_ranked_and_phases_of_one_kind_added_up() -> None:
     refused_later = FailureKey(FailureKind.REFUSED, Phase.AUTH)
     opening = stats_of(failures={REFUSED: 2, TOO_MANY: 403, refused_later: 1})
     words = "too_many_connections (53300) 403, refused 3"
-    assert kinds_words(opening.failures) == words
+    assert kinds_words(failures_of(opening)) == words
     assert holding_words(500, 97, opening) == f"asked 500, holding 97: {words}"
     assert holding_words(500, 500, stats_of()) == "asked 500, holding 500"
     many = {FailureKey(kind, Phase.TCP): 1 for kind in FailureKind}
-    assert kinds_words(stats_of(failures=many).failures).endswith(f"and {len(FailureKind) - 3} more kinds")
+    assert kinds_words(failures_of(stats_of(failures=many))).endswith(
+        f"and {len(FailureKind) - 3} more kinds"
+    )
+
+
+def _dropped(key: FailureKey) -> DropRecord:
+    return DropRecord.of(key, DropCount(1))
 
 
 @given(keys)
 def test_every_way_to_end_has_words(key: FailureKey) -> None:
-    assert who_and_why(key).partition(" ")[0] in {"closed", "reset", "given", "ended"}
+    assert who_and_why(_dropped(key)).partition(" ")[0] in {"closed", "reset", "given", "ended"}
 
 
 def test_a_terminated_backend_and_a_crash_are_told_apart() -> None:
-    assert "pg_terminate_backend" in who_and_why(SHUTDOWN)
-    assert "crashed" in who_and_why(FailureKey(FailureKind.SERVER_SHUTDOWN, Phase.HOLD, "57P02"))
-    assert "no answer in time" in who_and_why(FailureKey(FailureKind.TIMEOUT, Phase.QUERY))
+    assert "pg_terminate_backend" in who_and_why(_dropped(SHUTDOWN))
+    assert "crashed" in who_and_why(_dropped(FailureKey(FailureKind.SERVER_SHUTDOWN, Phase.HOLD, "57P02")))
+    assert "no answer in time" in who_and_why(_dropped(FailureKey(FailureKind.TIMEOUT, Phase.QUERY)))

@@ -11,6 +11,7 @@ from pool_bench.report.brief.run import run_brief
 from pool_bench.report.summary.addresses import address_lines, standing_out
 from pool_bench.report.summary.run import run_summary
 from pool_bench.report.text import Paint
+from pool_bench.results.addresses import AddressRecord
 from pool_bench.results.read import parse_result
 from pool_bench.results.run import RunRecord
 from pool_bench.results.write import dumps, run_to_json, session_to_json
@@ -50,7 +51,7 @@ def _run(rows: dict[str, AddressStats]) -> RunResult:
 
 def test_each_address_has_a_row_with_its_own_counts_rate_percentiles_and_kinds() -> None:
     run = _run({_BAD: _row(50, ok=40, failed=10), _GOOD: _row(2)})
-    lines = address_lines(run, Paint(colour=False), width=100)
+    lines = address_lines(RunRecord.of(run), Paint(colour=False), width=100)
     assert [line.split() for line in lines[:3]] == [
         ["address", "conn/s", "ok", "failed", "p50", "ms", "p99", "ms"],
         [_GOOD, "10", "100", "0", "2.00", "2.00"],
@@ -58,8 +59,13 @@ def test_each_address_has_a_row_with_its_own_counts_rate_percentiles_and_kinds()
     ]
 
 
+def _standing_out(rows: dict[str, AddressStats]) -> list[str]:
+    run = _run(rows)
+    return standing_out([AddressRecord.of(run, name, stats) for name, stats in rows.items()])
+
+
 def test_a_slow_address_and_one_that_fails_are_named() -> None:
-    words = standing_out({_GOOD: _row(2), _BAD: _row(50, ok=40), _THIRD: _row(3, failed=25)})
+    words = _standing_out({_GOOD: _row(2), _BAD: _row(50, ok=40), _THIRD: _row(3, failed=25)})
     assert words == [
         f"{_BAD} is slow: p50 50.0 ms, the others 2.00 ms",
         f"{_THIRD} fails: 20.0% of what was tried there (refused 25), the others 0%",
@@ -79,20 +85,20 @@ def test_a_slow_address_and_one_that_fails_are_named() -> None:
     ],
 )
 def test_no_address_is_named_without_a_clear_difference(rows: dict[str, AddressStats]) -> None:
-    assert standing_out(rows) == []
+    assert _standing_out(rows) == []
 
 
 def test_one_address_is_shown_only_where_that_was_asked_for() -> None:
     run = _run({_GOOD: _row(2)})
-    assert address_lines(run, Paint(colour=False), width=100) == []
+    assert address_lines(RunRecord.of(run), Paint(colour=False), width=100) == []
     assert "addresses" not in run_to_json(RunRecord.of(run))
     run.by_address = True
-    assert address_lines(run, Paint(colour=False), width=100)[1].startswith(_GOOD)
+    assert address_lines(RunRecord.of(run), Paint(colour=False), width=100)[1].startswith(_GOOD)
 
 
 def test_failures_whose_address_is_not_known_are_the_last_row_and_sums_are_whole() -> None:
     run = _run({"": _row(2, ok=0, failed=7), _GOOD: _row(2), _BAD: _row(2)})
-    lines = address_lines(run, Paint(colour=False), width=100)
+    lines = address_lines(RunRecord.of(run), Paint(colour=False), width=100)
     assert lines[3].startswith("not known ")
     content = run_to_json(RunRecord.of(run))
     rows = json.loads(dumps(content))["addresses"]
@@ -122,7 +128,7 @@ def test_of_held_connections_drops_and_replacements_are_told() -> None:
     run = _run({_GOOD: _row(2), _BAD: _row(2, dropped=12)})
     run.hold = HoldStats(opened=200)
     run.hold.reconnects.addresses = {_BAD: AddressStats(ok=9, failed=4)}
-    lines = address_lines(run, Paint(colour=False), width=80)
+    lines = address_lines(RunRecord.of(run), Paint(colour=False), width=80)
     assert lines[0].split() == ["address", "ok", "failed", "dropped", "p50", "ms", "p99", "ms"]
     assert lines[-1].startswith(f"{_BAD} fails: 12.0% of what was tried there (reset 12)")
     rows = json.loads(dumps(run_to_json(RunRecord.of(run))))["addresses"]
@@ -130,19 +136,21 @@ def test_of_held_connections_drops_and_replacements_are_told() -> None:
         (0, 0, 0),
         (12, 9, 4),
     ]
-    assert _BAD in hold_brief(run, asked=200).body(0)
+    assert _BAD in hold_brief(RunRecord.of(run), asked=200).body(0)
 
 
 def test_the_last_screen_and_the_summary_have_the_addresses_in_their_width() -> None:
     many = {f"[2001:db8:1234:5678:9abc:def0:1234:{index:x}]:65432": _row(2, failed=1) for index in range(60)}
     run = _run(many | {_BAD: _row(90)})
-    body = run_brief(run).body(0)
+    body = run_brief(RunRecord.of(run)).body(0)
     assert "address " in body
     assert max(map(len, body.splitlines())) <= 80
-    assert f"{_BAD} is slow" in run_summary(run)
-    assert max(map(len, run_summary(run).splitlines())) <= 100
+    assert f"{_BAD} is slow" in run_summary(RunRecord.of(run))
+    assert max(map(len, run_summary(RunRecord.of(run)).splitlines())) <= 100
 
 
 def test_names_from_a_server_or_resolver_are_cleaned() -> None:
-    lines = address_lines(_run({"evil\x1b[31m": _row(2), _GOOD: _row(2)}), Paint(colour=False), width=100)
+    lines = address_lines(
+        RunRecord.of(_run({"evil\x1b[31m": _row(2), _GOOD: _row(2)})), Paint(colour=False), width=100
+    )
     assert "\x1b" not in "\n".join(lines)

@@ -11,9 +11,10 @@ from pool_bench.report.brief.hold import hold_brief
 from pool_bench.report.summary.hold import hold_summary, survival_rows, verdict
 from pool_bench.report.summary.run import WIDTH
 from pool_bench.report.summary.server import format_bytes
-from pool_bench.results.hold import HoldRecord
+from pool_bench.results.hold import HoldRecord, SurvivalRecord
 from pool_bench.results.parts import SummaryRecord
-from pool_bench.stats.holds import HoldStats, SurvivalPoint
+from pool_bench.results.run import RunRecord
+from pool_bench.stats.holds import HoldStats
 from pool_bench.stats.operations import FailureKey
 from pool_bench.stats.runs import RunResult
 from pool_bench.stats.server import ServerMemory, ServerObservation, ServerSample
@@ -46,16 +47,26 @@ def section(text: str, head: str) -> str:
 
 def test_the_first_line_says_what_became_of_what_was_asked() -> None:
     run = held_run(slots_exhausted())
-    assert verdict(run, asked=500) == "asked 500, held 97 at peak: too_many_connections (53300) 403"
-    assert hold_summary(run, asked=500).startswith(verdict(run, asked=500) + "\n")
-    assert verdict(held_run(normal()), asked=500) == "asked 500, held 500 at peak: none was lost"
-    assert verdict(held_run(restarted()), asked=500).endswith("held 500 at peak: 536 dropped, 536 replaced")
-    assert verdict(held_run(Plan(asked=91)), asked=500) == "asked 500, held 91 at peak: 409 not tried"
+    assert (
+        verdict(RunRecord.of(run), asked=500)
+        == "asked 500, held 97 at peak: too_many_connections (53300) 403"
+    )
+    assert hold_summary(RunRecord.of(run), asked=500).startswith(verdict(RunRecord.of(run), asked=500) + "\n")
+    assert (
+        verdict(RunRecord.of(held_run(normal())), asked=500) == "asked 500, held 500 at peak: none was lost"
+    )
+    assert verdict(RunRecord.of(held_run(restarted())), asked=500).endswith(
+        "held 500 at peak: 536 dropped, 536 replaced"
+    )
+    assert (
+        verdict(RunRecord.of(held_run(Plan(asked=91))), asked=500)
+        == "asked 500, held 91 at peak: 409 not tried"
+    )
 
 
 def test_a_summary_has_every_section() -> None:
     run = held_run(restarted(), server_side=watched())
-    text = hold_summary(run, asked=500)
+    text = hold_summary(RunRecord.of(run), asked=500)
     for words in (
         "500 opened  0 failed  536 dropped  536 replaced  500 closed",
         "opening 167ms (3,000 conn/s) · holding 1m · closing 40ms",
@@ -89,7 +100,7 @@ def test_no_run_breaks_the_summary_or_its_width_and_its_counts_add_up(
     plan: Plan, side: ServerObservation | None, more: int
 ) -> None:
     run = held_run(plan, server_side=side)
-    text = hold_summary(run, asked=plan.asked + more)
+    text = hold_summary(RunRecord.of(run), asked=plan.asked + more)
     assert widest(text) <= WIDTH
     assert "nan" not in text.lower()
     assert run.hold is not None
@@ -120,8 +131,11 @@ def test_reconnects_have_those_percentiles_that_enough_of_them_are_beyond(
     assert latency.count == count
     told = [f"{name} {format_ms(latency.percentile_ms(float(name[1:])))} ms" for name in percentiles]
     words = ", ".join([*told, f"max {format_ms(latency.percentile_ms(100))} ms"])
-    assert f"  latency {words}" in section(hold_summary(run, asked=count), "reconnects").splitlines()
-    answer = " ".join("\n".join(hold_brief(run, asked=count).headline).split())
+    assert (
+        f"  latency {words}"
+        in section(hold_summary(RunRecord.of(run), asked=count), "reconnects").splitlines()
+    )
+    answer = " ".join("\n".join(hold_brief(RunRecord.of(run), asked=count).headline).split())
     assert f"{count:,} dropped, {count:,} replaced; " in answer
     assert f"reconnect {words};" in answer
     # All of them are in the file, with what they are read from.
@@ -134,7 +148,7 @@ def test_reconnects_have_those_percentiles_that_enough_of_them_are_beyond(
 def test_extremes_have_a_summary_too(make: object) -> None:
     assert callable(make)
     plan = make()
-    text = hold_summary(held_run(plan), asked=plan.asked)
+    text = hold_summary(RunRecord.of(held_run(plan)), asked=plan.asked)
     assert text.startswith(f"asked {plan.asked:,}, held ")
     assert ("connect, ms" in text) is (make is not all_refused)
     assert widest(text) <= WIDTH
@@ -142,7 +156,7 @@ def test_extremes_have_a_summary_too(make: object) -> None:
 
 def test_nothing_at_all_is_no_traceback() -> None:
     run = RunResult(label="", concurrency=0, driver="wire", targets=(), hold=HoldStats())
-    assert hold_summary(run, asked=0).startswith("asked 0, held 0 at peak")
+    assert hold_summary(RunRecord.of(run), asked=0).startswith("asked 0, held 0 at peak")
 
 
 def test_hostile_messages_are_cleaned_and_cut() -> None:
@@ -158,20 +172,20 @@ def test_hostile_messages_are_cleaned_and_cut() -> None:
     side.notes.append(boom)
     side.seconds[5].states["\x1b]0;gone\x07"] = 10**6
     run.server_side = side
-    text = hold_summary(run, asked=9)
+    text = hold_summary(RunRecord.of(run), asked=9)
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text)
     assert widest(text) <= WIDTH
 
 
 def test_colour_changes_only_colour() -> None:
     run = held_run(restarted(), server_side=watched())
-    coloured = hold_summary(run, asked=500, colour=True)
+    coloured = hold_summary(RunRecord.of(run), asked=500, colour=True)
     assert "\x1b[" in coloured
-    assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == hold_summary(run, asked=500)
+    assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == hold_summary(RunRecord.of(run), asked=500)
 
 
 def notes(run: RunResult) -> str:
-    return " ".join(hold_summary(run, asked=run.concurrency).split())
+    return " ".join(hold_summary(RunRecord.of(run), asked=run.concurrency).split())
 
 
 def test_lost_connection_requests_are_explained_with_what_helps() -> None:
@@ -200,7 +214,9 @@ def test_what_was_given_up_forced_or_emptied_is_said() -> None:
     stopped = held_run(Plan(asked=900, rate=100, stop_at_s=0.5))
     assert "7 connects were still under way when the run ended" in notes(stopped)
     assert "interrupted" in notes(stopped)
-    assert verdict(stopped, asked=900).endswith(f"{900 - stopped.total.attempts} not tried, 7 unfinished")
+    assert verdict(RunRecord.of(stopped), asked=900).endswith(
+        f"{900 - stopped.total.attempts} not tried, 7 unfinished"
+    )
     forced = notes(held_run(Plan(forced=3)))
     assert "closing 40ms (3 forced)" in forced
     assert "3 connections were cut off at the end" in forced
@@ -225,7 +241,7 @@ def test_rows_of_the_survival_curve_are_few_fall_and_end_where_it_ends(
 ) -> None:
     shares = sorted((share for _, share in pairs), reverse=True)
     ages = sorted(age for age, _ in pairs)
-    curve = [SurvivalPoint(0.0, 1.0), *map(SurvivalPoint, ages, shares)]
+    curve = [SurvivalRecord(0.0, 1.0), *map(SurvivalRecord, ages, shares)]
     rows = survival_rows(curve)
     assert 1 <= len(rows) <= 9
     assert rows[-1] == curve[-1]
@@ -235,13 +251,13 @@ def test_rows_of_the_survival_curve_are_few_fall_and_end_where_it_ends(
 
 
 def test_survival_is_read_from_its_steps() -> None:
-    text = hold_summary(held_run(restarted()), asked=500)
+    text = hold_summary(RunRecord.of(held_run(restarted())), asked=500)
     rows = dict(re.findall(r"^ +(\w+) +([\d.]+)%", section(text, "survival"), flags=re.MULTILINE))
     assert rows["10s"] == "100"
     assert rows["30s"] == "51.7"
     assert len(rows) == len(section(text, "survival").splitlines()) - 2
     assert "every connection was still open when it was closed, the oldest 1m old" in hold_summary(
-        held_run(normal()), asked=500
+        RunRecord.of(held_run(normal())), asked=500
     )
 
 
@@ -252,7 +268,7 @@ def test_several_targets_have_a_row_each() -> None:
         stats_of(failures={FailureKey(FailureKind.DNS, Phase.RESOLVE): 200}),
     )
     two = replace(run, targets=("postgresql://one/db", "postgresql://two/db"), per_target=parts)
-    assert "postgresql://two/db" in hold_summary(two, asked=500)
+    assert "postgresql://two/db" in hold_summary(RunRecord.of(two), asked=500)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +298,9 @@ def test_a_pooler_is_summed_up_by_its_pools_and_memory_by_whatever_was_measured(
         ],
         memory={"later": ServerMemory(1, 60 << 20, 0, None, 1), "peak": ServerMemory(9, 1, 2, 3, 9)},
     )
-    lines = section(hold_summary(held_run(normal(), server_side=side), asked=500), "server").splitlines()
+    lines = section(
+        hold_summary(RunRecord.of(held_run(normal(), server_side=side)), asked=500), "server"
+    ).splitlines()
     assert "  PgBouncer pools at peak: cl_active 15,000, sv_idle 20" in lines
     assert "  longest wait for a server connection in PgBouncer: 4.5s" in lines
     assert [line.split()[0] for line in lines if line.startswith("    ")] == ["peak", "later"]
@@ -290,4 +308,4 @@ def test_a_pooler_is_summed_up_by_its_pools_and_memory_by_whatever_was_measured(
 
 
 def test_an_unwatched_server_says_nothing() -> None:
-    assert "server" not in hold_summary(held_run(normal()), asked=500).split("client")[0]
+    assert "server" not in hold_summary(RunRecord.of(held_run(normal())), asked=500).split("client")[0]

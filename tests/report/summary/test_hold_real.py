@@ -9,6 +9,7 @@ from pool_bench.report.live.hold_view import make_hold_view
 from pool_bench.report.plot.figures import plot
 from pool_bench.report.summary.hold import hold_summary
 from pool_bench.results.model import from_session
+from pool_bench.results.run import RunRecord
 from pool_bench.servers.postgres import EmbeddedPostgres
 from pool_bench.targets.postgres import parse_target
 from tests.support.results.holds import hold_session
@@ -34,7 +35,7 @@ def test_all_reports_of_a_run_that_met_the_limit_agree(embedded: EmbeddedPostgre
     lines = stream.getvalue().splitlines()
     assert f"asked 130, holding {hold.opened}: {refused}" in lines
     assert lines[-1].split()[1:4] == ["done", "0", "130"]
-    text = hold_summary(run.result, asked=130)
+    text = hold_summary(RunRecord.of(run.result), asked=130)
     assert text.startswith(f"asked 130, held {hold.opened} at peak: {refused}\n")
     assert re.search(r"^keep-alive +\d", text, flags=re.MULTILINE)
     loaded = from_session(hold_session(run.result))

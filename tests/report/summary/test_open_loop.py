@@ -11,6 +11,7 @@ from pool_bench.report.plot.figures import plot
 from pool_bench.report.plot.run import draw_run, phases_of
 from pool_bench.report.summary.run import CLOSED_LOOP_NOTE, WIDTH, run_summary
 from pool_bench.results.model import from_session
+from pool_bench.results.run import RunRecord
 from pool_bench.results.write import session_to_json
 from pool_bench.stats.operations import BenchStats
 from pool_bench.stats.runs import Stage
@@ -24,7 +25,7 @@ def _words(text: str) -> str:
 
 def test_response_and_service_stand_under_each_other() -> None:
     run = open_run()
-    summary = run_summary(run)
+    summary = run_summary(RunRecord.of(run))
     lines = summary.splitlines()
     response = next(index for index, line in enumerate(lines) if line.startswith("response, ms"))
     service = next(index for index, line in enumerate(lines) if line.startswith("service, ms"))
@@ -38,7 +39,7 @@ def test_response_and_service_stand_under_each_other() -> None:
 
 def test_what_was_dropped_counts_against_success_and_is_explained() -> None:
     run = open_run(dropped=1000)
-    words = _words(run_summary(run))
+    words = _words(run_summary(RunRecord.of(run)))
     assert "1,000 dropped success 80.0%" in words
     assert "1,000 of 5,000 operations that were due (20.0%) were given up before they were begun" in words
 
@@ -51,7 +52,7 @@ def test_a_client_that_is_late_was_the_bottleneck() -> None:
 
 
 def test_a_closed_loop_says_what_it_hides() -> None:
-    assert CLOSED_LOOP_NOTE in _words(run_summary(typical_run()))
+    assert CLOSED_LOOP_NOTE in _words(run_summary(RunRecord.of(typical_run())))
 
 
 def test_phases_are_shares_of_the_service_time() -> None:

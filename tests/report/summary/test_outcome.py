@@ -3,13 +3,14 @@
 import pytest
 
 from pool_bench.report.summary.outcome import outcome_of
+from pool_bench.results.run import RunRecord
 from pool_bench.stats.server import CpuUse
 from tests.analysis.test_server_limit import watched
 from tests.support.results.runs import REFUSED, client_of, intervals_of, lognormal_ms, run_of, stats_of
 
 
 def test_a_run_without_a_success_says_so_and_by_what() -> None:
-    outcome = outcome_of(run_of(stats_of(failures={REFUSED: 300})))
+    outcome = outcome_of(RunRecord.of(run_of(stats_of(failures={REFUSED: 300}))))
     assert outcome.state == "failed"
     assert outcome.sentence == "no operation succeeded: 300 refused"
 
@@ -36,5 +37,5 @@ def test_a_sentence_joins_verdict_and_limit(cpu_share: float, state: str, senten
     stats.intervals = intervals_of(values, 10.0)
     run = run_of(stats, client=client_of(cpu_share=cpu_share))
     run.server_side = watched(*[CpuUse(machine=1.9, server=1.8)] * 12)
-    outcome = outcome_of(run)
+    outcome = outcome_of(RunRecord.of(run))
     assert (outcome.state, outcome.sentence) == (state, sentence)

@@ -10,8 +10,9 @@ from pool_bench.report.plot.figures import answer_of, plot
 from pool_bench.report.plot.search import draw_search
 from pool_bench.report.summary.run import WIDTH
 from pool_bench.report.summary.search import search_summary, step_line
-from pool_bench.results.model import from_session
+from pool_bench.results.model import SearchRecord, SearchStepRecord, from_session
 from pool_bench.results.read import parse_result
+from pool_bench.results.run import RunRecord
 from pool_bench.results.session import Limit, SearchResult
 from pool_bench.results.write import dumps, session_to_json
 from tests.support.results.open_loop import search_session
@@ -26,7 +27,7 @@ def _search(session: object) -> SearchResult:
 
 def test_the_answer_has_its_limit_and_the_curve() -> None:
     session = search_session()
-    text = search_summary(session.runs, _search(session))
+    text = search_summary(list(map(RunRecord.of, session.runs)), SearchRecord.of(_search(session)))
     lines = text.splitlines()
     assert all(len(line) <= WIDTH for line in lines)
     rates = [line.split()[0] for line in lines[1:6]]
@@ -38,7 +39,9 @@ def test_the_answer_has_its_limit_and_the_curve() -> None:
 
 def test_a_client_that_was_the_limit_is_named_and_not_the_server() -> None:
     session = search_session(client=True)
-    words = " ".join(search_summary(session.runs, _search(session)).split())
+    words = " ".join(
+        search_summary(list(map(RunRecord.of, session.runs)), SearchRecord.of(_search(session))).split()
+    )
     assert "; limit: this client, not the server, which may do better (at 800/s " in words
     assert "! the client was at a limit, or late" in words
 
@@ -46,11 +49,15 @@ def test_a_client_that_was_the_limit_is_named_and_not_the_server() -> None:
 def test_the_answer_says_how_far_away_the_lowest_rate_is_that_missed() -> None:
     # Confirmations had failed at 436 and 400: the tolerance of the search was not kept.
     session = search_session((100, 200, 800, 400, 436, 310), capacity=320)
-    words = " ".join(search_summary(session.runs, _search(session)).split())
+    words = " ".join(
+        search_summary(list(map(RunRecord.of, session.runs)), SearchRecord.of(_search(session))).split()
+    )
     assert "Maximum: 310/s meets p99<50ms,errors<1%, confirmed; the true limit" in words
     assert "the true limit is at most 29% above it." in words
     session = search_session((100, 200, 400, 800, 620, 600), capacity=610)
-    words = " ".join(search_summary(session.runs, _search(session)).split())
+    words = " ".join(
+        search_summary(list(map(RunRecord.of, session.runs)), SearchRecord.of(_search(session))).split()
+    )
     assert "the true limit is at most 3% above it." in words
 
 
@@ -58,14 +65,17 @@ def test_the_answer_says_how_far_away_the_lowest_rate_is_that_missed() -> None:
 def test_a_search_without_an_answer_says_so(limit: Limit) -> None:
     session = search_session()
     search = replace(_search(session), found=None, limit=limit, why="because")
-    words = " ".join(search_summary(session.runs, search).split())
+    words = " ".join(search_summary(list(map(RunRecord.of, session.runs)), SearchRecord.of(search)).split())
     assert "No rate was confirmed that meets p99<50ms,errors<1%." in words
     assert "because" in words
 
 
 def test_a_trial_is_one_line() -> None:
     session = search_session()
-    lines = [step_line(step, session.runs[step.run]) for step in _search(session).steps]
+    lines = [
+        step_line(SearchStepRecord.of(step), RunRecord.of(session.runs[step.run]))
+        for step in _search(session).steps
+    ]
     assert lines[0].startswith("100/s: p99 ")
     assert lines[0].endswith("met")
     assert lines[3].endswith("missed: p99 180ms, wanted p99<50ms")

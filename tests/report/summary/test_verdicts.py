@@ -14,6 +14,7 @@ from pool_bench.report.summary.hold import hold_summary
 from pool_bench.report.summary.run import CLOSED_LOOP_NOTE, run_summary, sweep_table
 from pool_bench.report.summary.verdict import suspects_words
 from pool_bench.results.model import ResultRecord, from_session
+from pool_bench.results.run import RunRecord
 from pool_bench.results.session import SearchResult, SearchStep, Session
 from pool_bench.results.write import dumps, session_to_json
 from pool_bench.stats.calibration import Calibration, ClientFloor
@@ -48,34 +49,34 @@ def result(*runs: RunResult) -> ResultRecord:
 
 
 def test_a_summary_begins_with_the_verdict_and_ends_with_the_reasons() -> None:
-    text = run_summary(run(busy=True, count=400))
+    text = run_summary(RunRecord.of(run(busy=True, count=400)))
     head, *_ = text.split("\n\n")
     assert "verdict: suspect: client was the bottleneck; too few samples" in head
     assert text.count("What helps: ") == 2
-    assert "verdict: valid" in run_summary(run()).split("\n\n")[0]
-    assert "What helps: " not in run_summary(run())
+    assert "verdict: valid" in run_summary(RunRecord.of(run())).split("\n\n")[0]
+    assert "What helps: " not in run_summary(RunRecord.of(run()))
 
 
 def test_a_pause_takes_the_place_of_the_general_note_on_closed_loops() -> None:
     paused = run(concurrency=4)
     paused.total.latency.merge(histogram_of_ms([1000.0] * 4))
     paused.total.intervals[4] = replace(paused.total.intervals[4], ok=50)
-    text = " ".join(run_summary(paused).split())
+    text = " ".join(run_summary(RunRecord.of(paused)).split())
     assert "answered nothing for about 1s" in text
     assert CLOSED_LOOP_NOTE not in text
-    assert CLOSED_LOOP_NOTE in " ".join(run_summary(run()).split())
+    assert CLOSED_LOOP_NOTE in " ".join(run_summary(RunRecord.of(run())).split())
 
 
 def test_the_summary_of_held_connections_has_its_verdict() -> None:
-    assert "verdict: valid" in hold_summary(held_run(Plan()), asked=100)
+    assert "verdict: valid" in hold_summary(RunRecord.of(held_run(Plan())), asked=100)
     busy = replace(held_run(Plan()), client=BUSY)
-    assert "verdict: suspect: client was the bottleneck" in hold_summary(busy, asked=100)
+    assert "verdict: suspect: client was the bottleneck" in hold_summary(RunRecord.of(busy), asked=100)
 
 
 def test_a_sweep_names_the_levels_that_are_suspect() -> None:
-    table = sweep_table([run(1, count=400), run(16, busy=True), run(32, busy=True)])
+    table = sweep_table(list(map(RunRecord.of, [run(1, count=400), run(16, busy=True), run(32, busy=True)])))
     assert "suspect: too few samples (c1); client was the bottleneck (c16, c32)" in table
-    assert "suspect" not in sweep_table([run(1), run(2)])
+    assert "suspect" not in sweep_table(list(map(RunRecord.of, [run(1), run(2)])))
 
 
 def test_the_file_holds_the_verdict_and_gives_it_back() -> None:
@@ -159,7 +160,7 @@ def test_what_is_the_client_stands_beside_the_latency_it_is_part_of() -> None:
         operation="connect", seconds=1.0, floors=(floor("wire", 1, 5000), floor("wire", 50, 10_000))
     )
     calibrated = replace(run(), own=calibration.own("wire", 50))
-    text = run_summary(calibrated)
+    text = run_summary(RunRecord.of(calibrated))
     assert re.search(r"of 3\.\d+ ms p50, 0\.1\d* ms is this client", text)
     assert "it could do 10,000 conn/s at concurrency 50, 5.0% of it used" in text
     assert max(map(len, text.splitlines())) <= 100

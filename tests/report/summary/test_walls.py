@@ -9,6 +9,7 @@ from pool_bench.report.brief.run import run_brief
 from pool_bench.report.summary.hold import hold_summary
 from pool_bench.report.summary.run import run_summary
 from pool_bench.results.read import parse_result
+from pool_bench.results.run import RunRecord
 from pool_bench.results.write import dumps, session_to_json
 from pool_bench.stats.runs import RunResult
 from pool_bench.stats.walls import Wall, WallKind
@@ -29,9 +30,12 @@ def met(run: RunResult, words: str = WORDS, held: int = 101) -> RunResult:
 def test_it_is_among_the_last_lines_of_both_sorts_of_runs(verbose: bool) -> None:
     cycles, held = met(run_of(stats_of([1.0] * 50)), held=0), met(held_run(Plan()))
     if verbose:
-        texts = [run_summary(cycles), hold_summary(held, asked=500)]
+        texts = [run_summary(RunRecord.of(cycles)), hold_summary(RunRecord.of(held), asked=500)]
     else:
-        texts = ["\n".join(run_brief(cycles).headline), "\n".join(hold_brief(held, asked=500).headline)]
+        texts = [
+            "\n".join(run_brief(RunRecord.of(cycles)).headline),
+            "\n".join(hold_brief(RunRecord.of(held), asked=500).headline),
+        ]
     for text, start in zip(texts, ("wall: ", "wall at 101 connections: "), strict=True):
         lines = text.splitlines()
         first = next(index for index, line in enumerate(lines) if line.startswith(start))
@@ -42,14 +46,16 @@ def test_it_is_among_the_last_lines_of_both_sorts_of_runs(verbose: bool) -> None
 
 
 def test_where_none_was_met_nothing_is_said() -> None:
-    assert "wall" not in run_summary(run_of(stats_of([1.0] * 50)))
-    assert "wall" not in hold_summary(held_run(Plan()), asked=500)
+    assert "wall" not in run_summary(RunRecord.of(run_of(stats_of([1.0] * 50))))
+    assert "wall" not in hold_summary(RunRecord.of(held_run(Plan())), asked=500)
     content = session_to_json(session_of(run_of(stats_of([1.0]))))
     assert "wall" not in json.loads(dumps(content))["runs"][0]
 
 
 def test_what_a_server_put_into_it_is_cleaned() -> None:
-    text = hold_summary(met(held_run(Plan()), "max_connections: \x1b[31mso\u202erry\nyou"), asked=500)
+    text = hold_summary(
+        RunRecord.of(met(held_run(Plan()), "max_connections: \x1b[31mso\u202erry\nyou")), asked=500
+    )
     assert "max_connections: [31mso rry you" in text
 
 
