@@ -167,7 +167,7 @@ def load(
 @cli.command()
 @server_options
 @pool_options(
-    pools=Names(SURREAL_CONTENDER_NAMES, left_out=("purreal",)),
+    pools=Names("pool", SURREAL_CONTENDER_NAMES, left_out=("purreal",)),
     pools_default="reference,shared,naive",
     pools_help="reference: this package's pool; shared: one connection for all clients; naive: a "
     "connection, with sign-in, for each query; purreal: that package's pool, where it is installed.",

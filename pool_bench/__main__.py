@@ -64,7 +64,7 @@ def cli() -> None:
 @cli.command()
 @url_option
 @pool_options(
-    pools=Names(CONTENDER_NAMES, left_out=("naive",)),
+    pools=Names("pool", CONTENDER_NAMES, left_out=("naive",)),
     pools_default="reference,asyncpg,psycopg,sqlalchemy",
     pools_help="The pools, or all; naive is none at all: a connection for each query. By default those that "
     "are installed.",

@@ -49,7 +49,7 @@ def parse_rate(text: str) -> float:
     match = _RATE.fullmatch(text.strip().lower())
     rate = float(match[1]) / _SECONDS_PER_UNIT[match[2] or "s"] if match else 0.0
     if not 0 < rate < math.inf:
-        raise ValueError(f"{text!r} is not a rate (write 200/s, 90/m or a number above nought)")
+        raise ValueError(f"{text!r} is not a rate (write 200/s, 90/m or a number greater than 0)")
     return rate
 
 

@@ -131,7 +131,7 @@ def parse_objectives(text: str) -> Objectives:
 def _parse_one(text: str) -> Objective:
     match = _CONDITION.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text.strip()!r} is no condition (write p99<50ms or errors<0.1%)")
+        raise ValueError(f"{text.strip()!r} is not a condition (write p99<50ms or errors<0.1%)")
     name, sign, value = match[1], match[2], match[3]
     if name in _PERCENTILE_FIELDS:
         if not value[-1].isalpha():
@@ -141,7 +141,7 @@ def _parse_one(text: str) -> Objective:
         limit = parse_share(value)
     else:
         fields = ", ".join((*_PERCENTILE_FIELDS, "errors", "errors.KIND", "dropped"))
-        raise ValueError(f"{name!r} is no field of an objective ({fields})")
+        raise ValueError(f"unknown field {name!r} (choose from {fields})")
     if limit == 0 and sign == "<":
         raise ValueError(f"{text.strip()!r} can never be met")
     return Objective(name, "<=" if sign == "<=" else "<", limit)

@@ -47,7 +47,7 @@ class RateSearch:
 
     def __init__(self, first: float, *, lowest: float, highest: float, tolerance: float = 0.05) -> None:
         if not (0 < lowest <= highest and tolerance > 0):
-            raise ValueError("a search needs 0 < lowest <= highest, and a tolerance above nought")
+            raise ValueError("a search needs 0 < lowest <= highest, and a tolerance greater than 0")
         self._lowest = lowest
         self._highest = highest
         self._tolerance = tolerance

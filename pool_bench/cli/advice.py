@@ -23,7 +23,8 @@ POSTGRES: Final = {
     FailureKind.IDLE_TIMEOUT: "the server or the pooler ends connections that idle",
     FailureKind.PROTOCOL: "what answers there does not speak PostgreSQL's protocol: check the port",
     FailureKind.RESET: "the connection was cut, by the server or by something in between",
-    FailureKind.CLOSED: "the other side hung up without a word: it may be no PostgreSQL, or be overloaded",
+    FailureKind.CLOSED: "the other side closed the connection without an answer: it may not be a "
+    "PostgreSQL, or is overloaded",
     FailureKind.CLIENT_FDS: "this process has no file descriptors left: raise ulimit -n",
     FailureKind.CLIENT_PORTS: "this machine has no local ports left: wait for those in TIME_WAIT",
 }
@@ -34,6 +35,6 @@ SURREAL: Final = POSTGRES | {
     "own authority, and check the name in its certificate",
     FailureKind.AUTH: "the server knows neither this user nor this password: check --user, --pass, --level "
     "and --auth",
-    FailureKind.PROTOCOL: "what answers there is no SurrealDB, or speaks TLS (wss://, https://)",
-    FailureKind.CLOSED: "what answers there is no SurrealDB, or speaks TLS (wss://, https://)",
+    FailureKind.PROTOCOL: "what answers there is not a SurrealDB, or speaks TLS (wss://, https://)",
+    FailureKind.CLOSED: "what answers there is not a SurrealDB, or speaks TLS (wss://, https://)",
 }

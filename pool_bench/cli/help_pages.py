@@ -141,7 +141,7 @@ class DefaultGroup(Group):
         if not args or (args[0] not in self.commands and args[0] not in own):
             if args and not args[0].startswith("-"):
                 known = ", ".join(self.commands)
-                raise click.UsageError(f"there is no command {args[0]!r}; there are {known}", ctx)
+                raise click.UsageError(f"unknown command {args[0]!r} (choose from {known})", ctx)
             args = [next(iter(self.commands)), *args]
         return super().parse_args(ctx, args)
 

@@ -31,9 +31,9 @@ class Leg:
 
     def __post_init__(self) -> None:
         if not (self.seconds > 0 and 0 < self.first < math.inf and 0 < self.last < math.inf):
-            raise ValueError(f"{self} is no leg: its length and its rates must be more than 0")
+            raise ValueError(f"{self} is not a leg: its length and its rates must be greater than 0")
         if self.seconds == math.inf and self.first != self.last:
-            raise ValueError(f"{self} is no leg: without an end the rate cannot change")
+            raise ValueError(f"{self} is not a leg: without an end the rate cannot change")
 
     @property
     def total(self) -> float:

@@ -81,7 +81,7 @@ class Authenticator:
                 return ev.Password(self._raw_password())
             case ev.AuthenticationUnsupported(method):
                 raise AuthenticationError(f"the server wants {method} authentication, not supported here")
-        raise AuthenticationError(f"{type(request).__name__} is no authentication request")
+        raise AuthenticationError(f"{type(request).__name__} is not an authentication request")
 
     @property
     def _exchange(self) -> ScramClient:

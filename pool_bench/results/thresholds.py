@@ -138,7 +138,9 @@ def read_thresholds(texts: Sequence[str], known: Mapping[str, Unit]) -> tuple[Th
 def _read(text: str, known: Mapping[str, Unit]) -> Threshold:
     match = _TEXT.fullmatch(text)
     if match is None:
-        raise UsageError(f"{OPTION}: {text!r} is no condition (write p99<20ms, throughput>400 or errors==0)")
+        raise UsageError(
+            f"{OPTION}: {text!r} is not a condition (write p99<20ms, throughput>400 or errors==0)"
+        )
     name, compare, number, suffix = match.groups()
     field = _full_name(name, known)
     unit = known.get(field)

@@ -134,7 +134,7 @@ def _read_credentials(credentials: Mapping[str, str] | None) -> dict[str, str]:
     said: dict[str, str] = {}
     for name, value in credentials.items():
         if name not in _CREDENTIALS:
-            raise ValueError(f"credentials: {name!r} is none of {', '.join(_CREDENTIALS)}")
+            raise ValueError(f"credentials: unknown key {name!r} (choose from {', '.join(_CREDENTIALS)})")
         # Whether a password will do is for the server to say.
         _check_text(f"credentials: {name}", value, may_be_empty=_CREDENTIALS[name] == "password")
         said[_CREDENTIALS[name]] = value

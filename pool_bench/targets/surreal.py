@@ -151,7 +151,7 @@ def surreal_target(
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise UsageError(f"{option}: {shown_url(url)!r} is no URL: {_reason(error)}") from None
+        raise UsageError(f"{option}: {shown_url(url)!r} is not a URL: {_reason(error)}") from None
     if parts.scheme not in SCHEMES:
         raise UsageError(
             f"{option}: a SurrealDB URL begins with {', '.join(SCHEMES)}, not {shown_url(url)!r}"
@@ -162,7 +162,7 @@ def surreal_target(
         raise UsageError(f"{option}: write / in a password as %2F, in {shown_url(url)!r}")
     host = _host(parts.hostname, option, url)
     if parts.query or parts.fragment:
-        raise UsageError(f"{option}: there is nothing to say behind a ? or # in {shown_url(url)!r}")
+        raise UsageError(f"{option}: nothing may follow a ? or # in {shown_url(url)!r}")
     if port == 0:
         raise UsageError(f"{option}: port 0 cannot be connected to")
     for name, value in (("namespace", namespace), ("database", database)):
@@ -197,12 +197,12 @@ def surreal_target(
 
 def _host(name: str | None, option: str, url: str) -> str:
     if not name or any(not mark.isprintable() or mark in " \\\"'<>^`{|}" for mark in name):
-        raise UsageError(f"{option}: there is no host in {shown_url(url)!r}")
+        raise UsageError(f"{option}: no host in {shown_url(url)!r}")
     if ":" in name:
         try:
             ipaddress.ip_address(name)
         except ValueError:
-            raise UsageError(f"{option}: {name!r} is no address") from None
+            raise UsageError(f"{option}: {name!r} is not an address") from None
     return name
 
 

@@ -40,7 +40,7 @@ def refusing_port() -> Iterator[int]:
         (("--threshold", "p99<20MB"), "p99<20MB"),
         (("--threshold", "p98<20ms"), "names no field"),
         (("--threshold", "hold.dropped==0"), "names no field"),
-        (("--threshold", "fast"), "no condition"),
+        (("--threshold", "fast"), "not a condition"),
         (("--abort-on-fail",), "--threshold"),
         (("--summary", "FILE/summary.md"), "--summary"),
         (("--interleave", "driver=odbc"), "driver=odbc"),

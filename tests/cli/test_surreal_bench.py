@@ -101,7 +101,7 @@ def test_help_answers_without_importing_what_only_a_run_needs() -> None:
         (("serve", "--bind", "127.0.0.1:0"), "--bind"),
         (("serve", "--certificate", "x.pem"), "--certificate and --key"),
         (("serve", "--certificate", "/nope", "--key", "/nope"), "--certificate: cannot read /nope: no such"),
-        (("serve", "--path", "/dev/null"), "--path: /dev/null is no directory"),
+        (("serve", "--path", "/dev/null"), "--path: /dev/null is not a directory"),
         (("--plot", "picture.gif"), "--plot"),
         (("bogus",), "bogus"),
         (("--bogus",), "--bogus"),

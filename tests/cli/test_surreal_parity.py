@@ -75,10 +75,10 @@ def test_commands_of_the_postgresql_tools_are_there() -> None:
     ("arguments", "named"),
     [
         (("--rounds", "0"), "--rounds"),
-        (("--interleave", "driver=wire"), "driver=wire is not one of surreal, surrealdb"),
-        (("--interleave", "auth=maybe"), "auth=maybe is not one of signin, token, none"),
+        (("--interleave", "driver=wire"), "unknown driver=wire (choose from surreal, surrealdb)"),
+        (("--interleave", "auth=maybe"), "unknown auth=maybe (choose from signin, token, none)"),
         (("--interleave", "scram-cache=no"), "is no setting"),
-        (("--interleave", "driver=surrealdb", "--interleave", "driver=surrealdb"), "is there twice"),
+        (("--interleave", "driver=surrealdb", "--interleave", "driver=surrealdb"), "is given twice"),
         (("--interleave", f"url=mysql://u:{SECRET}@h"), "mysql://u:***@h"),
         (("--interleave", "url=ws://127.0.0.1:1"), "--user and --pass"),
         (("--interleave", "driver=surrealdb,auth=token"), "auth token needs driver surreal"),

@@ -65,9 +65,9 @@ def test_a_certificate_with_its_key_is_taken(pems: Path) -> None:
         ("missing", "own", "--certificate: cannot read .*missing: no such file or directory"),
         ("cert", "missing", "--key: cannot read .*missing: no such file or directory"),
         (".", "own", "--certificate: cannot read .*: is a directory"),
-        ("none", "own", "--certificate: there is no certificate in PEM in .*none"),
-        ("own", "own", "--certificate: there is no certificate in PEM in .*own"),
-        ("cert", "none", "--key: there is no key in PEM in .*none"),
+        ("none", "own", "--certificate: no certificate in PEM format in .*none"),
+        ("own", "own", "--certificate: no certificate in PEM format in .*own"),
+        ("cert", "none", "--key: no key in PEM format in .*none"),
         ("cert", "encrypted", "--key: .*encrypted is encrypted"),
         ("cert", "anothers", "--key: .*anothers is not the key of the certificate in .*cert"),
         ("cert", "of-another-type", "--key: .*type is not the key of the certificate in .*cert"),
@@ -88,7 +88,7 @@ def test_a_store_is_a_directory_or_can_become_one(tmp_path: Path) -> None:
     file.touch()
     link.symlink_to("nowhere")
     for wrong, named in ((file, file), (file / "store", file), (link, link)):
-        with pytest.raises(UsageError, match=f"^--path: {named} is no directory"):
+        with pytest.raises(UsageError, match=f"^--path: {named} is not a directory"):
             check_store(wrong)
 
 

@@ -265,7 +265,11 @@ def test_a_user_without_rights_is_told_what_it_cannot_see(server: EmbeddedPostgr
     _, (run,) = measured(tmp_path, "-u", url, *_GENTLE)
     side = run["server_side"]
     assert side["sessions"]["sessions"] == begun(run)
-    assert [note for note in side["notes"] if note.startswith("user plain may not see everybody's sessions")]
+    assert [
+        note
+        for note in side["notes"]
+        if note.startswith("user plain may not see the sessions of other users")
+    ]
 
 
 def test_a_server_that_is_not_there_is_watched_in_vain_and_the_run_is_as_ever(tmp_path: Path) -> None:

@@ -111,12 +111,12 @@ def test_what_an_open_loop_offers_and_drops_can_be_compared() -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("", "no condition"),
-        ("p99", "no condition"),
-        ("p99<", "no condition"),
-        ("p99=20ms", "no condition"),
-        ("<20ms", "no condition"),
-        ("p99<20ms extra", "no condition"),
+        ("", "not a condition"),
+        ("p99", "not a condition"),
+        ("p99<", "not a condition"),
+        ("p99=20ms", "not a condition"),
+        ("<20ms", "not a condition"),
+        ("p99<20ms extra", "not a condition"),
         ("p98<20ms", "names no field"),
         ("latency_ms<20ms", "names no field"),
         ("errors.gremlins==0", "names no field"),

@@ -590,7 +590,7 @@ async def test_over_http_it_is_a_pool_of_requests_with_the_same_rules(surreal: E
     ("changed", "named"),
     [
         ({"uri": "mysql://h"}, "uri: a SurrealDB URL begins with"),
-        ({"uri": "ws://h:port"}, "uri: .* is no URL"),
+        ({"uri": "ws://h:port"}, "uri: .* is not a URL"),
         ({"uri": ""}, "uri must not be empty"),
         ({"uri": None}, "uri must be text, not None"),
         ({"uri": "ws://:secret@h", "credentials": None}, "uri: there is no user"),

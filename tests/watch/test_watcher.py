@@ -158,7 +158,7 @@ def test_a_user_without_rights_sees_its_own_backends_and_is_told_so(server: Embe
     assert side.memory["peak"].backends == 4
     assert side.memory["peak"].processes == side.memory["before"].processes + 4
     assert len(side.notes) == 1
-    assert side.notes[0].startswith("user plain may not see everybody's sessions (GRANT pg_monitor)")
+    assert side.notes[0].startswith("user plain may not see the sessions of other users (GRANT pg_monitor)")
 
 
 def test_connections_that_stay_after_the_run_are_counted_and_told(

@@ -37,7 +37,7 @@ _STEPS: Final = {
     Phase.AUTH: "log in",
     Phase.SIGNIN: "sign in",
     Phase.USE: "select namespace and database",
-    Phase.READY: "be let in",
+    Phase.READY: "be accepted",
     Phase.QUERY: "run a query",
     Phase.CLOSE: "close",
 }

@@ -106,7 +106,7 @@ def checked_url(url: str) -> str:
     except ValueError:
         usable = False
     if not usable:
-        raise UsageError(f"--metrics: {redact(url)} is no http:// or https:// URL")
+        raise UsageError(f"--metrics: {redact(url)} is not an http:// or https:// URL")
     if find_spec("prometheus_client") is None:
         raise UsageError("--metrics needs prometheus-client; install pool-bench[metrics]")
     return url

@@ -66,7 +66,7 @@ class SizePlan(Plan):
             )
         if self.spec.clients < self.connections:
             raise UsageError(
-                f"--clients {self.spec.clients:,} cannot use more connections than themselves, and --sizes "
+                f"--clients {self.spec.clients:,} use one connection each at most, and --sizes "
                 f"go up to {self.connections:,}"
             )
         check_settings(self.spec.pool, self.place.targets)

@@ -143,7 +143,7 @@ def check_certificate(certificate: Path, key: Path) -> None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(certificate)
     except ssl.SSLError:
-        raise UsageError(f"--certificate: there is no certificate in PEM in {certificate}") from None
+        raise UsageError(f"--certificate: no certificate in PEM format in {certificate}") from None
     try:
         # An empty pass phrase: without one OpenSSL would ask for it on the terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
@@ -155,9 +155,9 @@ def check_certificate(certificate: Path, key: Path) -> None:
         # For all else its reasons say little: a key of another type is as much "PEM lib" as no key at all.
         text = key.read_bytes()
         if b"PRIVATE KEY-----" not in text:
-            raise UsageError(f"--key: there is no key in PEM in {key}") from None
+            raise UsageError(f"--key: no key in PEM format in {key}") from None
         if b"ENCRYPTED" in text:
-            raise UsageError(f"--key: {key} is encrypted, and nobody is asked for the pass phrase") from None
+            raise UsageError(f"--key: {key} is encrypted, which is not supported") from None
         raise UsageError(f"--key: {key} is not the key of the certificate in {certificate}") from None
 
 
@@ -170,7 +170,7 @@ def check_store(path: Path) -> None:
     # A link to nowhere is there, too: nothing can be made in its place.
     there = next(one for one in (path.absolute(), *path.absolute().parents) if os.path.lexists(one))
     if not there.is_dir():
-        raise UsageError(f"--path: {there} is no directory")
+        raise UsageError(f"--path: {there} is not a directory")
     if not os.access(there, os.W_OK | os.X_OK):
         raise UsageError(f"--path: {there} cannot be written to")
     if there == path.absolute() and not os.access(there, os.R_OK):

@@ -68,7 +68,7 @@ class RateOptions:
             self._refuse_orphans()
             return None
         if duration_s == 0 and self.rate is None:
-            raise click.UsageError(f"{shapes[0]} spreads over --duration, which must be more than nought")
+            raise click.UsageError(f"{shapes[0]} spreads over --duration, which must be greater than 0")
         if self.spike is not None:
             self._check_spike(self.spike, duration_s)
         profile = self._shape(duration_s)
@@ -271,7 +271,7 @@ rate_options = gathered(
         "--rate",
         type=Rate(),
         metavar="R",
-        help="Open loop: so many operations become due each second (500/s), whether or not earlier ones "
+        help="Open loop: operations become due at this rate (500/s), whether or not earlier ones "
         "have ended; response time counts from when one was due. Failures do not slow it down.",
     ),
     click.option(

@@ -28,13 +28,15 @@ class Names(click.ParamType[tuple[_Name, ...]], Generic[_Name]):
     """Names of a list, separated by commas, each once, in the user's order.
 
     Args:
+        what: what they name.
         known: the names there are.
         left_out: what `all` does not mean.
     """
 
     name = "name,..."
 
-    def __init__(self, known: tuple[_Name, ...], *, left_out: tuple[_Name, ...] = ()) -> None:
+    def __init__(self, what: str, known: tuple[_Name, ...], *, left_out: tuple[_Name, ...] = ()) -> None:
+        self._what = what
         self._known = known
         self._left_out = left_out
 
@@ -51,7 +53,7 @@ class Names(click.ParamType[tuple[_Name, ...]], Generic[_Name]):
                 continue
             name = next((name for name in self._known if name == word), None)
             if name is None:
-                self.fail(f"{word!r} is none of {', '.join(self._known)}", param, ctx)
+                self.fail(f"unknown {self._what} {word!r} (choose from {', '.join(self._known)})", param, ctx)
             found.append(name)
         return tuple(dict.fromkeys(found))
 
@@ -77,12 +79,12 @@ class Sizes(click.ParamType[tuple[int, ...]]):
         low, dots, high = value.partition("..")
         words = [low, high] if dots else value.split(",")
         if not all(word.strip().isascii() and word.strip().isdigit() for word in words):
-            self.fail(f"{value!r} are not sizes (write 1..64 or 4,8,12)", param, ctx)
+            self.fail(f"{value!r} is not a list of sizes (write 1..64 or 4,8,12)", param, ctx)
         numbers = [int(word) for word in words]
         if min(numbers) < 1:
-            self.fail("each is at least one", param, ctx)
+            self.fail("each size must be at least 1", param, ctx)
         if self._at_most is not None and max(numbers) > self._at_most:
-            self.fail(f"each is at most {self._at_most:,}", param, ctx)
+            self.fail(f"each must be at most {self._at_most:,}", param, ctx)
         if not dots:
             return tuple(sorted(set(numbers)))
         size, last = numbers
@@ -103,7 +105,7 @@ _WITHOUT_URL: Final = (
 
 def _only(_ctx: click.Context, param: click.Parameter, urls: tuple[str, ...]) -> str | None:
     if len(urls) > 1:
-        raise click.BadParameter("a pool has one target, so it is given once", param=param)
+        raise click.BadParameter("given more than once; a pool has one target", param=param)
     return urls[0] if urls else None
 
 
@@ -196,7 +198,7 @@ def pool_options(
             "--scenario",
             "-s",
             "scenarios",
-            type=Names(scenarios),
+            type=Names("scenario", scenarios),
             default=scenarios_default,
             show_default=True,
             help=f"The loads, of {', '.join(scenarios)}; or all.",
@@ -331,9 +333,9 @@ pool_rate_options = gathered(
         "--rate",
         type=Rate(),
         metavar="R",
-        help="Open loop, in place of --clients, for churn, query and sustained: so many operations become "
-        "due each second (500/s), whether or not earlier ones have ended; response time counts from when one "
-        "was due.",
+        help="Open loop, in place of --clients, for churn, query and sustained: operations become due at "
+        "this rate (500/s), whether or not earlier ones have ended; response time counts from when one was "
+        "due.",
     ),
     click.option(
         "--arrivals",

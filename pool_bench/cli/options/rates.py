@@ -75,7 +75,7 @@ class RateSpike(click.ParamType[Spike]):
         except ValueError as error:
             self.fail(str(error), param, ctx)
         if spike.seconds == 0:
-            self.fail("a spike must last longer than nought", param, ctx)
+            self.fail("the length of a spike must be greater than 0", param, ctx)
         return spike
 
 

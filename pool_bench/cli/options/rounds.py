@@ -106,7 +106,7 @@ def rounds_options(settings: Settings = POSTGRES) -> Callable[[Callable[..., Non
             default=1,
             show_default=True,
             metavar="N",
-            help="Measure each setting so many times; from 3 on, comparisons know the noise between runs.",
+            help="Measure each setting this many times; from 3 on, comparisons know the noise between runs.",
         )(command)
 
     return add
@@ -144,7 +144,7 @@ def read_variants(
     names = [variant.name for variant in variants]
     for name in names:
         if names.count(name) > 1:
-            raise UsageError(f"{OPTION}: {name} is there twice")
+            raise UsageError(f"{OPTION}: {name} is given twice")
     return variants
 
 
@@ -154,12 +154,12 @@ def _read(text: str, read_url: "Callable[[str], Target]", settings: Settings) ->
         match = re.match(settings.key, part, re.IGNORECASE)
         if match is None:
             raise UsageError(
-                f"{OPTION}: {_shown(part)!r} is no setting (write key=value, of {', '.join(settings.keys)}, "
-                "with commas between)"
+                f"{OPTION}: {_shown(part)!r} is not a setting (write key=value, of "
+                f"{', '.join(settings.keys)}, with commas between)"
             )
         key, value = match[1].lower(), part[match.end() :].strip()
         if key in seen:
-            raise UsageError(f"{OPTION}: {key} is there twice in one setting")
+            raise UsageError(f"{OPTION}: {key} is given twice in one setting")
         seen.add(key)
         name, change = _change(key, value, read_url, settings)
         names.append(f"{key}={name}")
@@ -203,18 +203,18 @@ def _change(
         return value, lambda spec: replace(spec, concurrency=int(value))
     if key == "resolve":
         if value not in ("each", "once"):
-            raise UsageError(f"{OPTION}: resolve={value} is neither each nor once")
+            raise UsageError(f"{OPTION}: unknown resolve={value} (choose from each, once)")
         return value, lambda spec: replace(spec, resolve_once=value == "once")
     switch = _SWITCH.get(value.lower())
     if switch is None:
-        raise UsageError(f"{OPTION}: scram-cache={value} is neither yes nor no")
+        raise UsageError(f"{OPTION}: unknown scram-cache={value} (choose from yes, no)")
     return value.lower(), lambda spec: replace(spec, scram_cache=switch)
 
 
 def _one_of(names: Iterable[_Name], key: str, value: str) -> _Name:
     known = {str(name): name for name in names}
     if value not in known:
-        raise UsageError(f"{OPTION}: {key}={value} is not one of {', '.join(known)}")
+        raise UsageError(f"{OPTION}: unknown {key}={value} (choose from {', '.join(known)})")
     return known[value]
 
 

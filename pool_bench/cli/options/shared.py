@@ -242,8 +242,8 @@ output_options = gathered(
 keep_going_option = click.option(
     "--keep-going",
     is_flag=True,
-    help="Measure although the first connection is refused, finds no such host or database, is not let in, "
-    "or meets a certificate that does not hold: failures are then what is counted.",
+    help="Measure although the first connection is refused, finds no such host or database, is rejected, "
+    "or meets a certificate that is not valid: failures are then what is counted.",
 )
 
 require_valid_option = click.option(

@@ -62,7 +62,7 @@ server_options = gathered(
         help="ws://, wss://, http:// or https://host:port; repeat it to use several in turn. Without it: "
         "SURREAL_URL, else an embedded SurrealDB engine is started, used and removed.",
     ),
-    click.option("--user", metavar="NAME", help="Whom to sign in as. [SURREAL_USER]"),
+    click.option("--user", metavar="NAME", help="The user to sign in as. [SURREAL_USER]"),
     click.option(
         "--pass",
         "password",

@@ -51,7 +51,7 @@ class Checks:
             UsageError: Click's own; there is nothing that could fail.
         """
         if self.abort_on_fail and not self.texts:
-            raise click.UsageError("--abort-on-fail needs a --threshold that can fail")
+            raise click.UsageError("--abort-on-fail needs --threshold")
 
 
 NO_CHECKS: Final = Checks()

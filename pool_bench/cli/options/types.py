@@ -35,7 +35,7 @@ class Duration(click.ParamType[float]):
         except ValueError as error:
             self.fail(str(error), param, ctx)
         if seconds == 0 and not self._zero:
-            self.fail("it must be more than nought", param, ctx)
+            self.fail("must be greater than 0", param, ctx)
         return seconds
 
 
@@ -73,7 +73,7 @@ class OutputPath(click.ParamType[Path]):
     def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Read the text."""
         if not str(value):
-            self.fail("it must not be empty", param, ctx)
+            self.fail("must not be empty", param, ctx)
         return Path(value)
 
     def shell_complete(

@@ -127,7 +127,7 @@ class SurrealPlace:
         said = "the embedded server has no TLS"
         if not self.is_embedded:
             schemes = dict.fromkeys(f"{target.scheme}://" for target in self.targets)
-            said = f"there is no TLS with {' and '.join(schemes)}"
+            said = f"no TLS with {' and '.join(schemes)}"
         raise UsageError(f"--ca-file needs a wss:// or https:// URL: {said}")
 
     def check_pool(self) -> None:
@@ -137,7 +137,7 @@ class SurrealPlace:
             UsageError: they cannot.
         """
         if len(self.targets) > 1:
-            raise UsageError("--url: pools are put under load at one server")
+            raise UsageError("--url is given more than once; a pool has one target")
         if self.options.auth == "token":
             raise UsageError("--auth token: the clients that are lent sign in with user and password")
 

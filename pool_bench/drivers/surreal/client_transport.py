@@ -115,7 +115,7 @@ class _ClientChannel(WebSocketChannel):
                 if not self._given_up:
                     self._stop_draining()
         except (AttributeError, TypeError) as error:
-            raise StreamError(FailureKind.PROTOCOL, "the server's answer is no map in CBOR") from error
+            raise StreamError(FailureKind.PROTOCOL, "the server's answer is not a map in CBOR") from error
         if waiting is not None:
             if not waiting.done():
                 waiting.set_result(answer)

@@ -62,7 +62,7 @@ def decode_answer(data: bytes) -> dict[str, Any] | None:
     except (cbor2.CBORDecodeError, ValueError, TypeError, RecursionError, OverflowError) as error:
         raise ValueError("the server's answer is not CBOR") from error
     if not isinstance(message, dict):
-        raise ValueError("the server's answer is no map")
+        raise ValueError("the server's answer is not a map")
     number = message.get("id")
     # An error without a number says that our request could not even be read.
     if number is None and "error" not in message:
@@ -93,10 +93,12 @@ def check_statements(result: object) -> None:
         ConnectError: there is one, or the result is none of a query.
     """
     if not isinstance(result, (list, tuple)):
-        raise ConnectError(FailureKind.PROTOCOL, Phase.QUERY, "the server's answer is none to a query")
+        raise ConnectError(FailureKind.PROTOCOL, Phase.QUERY, "the server's answer is not that to a query")
     for statement in result:
         if not isinstance(statement, dict):
-            raise ConnectError(FailureKind.PROTOCOL, Phase.QUERY, "the server's answer is none to a query")
+            raise ConnectError(
+                FailureKind.PROTOCOL, Phase.QUERY, "the server's answer is not that to a query"
+            )
         if statement.get("status") == "ERR":
             raise rpc_error({**statement, "message": statement.get("result")}, Phase.QUERY)
 

@@ -80,7 +80,7 @@ def rows_of_metrics(text: str) -> list[PoolRow]:
                 elif not sample.name.endswith("_created") or name.endswith("_created"):
                     figures.setdefault(pool, {})[name] = sample.value
     except (ValueError, IndexError, KeyError) as error:
-        raise MetricsError("what the URL gives is no Prometheus metrics") from error
+        raise MetricsError("what the URL returns are not Prometheus metrics") from error
     if not figures:
         raise MetricsError(f"the metrics hold no pool: nothing in them begins with {_PREFIX}")
     return [

@@ -95,7 +95,9 @@ def draw_pools(results: Sequence[ResultRecord]) -> Sheet:
     has_courses = MARGIN + 0.86 + whole <= TALLEST
     if not has_courses:
         whole = sum(_height(*band, has_course=False) for band in bands)
-        notes.append("courses over time have no room beside so many loads: measure one alone to see its own")
+        notes.append(
+            "no room for timelines beside this many loads: measure one load alone to see its timeline"
+        )
     columns = 1 if MARGIN + 0.86 + whole <= TALLEST else 2
     parts = _columns(bands, columns, has_courses=has_courses)
     tallest = max(sum(_height(*band, has_course=has_courses) for band in part) for part in parts)

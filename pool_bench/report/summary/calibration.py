@@ -11,7 +11,7 @@ _BUSY: Final = 0.9
 _BUSY_SERVER: Final = "! the null server was busy itself: the client can do more than this row shows"
 _MEANING: Final = (
     "p50 with one worker is what this client and the kernel add to each operation; conn/s is the most it can "
-    "do with so many workers. us CPU: the client's for each operation; client, server: CPU of one core."
+    "do with that many workers. us CPU: the client's for each operation; client, server: CPU of one core."
 )
 
 

@@ -23,8 +23,8 @@ _LEGEND: Final = (
     "op/s: median of the rounds, min..max the extremes; wait: from asking for a connection to having it; "
     "op: all of it, from asking to having given back; both over all rounds' operations.",
     "us/op: CPU of this process for an operation; opened: connections in a round; held: the most at once.",
-    "overtaken: checkouts served after somebody who asked later; starved: timed out while such a one was "
-    "served; Jain: 1 where all clients got as much; client wait: mean of the luckiest, of the unluckiest.",
+    "overtaken: checkouts served after one that was asked for later; starved: timed out while such a one was "
+    "served; Jain: 1 where all clients got as much; client wait: lowest mean, highest mean of a client.",
     "client the bottleneck: the rate is what driver and pool together can do on one core, not the limit of "
     "the server, and part of the waits was spent waiting for that core.",
 )

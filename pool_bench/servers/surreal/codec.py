@@ -189,11 +189,11 @@ def _decode_whole(data: bytes) -> object:
         decoder.read(1)
     except cbor2.CBORDecodeEOF:
         return message
-    raise ValueError("something stands behind the message")
+    raise ValueError("unexpected data after the message")
 
 
 def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _session_of(value: object) -> UUID | None:

@@ -211,7 +211,7 @@ def parse_bind(bind: str) -> tuple[str, int]:
     try:
         socket.getaddrinfo(host, int(found["port"]), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError):
-        raise UsageError(f"--bind: {host!r} is no address") from None
+        raise UsageError(f"--bind: {host!r} is not an address") from None
     return host, int(found["port"])
 
 
@@ -224,7 +224,7 @@ def is_loopback(host: str) -> bool:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError):
-        raise UsageError(f"--bind: {host!r} is no address") from None
+        raise UsageError(f"--bind: {host!r} is not an address") from None
     return all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
 
 

@@ -294,8 +294,8 @@ class PostgresSampler:
         if not slots.may_see_all:
             user = server.client.target.user
             self.note(
-                f"user {user} may not see everybody's sessions (GRANT pg_monitor): only backends of its own "
-                "roles are counted, and the slots in use are not known"
+                f"user {user} may not see the sessions of other users (GRANT pg_monitor): only backends of "
+                "its own roles are counted, and the slots in use are not known"
             )
 
     def _try_console(self, target: PostgresTarget, t: float) -> None:

@@ -100,7 +100,7 @@ class SurrealSampler:
         """Say what could not be seen."""
         if self._away_s is not None:
             since = f" from {self._away_s:.0f} s on" if self._away_s else ""
-            self.note(f"nobody listened on port {self._target.port} of this machine{since}")
+            self.note(f"no process listened on port {self._target.port} of this machine{since}")
 
     def _find(self, t: float) -> "psutil.Process | None":
         """The server's process; after a restart it is another one, which has to be found."""

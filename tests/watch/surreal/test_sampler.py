@@ -115,7 +115,7 @@ def test_after_a_restart_it_is_found_again(start_surreal: StartSurreal) -> None:
     sampler.sample(3.0)
     sampler.sample(4.0)
     sampler.finish()
-    assert sampler.side.notes == [f"nobody listened on port {server.port} of this machine from 3 s on"]
+    assert sampler.side.notes == [f"no process listened on port {server.port} of this machine from 3 s on"]
 
 
 def test_whatever_else_listens_there_is_not_taken_for_the_server() -> None:
