@@ -612,6 +612,23 @@ def test_a_private_temporary_directory_is_not_used_for_nobodys_server(
 
 
 @posix
+@pytest.mark.parametrize("room", [True, False])
+def test_where_nobody_says_otherwise_files_are_in_memory_if_there_is_plenty(
+    room: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        memory = Path(name).resolve()
+        memory.chmod(0o777)
+        free = os.statvfs(memory).f_bavail * os.statvfs(memory).f_frsize
+        monkeypatch.setattr(host, "_MEMORY", memory)
+        monkeypatch.setattr(host, "_ENOUGH_MEMORY_BYTES", free // 2 if room else free * 2)
+        monkeypatch.setattr(tempfile, "tempdir", "/tmp")
+        assert host.directory_parent(host.server_account(), 0) == (memory if room else Path("/tmp"))
+        monkeypatch.setattr(tempfile, "tempdir", "/var/tmp")
+        assert host.directory_parent(host.server_account(), 0) == Path("/var/tmp")
+
+
+@posix
 def test_a_long_temporary_directory_does_not_cost_the_unix_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         long = Path(name) / ("x" * 100)
