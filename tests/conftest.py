@@ -18,7 +18,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")
 
-pytest_plugins = ["tests.support.servers", "tests.support.pool_fixtures"]
+pytest_plugins = ["tests.support.servers", "tests.support.server_programs", "tests.support.pool_fixtures"]
 
 _LEFT_OUT: Final = pytest.StashKey[list[str]]()
 

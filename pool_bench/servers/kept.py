@@ -35,6 +35,8 @@ _KEEPER_EXIT_WAIT_S: Final = 60.0
 _LOG_TAIL_LINES: Final = 12
 _PORT_TRIES: Final = 8
 _ADDRESS_IN_USE: Final = re.compile(r"address already in use|could not bind", re.IGNORECASE)
+# What PostgreSQL says while backends of a predecessor that was killed have yet to notice.
+_MEMORY_IN_USE: Final = "pre-existing shared memory block"
 
 
 @dataclass(frozen=True, slots=True)
@@ -468,14 +470,15 @@ class KeptServer(ABC):
                 return
 
     def _relaunch_on_same_port(self) -> None:
-        """Launch again where it was; a passing user of the port is waited for."""
+        """Launch again where it was; waits for a passing user of the port, and for the end of a crash."""
         import time
 
         for left in reversed(range(_PORT_TRIES)):
             try:
                 self.pid = self._launch(self.port)
             except ServerStartError:
-                if left == 0 or not _ADDRESS_IN_USE.search(self.kept.log_text()):
+                log = self.kept.log_text()
+                if left == 0 or not (_ADDRESS_IN_USE.search(log) or _MEMORY_IN_USE in log):
                     raise
                 time.sleep(0.25)
             else:

@@ -1,7 +1,5 @@
 """The PgBouncer of one run."""
 
-import os
-import socket
 from contextlib import closing
 from typing import Any
 
@@ -10,8 +8,6 @@ import psycopg
 import pytest
 
 from pool_bench.errors import ServerStartError, UsageError
-from pool_bench.servers import host
-from pool_bench.servers import kept as process
 from pool_bench.servers.pgbouncer import PgBouncer, PgBouncerConfig
 from pool_bench.servers.postgres import EmbeddedPostgres
 from tests.support.leftovers import assert_nothing_left
@@ -43,13 +39,6 @@ def test_it_says_what_it_is(pgbouncer: PgBouncer) -> None:
     assert value is not None
     assert value.decode().endswith(pgbouncer.version)
     assert psutil.Process(pgbouncer.pid).name() == "pgbouncer"
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
-def test_as_root_it_runs_as_nobody(pgbouncer: PgBouncer) -> None:
-    account = host.server_account()
-    assert account is not None
-    assert psutil.Process(pgbouncer.pid).uids() == (account.uid,) * 3
 
 
 def test_options_of_start_up_are_ignored(pgbouncer: PgBouncer) -> None:
@@ -98,16 +87,6 @@ def test_clients_must_authenticate_in_the_way_asked_for(
     bouncer.stop()
 
 
-def test_a_restart_keeps_the_port(embedded: EmbeddedPostgres, start_pgbouncer: StartPgBouncer) -> None:
-    bouncer = start_pgbouncer(PgBouncerConfig(backend_port=embedded.port))
-    port, pid = bouncer.port, bouncer.pid
-    with psycopg.connect(bouncer.url):
-        bouncer.restart()
-    assert bouncer.port == port
-    assert bouncer.pid != pid
-    assert _query(bouncer.url) == 1
-
-
 def test_stopping_does_not_wait_for_clients_and_leaves_nothing(
     embedded: EmbeddedPostgres, start_pgbouncer: StartPgBouncer
 ) -> None:
@@ -117,22 +96,6 @@ def test_stopping_does_not_wait_for_clients_and_leaves_nothing(
         client.execute("SELECT 1")
         bouncer.stop()
         assert_nothing_left(directory, pids)
-
-
-@pytest.mark.usefixtures("start_pgbouncer")
-def test_a_port_that_is_taken_is_replaced_by_another(
-    embedded: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        ports = iter([taken.getsockname()[1]])
-        free_port = host.free_port
-        monkeypatch.setattr(process, "free_port", lambda: next(ports, 0) or free_port())
-        # A start that waited for the taken port would not be done in time.
-        with PgBouncer(PgBouncerConfig(backend_port=embedded.port)) as bouncer:
-            assert bouncer.port != taken.getsockname()[1]
-            assert _query(bouncer.url) == 1
 
 
 @pytest.mark.usefixtures("start_pgbouncer")

@@ -1,6 +1,5 @@
 """The PostgreSQL of one run: that it serves, and that nothing of it stays behind."""
 
-import json
 import os
 import pwd
 import shutil
@@ -9,8 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,12 +23,14 @@ from pool_bench.errors import ServerStartError, UsageError
 from pool_bench.servers import host
 from pool_bench.servers import kept as process
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig, distribution_bin_dir
-from tests.support.leftovers import assert_nothing_left, nothing_is_left_of_a_start, processes_of
+from tests.support.leftovers import assert_nothing_left
+from tests.support.server_programs import POSTGRES, StartProgram
 from tests.support.servers import StartPostgres, TlsPostgres
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
 
+_RUNS = POSTGRES.program("signal.pause()", bare=False)
 _PASSWORD = "correct horse battery staple"
 
 
@@ -78,30 +78,11 @@ def test_the_settings_of_connecting_are_the_defaults(embedded: EmbeddedPostgres)
     assert _query(embedded.url, "SHOW authentication_timeout") == "1min"
 
 
-def test_two_at_once_have_a_port_and_a_directory_each(embedded: EmbeddedPostgres) -> None:
-    with EmbeddedPostgres() as other:
-        assert other.port != embedded.port
-        assert other.directory != embedded.directory
-        assert _query(other.url) == _query(embedded.url) == 1
-
-
 def test_thousands_of_connections_can_be_configured(start_postgres: StartPostgres) -> None:
     server = start_postgres(PostgresConfig(max_connections=5000, settings={"work_mem": "1MB"}))
     assert _query(server.url, "SHOW max_connections") == "5000"
     assert _query(server.url, "SHOW work_mem") == "1MB"
     server.stop()
-
-
-def test_a_port_that_is_taken_is_replaced_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        ports = iter([taken.getsockname()[1]])
-        free_port = host.free_port
-        monkeypatch.setattr(process, "free_port", lambda: next(ports, 0) or free_port())
-        with EmbeddedPostgres() as server:
-            assert server.port != taken.getsockname()[1]
-            assert _query(server.url) == 1
 
 
 # -- restarting ------------------------------------------------------------------------------------------
@@ -115,11 +96,8 @@ def restartable(start_postgres: StartPostgres) -> EmbeddedPostgres:
     return server
 
 
-def test_a_restart_keeps_port_and_data(restartable: EmbeddedPostgres) -> None:
-    port, pid, directory = restartable.port, restartable.pid, restartable.directory
+def test_a_restart_keeps_the_data(restartable: EmbeddedPostgres) -> None:
     restartable.restart()
-    assert (restartable.port, restartable.directory) == (port, directory)
-    assert restartable.pid != pid
     assert _query(restartable.url, "SELECT answer FROM kept") == 42
 
 
@@ -186,19 +164,6 @@ def test_a_server_that_crashed_can_be_restarted(restartable: EmbeddedPostgres) -
     os.kill(restartable.pid, signal.SIGKILL)
     restartable.restart()
     assert _query(restartable.url, "SELECT answer FROM kept") == 42
-
-
-def test_a_server_that_is_not_started_cannot_be_restarted() -> None:
-    server = EmbeddedPostgres()
-    with pytest.raises(RuntimeError, match="PostgreSQL is not started"):
-        server.restart()
-    server.stop()
-
-
-def test_a_started_server_cannot_be_started_again(restartable: EmbeddedPostgres) -> None:
-    with pytest.raises(RuntimeError, match="started already"):
-        restartable.start()
-    assert _query(restartable.url) == 1
 
 
 # -- failing to start ------------------------------------------------------------------------------------
@@ -373,187 +338,6 @@ def test_the_newest_postgres_of_a_distribution_is_found() -> None:
 
 # -- leaving nothing behind ------------------------------------------------------------------------------
 
-# Prints what it started, then does `then`. `fork` starts a process that outlives its parent, as the load
-# generators' processes could.
-_CHILD = """
-import json, os, signal, sys, time
-from pool_bench.servers.postgres import EmbeddedPostgres
-
-def started(server):
-    facts = {
-        "directory": str(server.directory),
-        "pids": [server.pid, server.kept.pid],
-        "uid": os.geteuid(),
-        "exe_below": str(server._binaries.bin_dir),
-        "answered": answer(server),
-    }
-    print(json.dumps(facts), flush=True)
-
-def answer(server):
-    import socket
-    # An SSLRequest: a server that is alive answers it with one letter.
-    with socket.create_connection((server.host, server.port), 30) as connection:
-        connection.sendall(bytes.fromhex("0000000804d2162f"))
-        return connection.recv(1).decode()
-
-def leave():
-    THEN
-
-if BARE:
-    server = EmbeddedPostgres()
-    server.start()
-    started(server)
-    leave()
-else:
-    with EmbeddedPostgres() as server:
-        started(server)
-        leave()
-"""
-
-
-def _environment(*first: Path) -> dict[str, str]:
-    """Our environment, with Python looking for packages in the given places, this checkout, and as before."""
-    places = [*map(str, first), str(Path(pool_bench.__file__).parents[1]), os.environ.get("PYTHONPATH")]
-    paths = os.pathsep.join(place for place in places if place)
-    return {**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
-
-
-@dataclass
-class _Child:
-    """A process of its own that has started a server."""
-
-    process: "subprocess.Popen[bytes]"
-    facts: dict[str, Any]
-
-    @property
-    def directory(self) -> Path:
-        return Path(self.facts["directory"])
-
-    @property
-    def pids(self) -> list[int]:
-        return list(self.facts["pids"])
-
-
-StartChild = Callable[..., _Child]
-
-
-@pytest.fixture
-def start_child() -> Iterator[StartChild]:
-    """Start a Python that starts a server; `then` is what it does next, `bare` is without a with block."""
-    children: list[subprocess.Popen[bytes]] = []
-
-    def start(then: str = "signal.pause()", *, bare: bool = False, **options: Any) -> _Child:
-        script = _CHILD.replace("THEN", then).replace("BARE", str(bare))
-        python = options.pop("python", sys.executable)
-        pythonpath = options.pop("pythonpath", [])
-        child = subprocess.Popen(
-            [python, "-c", script],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=_environment(*pythonpath),
-            # A group of its own, to be sent signals the way a terminal does it.
-            start_new_session=True,
-            **options,
-        )
-        children.append(child)
-        assert child.stdout is not None
-        assert child.stderr is not None
-        line = child.stdout.readline()
-        assert line, child.stderr.read().decode()
-        return _Child(child, json.loads(line))
-
-    yield start
-    for child in children:
-        child.kill()
-        child.communicate()
-
-
-@pytest.mark.parametrize(
-    ("then", "bare", "status"),
-    [
-        ("pass", False, 0),
-        ("raise ValueError('on purpose')", False, 1),
-        ("sys.exit(5)", False, 5),
-        ("os._exit(6)", False, 6),
-        ("pass", True, 0),
-        ("raise ValueError('on purpose')", True, 1),
-    ],
-)
-def test_nothing_is_left_when_the_program_ends_by_itself(
-    start_child: StartChild, then: str, bare: bool, status: int
-) -> None:
-    child = start_child(then, bare=bare)
-    assert child.facts["answered"] == "N"
-    assert child.process.wait(60) == status
-    assert_nothing_left(child.directory, child.pids)
-
-
-@posix
-@pytest.mark.parametrize(
-    ("number", "bare"),
-    [
-        (signal.SIGINT, False),
-        (signal.SIGINT, True),
-        # They end it where it stands, whatever block that is in.
-        (signal.SIGTERM, False),
-        (signal.SIGHUP, True),
-        (signal.SIGKILL, False),
-    ],
-)
-def test_nothing_is_left_when_a_signal_ends_the_program(
-    start_child: StartChild, number: signal.Signals, bare: bool
-) -> None:
-    child = start_child(bare=bare)
-    assert processes_of(child.directory)
-    # To the whole group, as Ctrl-C and a closing terminal do.
-    os.killpg(child.process.pid, number)
-    assert child.process.wait(60) == -number
-    assert_nothing_left(child.directory, child.pids)
-
-
-@posix
-def test_a_forked_process_that_lives_on_does_not_keep_the_server_alive(start_child: StartChild) -> None:
-    child = start_child("print('forked' if os.fork() else '', flush=True); signal.pause()")
-    assert child.process.stdout is not None
-    while child.process.stdout.readline() != b"forked\n":
-        pass
-    group = child.process.pid
-    os.kill(group, signal.SIGKILL)
-    child.process.wait(60)
-    try:
-        assert_nothing_left(child.directory, child.pids)
-        # Raises ProcessLookupError if the forked process has gone as well.
-        os.killpg(group, 0)
-    finally:
-        os.killpg(group, signal.SIGKILL)
-
-
-# Whoever is slow to send the signal finds it started, and is told so.
-_STARTING = """
-import signal, sys
-from pathlib import Path
-from pool_bench.servers.postgres import EmbeddedPostgres
-
-server = EmbeddedPostgres()
-server.start()
-Path(sys.argv[1]).touch()
-signal.pause()
-"""
-
-
-@posix
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_left_when_a_signal_ends_the_program_while_the_server_starts(
-    number: signal.Signals,
-) -> None:
-    def has_begun(place: Path) -> bool:
-        return bool(list(place.glob("pool-bench-*/data/base")))
-
-    # A start may be over before one that is held up has sent the signal.
-    assert any(nothing_is_left_of_a_start(_STARTING, _environment(), number, has_begun) for _ in range(3))
-
-
 # -- accounts and places ---------------------------------------------------------------------------------
 
 
@@ -568,17 +352,8 @@ def _copy_install(target: Path) -> None:
 
 
 @root
-def test_as_root_the_server_runs_as_nobody(embedded: EmbeddedPostgres) -> None:
-    account = host.server_account()
-    assert account is not None
-    assert psutil.Process(embedded.pid).uids() == (account.uid,) * 3
-    assert psutil.Process(embedded.pid).gids() == (account.gid,) * 3
-    assert embedded.directory.stat().st_uid == account.uid
-
-
-@root
 def test_an_installation_that_nobody_cannot_reach_is_copied_and_not_changed(
-    tmp_path: Path, start_child: StartChild
+    tmp_path: Path, start_program: StartProgram
 ) -> None:
     prefix = tmp_path / "private"
     _copy_install(prefix)
@@ -587,7 +362,7 @@ def test_an_installation_that_nobody_cannot_reach_is_copied_and_not_changed(
         # As an installer under umask 077 leaves them.
         path.chmod(path.stat().st_mode & 0o700)
     before = {path: path.stat() for path in (prefix, *prefix.rglob("*"))}
-    child = start_child(pythonpath=[prefix])
+    child = start_program(_RUNS, pythonpath=(prefix,))
     assert Path(child.facts["exe_below"]).is_relative_to(child.directory)
     assert child.facts["answered"] == "N"
     os.killpg(child.process.pid, signal.SIGINT)
@@ -652,7 +427,7 @@ def _python_for_nobody(account: host.Account) -> str:
 
 @root
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_normal_user_can_start_it_as_well(start_child: StartChild, number: signal.Signals) -> None:
+def test_a_normal_user_can_start_it_as_well(start_program: StartProgram, number: signal.Signals) -> None:
     account = host.server_account()
     assert account is not None
     python = _python_for_nobody(account)
@@ -662,9 +437,10 @@ def test_a_normal_user_can_start_it_as_well(start_child: StartChild, number: sig
         readable.chmod(0o755)
         shutil.copytree(Path(pool_bench.__file__).parent, readable / "pool_bench")
         _copy_install(readable)
-        child = start_child(
+        child = start_program(
+            _RUNS,
             python=python,
-            pythonpath=[readable],
+            pythonpath=(readable,),
             user=account.uid,
             group=account.gid,
             extra_groups=[],
