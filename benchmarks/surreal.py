@@ -34,7 +34,7 @@ from pool_bench.load.run import Run, StopSwitch
 from pool_bench.load.spec import HoldSpec
 from pool_bench.pool import ConnectionPool, PoolConfig
 from pool_bench.servers.postgres import EmbeddedPostgres
-from pool_bench.servers.scripted.server import KnownSurreal
+from pool_bench.servers.scripted.server import ScriptedSurreal
 from pool_bench.servers.surreal.server import EmbeddedSurreal
 from pool_bench.surreal_pool.pool import SurrealDBConnectionPool
 from pool_bench.targets.postgres import PostgresTarget
@@ -191,7 +191,7 @@ def main(rounds: int, seconds: float, connections: int) -> None:
             f"{surreal.version} · {TASKS} tasks, {SIZE} pooled connections, {rounds} rounds of {seconds:g} s"
         )
         run_in_loop(lambda: measure_queries(target, QUERIES, rounds, seconds))
-        with KnownSurreal() as known:
+        with ScriptedSurreal() as known:
             click.echo("a server that answers at once")
             run_in_loop(lambda: measure_queries(known.target(), QUERIES[:1], rounds, seconds))
         postgres_target = embedded_target(postgres, application_name="bench")

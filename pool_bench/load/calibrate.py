@@ -8,7 +8,7 @@ from pool_bench.drivers.base import DRIVER_NAMES, SURREAL_DRIVER_NAMES, DriverNa
 from pool_bench.drivers.network.tls import default_file
 from pool_bench.load.run import Run, StopSwitch
 from pool_bench.load.spec import ConnectSpec
-from pool_bench.servers.scripted.server import KnownSurreal, ScriptedServer
+from pool_bench.servers.scripted.server import ScriptedPostgres, ScriptedSurreal
 from pool_bench.servers.scripted.tls import can_make_certificates
 from pool_bench.stats.calibration import Calibration, ClientFloor
 from pool_bench.targets import Target
@@ -117,15 +117,15 @@ def calibrate(
 @contextmanager
 def _null_server(
     protocol: Protocol | None, auth: AuthMode, sslmode: SslMode
-) -> Iterator[tuple[ScriptedServer | KnownSurreal, Target]]:
+) -> Iterator[tuple[ScriptedPostgres | ScriptedSurreal, Target]]:
     """A server that answers at once, and itself as a target; PostgreSQL's where `protocol` is None."""
     if protocol is None:
-        with ScriptedServer(tls=sslmode != "disable") as postgres:
+        with ScriptedPostgres(tls=sslmode != "disable") as postgres:
             options = f"sslmode={sslmode}"
             if sslmode in _VERIFYING or (sslmode != "disable" and default_file("root.crt") is not None):
                 # A certificate file in the user's own place would be looked into, which has not this one.
                 options += f"&sslrootcert={postgres.certificate}"
             yield postgres, parse_target(postgres.url(options), env={}, default_user="known")
     else:
-        with KnownSurreal() as surreal:
+        with ScriptedSurreal() as surreal:
             yield surreal, surreal.target(protocol, anonymous=auth == "none")

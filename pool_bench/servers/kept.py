@@ -470,7 +470,7 @@ class KeptServer(ABC):
                 return
 
     def _relaunch_on_same_port(self) -> None:
-        """Launch again where it was; waits for a passing user of the port, and for the end of a crash."""
+        """Launch again where it was; waits for a passing user of the port, and for a crash to be over."""
         import time
 
         for left in reversed(range(_PORT_TRIES)):

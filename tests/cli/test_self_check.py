@@ -7,7 +7,7 @@ import pytest
 
 from pool_bench.cli.commands import connect as measure
 from pool_bench.servers.scripted.behaviour import Behaviour, Fixed
-from pool_bench.servers.scripted.server import ScriptedServer
+from pool_bench.servers.scripted.server import ScriptedPostgres
 from pool_bench.servers.scripted.tls import can_make_certificates
 from tests.support.commands import COMMAND, LOAD_COMMAND, load, run_here, run_tool
 
@@ -45,7 +45,7 @@ def test_a_calibrated_run_says_how_much_of_it_is_the_client(
 ) -> None:
     monkeypatch.setattr(measure, "_CALIBRATION_S", 0.2)
     # So slow that no client takes as long, be it ten times slower than usual.
-    with ScriptedServer(Behaviour(auth=Fixed(0.1))) as server:
+    with ScriptedPostgres(Behaviour(auth=Fixed(0.1))) as server:
         arguments = ("-c", "2", "-d", "500ms", "--calibrate", "--json", "run.json", "--no-save", "-q")
         for _attempt in range(3):
             done = run_here("-u", server.url(), *arguments, cwd=tmp_path)
@@ -92,7 +92,7 @@ def test_runs_are_calibrated_with_tls_where_they_have_it(
     options: str, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measure, "_CALIBRATION_S", 0.1)
-    with ScriptedServer(tls=True) as server:
+    with ScriptedPostgres(tls=True) as server:
         url = server.url(options.replace("CERTIFICATE", server.certificate))
         arguments = ("-c", "1", "-d", "200ms", "--calibrate", "--json", "run.json", "--no-save", "-q")
         done = run_here("-u", url, *arguments, cwd=tmp_path)
@@ -115,7 +115,7 @@ def test_a_suspect_run_is_only_fine_where_it_may_be(command: str, tmp_path: Path
     # Too few operations for p99; connections that nobody serves.
     bench = command == COMMAND
     behaviour = Behaviour(auth=Fixed(0.05), backlog=1 if bench else 4096)
-    with ScriptedServer(behaviour) as server:
+    with ScriptedPostgres(behaviour) as server:
         given = ["-u", server.url(), "-d", "300ms", "--no-save", "--json", "r.json"]
         given += ["-c", "1", "--warmup", "0"] if bench else ["-n", "3", "--keepalive", "0"]
         codes = []

@@ -19,7 +19,7 @@ from pool_bench.cli.places.surreal import SurrealPlace
 from pool_bench.cli.watching import is_wanted
 from pool_bench.results.read import load_result
 from pool_bench.servers.scripted.behaviour import Behaviour, Fixed
-from pool_bench.servers.scripted.server import KnownSurreal
+from pool_bench.servers.scripted.server import ScriptedSurreal
 from pool_bench.servers.surreal.server import EmbeddedSurreal, SurrealConfig
 from pool_bench.targets.surreal import SurrealTarget, surreal_target
 from tests.cli.test_surreal_bench import COMMAND, SECRET, make_place, reach, run_it
@@ -176,7 +176,7 @@ def test_without_watching_nobody_looks(server: EmbeddedSurreal, tmp_path: Path) 
 
 def test_what_stands_before_the_server_is_a_note(tmp_path: Path) -> None:
     # A server that listens here and is no process that we know.
-    with KnownSurreal(Behaviour(auth=Fixed(0.002))) as known:
+    with ScriptedSurreal(Behaviour(auth=Fixed(0.002))) as known:
         env = {"SURREAL_URL": known.target().url, "SURREAL_USER": "known", "SURREAL_PASS": "known"}
         _, (run,) = measured(tmp_path, "-c", "2", "-d", "300ms", "--warmup", "0", env=env)
     (note,) = run["server_side"]["notes"]
@@ -300,7 +300,7 @@ def test_connections_of_the_official_client_are_held_as_ours_are(
 
 def test_connections_come_from_the_addresses_that_were_named(tmp_path: Path) -> None:
     sources = ("--source-ip", "127.0.0.2", "--source-ip", "127.0.0.3")
-    with KnownSurreal() as known:
+    with ScriptedSurreal() as known:
         env = {"SURREAL_URL": known.target().url, "SURREAL_USER": "known", "SURREAL_PASS": "known"}
         started = Started(
             tmp_path,

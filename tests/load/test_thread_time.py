@@ -14,7 +14,7 @@ from pool_bench.analysis.verdict import judge
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.load.thread_time import cpu_quota, cpu_seconds, cpu_stat_files, throttled_seconds
 from pool_bench.servers.scripted.behaviour import Behaviour, Fixed
-from pool_bench.servers.scripted.server import ScriptedServer
+from pool_bench.servers.scripted.server import ScriptedPostgres
 from pool_bench.stats.client_time import ClientState
 from pool_bench.stats.runs import RunResult
 from tests.support.generators import run, target
@@ -38,7 +38,7 @@ os.kill(pid, 18)
 
 
 def measured(during: object, *, duration_s: float = 1.5) -> RunResult:
-    with ScriptedServer(Behaviour(auth=Fixed(0.01))) as server:
+    with ScriptedPostgres(Behaviour(auth=Fixed(0.01))) as server:
         spec = ConnectSpec(
             targets=(target(server.url()),), concurrency=4, warmup_s=0.0, duration_s=duration_s, tick_s=0.25
         )

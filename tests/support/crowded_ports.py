@@ -20,7 +20,7 @@ from pool_bench.load.generator import generate
 from pool_bench.load.process import loop_factory
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.servers.scripted.behaviour import Behaviour, Fixed
-from pool_bench.servers.scripted.server import ScriptedServer
+from pool_bench.servers.scripted.server import ScriptedPostgres
 from pool_bench.stats.runs import Snapshot
 from pool_bench.targets.postgres import parse_target
 
@@ -45,7 +45,7 @@ def main() -> None:
     Path("/proc/sys/net/ipv4/ip_local_port_range").write_text(f"{FIRST} {last}")
     refuse(arguments)
     snapshots: list[Snapshot] = []
-    with ScriptedServer(Behaviour(auth=Fixed(0.005))) as server, ExitStack() as held:
+    with ScriptedPostgres(Behaviour(auth=Fixed(0.005))) as server, ExitStack() as held:
         target = parse_target(server.url(), env={}, default_user="nobody")
         host = target.hosts[0]
         ports = []

@@ -17,7 +17,7 @@ from pool_bench.cli import limits as machine
 from pool_bench.load.run import Run, StopSwitch
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.servers.scripted.behaviour import Behaviour, Fixed
-from pool_bench.servers.scripted.server import ScriptedServer
+from pool_bench.servers.scripted.server import ScriptedPostgres
 from pool_bench.targets.postgres import parse_target
 
 
@@ -28,7 +28,7 @@ def main() -> None:
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         first = 40_000
         Path("/proc/sys/net/ipv4/ip_local_port_range").write_text(f"{first} {first + limits['ports'] - 1}")
-    with ScriptedServer(Behaviour(auth=Fixed(0.1))) as server:
+    with ScriptedPostgres(Behaviour(auth=Fixed(0.1))) as server:
         target = parse_target(server.url(), env={}, default_user="nobody")
         spec = ConnectSpec(
             targets=(target,),

@@ -18,7 +18,7 @@ from pool_bench.errors import Phase
 from pool_bench.load.run import Run, StopSwitch
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.servers.scripted.behaviour import Behaviour, Truth
-from pool_bench.servers.scripted.server import ScriptedServer
+from pool_bench.servers.scripted.server import ScriptedPostgres
 from pool_bench.stats.histogram import Histogram, bucket_lower_us, bucket_upper_us
 from pool_bench.stats.runs import RunResult
 from pool_bench.targets.postgres import parse_target
@@ -71,7 +71,7 @@ def measure(behaviour: Behaviour, enough: Enough | None = None, /, **settings: o
         enough: ends the run as soon as its result so far is such, in place of `duration_s`.
         settings: those of the `ConnectSpec` that are to be others.
     """
-    with ScriptedServer(behaviour) as server, closing(StopSwitch()) as stop:
+    with ScriptedPostgres(behaviour) as server, closing(StopSwitch()) as stop:
         given: dict[str, object] = {
             "targets": (parse_target(server.url(), env={}, default_user="nobody"),),
             "warmup_s": 0.0,

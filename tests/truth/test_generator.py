@@ -15,7 +15,7 @@ from pool_bench.analysis.verdict import judge
 from pool_bench.errors import Phase
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.servers.scripted.behaviour import Behaviour, Fixed, Stall
-from pool_bench.servers.scripted.server import ScriptedServer
+from pool_bench.servers.scripted.server import ScriptedPostgres
 from pool_bench.stats.operations import BenchStats, ClientUsage
 from pool_bench.stats.runs import RunResult, Snapshot, Stage
 from tests.support.commands import COMMAND, environment, found_by
@@ -120,7 +120,7 @@ def test_l5_a_generator_without_cpu_to_spare_makes_the_run_suspect() -> None:
                 continue
             await asyncio.sleep(0)
 
-    with ScriptedServer(Behaviour(auth=Fixed(0.005))) as server:
+    with ScriptedPostgres(Behaviour(auth=Fixed(0.005))) as server:
         spec = ConnectSpec(targets=(target(server.url()),), concurrency=4, warmup_s=0.1, duration_s=0.6)
         result = result_of(run(spec, during=burn), spec)
     codes = [reason.code for reason in judge(result).reasons]
@@ -145,7 +145,7 @@ def test_l6_a_loop_that_was_held_up_shows_in_its_second_and_in_the_verdict() -> 
             after.append(snapshot)
         return False
 
-    with ScriptedServer(Behaviour(auth=Fixed(0.01))) as server:
+    with ScriptedPostgres(Behaviour(auth=Fixed(0.01))) as server:
         spec = ConnectSpec(
             targets=(target(server.url()),), concurrency=4, warmup_s=0.0, duration_s=1.5, tick_s=0.25
         )

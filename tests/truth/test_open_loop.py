@@ -10,7 +10,7 @@ from pool_bench.analysis.verdict import judge
 from pool_bench.load.arrivals import constant
 from pool_bench.load.spec import ConnectSpec, OpenLoop
 from pool_bench.servers.scripted.behaviour import Behaviour, Fixed, LogNormal, Stall
-from pool_bench.servers.scripted.server import ScriptedServer
+from pool_bench.servers.scripted.server import ScriptedPostgres
 from pool_bench.stats.histogram import Histogram
 from tests.support.generators import run, target
 from tests.support.measuring import (
@@ -100,7 +100,7 @@ def test_l5_a_generator_that_cannot_keep_its_schedule_says_so() -> None:
             time.sleep(0.04)  # noqa: ASYNC251  # what this is about
             await asyncio.sleep(0)
 
-    with ScriptedServer(Behaviour(auth=Fixed(0.005))) as server:
+    with ScriptedPostgres(Behaviour(auth=Fixed(0.005))) as server:
         spec = ConnectSpec(
             targets=(target(server.url()),), open_loop=at(300), concurrency=1000, warmup_s=0.1, duration_s=0.6
         )

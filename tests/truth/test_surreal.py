@@ -11,7 +11,7 @@ from pool_bench.errors import FailureKind, Phase
 from pool_bench.load.run import Run, StopSwitch
 from pool_bench.load.spec import ConnectSpec
 from pool_bench.servers.scripted.behaviour import Behaviour, Bimodal, Fixed
-from pool_bench.servers.scripted.server import KnownSurreal
+from pool_bench.servers.scripted.server import ScriptedSurreal
 from pool_bench.stats.runs import RunResult
 from tests.support.measuring import Enough, Measured, attempts, run_until
 
@@ -32,7 +32,7 @@ def measure(
     concurrency: int = 5,
 ) -> Measured:
     """Run the bench against a server of this behaviour; without a warm-up, so that every operation counts."""
-    with KnownSurreal(behaviour) as server, closing(StopSwitch()) as stop:
+    with ScriptedSurreal(behaviour) as server, closing(StopSwitch()) as stop:
         spec = ConnectSpec(
             targets=(server.target(scheme),),
             driver=driver,

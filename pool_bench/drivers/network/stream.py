@@ -87,7 +87,7 @@ class Stream(asyncio.Protocol):
             raise StreamError(FailureKind.CLOSED, "the server closed the connection")
         self._handshake = asyncio.get_running_loop().create_future()
         try:
-            self._shake_hands()
+            self._do_handshake()
             await self._handshake
         finally:
             self._handshake = None
@@ -150,7 +150,7 @@ class Stream(asyncio.Protocol):
             assert self._incoming is not None  # noqa: S101 - made with _tls
             self._incoming.write(data)
             if self._handshake is not None:
-                self._shake_hands()
+                self._do_handshake()
             else:
                 self._decrypt()
         except StreamError as error:
@@ -169,7 +169,7 @@ class Stream(asyncio.Protocol):
         else:
             self._lose(StreamError(FailureKind.CLOSED, "the connection was closed"))
 
-    def _shake_hands(self) -> None:
+    def _do_handshake(self) -> None:
         assert self._tls is not None  # noqa: S101 - this is its handshake
         waiting = self._handshake
         if waiting is None or waiting.done():

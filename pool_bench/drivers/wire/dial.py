@@ -207,7 +207,7 @@ class Dial(Failing):
                 return CONNECT
             if plan.target.sslnegotiation == "direct":
                 return WRITE
-            return self._greet(sock, perf_counter_ns())
+            return self._send_first(sock, perf_counter_ns())
         except BlockingIOError:
             return WRITE
         except OSError as error:
@@ -219,7 +219,7 @@ class Dial(Failing):
             if outcome:
                 raise OSError(outcome, os.strerror(outcome))
         try:
-            want = self._greet(self._socket, now_ns)
+            want = self._send_first(self._socket, now_ns)
             # A server that speaks unasked has done so before we listen.
             return self._unread() if want == READ and events & READ else want
         except BlockingIOError:
@@ -231,7 +231,7 @@ class Dial(Failing):
             raise OSError(errno.EBADF, "the socket is closed")
         return self.sock
 
-    def _greet(self, sock: socket.SocketType, now_ns: int) -> int:
+    def _send_first(self, sock: socket.SocketType, now_ns: int) -> int:
         """Send the first message; raises BlockingIOError where the socket is not connected yet."""
         plan = self._plan
         if not self._tls_wanted or self._endpoints[self._endpoint].family == socket.AF_UNIX:
@@ -265,10 +265,10 @@ class Dial(Failing):
         host = self._endpoints[self._endpoint].host
         name = host.name if self._plan.target.sslsni or context.check_hostname else None
         self.sock = self._tls = wrap(context, self._socket, name)
-        self._handler = Dial._shake_hands
-        return self._shake_hands(perf_counter_ns(), 0)
+        self._handler = Dial._do_handshake
+        return self._do_handshake(perf_counter_ns(), 0)
 
-    def _shake_hands(self, now_ns: int, events: int) -> int:
+    def _do_handshake(self, now_ns: int, events: int) -> int:
         tls = self._tls
         if tls is None:
             raise RemoteProtocolError("handshake without a TLS socket")
@@ -362,9 +362,9 @@ class Dial(Failing):
             if kind is ev.AuthenticationOk:
                 self._authenticated(now_ns)
             elif kind is ev.BackendKeyData or kind is ev.ParameterStatus:
-                self._note(event)
+                self._on_parameter(event)
             else:
-                want = self._unusual(event, now_ns)
+                want = self._on_other_event(event, now_ns)
                 if want == DONE or self._wire is not wire:
                     return want
 
@@ -375,7 +375,7 @@ class Dial(Failing):
         self._mark_ns = now_ns
         self.phase = _READY
 
-    def _unusual(self, event: ev.ServerEvent, now_ns: int) -> int:
+    def _on_other_event(self, event: ev.ServerEvent, now_ns: int) -> int:
         match event:
             case ev.SSLAnswer(accepted):
                 return self._tls_answered(accepted, now_ns)

@@ -60,7 +60,7 @@ class Failing(Ending, ABC):
             return self._elsewhere(now_ns)
         if self._other_tls_mode(kind):
             self._first_error = error
-            return self._again(now_ns)
+            return self._retry(now_ns)
         first = self._first_error
         # A wrong password, or a refusal that made us ask for TLS, says more than how the other way ended.
         if first is not None and (kind is FailureKind.TLS or first.sqlstate == "28P01"):
@@ -73,7 +73,7 @@ class Failing(Ending, ABC):
         self._forget()
         return self._restart(now_ns)
 
-    def _again(self, now_ns: int) -> int:
+    def _retry(self, now_ns: int) -> int:
         spent = now_ns - self._mark_ns
         if self.phase is Phase.TCP:
             self.tcp_ns += spent

@@ -210,7 +210,7 @@ class Route:
             return True
         return False
 
-    def _note(self, event: ServerEvent | NeedData) -> None:
+    def _on_parameter(self, event: ServerEvent | NeedData) -> None:
         match event:
             case ParameterStatus(name, value) if self.parameters is not None:
                 self.parameters[name] = value

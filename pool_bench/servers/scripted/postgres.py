@@ -128,12 +128,12 @@ class _Postgres(KnownLoop):
         self._drop(peer)
 
 
-def serve_known(behaviour: Behaviour, control: Control, host: str) -> None:
+def serve_postgres(behaviour: Behaviour, control: Control, host: str) -> None:
     """Serve it on a free port of `host`, say which, and go on until `control` is closed at the other end."""
     serve(_Postgres, behaviour, control, host)
 
 
-def serve_known_tls(behaviour: Behaviour, control: Control, host: str) -> None:
+def serve_postgres_tls(behaviour: Behaviour, control: Control, host: str) -> None:
     """The same, through TLS for those who want it; after the port it says the descriptor of its certificate.
 
     Raises:

@@ -22,7 +22,7 @@ _ANSWER_S: Final = 10.0
 _END_S: Final = 5.0
 
 
-class _Known(ABC):
+class _Scripted(ABC):
     """A server of known behaviour for as long as its `with` block lasts, or else its parent.
 
     Args:
@@ -48,7 +48,10 @@ class _Known(ABC):
         self._control: Connection[str, int | Truth] = ours
         # A daemon, so that an exit of ours that skips the `with` block does not wait for it.
         self._process = context.Process(
-            target=self._program(), args=(self.behaviour, theirs, self.host), name="known server", daemon=True
+            target=self._program(),
+            args=(self.behaviour, theirs, self.host),
+            name="scripted server",
+            daemon=True,
         )
         start_ignoring_interrupts(self._process)
         theirs.close()
@@ -96,7 +99,7 @@ class _Known(ABC):
         raise ServerStartError("the server of known behaviour does not answer")
 
 
-class ScriptedServer(_Known):
+class ScriptedPostgres(_Scripted):
     """One that speaks PostgreSQL's protocol.
 
     Args:
@@ -128,12 +131,12 @@ class ScriptedServer(_Known):
         return self
 
     def _program(self) -> "Callable[[Behaviour, Connection[int | Truth, str], str], None]":
-        from pool_bench.servers.scripted import postgres as known_postgres
+        from pool_bench.servers.scripted.postgres import serve_postgres, serve_postgres_tls
 
-        return known_postgres.serve_known_tls if self._has_tls else known_postgres.serve_known
+        return serve_postgres_tls if self._has_tls else serve_postgres
 
 
-class KnownSurreal(_Known):
+class ScriptedSurreal(_Scripted):
     """One that speaks SurrealDB's, over WebSockets and HTTP, and believes every password.
 
     Of its `Behaviour`, `auth` is the sign-in's, `ready` the selection's, `query` that of every other request.
@@ -151,6 +154,6 @@ class KnownSurreal(_Known):
         )
 
     def _program(self) -> "Callable[[Behaviour, Connection[int | Truth, str], str], None]":
-        from pool_bench.servers.scripted.surreal import serve_known_surreal
+        from pool_bench.servers.scripted.surreal import serve_surreal
 
-        return serve_known_surreal
+        return serve_surreal

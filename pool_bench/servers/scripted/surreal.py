@@ -201,6 +201,6 @@ def _frame(opcode: int, payload: bytes) -> bytes:
     return struct.pack("!BBH", 0x80 | opcode, 126, length) + payload
 
 
-def serve_known_surreal(behaviour: Behaviour, control: Control, host: str) -> None:
+def serve_surreal(behaviour: Behaviour, control: Control, host: str) -> None:
     """Serve it on a free port of `host`, say which, and go on until `control` is closed at the other end."""
     serve(_Surreal, behaviour, control, host)

@@ -15,7 +15,7 @@ from pool_bench.drivers.surreal.client import SurrealClientConnection, SurrealCl
 from pool_bench.drivers.surreal.client_session import TrackingWebSocket
 from pool_bench.drivers.surreal.client_transport import FastWebSocket
 from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
-from pool_bench.servers.scripted.server import KnownSurreal
+from pool_bench.servers.scripted.server import ScriptedSurreal
 from pool_bench.servers.surreal.server import EmbeddedSurreal, SurrealConfig
 from pool_bench.targets.surreal import SurrealTarget, surreal_target
 from tests.drivers.surreal import test_hostile as ws
@@ -310,7 +310,7 @@ async def test_what_a_server_gets_wrong_is_a_connect_error(
 
 async def test_a_server_that_dies_without_a_goodbye_is_told_of_too() -> None:
     told: asyncio.Queue[ConnectError] = asyncio.Queue()
-    with KnownSurreal() as server:
+    with ScriptedSurreal() as server:
         connection: WatchedConnection = await SurrealClientDriver(server.target()).connect()
         connection.watch(told.put_nowait)
         await connection.ping()

@@ -13,7 +13,7 @@ import pytest
 
 from pool_bench.errors import Phase, ServerStartError
 from pool_bench.servers.scripted.behaviour import Behaviour, Bimodal, Fixed, LogNormal, Stall
-from pool_bench.servers.scripted.server import ScriptedServer
+from pool_bench.servers.scripted.server import ScriptedPostgres
 
 STARTUP = struct.pack("!ii", 8 + 8, 196608) + b"user\0u\0\0"
 QUERY = b"Q" + struct.pack("!i", 13) + b"SELECT 1\0"
@@ -22,7 +22,7 @@ SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 WAIT_S = 60.0
 
 
-def dial(server: ScriptedServer) -> socket.socket:
+def dial(server: ScriptedPostgres) -> socket.socket:
     return socket.create_connection((server.host, server.port), timeout=WAIT_S)
 
 
@@ -38,7 +38,7 @@ def read_until(sock: socket.socket, end: bytes) -> bytes:
 READY = b"Z\0\0\0\x05I"
 
 
-def talk(server: ScriptedServer) -> None:
+def talk(server: ScriptedPostgres) -> None:
     """One whole conversation."""
     with dial(server) as sock:
         sock.sendall(STARTUP)
@@ -50,7 +50,7 @@ def talk(server: ScriptedServer) -> None:
 
 
 def test_the_truth_is_complete() -> None:
-    with ScriptedServer() as server:
+    with ScriptedPostgres() as server:
         for _ in range(3):
             talk(server)
         truth = server.truth()
@@ -65,7 +65,7 @@ def test_the_truth_is_complete() -> None:
 
 @pytest.mark.parametrize("step", ["auth", "ready", "query", "close"])
 def test_a_delay_is_never_shorter_than_it_was_to_be_and_what_it_was_is_on_record(step: str) -> None:
-    with ScriptedServer(Behaviour(**{step: Fixed(0.02)})) as server:  # type: ignore[arg-type]
+    with ScriptedPostgres(Behaviour(**{step: Fixed(0.02)})) as server:  # type: ignore[arg-type]
         began = time.perf_counter_ns()
         talk(server)
         took_ns = time.perf_counter_ns() - began
@@ -77,7 +77,7 @@ def test_a_delay_is_never_shorter_than_it_was_to_be_and_what_it_was_is_on_record
 
 
 def test_messages_may_arrive_byte_by_byte_and_all_at_once() -> None:
-    with ScriptedServer() as server:
+    with ScriptedPostgres() as server:
         with dial(server) as sock:
             for index in range(len(STARTUP)):
                 sock.sendall(STARTUP[index : index + 1])
@@ -89,7 +89,7 @@ def test_messages_may_arrive_byte_by_byte_and_all_at_once() -> None:
 
 
 def test_tls_is_declined() -> None:
-    with ScriptedServer() as server, dial(server) as sock:
+    with ScriptedPostgres() as server, dial(server) as sock:
         sock.sendall(SSL_REQUEST)
         assert sock.recv(1) == b"N"
         sock.sendall(STARTUP)
@@ -97,7 +97,7 @@ def test_tls_is_declined() -> None:
 
 
 def test_who_leaves_without_a_word_or_speaks_nonsense_is_abandoned() -> None:
-    with ScriptedServer() as server:
+    with ScriptedPostgres() as server:
         dial(server).close()
         with dial(server) as sock:
             sock.sendall(STARTUP)
@@ -109,7 +109,7 @@ def test_who_leaves_without_a_word_or_speaks_nonsense_is_abandoned() -> None:
 
 
 def test_what_is_over_the_cap_is_refused_and_does_not_count_as_open() -> None:
-    with ScriptedServer(Behaviour(max_connections=1)) as server, dial(server) as first:
+    with ScriptedPostgres(Behaviour(max_connections=1)) as server, dial(server) as first:
         first.sendall(STARTUP)
         read_until(first, READY)
         with dial(server) as second:
@@ -123,7 +123,7 @@ def test_what_is_over_the_cap_is_refused_and_does_not_count_as_open() -> None:
 
 
 def test_every_tenth_of_a_tenth_is_reset_and_no_other() -> None:
-    with ScriptedServer(Behaviour(reset_share=0.1)) as server:
+    with ScriptedPostgres(Behaviour(reset_share=0.1)) as server:
         ends = []
         for _ in range(20):
             with dial(server) as sock:
@@ -139,7 +139,7 @@ def test_every_tenth_of_a_tenth_is_reset_and_no_other() -> None:
 
 
 def test_a_slow_acceptor_keeps_its_pauses() -> None:
-    with ScriptedServer(Behaviour(accept=Fixed(0.02))) as server:
+    with ScriptedPostgres(Behaviour(accept=Fixed(0.02))) as server:
         for _ in range(4):
             talk(server)
         gaps = server.truth().phases[Phase.TCP]
@@ -148,7 +148,7 @@ def test_a_slow_acceptor_keeps_its_pauses() -> None:
 
 
 def test_a_stall_is_as_long_as_it_says() -> None:
-    with ScriptedServer(Behaviour(stall=Stall(at_s=0.0, for_s=0.3))) as server:
+    with ScriptedPostgres(Behaviour(stall=Stall(at_s=0.0, for_s=0.3))) as server:
         began = time.perf_counter_ns()
         talk(server)
         took_ns = time.perf_counter_ns() - began
@@ -177,7 +177,7 @@ def test_shares_and_medians_are_those_asked_for() -> None:
 
 
 def test_a_server_that_was_killed_says_so() -> None:
-    with ScriptedServer() as server:
+    with ScriptedPostgres() as server:
         os.kill(server.pid, signal.SIGKILL)
         with pytest.raises(ServerStartError, match="ended"):
             server.truth()
@@ -185,10 +185,10 @@ def test_a_server_that_was_killed_says_so() -> None:
 
 def test_the_server_ends_with_its_parent_even_if_that_is_killed() -> None:
     script = (
-        "from pool_bench.servers.scripted.server import ScriptedServer\n"
+        "from pool_bench.servers.scripted.server import ScriptedPostgres\n"
         "import sys\n"
         "if __name__ == '__main__':\n"
-        "    with ScriptedServer() as server:\n"
+        "    with ScriptedPostgres() as server:\n"
         "        print(server.pid, flush=True)\n"
         "        sys.stdin.read()\n"
     )

@@ -12,7 +12,7 @@ from pool_bench.drivers.surreal.client import SurrealClientDriver
 from pool_bench.drivers.surreal.driver import SurrealDriver
 from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.servers.scripted.behaviour import Behaviour, Fixed, Truth
-from pool_bench.servers.scripted.server import KnownSurreal
+from pool_bench.servers.scripted.server import ScriptedSurreal
 from pool_bench.targets.surreal import SurrealTarget
 
 WAIT_S = 60.0
@@ -28,7 +28,7 @@ ways = pytest.mark.parametrize(
 )
 
 
-async def truth_of(server: KnownSurreal) -> Truth:
+async def truth_of(server: ScriptedSurreal) -> Truth:
     """What it did; transports of ours that are still to close can do so meanwhile."""
     return await asyncio.to_thread(server.truth)
 
@@ -43,7 +43,7 @@ async def cycle(driver: Driver, queries: int = 1) -> None:
 
 @ways
 async def test_the_truth_is_complete(driver: type[SurrealDriver], scheme: Any) -> None:
-    with KnownSurreal() as server:
+    with ScriptedSurreal() as server:
         for _ in range(3):
             await cycle(driver(server.target(scheme)), queries=2)
         truth = await truth_of(server)
@@ -63,7 +63,7 @@ async def test_the_truth_is_complete(driver: type[SurrealDriver], scheme: Any) -
     ("step", "phase"), [("auth", Phase.SIGNIN), ("ready", Phase.USE), ("query", Phase.QUERY)]
 )
 async def test_a_delay_is_of_the_step_it_was_for(scheme: Any, step: str, phase: Phase) -> None:
-    with KnownSurreal(Behaviour(**{step: Fixed(0.02)})) as server:  # type: ignore[arg-type]
+    with ScriptedSurreal(Behaviour(**{step: Fixed(0.02)})) as server:  # type: ignore[arg-type]
         # A machine that stands still for a while makes any step long, but not each time.
         for _ in range(3):
             await cycle(SurrealDriver(server.target(scheme)))
@@ -74,7 +74,7 @@ async def test_a_delay_is_of_the_step_it_was_for(scheme: Any, step: str, phase: 
 
 
 async def test_the_goodbye_can_be_delayed() -> None:
-    with KnownSurreal(Behaviour(close=Fixed(0.02))) as server:
+    with ScriptedSurreal(Behaviour(close=Fixed(0.02))) as server:
         connection = await SurrealDriver(server.target()).connect()
         await connection.close()
         truth = await truth_of(server)
@@ -83,7 +83,7 @@ async def test_the_goodbye_can_be_delayed() -> None:
 
 @pytest.mark.parametrize("scheme", ["ws", "http"])
 async def test_what_has_no_room_is_refused_and_what_is_to_be_reset_is(scheme: Any) -> None:
-    with KnownSurreal(Behaviour(max_connections=1)) as server:
+    with ScriptedSurreal(Behaviour(max_connections=1)) as server:
         first = await SurrealDriver(server.target(scheme)).connect()
         with pytest.raises(ConnectError) as failure:
             await SurrealDriver(server.target(scheme)).connect()
@@ -91,7 +91,7 @@ async def test_what_has_no_room_is_refused_and_what_is_to_be_reset_is(scheme: An
         truth = await truth_of(server)
     assert failure.value.kind is FailureKind.TOO_MANY_CONNECTIONS
     assert (truth.refused, truth.served, truth.open_peak) == (1, 1, 1)
-    with KnownSurreal(Behaviour(reset_share=1.0)) as server:
+    with ScriptedSurreal(Behaviour(reset_share=1.0)) as server:
         with pytest.raises(ConnectError) as failure:
             await SurrealDriver(server.target(scheme)).connect()
         assert (await truth_of(server)).resets == 1
@@ -99,7 +99,7 @@ async def test_what_has_no_room_is_refused_and_what_is_to_be_reset_is(scheme: An
 
 
 async def test_without_a_user_nobody_signs_in() -> None:
-    with KnownSurreal() as server:
+    with ScriptedSurreal() as server:
         await cycle(SurrealDriver(server.target(anonymous=True), auth="none"))
         assert Phase.SIGNIN not in (await truth_of(server)).phases
 
@@ -125,7 +125,7 @@ def read_answer(sock: socket.socket) -> dict[str, Any]:
 
 @pytest.mark.parametrize("size", [1, 7, 100_000])
 def test_messages_may_arrive_in_pieces_and_all_at_once(size: int) -> None:
-    with KnownSurreal() as server, dial(server.target()) as sock:
+    with ScriptedSurreal() as server, dial(server.target()) as sock:
         sent = UPGRADE + request(1) + request(2)
         for start in range(0, len(sent), size):
             sock.sendall(sent[start : start + size])
@@ -154,7 +154,7 @@ def test_messages_may_arrive_in_pieces_and_all_at_once(size: int) -> None:
     ids=["no request", "no length", "no CBOR", "no end"],
 )
 def test_whoever_speaks_something_else_is_left(nonsense: bytes) -> None:
-    with KnownSurreal() as server, dial(server.target()) as sock:
+    with ScriptedSurreal() as server, dial(server.target()) as sock:
         try:
             sock.sendall(nonsense)
             assert sock.recv(1) == b""

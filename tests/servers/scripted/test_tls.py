@@ -18,7 +18,7 @@ from pool_bench.drivers.wire.farewell import DONE
 from pool_bench.drivers.wire.plan import make_plan
 from pool_bench.errors import Phase
 from pool_bench.load.spec import ConnectSpec
-from pool_bench.servers.scripted.server import ScriptedServer
+from pool_bench.servers.scripted.server import ScriptedPostgres
 from pool_bench.servers.scripted.tls import can_make_certificates
 from pool_bench.targets.postgres import parse_target
 from tests.servers.scripted.test_server import READY, STARTUP, TERMINATE, WAIT_S, read_until, talk
@@ -30,7 +30,7 @@ _TRIES = 6
 _ROUNDS = 6
 
 
-def _handshake(server: ScriptedServer) -> ssl.SSLSocket:
+def _handshake(server: ScriptedPostgres) -> ssl.SSLSocket:
     """A connection through TLS, verified, before its start-up message."""
     sock = socket.create_connection((server.host, server.port), timeout=WAIT_S)
     sock.sendall(b"\0\0\0\x08\x04\xd2\x16\x2f")
@@ -44,7 +44,7 @@ def _handshake(server: ScriptedServer) -> ssl.SSLSocket:
 def test_every_driver_gets_in_through_tls_and_both_sides_count_alike(
     driver: DriverName, options: str
 ) -> None:
-    with ScriptedServer(tls=True) as server:
+    with ScriptedPostgres(tls=True) as server:
         url = server.url(f"{options}&sslrootcert={server.certificate}" if "verify" in options else options)
         spec = ConnectSpec(
             targets=(target(url),),
@@ -67,7 +67,7 @@ def test_every_driver_gets_in_through_tls_and_both_sides_count_alike(
 
 
 def test_direct_negotiation_is_understood() -> None:
-    with ScriptedServer(tls=True) as server:
+    with ScriptedPostgres(tls=True) as server:
         url = server.url("sslmode=require&sslnegotiation=direct")
         spec = ConnectSpec(targets=(target(url),), concurrency=1, warmup_s=0.0, duration_s=60.0, tick_s=0.05)
         outcome = run(spec, stop_when=enough(lambda targets: targets[0].ok >= 3))
@@ -76,13 +76,13 @@ def test_direct_negotiation_is_understood() -> None:
 
 
 def test_who_wants_no_tls_is_served_by_the_same_server() -> None:
-    with ScriptedServer(tls=True) as server:
+    with ScriptedPostgres(tls=True) as server:
         talk(server)
         assert server.truth().served == 1
 
 
 def test_it_sends_no_session_tickets_as_they_would_acknowledge_by_the_way() -> None:
-    with ScriptedServer(tls=True) as server, _handshake(server) as sock:
+    with ScriptedPostgres(tls=True) as server, _handshake(server) as sock:
         assert sock.version() == "TLSv1.3"
         sock.sendall(STARTUP)
         data = b""
@@ -97,7 +97,7 @@ def test_it_sends_no_session_tickets_as_they_would_acknowledge_by_the_way() -> N
 
 
 def test_what_came_along_with_the_request_for_tls_is_not_taken_for_a_word_through_it() -> None:
-    with ScriptedServer(tls=True) as server:
+    with ScriptedPostgres(tls=True) as server:
         sock = socket.create_connection((server.host, server.port), timeout=WAIT_S)
         with sock:
             sock.sendall(b"\0\0\0\x08\x04\xd2\x16\x2f" + STARTUP)
@@ -110,7 +110,7 @@ def test_what_came_along_with_the_request_for_tls_is_not_taken_for_a_word_throug
 
 
 def test_who_breaks_tls_is_let_go_of_and_counted() -> None:
-    with ScriptedServer(tls=True) as server:
+    with ScriptedPostgres(tls=True) as server:
         with socket.create_connection((server.host, server.port), timeout=WAIT_S) as sock:
             sock.sendall(b"\0\0\0\x08\x04\xd2\x16\x2f")
             assert sock.recv(1) == b"S"
@@ -122,7 +122,7 @@ def test_who_breaks_tls_is_let_go_of_and_counted() -> None:
 
 
 def test_its_key_is_in_no_file_and_its_certificate_goes_with_it() -> None:
-    with ScriptedServer(tls=True) as server:
+    with ScriptedPostgres(tls=True) as server:
         certificate = Path(server.certificate)
         assert "PRIVATE KEY" not in certificate.read_text()
         kept = [str(entry.readlink()) for entry in Path(f"/proc/{server.pid}/fd").iterdir()]
@@ -161,7 +161,7 @@ def test_a_client_that_leaves_nagles_algorithm_on_is_found_out(monkeypatch: pyte
         return wrapped
 
     deadline = time.monotonic() + 300
-    with ScriptedServer(tls=True) as server:
+    with ScriptedPostgres(tls=True) as server:
         url = server.url("sslmode=require")
         with monkeypatch.context() as patch:
             patch.setattr(dial, "wrap", leave_it_on)
