@@ -106,11 +106,11 @@ class Objectives:
     @property
     def samples(self) -> int:
         """Operations that it takes to judge all of them."""
-        return max(one.samples for one in self.conditions)
+        return max(condition.samples for condition in self.conditions)
 
     def breaches(self, stats: BenchStats) -> tuple[Breach, ...]:
         """The conditions that `stats` does not meet."""
-        values = ((one, one.value_of(stats)) for one in self.conditions)
+        values = ((condition, condition.value_of(stats)) for condition in self.conditions)
         return tuple(Breach(one, value) for one, value in values if not one.is_met(value))
 
 
@@ -123,7 +123,7 @@ def parse_objectives(text: str) -> Objectives:
         ValueError: a condition cannot be read; says which.
     """
     conditions = [_parse_one(part) for part in text.split(",")]
-    known = {one.field for one in conditions}
+    known = {condition.field for condition in conditions}
     conditions += [_parse_one(default) for field, default in _ALWAYS if field not in known]
     return Objectives(tuple(conditions))
 

@@ -217,23 +217,23 @@ def statement(sizing: Sizing) -> list[str]:
         return [f"No recommendation: {sizing.why_not}."]
     knee = f"{sizing.knee} connections ({CONFIDENCE:.0%} interval {sizing.knee_low} to {sizing.knee_high})"
     if sizing.why_not:
-        told = [f"No recommendation: {sizing.why_not}. The law by itself would say {knee}."]
+        lines = [f"No recommendation: {sizing.why_not}. The law by itself would say {knee}."]
     else:
-        told = [
+        lines = [
             f"Recommended: {knee}, the smallest pool with {KNEE_SHARE:.0%} of the best throughput within "
             f"{sizing.sizes[0]} to {sizing.sizes[1]}."
         ]
     if sizing.knee_at_end:
-        told.append(
+        lines.append(
             f"That is a lower bound: at {sizing.sizes[1]}, the largest size measured, throughput was still "
             "growing. Measure larger pools."
         )
-    told.append(_peak_words(sizing, sizing.peak_low, sizing.peak_high))
-    told.append(
+    lines.append(_peak_words(sizing, sizing.peak_low, sizing.peak_high))
+    lines.append(
         f"The law: {law.rate:,.0f} op/s by one connection, contention {law.contention:.3g}, coherency "
         f"{law.coherency:.2g}; half of the rounds are within {sizing.fit_error or 0.0:.1%} of it."
     )
-    return told
+    return lines
 
 
 def _peak_words(sizing: Sizing, low: float, high: float) -> str:

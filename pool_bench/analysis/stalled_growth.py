@@ -76,7 +76,7 @@ class Growth:
         if snapshot.stage is Stage.HOLD and hold is not None:
             lost = _lost(hold)
             # One whose queries hang says nothing, but what was seen of a pooler may.
-            silent = tuple(one for one in lost if one.kind is FailureKind.TIMEOUT)
+            silent = tuple(failure for failure in lost if failure.kind is FailureKind.TIMEOUT)
             return self._stall(snapshot, _telling(lost) or silent, 0.0)
         return None
 
@@ -124,7 +124,7 @@ class Growth:
             attempts += stats.ok + stats.failed
             _count(now, stats)
         telling = _telling(now.values())
-        return telling if sum(one.count for one in telling) > _SHARE * attempts else ()
+        return telling if sum(failure.count for failure in telling) > _SHARE * attempts else ()
 
     def _stall(
         self, snapshot: Snapshot, failing: tuple[Failing, ...], seconds: float, *, force: bool = False
@@ -135,26 +135,26 @@ class Growth:
         return Stall(snapshot.elapsed_s, seconds, self._held, snapshot.in_flight, failing)
 
 
-def _count(found: dict[FailureKey, Failing], stats: BenchStats) -> bool:
+def _count(counted: dict[FailureKey, Failing], stats: BenchStats) -> bool:
     """Add the failures of `stats`; whether one of them is of a sort that was not there."""
     new = False
     for sort, failure in stats.failures.items():
-        key = key_among(found, sort)
-        known = found.get(key)
+        key = key_among(counted, sort)
+        known = counted.get(key)
         new = new or known is None
         count = failure.count + (0 if known is None else known.count)
-        found[key] = Failing(key.kind, failure.sample if known is None else known.message, count)
+        counted[key] = Failing(key.kind, failure.sample if known is None else known.message, count)
     return new
 
 
 def _lost(hold: HoldStats) -> list[Failing]:
     """How held connections were dropped, and could not be asked or replaced."""
-    found: dict[FailureKey, Failing] = {}
+    failing: dict[FailureKey, Failing] = {}
     for stats in (hold.query_failures, hold.reconnects):
-        _count(found, stats)
+        _count(failing, stats)
     drops = [Failing(key.kind, drop.sample, drop.count) for key, drop in hold.drops.items()]
-    return [*drops, *found.values()]
+    return [*drops, *failing.values()]
 
 
 def _telling(failing: Iterable[Failing]) -> tuple[Failing, ...]:
-    return tuple(one for one in failing if kind_of(one) is not None)
+    return tuple(failure for failure in failing if kind_of(failure) is not None)

@@ -79,7 +79,7 @@ def warmup_transient(intervals: Sequence[Interval]) -> Transient | None:
     Args:
         intervals: the timeline of what was measured, in order; sealed.
     """
-    seconds = [(one, one.p50) for one in _whole_seconds(intervals) if one.p50]
+    seconds = [(second, second.p50) for second in _whole_seconds(intervals) if second.p50]
     if len(seconds) < FEWEST_SECONDS:
         return None
     medians = [p50 for _, p50 in seconds]
@@ -87,10 +87,10 @@ def warmup_transient(intervals: Sequence[Interval]) -> Transient | None:
     level, spread = median(steady), max(steady) - min(steady)
     limit = max(_LEAST_RISE * level, level + _TIMES_SPREAD * spread, *medians[len(medians) // 2 :])
     leading = []
-    for one, p50 in seconds:
+    for second, p50 in seconds:
         if p50 <= limit:
             break
-        leading.append((one, p50))
+        leading.append((second, p50))
     if len(leading) < _FEWEST_LEADING or _offered_more(leading, seconds):
         return None
     return Transient(leading[-1][0].t, median(p50 for _, p50 in leading), level)
@@ -101,7 +101,7 @@ _Second = tuple[Interval, float]
 
 def _offered_more(leading: Sequence[_Second], seconds: Sequence[_Second]) -> bool:
     """Whether an open loop offered more at the beginning: then that made it slow."""
-    rates = [median(one.offered / one.seconds for one, _ in part) for part in (leading, seconds)]
+    rates = [median(second.offered / second.seconds for second, _ in part) for part in (leading, seconds)]
     return rates[0] > _LEAST_RISE * rates[1]
 
 
@@ -128,6 +128,6 @@ def hidden_pause(run: RunResult) -> Pause | None:
 
 def _hole(seconds: Sequence[Interval], rate: float, pause_s: float) -> float:
     """The most operations that were missing from `rate` over as many seconds as a pause can touch."""
-    missing = np.array([max(rate * one.seconds - one.ok, 0.0) for one in seconds])
+    missing = np.array([max(rate * second.seconds - second.ok, 0.0) for second in seconds])
     width = min(int(pause_s) + 2, len(missing))
     return float(np.convolve(missing, np.ones(width), mode="valid").max())

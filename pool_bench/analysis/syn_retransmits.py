@@ -46,7 +46,7 @@ def syn_steps(histogram: Histogram) -> list[SynStep]:
     """
     if histogram.count < _FEWEST or histogram.max_ns < (1000 - _BEFORE_MS) * 1e6:
         return []
-    found = []
+    steps = []
     for delay_s in DELAYS_S:
         start = delay_s * 1000.0 - _BEFORE_MS
         window = max(_WINDOW_MS, _LATE_SHARE * delay_s * 1000)
@@ -57,8 +57,8 @@ def syn_steps(histogram: Histogram) -> list[SynStep]:
             density >= _TIMES_BEFORE * before / _NEIGHBOURHOOD_MS and density >= _TIMES_AFTER * after / window
         )
         if within >= _FEWEST and stands_out:
-            found.append(SynStep(delay_s, within))
-    return found
+            steps.append(SynStep(delay_s, within))
+    return steps
 
 
 def waited_words(steps: Sequence[SynStep]) -> str:

@@ -152,8 +152,8 @@ def _is_changing(run: RunResult) -> bool:
 
 
 def _failures(run: RunResult, kind: FailureKind) -> int:
-    found = [run.total] if run.hold is None else [run.total, run.hold.reconnects]
-    return sum(stats.errors.get(kind, 0) for stats in found)
+    counted = [run.total] if run.hold is None else [run.total, run.hold.reconnects]
+    return sum(stats.errors.get(kind, 0) for stats in counted)
 
 
 def _out_of_descriptors(run: RunResult) -> Reason | None:
@@ -276,15 +276,15 @@ def _full_accept_queue(run: RunResult) -> Reason | None:
 def _warming_up(run: RunResult) -> Reason | None:
     if run.hold is not None or _is_changing(run):
         return None
-    found = warmup_transient(run.total.intervals)
-    if found is None:
+    transient = warmup_transient(run.total.intervals)
+    if transient is None:
         return None
-    longer = format_duration(float(ceil(run.warmup_s + found.seconds)))
+    longer = format_duration(float(ceil(run.warmup_s + transient.seconds)))
     return Reason(
         ReasonCode.WARMUP_NOT_OVER,
-        f"The warm-up was not over: in the first {format_duration(round(found.seconds, 1))} of measuring the "
-        f"median latency was {format_ms(found.from_ms)} ms, then {format_ms(found.to_ms)} ms. Both are mixed "
-        "in the figures.",
+        f"The warm-up was not over: in the first {format_duration(round(transient.seconds, 1))} of measuring "
+        f"the median latency was {format_ms(transient.from_ms)} ms, then {format_ms(transient.to_ms)} ms. "
+        "Both are mixed in the figures.",
         f"--warmup {longer} or longer",
     )
 

@@ -51,7 +51,7 @@ def _queues(asked: Asked, queues: Sequence[AcceptQueue], somaxconn: int | None) 
     room = sum(queue.limit or 0 for queue in queues)
     if at_once <= room:
         return []
-    queue = min(small, key=lambda one: one.limit or 0)
+    queue = min(small, key=lambda queue: queue.limit or 0)
     bound = queue.limit == somaxconn
     which = "net.core.somaxconn" if bound else "the server's listen backlog (PgBouncer: listen_backlog)"
     return [

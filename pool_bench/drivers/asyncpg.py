@@ -281,8 +281,8 @@ def connect_error(error: Exception, phase: Phase) -> ConnectError:
     if isinstance(error, asyncpg.exceptions.ConnectionDoesNotExistError):
         return ConnectError(FailureKind.CLOSED, phase, message)
     if isinstance(error, asyncpg.PostgresError):
-        said = " ".join((error.message or message).split())
-        return reported_error(said, phase, sqlstate=error.sqlstate, detail=error.detail, hint=error.hint)
+        words = " ".join((error.message or message).split())
+        return reported_error(words, phase, sqlstate=error.sqlstate, detail=error.detail, hint=error.hint)
     if isinstance(error, socket.gaierror) or (isinstance(error, UnicodeError) and phase is Phase.CONNECT):
         return ConnectError(FailureKind.DNS, phase, message)
     if isinstance(error, ssl.SSLError) or "rejected SSL upgrade" in message:

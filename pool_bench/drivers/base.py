@@ -35,7 +35,7 @@ def given_up_in(given_up: BaseException, phase: Phase) -> None:
 
 def phase_given_up(given_up: BaseException) -> Phase | None:
     """The step that a cancelled connect was at, None where its driver does not tell."""
-    return next((one for one in given_up.args if isinstance(one, Phase)), None)
+    return next((arg for arg in given_up.args if isinstance(arg, Phase)), None)
 
 
 @dataclass(frozen=True, slots=True)

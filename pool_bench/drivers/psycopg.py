@@ -382,11 +382,13 @@ def connect_error(error: Exception, phase: Phase) -> ConnectError:
     diag = error.diag if isinstance(error, psycopg.Error) else None
     state = error.sqlstate if isinstance(error, psycopg.Error) else None
     if state is not None and diag is not None:
-        said = " ".join((diag.message_primary or message).split())
-        return reported_error(said, phase, sqlstate=state, detail=diag.message_detail, hint=diag.message_hint)
-    if message != text and (told := kind_of_words(message.partition(" HINT:")[0])) is not None:
+        words = " ".join((diag.message_primary or message).split())
+        return reported_error(
+            words, phase, sqlstate=state, detail=diag.message_detail, hint=diag.message_hint
+        )
+    if message != text and (kind := kind_of_words(message.partition(" HINT:")[0])) is not None:
         message = re.sub(r" (DETAIL|HINT): +", r" · \1: ", message)
-        return ConnectError(told, phase, clean(message), sqlstate=_guess_sqlstate(text, told))
+        return ConnectError(kind, phase, clean(message), sqlstate=_guess_sqlstate(text, kind))
     if "no error details" in text:
         return _unexplained(phase, message)
     for pattern, meaning in _KIND_BY_TEXT:

@@ -105,12 +105,12 @@ class ScramKeyCache:
     def keys(self, password: bytes, salt: bytes, iterations: int) -> ScramKeys:
         """Derived keys, from the cache where they are in it."""
         key = (password, salt, iterations)
-        found = self._keys.get(key)
-        if found is None:
+        keys = self._keys.get(key)
+        if keys is None:
             if len(self._keys) >= _MAX_CACHED_KEYS:
                 del self._keys[next(iter(self._keys))]
-            found = self._keys[key] = derive_keys(password, salt, iterations)
-        return found
+            keys = self._keys[key] = derive_keys(password, salt, iterations)
+        return keys
 
 
 @dataclass(frozen=True, slots=True)

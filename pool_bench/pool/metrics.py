@@ -93,8 +93,8 @@ class PoolCollector(Collector):
         breaker = StateSetMetricFamily(f"{_PREFIX}_breaker", "State of the circuit breaker", labels=["pool"])
         state = StateSetMetricFamily(f"{_PREFIX}_state", "State of the pool", labels=["pool"])
         for stats in taken:
-            breaker.add_metric([stats.name], {str(one): one is stats.breaker for one in BreakerState})
-            state.add_metric([stats.name], {str(one): one is stats.state for one in PoolState})
+            breaker.add_metric([stats.name], {str(state): state is stats.breaker for state in BreakerState})
+            state.add_metric([stats.name], {str(state): state is stats.state for state in PoolState})
         yield breaker
         yield state
 

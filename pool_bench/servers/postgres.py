@@ -318,11 +318,11 @@ def distribution_bin_dir() -> Path | None:
 
     Debian and Red Hat keep theirs out of PATH, one directory a version.
     """
-    found = [
+    directories = [
         *Path("/usr/lib/postgresql").glob("*/bin"),
         *Path("/usr").glob("pgsql-*/bin"),
     ]
-    complete = [path for path in found if (path / "postgres").exists() and (path / "initdb").exists()]
+    complete = [path for path in directories if (path / "postgres").exists() and (path / "initdb").exists()]
     if complete:
         return max(complete, key=lambda path: [int(digits) for digits in re.findall(r"\d+", str(path))])
     on_path = shutil.which("initdb")

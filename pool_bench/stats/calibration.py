@@ -58,8 +58,10 @@ class Calibration:
 
     def own(self, driver: str, concurrency: int) -> ClientShare | None:
         """What of a run is the client, by the nearest concurrency up to its own; None without any."""
-        floors = [one for one in self.floors if one.driver == driver and one.concurrency <= concurrency]
+        floors = [
+            floor for floor in self.floors if floor.driver == driver and floor.concurrency <= concurrency
+        ]
         if not floors:
             return None
-        floors.sort(key=lambda one: one.concurrency)
+        floors.sort(key=lambda floor: floor.concurrency)
         return ClientShare(floors[0], floors[-1])

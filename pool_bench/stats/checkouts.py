@@ -77,10 +77,10 @@ class Fairness:
         self.waits_ns = _added(self.waits_ns, other.waits_ns)
 
 
-def _added(one: Int64Array, other: Int64Array) -> Int64Array:
+def _added(first: Int64Array, other: Int64Array) -> Int64Array:
     """The sum of two arrays (shapes n and m) by index; shape max(n, m)."""
-    total = np.zeros(max(len(one), len(other)), dtype=np.int64)
-    total[: len(one)] += one
+    total = np.zeros(max(len(first), len(other)), dtype=np.int64)
+    total[: len(first)] += first
     total[: len(other)] += other
     return total
 

@@ -56,6 +56,6 @@ class ClientTime:
     def merge(self, other: "ClientTime") -> None:
         """Add a later second of the same generator, or another generator's."""
         cores = max(self.cores, other.cores)
-        for one in fields(self):
-            setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
         self.cores = cores

@@ -139,7 +139,7 @@ class ServerSample:
 
         Cores in use are the mean. Of set-up times only the count remains: percentiles are not put together.
         """
-        setups = [one.setup for one in (self, later) if one.setup is not None]
+        setups = [sample.setup for sample in (self, later) if sample.setup is not None]
         return ServerSample(
             t=later.t,
             states=_highest(self.states, later.states),
@@ -149,24 +149,24 @@ class ServerSample:
             sessions=later.sessions or self.sessions,
             totals=later.totals or self.totals,
             cpu=_mean_cpu(self, later),
-            setup=SetupSecond(sum(one.count for one in setups), None, None) if setups else None,
+            setup=SetupSecond(sum(setup.count for setup in setups), None, None) if setups else None,
             looks=self.looks + later.looks,
         )
 
 
-def _highest(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
-    return {key: max(one.get(key, 0), other.get(key, 0)) for key in (*one, *other)}
+def _highest(first: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    return {key: max(first.get(key, 0), other.get(key, 0)) for key in (*first, *other)}
 
 
-def _mean_cpu(one: ServerSample, other: ServerSample) -> CpuUse | None:
-    if one.cpu is None or other.cpu is None:
-        return one.cpu or other.cpu
+def _mean_cpu(first: ServerSample, other: ServerSample) -> CpuUse | None:
+    if first.cpu is None or other.cpu is None:
+        return first.cpu or other.cpu
     means: dict[str, float | None] = {}
     for each in fields(CpuUse):
-        mine, theirs = getattr(one.cpu, each.name), getattr(other.cpu, each.name)
+        mine, theirs = getattr(first.cpu, each.name), getattr(other.cpu, each.name)
         means[each.name] = None
         if mine is not None and theirs is not None:
-            means[each.name] = (mine * one.looks + theirs * other.looks) / (one.looks + other.looks)
+            means[each.name] = (mine * first.looks + theirs * other.looks) / (first.looks + other.looks)
     return CpuUse(**means)
 
 

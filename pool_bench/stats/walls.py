@@ -224,30 +224,30 @@ def kind_of(failing: Failing) -> WallKind | None:
     if failing.kind is FailureKind.REFUSED and "temporarily unavailable" in text:
         # EAGAIN of connect(2) on a Unix socket.
         return WallKind.ACCEPT_QUEUE
-    told = next((kind for words, kind in _BY_WORDS if words.search(text)), None)
-    if told is None and failing.kind is FailureKind.TOO_MANY_CONNECTIONS:
+    kind = next((kind for words, kind in _BY_WORDS if words.search(text)), None)
+    if kind is None and failing.kind is FailureKind.TOO_MANY_CONNECTIONS:
         return WallKind.MAX_CONNECTIONS
-    return told
+    return kind
 
 
 def name_wall(evidence: Evidence) -> Wall:
     """The wall that connections have met; the rule of the head of this module."""
-    told: dict[WallKind, list[Failing]] = {}
+    by_kind: dict[WallKind, list[Failing]] = {}
     for failing in evidence.failing:
         kind = kind_of(failing)
         if kind is not None:
-            told.setdefault(kind, []).append(failing)
-    if told:
-        kind = max(told, key=lambda one: sum(failing.count for failing in told[one]))
-        return _told(kind, max(told[kind], key=lambda one: one.count), evidence)
-    silent = sum(one.count for one in evidence.failing if one.kind in _SILENT)
-    if silent + evidence.in_flight >= sum(one.count for one in evidence.failing) - silent:
+            by_kind.setdefault(kind, []).append(failing)
+    if by_kind:
+        kind = max(by_kind, key=lambda kind: sum(failing.count for failing in by_kind[kind]))
+        return _wall_of(kind, max(by_kind[kind], key=lambda failing: failing.count), evidence)
+    silent = sum(failing.count for failing in evidence.failing if failing.kind in _SILENT)
+    if silent + evidence.in_flight >= sum(failing.count for failing in evidence.failing) - silent:
         seen = _seen(evidence)
         if seen is not None:
             return seen
-    ended = [one for one in evidence.failing if one.kind is not FailureKind.TIMEOUT]
+    ended = [failing for failing in evidence.failing if failing.kind is not FailureKind.TIMEOUT]
     if ended:
-        most = max(ended, key=lambda one: one.count)
+        most = max(ended, key=lambda failing: failing.count)
         return Wall(
             WallKind.FAILURES,
             f"no limit is known to be met: connects fail as {most.kind}: {_clipped(most.message)}",
@@ -255,14 +255,14 @@ def name_wall(evidence: Evidence) -> Wall:
     return _silence(evidence)
 
 
-def _told(kind: WallKind, failing: Failing, evidence: Evidence) -> Wall:
-    said = f": {_clipped(failing.message)}" if failing.message else ""
+def _wall_of(kind: WallKind, failing: Failing, evidence: Evidence) -> Wall:
+    words = f": {_clipped(failing.message)}" if failing.message else ""
     match kind:
         case WallKind.CLIENT_DESCRIPTORS:
             own = evidence.own_files
             if own is not None and not own.is_full(_SPARE_FILES + evidence.in_flight):
                 # ENFILE: those of the whole machine.
-                return Wall(kind, f"descriptors of this machine (fs.file-max){said}")
+                return Wall(kind, f"descriptors of this machine (fs.file-max){words}")
             uses = "" if own is None else f": {own} in use"
             return Wall(kind, f"descriptors of this process{uses} (ulimit -n)", *_figures(own))
         case WallKind.LOCAL_PORTS:
@@ -272,31 +272,31 @@ def _told(kind: WallKind, failing: Failing, evidence: Evidence) -> Wall:
                 kind, f"local ports{uses} (net.ipv4.ip_local_port_range, --source-ip)", *_figures(ports)
             )
         case WallKind.MAX_CONNECTIONS:
-            return _slots(evidence, said)
+            return _slots(evidence, words)
         case WallKind.ROLE_LIMIT | WallKind.DATABASE_LIMIT:
             of_role = kind is WallKind.ROLE_LIMIT
             limit = evidence.role_limit if of_role else evidence.database_limit
             number = "" if limit is None else f" {limit:,}"
             which = "role" if of_role else "database"
-            return Wall(kind, f"CONNECTION LIMIT{number} of the {which}{said}", limit)
+            return Wall(kind, f"CONNECTION LIMIT{number} of the {which}{words}", limit)
         case WallKind.MAX_CLIENT_CONN:
             clients = evidence.clients
-            uses = said if clients is None else f" {clients.limit:,}: {clients.used:,} clients"
+            uses = words if clients is None else f" {clients.limit:,}: {clients.used:,} clients"
             return Wall(kind, f"PgBouncer's max_client_conn{uses}", *_figures(clients))
         case WallKind.POOLER_LIMIT:
-            return Wall(kind, f"a limit of the pooler on clients{said}")
+            return Wall(kind, f"a limit of the pooler on clients{words}")
         case WallKind.POOL:
-            return _pool(evidence, said if "query_wait_timeout" not in said else "")
+            return _pool(evidence, words if "query_wait_timeout" not in words else "")
         case WallKind.ACCEPT_QUEUE:
-            return _queue(evidence) or Wall(kind, f"the accept queue of the server's socket{said}")
+            return _queue(evidence) or Wall(kind, f"the accept queue of the server's socket{words}")
         case WallKind.MEMORY:
             full = _full_memory(evidence)
             where = "" if full is None else f" ({_share(full)})"
-            return Wall(kind, f"memory{where}{said}", *_figures(full))
+            return Wall(kind, f"memory{where}{words}", *_figures(full))
         case WallKind.PROCESSES:
-            return Wall(kind, f"processes that the server may start (TasksMax=, ulimit -u, pids.max){said}")
+            return Wall(kind, f"processes that the server may start (TasksMax=, ulimit -u, pids.max){words}")
         case _:
-            return _files(evidence) or Wall(kind, f"descriptors of the server{said}")
+            return _files(evidence) or Wall(kind, f"descriptors of the server{words}")
 
 
 def _clipped(message: str) -> str:
@@ -307,10 +307,10 @@ def _figures(use: Use | MemoryUse | None) -> tuple[int | None, int | None]:
     return (None, None) if use is None else (use.limit, use.used)
 
 
-def _slots(evidence: Evidence, said: str) -> Wall:
+def _slots(evidence: Evidence, words: str) -> Wall:
     limit = evidence.max_connections
     if limit is None:
-        return Wall(WallKind.MAX_CONNECTIONS, f"max_connections of the server{said}")
+        return Wall(WallKind.MAX_CONNECTIONS, f"max_connections of the server{words}")
     kept = f", {evidence.kept:,} of them reserved" if evidence.kept else ""
     used = evidence.slots_used
     uses = "" if used is None else f", {used:,} in use"
@@ -339,12 +339,12 @@ def _files(evidence: Evidence) -> Wall | None:
 def _queue(evidence: Evidence) -> Wall | None:
     if not evidence.queues:
         return None
-    queue = max(evidence.queues, key=lambda one: (one.is_full, one.waiting))
+    queue = max(evidence.queues, key=lambda queue: (queue.is_full, queue.waiting))
     if not queue.waiting:
         return None
-    owner = " and ".join(f"{one} is stopped" for one in evidence.processes if one.stopped)
+    owner = " and ".join(f"{process} is stopped" for process in evidence.processes if process.stopped)
     if not owner:
-        names = sorted({one.name for one in evidence.processes})
+        names = sorted({process.name for process in evidence.processes})
         busy = "".join(
             f", its processes have a client each ({_WORKERS[name]})" for name in names if name in _WORKERS
         )
@@ -375,20 +375,20 @@ def _memory(evidence: Evidence) -> Wall | None:
 
 
 def _full_memory(evidence: Evidence) -> MemoryUse | None:
-    return next((one for one in evidence.memory if one.is_full), None)
+    return next((memory for memory in evidence.memory if memory.is_full), None)
 
 
 def _share(memory: MemoryUse) -> str:
     return f"{memory.where} uses {memory.used >> 20:,} of {memory.limit >> 20:,} MB"
 
 
-def _pool(evidence: Evidence, said: str = "") -> Wall:
+def _pool(evidence: Evidence, words: str = "") -> Wall:
     size = "" if evidence.pool_size is None else f" (default_pool_size {evidence.pool_size:,})"
     limit = "" if evidence.wait_limit_s is None else f" of {evidence.wait_limit_s:,} s"
     waiting = f"{evidence.waiting:,} clients wait for one" if evidence.waiting else "clients wait for one"
     return Wall(
         WallKind.POOL,
-        f"the pooler's server connections{size}: {waiting}, until query_wait_timeout{limit} ends them{said}",
+        f"the pooler's server connections{size}: {waiting}, until query_wait_timeout{limit} ends them{words}",
         evidence.pool_size,
     )
 
@@ -404,7 +404,7 @@ def _silence(evidence: Evidence) -> Wall:
             f"or a firewall {where} them",
         )
     if evidence.in_flight:
-        stopped = " and ".join(f"{one} is stopped" for one in evidence.processes if one.stopped)
+        stopped = " and ".join(f"{process} is stopped" for process in evidence.processes if process.stopped)
         why = stopped or "it waits for something of its own, such as a lock, a log-in or a server behind it"
         return Wall(
             WallKind.NO_ANSWER, f"the server has accepted them and does not answer: {under_way}; {why}"

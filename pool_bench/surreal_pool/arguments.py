@@ -90,25 +90,25 @@ def read_target(
         ValueError: a value makes no sense; the message names it.
     """
     _check_text("uri", uri)
-    said = _read_credentials(credentials)
+    given = _read_credentials(credentials)
     level: AuthLevel = "root"
-    if "namespace" in said:
-        level = "database" if "database" in said else "namespace"
+    if "namespace" in given:
+        level = "database" if "database" in given else "namespace"
     for name, where in (("namespace", namespace), ("database", database)):
         if where is None:
             continue
         _check_text(name, where)
-        if said.get(name, where) != where:
+        if given.get(name, where) != where:
             raise ValueError(f"credentials: the user's {name} is another than the one to be selected")
-    namespace = said.get("namespace") if namespace is None else namespace
-    database = said.get("database") if database is None else database
+    namespace = given.get("namespace") if namespace is None else namespace
+    database = given.get("database") if database is None else database
     if (namespace is None) != (database is None):
         raise ValueError("namespace and database are selected together: give both, or neither")
     try:
         target = surreal_target(
             uri,
-            user=said.get("user"),
-            password=said.get("password"),
+            user=given.get("user"),
+            password=given.get("password"),
             namespace=namespace,
             database=database,
             level=level,
@@ -117,8 +117,8 @@ def read_target(
     except UsageError as error:
         raise ValueError(f"uri: {str(error).removeprefix('--url: ')}") from None
     if target.user is None:
-        if said:
-            raise ValueError(f"credentials: there is {' and '.join(said)}, but no username")
+        if given:
+            raise ValueError(f"credentials: there is {' and '.join(given)}, but no username")
     elif target.password is None:
         raise ValueError("credentials: a username needs a password")
     elif not target.user:
@@ -131,14 +131,14 @@ def _read_credentials(credentials: Mapping[str, str] | None) -> dict[str, str]:
         return {}
     if not isinstance(credentials, Mapping):
         raise ValueError(f"credentials must be a mapping, not {_kind(credentials)}")
-    said: dict[str, str] = {}
+    given: dict[str, str] = {}
     for name, value in credentials.items():
         if name not in _CREDENTIALS:
             raise ValueError(f"credentials: unknown key {name!r} (choose from {', '.join(_CREDENTIALS)})")
         # Whether a password will do is for the server to say.
         _check_text(f"credentials: {name}", value, may_be_empty=_CREDENTIALS[name] == "password")
-        said[_CREDENTIALS[name]] = value
-    return said
+        given[_CREDENTIALS[name]] = value
+    return given
 
 
 def check_on_create(callback: object) -> None:

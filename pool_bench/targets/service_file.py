@@ -49,9 +49,9 @@ def read_service(
                 raise UsageError(f"service file {path} (PGSERVICEFILE) is not there or cannot be read")
             continue
         looked.append(path)
-        found = parse_service(text, name, path, names)
-        if found is not None:
-            return found
+        service = parse_service(text, name, path, names)
+        if service is not None:
+            return service
     where = f" in {', '.join(looked)}" if looked else f": there is no {paths[0]}, and no system-wide file"
     raise UsageError(f"service {name!r} is not defined{where}")
 

@@ -100,18 +100,18 @@ class SurrealTarget:
         """
         if self.user is None or self.password is None:
             raise UsageError("signing in needs --user and --pass (or SURREAL_USER and SURREAL_PASS)")
-        found = {"user": self.user, "pass": self.password}
+        credentials = {"user": self.user, "pass": self.password}
         if self.level == "root":
-            return found
+            return credentials
         if self.namespace is None:
             needs = "--namespace" if self.level == "namespace" else "--namespace and --database"
             raise UsageError(f"--level {self.level} needs {needs}")
-        found["ns"] = self.namespace
+        credentials["ns"] = self.namespace
         if self.level == "database":
             if self.database is None:
                 raise UsageError("--level database needs --database")
-            found["db"] = self.database
-        return found
+            credentials["db"] = self.database
+        return credentials
 
     def __str__(self) -> str:
         user = "" if self.user is None else f"{quote(self.user, safe='')}@"

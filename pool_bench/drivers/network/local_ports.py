@@ -244,14 +244,14 @@ def _sockets_in_use(net: Path) -> int | None:
 
     Connections in TIME_WAIT are left out: most of them are the server's end, on whatever machine that is.
     """
-    found = None
+    in_use = None
     for name, kind in (("sockstat", "TCP:"), ("sockstat6", "TCP6:")):
         with suppress(OSError, ValueError, IndexError):
             for line in (net / name).read_text().splitlines():
                 if line.startswith(kind):
                     words = line.split()
-                    found = (found or 0) + int(words[words.index("inuse") + 1])
-    return found
+                    in_use = (in_use or 0) + int(words[words.index("inuse") + 1])
+    return in_use
 
 
 # One for the process: it is the machine that is crowded.

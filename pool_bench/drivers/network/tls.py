@@ -191,8 +191,8 @@ def _signature_hash(certificate: bytes) -> str | None:
         return _HASHES.get(oid)
     # RSASSA-PSS names its hash in the parameters; without any it is SHA-1, replaced by SHA-256.
     parameters = certificate[oid_end:algorithm_end]
-    found = [(parameters.find(known), name) for known, name in _HASHES.items() if known in parameters]
-    return min(found)[1] if found else "sha256"
+    places = [(parameters.find(known), name) for known, name in _HASHES.items() if known in parameters]
+    return min(places)[1] if places else "sha256"
 
 
 def _der_content(data: bytes, position: int) -> tuple[int, int]:

@@ -104,10 +104,10 @@ class SessionChanges:
         """Note the live queries that a statement LIVE began."""
         results = answer.get("result")
         for statement in results if isinstance(results, list) else ():
-            found = statement.get("result") if isinstance(statement, dict) else None
-            if isinstance(found, UUID):
+            result = statement.get("result") if isinstance(statement, dict) else None
+            if isinstance(result, UUID):
                 # If it is that of anything else, the reset cannot end it, and gives the connection up.
-                self.live.add(found)
+                self.live.add(result)
 
     def note_answer(self, message: RequestMessage, answer: dict[str, Any]) -> None:
         """Note what a request that succeeded has left open."""

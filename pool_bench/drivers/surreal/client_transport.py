@@ -132,8 +132,8 @@ class _ClientChannel(WebSocketChannel):
             for queue in self.live.get(str(result["id"]), ()):
                 queue.put_nowait(result)
         elif (error := message.get("error")) is not None:
-            said = one_line(error.get("message", "") if isinstance(error, dict) else error)
-            raise StreamError(FailureKind.PROTOCOL, f"the server cannot read our request: {said}")
+            words = one_line(error.get("message", "") if isinstance(error, dict) else error)
+            raise StreamError(FailureKind.PROTOCOL, f"the server cannot read our request: {words}")
 
     def _fail(self, error: StreamError) -> None:
         super()._fail(error)

@@ -87,10 +87,10 @@ class HttpChannel(Channel):
         body = bytes(self._body)
         self._body.clear()
         if status != 200:
-            said = (
+            words = (
                 "a web page" if self._is_page else one_line(body.decode("utf-8", "replace")) if body else ""
             )
-            reason = f"the server answers HTTP {status}{f': {said}' if said else ''}"
+            reason = f"the server answers HTTP {status}{f': {words}' if words else ''}"
             raise StreamError(kind_of_status(status), reason)
         self._deliver(body, arrived_ns)
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:

@@ -65,8 +65,8 @@ async def _missing(connection: SurrealConnection, target: SurrealTarget) -> str 
             )
         if database is None:
             return None
-        _, found = await connection.query(f"USE NS {_quoted(namespace)}; INFO FOR NS")
-        if database not in found["databases"]:
+        _, names = await connection.query(f"USE NS {_quoted(namespace)}; INFO FOR NS")
+        if database not in names["databases"]:
             return (
                 f"there is no database {database!r} in the namespace {namespace!r} (--database); "
                 f"DEFINE DATABASE {_quoted(database)} would make it"

@@ -122,9 +122,9 @@ def kind_of_error(kind: object, details: object, message: str) -> FailureKind:
         return FailureKind.PROTOCOL
     if kind == "NotFound" and detail == "Method":
         return FailureKind.PROTOCOL
-    for phrase, found in _KIND_BY_PHRASE:
+    for phrase, phrase_kind in _KIND_BY_PHRASE:
         if phrase in message:
-            return found
+            return phrase_kind
     return FailureKind.OTHER
 
 

@@ -100,12 +100,12 @@ class WebSocketChannel(Channel):
         """How many of these bytes belong to the answer to the upgrade."""
         assert self._headers is not None  # noqa: S101 - it is still being read
         known = len(self._headers)
-        found = (self._headers + data).find(_HEADERS_END)
-        if found < 0:
+        end = (self._headers + data).find(_HEADERS_END)
+        if end < 0:
             self._headers = (self._headers + data)[-3:]
             return len(data)
         self._headers = None
-        return found + len(_HEADERS_END) - known
+        return end + len(_HEADERS_END) - known
 
     def _feed(self, data: bytes) -> None:
         protocol = self._protocol
@@ -127,8 +127,8 @@ class WebSocketChannel(Channel):
             raise StreamError(FailureKind.PROTOCOL, f"the server breaks the WebSocket protocol: {reason}")
         if protocol.close_rcvd is not None and not self._is_leaving:
             code, reason = protocol.close_rcvd.code, protocol.close_rcvd.reason
-            said = f": {one_line(reason)}" if reason else ""
-            self._fail(StreamError(kind_of_close(code), f"the server closed the WebSocket ({code}{said})"))
+            words = f": {one_line(reason)}" if reason else ""
+            self._fail(StreamError(kind_of_close(code), f"the server closed the WebSocket ({code}{words})"))
 
     @property
     def _is_leaving(self) -> bool:

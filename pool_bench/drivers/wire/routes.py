@@ -225,8 +225,8 @@ class Route:
         if self.passed is None:
             return error
         here = self._endpoints[self._endpoint]
-        told = [(one.endpoint, one.error.message) for one in self.passed] + [(here, error.message)]
-        lines = list(dict.fromkeys(f"{endpoint.label}: {message}" for endpoint, message in told))
+        attempts = [(tried.endpoint, tried.error.message) for tried in self.passed] + [(here, error.message)]
+        lines = list(dict.fromkeys(f"{endpoint.label}: {message}" for endpoint, message in attempts))
         left_out = [f"{len(lines) - _MOST_NAMED} more"] if len(lines) > _MOST_NAMED else []
         text = "; ".join([*lines[: _MOST_NAMED - 1], *left_out, *lines[_MOST_NAMED - 1 :][-1:]])
         return ConnectError(error.kind, error.phase, text, sqlstate=error.sqlstate)

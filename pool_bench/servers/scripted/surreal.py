@@ -107,7 +107,7 @@ class _Surreal(KnownLoop):
             peer.since_ns = now_ns
             goodbye = _frame(_CLOSE, payload)
             self._after(
-                self._behaviour.close, lambda one, at_ns: self._close(one, goodbye, at_ns), peer, now_ns
+                self._behaviour.close, lambda peer, at_ns: self._close(peer, goodbye, at_ns), peer, now_ns
             )
         elif opcode == _PING:
             self._send(peer, _frame(_PONG, payload))
@@ -133,7 +133,7 @@ class _Surreal(KnownLoop):
         phase = _PHASES.get(method, Phase.QUERY)
         self._after(
             self._delay(phase, peer),
-            lambda one, at_ns: self._answer(one, phase, content, at_ns),
+            lambda peer, at_ns: self._answer(peer, phase, content, at_ns),
             peer,
             now_ns,
         )

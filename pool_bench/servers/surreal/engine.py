@@ -188,15 +188,15 @@ class ClientSessions:
 
     async def answer(self, data: bytes, form: Format) -> bytes:
         """Answer one message of the client, in its format; whatever it is, there is an answer."""
-        said: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
         def say(answer: bytes, _running: Running | None) -> None:
-            if not said.done():
-                said.set_result(answer)
+            if not answered.done():
+                answered.set_result(answer)
 
         running = self.begin(data, form, say)
         try:
-            return await said
+            return await answered
         finally:
             if running is not None:
                 running.cancel()

@@ -75,10 +75,10 @@ class Guard:
         return None
 
     def _judge(self, host: str, here: str) -> bool:
-        found = _AUTHORITY.fullmatch(host)
-        if found is None:
+        authority = _AUTHORITY.fullmatch(host)
+        if authority is None:
             return False
-        name = found["literal"] or found["name"]
+        name = authority["literal"] or authority["name"]
         named, local = _address(name), _address(here)
         if named is None:
             return _plain(name) in self._names

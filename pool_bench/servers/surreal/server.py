@@ -204,15 +204,15 @@ def parse_bind(bind: str) -> tuple[str, int]:
     Raises:
         UsageError: it is not of the form ADDRESS:PORT.
     """
-    found = _BIND.fullmatch(bind)
-    if found is None or not 1 <= int(found["port"]) <= 65_535:
+    parts = _BIND.fullmatch(bind)
+    if parts is None or not 1 <= int(parts["port"]) <= 65_535:
         raise UsageError(f"--bind must be ADDRESS:PORT, such as 127.0.0.1:8000, not {bind!r}")
-    host = found["host"].strip("[]")
+    host = parts["host"].strip("[]")
     try:
-        socket.getaddrinfo(host, int(found["port"]), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        socket.getaddrinfo(host, int(parts["port"]), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError):
         raise UsageError(f"--bind: {host!r} is not an address") from None
-    return host, int(found["port"])
+    return host, int(parts["port"])
 
 
 def is_loopback(host: str) -> bool:
@@ -222,10 +222,12 @@ def is_loopback(host: str) -> bool:
         UsageError: it is no address.
     """
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        addresses = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError):
         raise UsageError(f"--bind: {host!r} is not an address") from None
-    return all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
+    return all(
+        ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in addresses
+    )
 
 
 def _check_free(host: str, port: int) -> None:
@@ -234,8 +236,8 @@ def _check_free(host: str, port: int) -> None:
     Raises:
         ServerStartError: one cannot.
     """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    for family, _type, _protocol, _name, address in found:
+    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for family, _type, _protocol, _name, address in addresses:
         try:
             # As the server does it: with SO_REUSEADDR, and IPv6 apart from IPv4.
             with socket.create_server((str(address[0]), port), family=family):
@@ -251,7 +253,7 @@ def _stop_signals() -> Iterator[socket.socket]:
 
     An event would not do: a handler that sets what its own thread is about to wait for may wait for itself.
     """
-    told, tell = socket.socketpair()
+    signalled, tell = socket.socketpair()
     tell.setblocking(False)
 
     def handle(*_: object) -> None:
@@ -260,9 +262,9 @@ def _stop_signals() -> Iterator[socket.socket]:
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield told
+        yield signalled
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-        told.close()
+        signalled.close()
         tell.close()

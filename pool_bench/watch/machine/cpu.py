@@ -67,7 +67,9 @@ class CpuMeter:
         if last is not None and reading.at - last.at < _SHORTEST_S:
             return None
         self._last = reading
-        busiest = [self._threads.setdefault(one.pid, ThreadMeter()).look(one.pid) for one in poolers]
+        busiest = [
+            self._threads.setdefault(process.pid, ThreadMeter()).look(process.pid) for process in poolers
+        ]
         if last is None:
             return None
         wall_s = reading.at - last.at
@@ -88,7 +90,7 @@ class CpuMeter:
             server=None if server is None else min(server, cores),
             postmaster=None if postmasters is None else min(postmasters, 1.0),
             pooler=min(sum(each), cores) if each else None,
-            pooler_busiest=max((one for one in busiest if one is not None), default=None),
+            pooler_busiest=max((share for share in busiest if share is not None), default=None),
         )
 
 

@@ -82,28 +82,30 @@ class LimitsReader:
     def begin(self) -> None:
         """Count what is dropped and killed from now on, and look who listens."""
         self._dropped, self._killed = dropped_requests(), killed_processes()
-        self._pids = owners({one.inode for way in self._local for one in _listening(way)})
+        self._pids = owners({queue.inode for way in self._local for queue in _listening(way)})
 
     def processes(self) -> list[ServerProcess]:
         """The processes of this machine that listen where the targets are, as far as they are to be seen."""
         if self._local and not any(_is_running(pid) for pid in self._pids):
-            self._pids = owners({one.inode for way in self._local for one in _listening(way)})
-        return [found for pid in self._pids if (found := process_of(pid)) is not None]
+            self._pids = owners({queue.inode for way in self._local for queue in _listening(way)})
+        return [process for pid in self._pids if (process := process_of(pid)) is not None]
 
     def queues(self) -> list[AcceptQueue]:
         """The accept queues of this machine that the targets have."""
         return [
-            AcceptQueue(way.words, one.waiting, one.limit) for way in self._local for one in _listening(way)
+            AcceptQueue(way.words, queue.waiting, queue.limit)
+            for way in self._local
+            for queue in _listening(way)
         ]
 
     def ports(self) -> tuple[Use | None, int]:
         """Local ports in use to the busiest address of the targets, and our requests without an answer."""
-        found = [one for way in self._ways if not way.path for one in _reaching(way)]
+        reached = [way_in for way in self._ways if not way.path for way_in in _reaching(way)]
         have = local_port_count()
-        if have is None or not found:
-            return None, sum(one.unanswered for one in found)
-        taken = max(one.taken for one in found)
-        return Use(have * self._sources, taken), sum(one.unanswered for one in found)
+        if have is None or not reached:
+            return None, sum(way_in.unanswered for way_in in reached)
+        taken = max(way_in.taken for way_in in reached)
+        return Use(have * self._sources, taken), sum(way_in.unanswered for way_in in reached)
 
     def look(self, own_pid: int | None) -> Evidence:
         """All of it, as evidence that lacks what only the run knows.
@@ -131,7 +133,7 @@ class LimitsReader:
 
 def ways_to(targets: Sequence[Target]) -> list[Way]:
     """Where connections to `targets` go; blocks for two seconds at most where a name is to be looked up."""
-    found: dict[tuple[str, int, str], Way] = {}
+    ways: dict[tuple[str, int, str], Way] = {}
     for target in targets:
         if not isinstance(target, PostgresTarget):
             name, port, path = target.host.partition("%")[0], target.port, ""
@@ -139,31 +141,33 @@ def ways_to(targets: Sequence[Target]) -> list[Way]:
             name, port, path = "", 0, target.hosts[0].socket_path
         else:
             name, port, path = target.hosts[0].address or target.hosts[0].name, target.hosts[0].port, ""
-        if (name, port, path) not in found:
-            found[name, port, path] = Way(frozenset() if path else _addresses(name), port, path)
-    return list(found.values())
+        if (name, port, path) not in ways:
+            ways[name, port, path] = Way(frozenset() if path else _addresses(name), port, path)
+    return list(ways.values())
 
 
 def _addresses(name: str) -> frozenset[str]:
     with suppress(ValueError):
         return frozenset({str(ip_address(name.partition("%")[0]))})
-    found: set[str] = set()
+    addresses: set[str] = set()
 
     def resolve() -> None:
         with suppress(OSError):
-            found.update(str(one[4][0]) for one in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM))
+            addresses.update(
+                str(entry[4][0]) for entry in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+            )
 
     # In a thread, for the resolver has no limit of time.
     thread = threading.Thread(target=resolve, name="pool-bench-limits", daemon=True)
     thread.start()
     thread.join(_RESOLVE_S)
-    return frozenset(found)
+    return frozenset(addresses)
 
 
 def _is_here(addresses: Iterable[str]) -> bool:
     import psutil
 
-    ours = {one.address for ones in psutil.net_if_addrs().values() for one in ones}
+    ours = {address.address for ones in psutil.net_if_addrs().values() for address in ones}
     return any(address in ours or ip_address(address).is_loopback for address in addresses)
 
 
@@ -172,9 +176,9 @@ def _listening(way: Way) -> list[Listening]:
         if way.path:
             return listening_at(way.path)
         return [
-            one
-            for one in listening_on(way.port)
-            if one.address in way.addresses or ip_address(one.address).is_unspecified
+            queue
+            for queue in listening_on(way.port)
+            if queue.address in way.addresses or ip_address(queue.address).is_unspecified
         ]
     except OSError:
         return []
@@ -182,7 +186,7 @@ def _listening(way: Way) -> list[Listening]:
 
 def _reaching(way: Way) -> list[Reaching]:
     try:
-        return [one for one in reaching(way.port) if one.address in way.addresses]
+        return [way_in for way_in in reaching(way.port) if way_in.address in way.addresses]
     except OSError:
         return []
 
@@ -195,15 +199,15 @@ def owners(inodes: Iterable[int], proc: Path = _PROC) -> list[int]:
     wanted = {str(inode) for inode in inodes}
     if not wanted:
         return []
-    found = []
+    open_in = []
     for pid in sorted(int(entry.name) for entry in proc.iterdir() if entry.name.isdigit()):
         with suppress(OSError):
             for entry in (proc / str(pid) / "fd").iterdir():
                 match = _SOCKET.match(str(entry.readlink()))
                 if match is not None and match[1] in wanted:
-                    found.append(pid)
+                    open_in.append(pid)
                     break
-    return [pid for pid in found if _parent_of(pid, proc) not in found]
+    return [pid for pid in open_in if _parent_of(pid, proc) not in open_in]
 
 
 def _parent_of(pid: int, proc: Path) -> int | None:
@@ -268,21 +272,21 @@ def killed_processes(proc: Path = _PROC) -> int:
 
 def memory_of(pids: Iterable[int], proc: Path = _PROC, groups: Path = _GROUPS) -> list[MemoryUse]:
     """Memory of this machine, and of the control groups of `pids` that have a limit."""
-    found = {}
+    uses = {}
     sizes = dict(re.findall(r"^(\w+):\s+(\d+) kB", _text(proc / "meminfo"), re.MULTILINE))
     if "MemTotal" in sizes and "MemAvailable" in sizes:
         total = int(sizes["MemTotal"]) << 10
-        found[Path()] = MemoryUse("this machine", total, total - (int(sizes["MemAvailable"]) << 10))
+        uses[Path()] = MemoryUse("this machine", total, total - (int(sizes["MemAvailable"]) << 10))
     for pid in pids:
         for group in _memory_groups(_text(proc / str(pid) / "cgroup"), groups):
-            if group not in found and (use := _group_memory(group)) is not None:
-                found[group] = use
-    return list(found.values())
+            if group not in uses and (use := _group_memory(group)) is not None:
+                uses[group] = use
+    return list(uses.values())
 
 
 def _memory_groups(membership: str, root: Path) -> list[Path]:
     """Directories of the groups that may limit memory, from the innermost up to the root."""
-    found = []
+    groups = []
     for line in membership.splitlines():
         _, controllers, inside = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
@@ -290,8 +294,12 @@ def _memory_groups(membership: str, root: Path) -> list[Path]:
         base = root / "memory" if controllers else root
         group = base / inside.strip("/")
         # In a container the path may be that of the host, of which only the root is to be seen.
-        found += [one for one in (group, *group.parents) if one.is_relative_to(base) and one.is_dir()]
-    return found
+        groups += [
+            directory
+            for directory in (group, *group.parents)
+            if directory.is_relative_to(base) and directory.is_dir()
+        ]
+    return groups
 
 
 def _group_memory(group: Path) -> MemoryUse | None:

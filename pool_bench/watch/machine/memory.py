@@ -69,8 +69,8 @@ def pss_bytes(pid: int) -> int | None:
         if not Path("/proc/self").exists():
             raise UnseenError("only Linux tells proportional set sizes") from error
         return None
-    found = _PSS.search(text)
-    return int(found[1]) * 1024 if found is not None else None
+    match = _PSS.search(text)
+    return int(match[1]) * 1024 if match is not None else None
 
 
 def measure_postgres(postmaster: int, backends: Sequence[Backend]) -> ServerMemory:

@@ -73,9 +73,11 @@ def listeners(fd: int | None, what: str) -> "list[psutil.Process]":
             except psutil.Error as error:
                 raise UnseenError(f"no permission to look for the process of {what}") from error
             pids = {
-                one.pid
-                for one in listening
-                if one.status == psutil.CONN_LISTEN and one.laddr[1:] == (port,) and one.pid is not None
+                connection.pid
+                for connection in listening
+                if connection.status == psutil.CONN_LISTEN
+                and connection.laddr[1:] == (port,)
+                and connection.pid is not None
             }
     found = []
     for pid in sorted(pids):

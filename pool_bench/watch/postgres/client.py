@@ -52,13 +52,13 @@ def ask_briefly(
     Returns:
         None where there was no answer in time.
     """
-    found: list[_Result] = []
+    answers: list[_Result] = []
     leave = threading.Event()
 
     def look() -> None:
         client = WatchClient(target, leave)
         try:
-            found.append(question(client))
+            answers.append(question(client))
         except ConnectError:
             return
         finally:
@@ -69,7 +69,7 @@ def ask_briefly(
     thread.start()
     thread.join(timeout_s)
     leave.set()
-    return found[0] if found else None
+    return answers[0] if answers else None
 
 
 class WatchClient:

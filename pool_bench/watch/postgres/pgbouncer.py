@@ -67,8 +67,8 @@ def show_limits(console: WatchClient) -> dict[str, int]:
     """
     from psycopg.rows import dict_row
 
-    found = {row["key"]: str(row["value"]) for row in console.ask("SHOW CONFIG", dict_row)}
-    return {name: int(found[name]) for name in _LIMITS if found.get(name, "").isdigit()}
+    settings = {row["key"]: str(row["value"]) for row in console.ask("SHOW CONFIG", dict_row)}
+    return {name: int(settings[name]) for name in _LIMITS if settings.get(name, "").isdigit()}
 
 
 def show_lists(console: WatchClient) -> dict[str, int]:

@@ -121,7 +121,7 @@ def _outlives(client: WatchClient, first: Sight) -> bool:
     deadline = time.monotonic() + _OUTLIVED_S
     while True:
         sessions = client.ask(_SESSIONS, class_row(_Session))
-        if all(f"{one.pid} {one.began}" != first.session for one in sessions):
+        if all(f"{session.pid} {session.began}" != first.session for session in sessions):
             return False
         if time.monotonic() > deadline:
             return True

@@ -355,14 +355,14 @@ class PostgresSampler:
         if self._quiet and self._server.client.socket_fd is None:
             return None
         try:
-            found = self._server.ask(find_postmaster, t)
+            postmaster = self._server.ask(find_postmaster, t)
         except UnseenError as error:
             self._postmaster = self._stand_in = self._find_stand_in(self._server.client)
             if self._stand_in is not None:
                 return self._stand_in
             self._server_hidden = str(error)
             raise
-        self._postmaster = None if found is None else process_of(found)
+        self._postmaster = None if postmaster is None else process_of(postmaster)
         return self._postmaster
 
     def _find_stand_in(self, client: WatchClient) -> "psutil.Process | None":
@@ -371,15 +371,15 @@ class PostgresSampler:
         if between is None or between.kind != "nobody":
             return None
         try:
-            found = listeners(client.local_fd, "the server")
+            processes = listeners(client.local_fd, "the server")
         except UnseenError:
             return None
-        program = program_of(found)
+        program = program_of(processes)
         if program is None or program in PROCESS_NAMES:
             return None
         port = client.target.hosts[0].port
         self.note(f"port {port} is served by {program}, no PostgreSQL: CPU and memory are that process's")
-        return found[0]
+        return processes[0]
 
     def _find_poolers(self) -> "list[psutil.Process]":
         """The processes of the pooler or proxy; after a restart they are others, which have to be found.
@@ -456,8 +456,8 @@ def _at(when: When) -> str:
     }[when]
 
 
-def _is_same_server(one: PostgresTarget, other: PostgresTarget) -> bool:
-    return _place(one.hosts[0]) == _place(other.hosts[0])
+def _is_same_server(first: PostgresTarget, other: PostgresTarget) -> bool:
+    return _place(first.hosts[0]) == _place(other.hosts[0])
 
 
 def _place(host: Host) -> tuple[str, int]:

@@ -29,11 +29,11 @@ async def shares_sessions(target: PostgresTarget, timeout_s: float) -> bool | No
         async with asyncio.timeout(timeout_s):
             for _ in range(2):
                 opened.append(await asyncpg.connect(**options, statement_cache_size=0))  # noqa: PERF401
-            one, other = opened
-            before = await _session(one)
+            first, other = opened
+            before = await _session(first)
             async with other.transaction():
                 await other.fetchval(_PID)
-                return await _session(one) != before
+                return await _session(first) != before
     except (TimeoutError, OSError, UsageError, asyncpg.PostgresError, asyncpg.InterfaceError):
         return None
     finally:

@@ -47,7 +47,7 @@ class SurrealSampler:
         # Since when nobody listens, seconds since the watching began.
         self._away_s: float | None = None
         self._connections_before: int | None = None
-        if any((one.host, one.port) != (self._target.host, self._target.port) for one in targets):
+        if any((target.host, target.port) != (self._target.host, self._target.port) for target in targets):
             self.note(f"there are several servers: only the first, {self._target}, was watched")
 
     def note(self, text: str) -> None:
