@@ -7,7 +7,6 @@ its requests over a WebSocket and a codec of its own (`drivers/surreal/client_tr
 
 from contextlib import AbstractAsyncContextManager
 from importlib.metadata import version
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from pool_bench.contenders.base import ContenderConfig, ContenderName, Opens
@@ -62,12 +61,7 @@ class _Shared:
     async def __aenter__(self) -> SurrealClientConnection:
         return self._connection
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         return
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Protocol
 
 from pool_bench.pool.config import PoolConfig
@@ -126,10 +125,5 @@ class ConnectionPoolManager:
         await self.open()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self.close()

@@ -19,7 +19,6 @@ import random
 from asyncio import current_task, get_running_loop
 from collections.abc import Callable
 from time import perf_counter_ns
-from types import TracebackType
 from typing import Final, Generic, NoReturn
 
 from pool_bench.pool.config import PoolConfig, read_session
@@ -223,12 +222,7 @@ class ConnectionPool(Generic[C]):
         await self.open()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
 
     # Leasing

@@ -206,6 +206,11 @@ class ServerObservation:
     one_process: bool = False
     between: Between | None = None
 
+    def note(self, text: str) -> None:
+        """Add a line to the notes, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
     @property
     def pooler_name(self) -> str:
         """What is called the pooler, or the proxy, in between."""

@@ -330,12 +330,7 @@ class SurrealDBConnectionPool:
         await self.initialize()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
 
     def acquire(self, timeout: float | None = None) -> ClientLease:

@@ -14,9 +14,6 @@ class Sampler(Protocol):
     def side(self) -> ServerObservation:
         """What was seen so far."""
 
-    def note(self, text: str) -> None:
-        """Add a line to the notes, once."""
-
     def sample(self, t: float, when: When | None = None) -> None:
         """Look at everything, `t` seconds after the beginning; with the memory sample `when`, if any."""
 

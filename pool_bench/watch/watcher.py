@@ -145,7 +145,7 @@ class Watcher:
         if self._thread.ident is not None:
             self._thread.join(STOP_WAIT_S - _LEAVE_WAIT_S)
         if self._thread.is_alive():
-            self._sampler.note("the server was too slow for a last look")
+            self._sampler.side.note("the server was too slow for a last look")
             self._leave.set()
             self._thread.join(_LEAVE_WAIT_S)
         side = self._sampler.side
@@ -164,14 +164,14 @@ class Watcher:
             sampler.sample(0.0, "before")
             if self._too_late:
                 sampler.forget_before()
-                sampler.note("the server did not answer before the run: how it was then is not known")
+                sampler.side.note("the server did not answer before the run: how it was then is not known")
             origin = time.monotonic()
             self._before_taken.set()
             self._watch(origin)
             self._look_after(origin)
         except Exception as error:
             # Whatever it is, the run goes on.
-            sampler.note(f"watching the server ended: {redact(f'{type(error).__name__}: {error}')}")
+            sampler.side.note(f"watching the server ended: {redact(f'{type(error).__name__}: {error}')}")
         finally:
             sampler.finish()
             self._before_taken.set()
@@ -199,7 +199,7 @@ class Watcher:
         deadline = time.monotonic() + _GONE_WAIT_S
         while (surplus := self._sampler.surplus(time.monotonic() - origin)) and not self._leave.is_set():
             if time.monotonic() > deadline:
-                self._sampler.note(
+                self._sampler.side.note(
                     f"{surplus} more client connections than before the run, {_GONE_WAIT_S:g} s after its end"
                 )
                 break

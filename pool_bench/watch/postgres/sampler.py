@@ -149,23 +149,13 @@ class PostgresSampler:
         if targets:
             self._server = _Source(f"the server at {targets[0]}", connect(targets[0]))
             if not all(_is_same_server(targets[0], other) for other in targets[1:]):
-                self.note(f"there are several servers: only the first, {targets[0]}, was watched")
+                self.side.note(f"there are several servers: only the first, {targets[0]}, was watched")
         if admin is not None:
             console = console_target(admin)
             self._console = _Source(f"PgBouncer's console at {console}", connect(console))
 
-    def note(self, text: str) -> None:
-        """Add a line to the notes, once."""
-        if text not in self.side.notes:
-            self.side.notes.append(text)
-
     def sample(self, t: float, when: When | None = None) -> None:
-        """Look at everything.
-
-        Args:
-            t: seconds since the watching began.
-            when: the memory sample to take as well, if any.
-        """
+        """Look at everything; see `Sampler`."""
         pools = lists = totals = states = used = sessions = None
         if (console := self._console) is not None:
             pools, lists, totals = _look_at_pools(console, t)
@@ -215,13 +205,7 @@ class PostgresSampler:
             self._timeline.seal(self.side.seconds, keep=0)
 
     def begin(self, origin_s: float, wall_s: float, *, expected: bool = False) -> None:
-        """Say when the run's own clock is, or was, at 0.
-
-        Args:
-            origin_s: seconds since the watching began.
-            wall_s: seconds since 1970.
-            expected: it will be then at the earliest.
-        """
+        """Learn when the run's own clock is at 0; see `Sampler`."""
         self.side.origin_s = round(origin_s, 3)
         if self._setup_log is not None:
             self._setup_log.begin(wall_s, expected=expected)
@@ -250,15 +234,17 @@ class PostgresSampler:
         if self._setup_log is not None:
             self.side.setup = self._setup_log.finish()
             if self.side.setup.missed:
-                self.note("the server's log grew too fast to be read: some set-up times are missing")
+                self.side.note("the server's log grew too fast to be read: some set-up times are missing")
         if self._sessions.was_reset or self._totals.was_reset:
-            self.note("the counters were reset during the run: what they had counted just before is missing")
+            self.side.note(
+                "the counters were reset during the run: what they had counted just before is missing"
+            )
         for source in (self._server, self._console):
             if source is not None:
                 source.client.close(wait_s=CLOSE_WAIT_S)
                 text = source.note()
                 if text is not None:
-                    self.note(text)
+                    self.side.note(text)
 
     @property
     def _is_pooled(self) -> bool:
@@ -276,24 +262,24 @@ class PostgresSampler:
         self.side.superuser_reserved = slots.superuser_reserved
         self.side.reserved = slots.reserved
         if between.kind == "proxy":
-            self.note(f"through {between.words}: each connection is one of the server's")
+            self.side.note(f"through {between.words}: each connection is one of the server's")
         self._quiet = between.alone or _is_tight(slots, self._wanted)
         if between.alone:
-            self.note("the server is one process with one session: it was asked nothing during the run")
+            self.side.note("the server is one process with one session: it was asked nothing during the run")
         elif self._quiet:
-            self.note(
+            self.side.note(
                 f"the run wants {self._wanted:,} of {slots.max_connections:,} slots: the watcher gave its "
                 "own connection back, and asked the server nothing during the run"
             )
         if slots.pooled:
             self.side.pooled = True
-            self.note(f"through {between.words}: backends and slots are those of the server behind it")
+            self.side.note(f"through {between.words}: backends and slots are those of the server behind it")
             server.client.patience_s = _POOLED_PATIENCE_S
             if self._find_console and between.name in ("", "PgBouncer"):
                 self._try_console(server.client.target, t)
         if not slots.may_see_all:
             user = server.client.target.user
-            self.note(
+            self.side.note(
                 f"user {user} may not see the sessions of other users (GRANT pg_monitor): only backends of "
                 "its own roles are counted, and the slots in use are not known"
             )
@@ -304,7 +290,7 @@ class PostgresSampler:
         source = _Source(f"PgBouncer's console at {console}", self._connect(console))
         if source.ask(show_pools, t) is None:
             source.client.close()
-            self.note(f"the pooler has no console for user {target.user}: --pgbouncer-admin names one")
+            self.side.note(f"the pooler has no console for user {target.user}: --pgbouncer-admin names one")
         else:
             self._console = source
 
@@ -322,7 +308,7 @@ class PostgresSampler:
     def _measure_server(self, server: _Source, when: When, t: float) -> None:
         backends = server.ask(list_backends, t)
         if backends is None:
-            self.note(f"memory of the server was not measured {_at(when)}: it did not answer")
+            self.side.note(f"memory of the server was not measured {_at(when)}: it did not answer")
             return
         try:
             postmaster = self._find_postmaster(t)
@@ -333,7 +319,7 @@ class PostgresSampler:
             elif postmaster is not None:
                 self.side.memory[when] = measure_postgres(postmaster.pid, backends)
         except UnseenError as error:
-            self.note(f"memory of the server was not measured: {error}")
+            self.side.note(f"memory of the server was not measured: {error}")
 
     def _find_postmaster(self, t: float) -> "psutil.Process | None":
         """The postmaster; after a restart it is another one, which has to be found.
@@ -378,7 +364,9 @@ class PostgresSampler:
         if program is None or program in PROCESS_NAMES:
             return None
         port = client.target.hosts[0].port
-        self.note(f"port {port} is served by {program}, no PostgreSQL: CPU and memory are that process's")
+        self.side.note(
+            f"port {port} is served by {program}, no PostgreSQL: CPU and memory are that process's"
+        )
         return processes[0]
 
     def _find_poolers(self) -> "list[psutil.Process]":
@@ -407,7 +395,7 @@ class PostgresSampler:
             pids = [process.pid for process in self._find_poolers()]
             self.side.pooler_memory[when] = measure_pooler(pids, clients)
         except UnseenError as error:
-            self.note(f"memory of {self.side.pooler_name} was not measured: {error}")
+            self.side.note(f"memory of {self.side.pooler_name} was not measured: {error}")
 
     def _use_cpu(self, t: float) -> CpuUse | None:
         postmaster, poolers = None, []
@@ -422,7 +410,7 @@ class PostgresSampler:
             # It forks nothing, so what a postmaster alone would use says nothing here.
             return replace(use, postmaster=None, server_thread=self._threads.look(self._stand_in.pid))
         except UnseenError as error:
-            self.note(f"CPU of the server was not measured: {error}")
+            self.side.note(f"CPU of the server was not measured: {error}")
             return None
 
 

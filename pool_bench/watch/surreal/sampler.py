@@ -48,20 +48,10 @@ class SurrealSampler:
         self._away_s: float | None = None
         self._connections_before: int | None = None
         if any((target.host, target.port) != (self._target.host, self._target.port) for target in targets):
-            self.note(f"there are several servers: only the first, {self._target}, was watched")
-
-    def note(self, text: str) -> None:
-        """Add a line to the notes, once."""
-        if text not in self.side.notes:
-            self.side.notes.append(text)
+            self.side.note(f"there are several servers: only the first, {self._target}, was watched")
 
     def sample(self, t: float, when: When | None = None) -> None:
-        """Look at everything.
-
-        Args:
-            t: seconds since the watching began.
-            when: the memory sample to take as well, if any.
-        """
+        """Look at everything; see `Sampler`."""
         process = self._find(t)
         states = self._count()
         if when is not None and process is not None:
@@ -75,13 +65,7 @@ class SurrealSampler:
         self._timeline.seal(self.side.seconds, keep=0)
 
     def begin(self, origin_s: float, wall_s: float, *, expected: bool = False) -> None:
-        """Say when the run's own clock is, or was, at 0.
-
-        Args:
-            origin_s: seconds since the watching began.
-            wall_s: seconds since 1970.
-            expected: it will be then at the earliest.
-        """
+        """Learn when the run's own clock is at 0; see `Sampler`."""
         self.side.origin_s = round(origin_s, 3)
 
     def forget_before(self) -> None:
@@ -100,7 +84,7 @@ class SurrealSampler:
         """Say what could not be seen."""
         if self._away_s is not None:
             since = f" from {self._away_s:.0f} s on" if self._away_s else ""
-            self.note(f"no process listened on port {self._target.port} of this machine{since}")
+            self.side.note(f"no process listened on port {self._target.port} of this machine{since}")
 
     def _find(self, t: float) -> "psutil.Process | None":
         """The server's process; after a restart it is another one, which has to be found."""
@@ -117,7 +101,7 @@ class SurrealSampler:
             self._process = find_surreal(self._target)
         except UnseenError as error:
             self._hidden = str(error)
-            self.note(f"the server was not watched: {error}")
+            self.side.note(f"the server was not watched: {error}")
             return None
         if self._process is not None:
             self._away_s = None
@@ -131,14 +115,14 @@ class SurrealSampler:
         try:
             return count_connections(self._target.port)
         except UnseenError as error:
-            self.note(f"connections were not counted: {error}")
+            self.side.note(f"connections were not counted: {error}")
             return None
 
     def _measure(self, pid: int, when: When, states: dict[str, int] | None) -> None:
         try:
             size = pss_bytes(pid)
         except UnseenError as error:
-            self.note(f"memory of the server was not measured: {error}")
+            self.side.note(f"memory of the server was not measured: {error}")
             return
         if size is not None and states is not None:
             self.side.memory[when] = ServerMemory(
@@ -154,7 +138,7 @@ class SurrealSampler:
         try:
             use = self._meter.look(process, [])
         except UnseenError as error:
-            self.note(f"CPU of the server was not measured: {error}")
+            self.side.note(f"CPU of the server was not measured: {error}")
             return None
         # It forks nothing, so what a postmaster alone would use says nothing here.
         return None if use is None else replace(use, postmaster=None, server_thread=busiest)
