@@ -5,28 +5,19 @@ import threading
 from collections.abc import Callable
 from typing import Self, TypeVar
 
-from pool_bench.faults.conditions import PASS, Conditions
-from pool_bench.faults.proxy import LOOPBACK, FaultProxy
+from pool_bench.faults.proxy import FaultProxy
 
 T = TypeVar("T")
 
 
 class ThreadedProxy:
-    """A `FaultProxy` that runs between `__enter__` and `__exit__`.
+    """Runs a `FaultProxy`, which is not started yet, between `__enter__` and `__exit__`.
 
     Everything it can do goes through `call`: `proxy.call(lambda p: p.set(Conditions(mode=Mode.HOLE)))`.
     """
 
-    def __init__(
-        self,
-        upstream_host: str,
-        upstream_port: int,
-        *,
-        conditions: Conditions = PASS,
-        port: int = 0,
-        host: str = LOOPBACK,
-    ) -> None:
-        self._proxy = FaultProxy(upstream_host, upstream_port, conditions=conditions, port=port, host=host)
+    def __init__(self, proxy: FaultProxy) -> None:
+        self._proxy = proxy
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault-proxy", daemon=True)
 

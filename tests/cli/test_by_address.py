@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pool_bench.faults import Conditions, Mode, ThreadedProxy
+from pool_bench.faults import Conditions, FaultProxy, Mode, ThreadedProxy
 from pool_bench.servers.postgres import EmbeddedPostgres
 from tests.support.commands import COMMAND, LOAD_COMMAND, load, run_here, run_tool
 
@@ -20,7 +20,7 @@ def test_several_hosts_are_split_by_themselves_in_screen_and_file(
     embedded: EmbeddedPostgres, command: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "result.json"
-    with ThreadedProxy(embedded.host, embedded.port, host="127.0.0.2") as other:
+    with ThreadedProxy(FaultProxy(embedded.host, embedded.port, host="127.0.0.2")) as other:
         places = f"127.0.0.1:{embedded.port},127.0.0.2:{other.port},127.0.0.1:1"
         url = f"postgresql://bench@{places}/postgres?sslmode=disable&load_balance_hosts=random"
         outcome = run_tool("--url", url, *_SHORT[command], *_QUIET, "--json", str(path), command=command)
@@ -57,7 +57,7 @@ def test_an_address_that_resets_everybody_is_named_with_its_failures(
 ) -> None:
     path = tmp_path / "result.json"
     reset = Conditions(mode=Mode.RESET)
-    with ThreadedProxy(embedded.host, embedded.port, host="127.0.0.2", conditions=reset) as bad:
+    with ThreadedProxy(FaultProxy(embedded.host, embedded.port, host="127.0.0.2", conditions=reset)) as bad:
         label = f"127.0.0.2:{bad.port}"
         places = f"127.0.0.1:{embedded.port},{label}"
         url = f"postgresql://bench@{places}/postgres?sslmode=disable&load_balance_hosts=random"

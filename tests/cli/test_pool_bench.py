@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from pool_bench.cli.commands import pools as pool_run
 from pool_bench.drivers.asyncpg import AsyncpgDriver
-from pool_bench.faults import PASS, Conditions, Mode, ThreadedProxy
+from pool_bench.faults import PASS, Conditions, FaultProxy, Mode, ThreadedProxy
 from pool_bench.pool import ConnectionPool, PoolConfig
 from pool_bench.pool.metrics import PoolCollector
 from pool_bench.servers.host import free_port
@@ -486,7 +486,7 @@ def test_monitor_reads_an_applications_metrics(tmp_path: Path, embedded: Embedde
 def test_monitor_says_what_is_wrong_with_a_target_that_goes_away_and_goes_on(
     tmp_path: Path, embedded: EmbeddedPostgres
 ) -> None:
-    with ThreadedProxy(embedded.host, embedded.port) as proxy:
+    with ThreadedProxy(FaultProxy(embedded.host, embedded.port)) as proxy:
         arguments = ("monitor", "-u", proxy.url(user=embedded.user), "--size", "3", "--interval", "200ms")
         started = Started(tmp_path, *arguments, command=COMMAND)
         try:

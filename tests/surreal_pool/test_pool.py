@@ -348,8 +348,8 @@ async def test_a_dead_socket_is_replaced_before_anybody_gets_it(surreal: Embedde
         assert isinstance(first, FastWebSocket)
         channel = first._channel
         assert channel is not None
-        assert channel.link._transport is not None
-        channel.link._transport.abort()
+        assert channel.stream._transport is not None
+        channel.stream._transport.abort()
         await until(lambda: first.is_lost)
         async with pool.acquire() as client:
             assert client is not first

@@ -27,7 +27,7 @@ class Channel(ABC):
     """
 
     def __init__(self) -> None:
-        self.link = Stream(self)
+        self.stream = Stream(self)
         self.arrived_ns = 0
         self.on_end: Callable[[StreamError], None] | None = None
         self._failure: StreamError | None = None
@@ -36,7 +36,7 @@ class Channel(ABC):
     @property
     def is_closed(self) -> bool:
         """Whether no request can be made any more."""
-        return self._failure is not None or self.link.is_lost
+        return self._failure is not None or self.stream.is_lost
 
     @property
     def is_waiting(self) -> bool:
@@ -60,19 +60,19 @@ class Channel(ABC):
         """End it at once."""
         self.on_end = None
         self._fail(StreamError(FailureKind.CLOSED, "the connection is closed"))
-        self.link.abort()
+        self.stream.abort()
 
     @abstractmethod
     def received(self, data: bytes, arrived_ns: int) -> None:
-        """What the link hands on."""
+        """What the stream hands on."""
 
     def lost(self, error: StreamError) -> None:
-        """The link is lost."""
+        """The stream is lost."""
         self._fail(error)
 
     @abstractmethod
     def _send(self, message: bytes) -> None:
-        """Write a request to the link."""
+        """Write a request to the stream."""
 
     async def _answer(self) -> Answer:
         if self._failure is not None:

@@ -147,15 +147,15 @@ class _ClientChannel(WebSocketChannel):
     def _look_after(self) -> None:
         """Ask for a sign of life after one silent period, and give up after a second one."""
         self._timer = self._loop.call_later(_PING_EVERY_S, self._look_after)
-        if self.link.arrived_ns != self._heard_ns:
-            self._heard_ns, self._is_asked = self.link.arrived_ns, False
+        if self.stream.arrived_ns != self._heard_ns:
+            self._heard_ns, self._is_asked = self.stream.arrived_ns, False
         elif not self._is_asked:
             self._is_asked = True
             self._protocol.send_ping(b"")
             self._flush()
         else:
             self._fail(StreamError(FailureKind.TIMEOUT, f"the server was silent for {2 * _PING_EVERY_S:g} s"))
-            self.link.abort()
+            self.stream.abort()
 
 
 class FastWebSocket(TrackingWebSocket):
@@ -190,10 +190,10 @@ class FastWebSocket(TrackingWebSocket):
             return
         channel = self._channel = _ClientChannel(self._target, self.live_queues)
         try:
-            await channel.link.open(await connect(await resolve(self._target.host, self._target.port)))
+            await channel.stream.open(await connect(await resolve(self._target.host, self._target.port)))
             if self._tls is not None:
-                await channel.link.start_tls(self._tls, self._target.host)
-            channel.link.write_at_once()
+                await channel.stream.start_tls(self._tls, self._target.host)
+            channel.stream.write_at_once()
             await channel.open()
         except StreamError as error:
             channel.abort()

@@ -352,12 +352,12 @@ class _Connect:
         began_ns = perf_counter_ns()
         sock = await connect(endpoints, self._sources, self._tried)
         self._phases_ns[Phase.TCP] = perf_counter_ns() - began_ns
-        await channel.link.open(sock)
+        await channel.stream.open(sock)
         if self._tls is not None:
             self.phase = Phase.TLS
             began_ns = perf_counter_ns()
-            await channel.link.start_tls(self._tls, target.host)
-            self._phases_ns[Phase.TLS] = channel.link.arrived_ns - began_ns
+            await channel.stream.start_tls(self._tls, target.host)
+            self._phases_ns[Phase.TLS] = channel.stream.arrived_ns - began_ns
         if isinstance(channel, WebSocketChannel):
             self.phase = Phase.UPGRADE
             began_ns = perf_counter_ns()

@@ -38,7 +38,7 @@ class HttpChannel(Channel):
         """Close the connection; HTTP has no goodbye."""
         self.on_end = None
         self._fail(StreamError(FailureKind.CLOSED, "the connection is closed"))
-        self.link.close()
+        self.stream.close()
 
     def received(self, data: bytes, arrived_ns: int) -> None:
         """Feed the protocol and take what it makes of it."""
@@ -51,11 +51,11 @@ class HttpChannel(Channel):
             raise _broken(error) from error
 
     def lost(self, error: StreamError) -> None:
-        """The link is lost, which may be the end of an answer."""
+        """The stream is lost, which may be the end of an answer."""
         if error.kind is FailureKind.CLOSED and self._waiting is not None and self._status:
             try:
                 self._http.receive_data(b"")
-                self._read_events(self.link.arrived_ns)
+                self._read_events(self.stream.arrived_ns)
             except h11.RemoteProtocolError:
                 error = StreamError(FailureKind.CLOSED, "the server closed the connection within an answer")
             except StreamError as refusal:
@@ -122,7 +122,7 @@ class HttpChannel(Channel):
             self._fail(StreamError(FailureKind.OTHER, f"this cannot be sent as HTTP: {error}"))
             return
         # In one piece, so that it leaves in one packet.
-        self.link.write((head or b"") + (body or b"") + (end or b""))
+        self.stream.write((head or b"") + (body or b"") + (end or b""))
 
 
 def _broken(error: h11.RemoteProtocolError) -> StreamError:

@@ -88,7 +88,7 @@ class WebSocketChannel(Channel):
             self._reader.read(data)
 
     def lost(self, error: StreamError) -> None:
-        """The link is lost, which may be the end of a refusal."""
+        """The stream is lost, which may be the end of a refusal."""
         protocol = self._protocol
         if protocol.state is State.CONNECTING:
             protocol.receive_eof()
@@ -110,7 +110,7 @@ class WebSocketChannel(Channel):
     def _feed(self, data: bytes) -> None:
         protocol = self._protocol
         protocol.receive_data(data)
-        if self.link.unsent_bytes < _MAX_UNSENT_BYTES:
+        if self.stream.unsent_bytes < _MAX_UNSENT_BYTES:
             self._flush()
         else:
             # Not every ping has to be answered (section 5.5.3); who reads nothing could fill our memory so.
@@ -119,7 +119,7 @@ class WebSocketChannel(Channel):
             if isinstance(event, Frame):
                 self._take_frame(event)
             elif protocol.handshake_exc is None:
-                self._wake({}, self.link.arrived_ns)
+                self._wake({}, self.stream.arrived_ns)
         if protocol.handshake_exc is not None:
             raise _refusal(protocol.handshake_exc)
         if protocol.parser_exc is not None and protocol.close_rcvd is None:
@@ -155,17 +155,17 @@ class WebSocketChannel(Channel):
 
     def _take(self, message: bytes) -> None:
         if self._listens:
-            self._deliver(message, self.link.arrived_ns)
+            self._deliver(message, self.stream.arrived_ns)
 
     def _send(self, message: bytes) -> None:
         if self._protocol.state is State.OPEN:
-            self.link.write(client_frame(message))
+            self.stream.write(client_frame(message))
 
     def _flush(self) -> None:
         for data in self._protocol.data_to_send():
-            # An empty one asks for our half to be closed; the link does that when it goes.
+            # An empty one asks for our half to be closed; the stream does that when it goes.
             if data:
-                self.link.write(data)
+                self.stream.write(data)
 
 
 def _refusal(error: Exception) -> StreamError:

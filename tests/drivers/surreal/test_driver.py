@@ -113,9 +113,9 @@ async def test_with_a_token_the_password_is_sent_once(
     sent: list[bytes] = []
     write = Stream.write
 
-    def spy(link: Stream, data: bytes) -> None:
+    def spy(stream: Stream, data: bytes) -> None:
         sent.append(data)
-        write(link, data)
+        write(stream, data)
 
     monkeypatch.setattr(Stream, "write", spy)
     driver = _driver(_target(surreal, "http"), "token")
@@ -296,8 +296,8 @@ async def test_a_stream_sends_small_messages_at_once(surreal: EmbeddedSurreal) -
     endpoint = literal_endpoint("127.0.0.1", surreal.port)
     assert endpoint is not None
     sock = await connect([endpoint])
-    link = Stream(Deaf())
-    await link.open(sock)
+    stream = Stream(Deaf())
+    await stream.open(sock)
     # asyncio switches Nagle's algorithm off, but only on a socket whose protocol was named.
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-    link.abort()
+    stream.abort()

@@ -10,7 +10,7 @@ import pytest
 
 from pool_bench.drivers.base import DRIVER_NAMES, DriverName
 from pool_bench.errors import FailureKind
-from pool_bench.faults import PASS, Conditions, Mode, ThreadedProxy
+from pool_bench.faults import PASS, Conditions, FaultProxy, Mode, ThreadedProxy
 from pool_bench.load.arrivals import constant
 from pool_bench.load.generator import generate
 from pool_bench.load.spec import ConnectSpec, OpenLoop
@@ -46,7 +46,9 @@ def _replicas(
                 for number, one in enumerate(conditions, 1):
                     port = proxies[0].port if proxies else 0
                     proxy = ThreadedProxy(
-                        upstream.host, upstream.port, conditions=one, host=f"127.0.0.{number}", port=port
+                        FaultProxy(
+                            upstream.host, upstream.port, conditions=one, host=f"127.0.0.{number}", port=port
+                        )
                     )
                     proxies.append(stack.enter_context(proxy))
             except OSError:
@@ -132,7 +134,7 @@ def test_the_slow_address_of_a_name_is_named(embedded: EmbeddedPostgres, driver:
 def test_several_hosts_are_told_apart_ipv6_included(embedded: EmbeddedPostgres, driver: DriverName) -> None:
     with (
         _replicas(embedded, PASS, _SLOW) as (fast, slow),
-        ThreadedProxy(embedded.host, embedded.port, host="::1") as sixth,
+        ThreadedProxy(FaultProxy(embedded.host, embedded.port, host="::1")) as sixth,
     ):
         places = f"{_label(fast)},{_label(slow)},[::1]:{sixth.port}"
         url = f"postgresql://bench@{places}/postgres?sslmode=disable&load_balance_hosts=random"
@@ -199,7 +201,9 @@ def test_what_hangs_at_an_address_is_unfinished_there(embedded: EmbeddedPostgres
 def test_where_there_is_one_address_failures_are_its_own_if_asked_for(
     embedded: EmbeddedPostgres, driver: DriverName
 ) -> None:
-    with ThreadedProxy(embedded.host, embedded.port, conditions=Conditions(mode=Mode.RESET)) as proxy:
+    with ThreadedProxy(
+        FaultProxy(embedded.host, embedded.port, conditions=Conditions(mode=Mode.RESET))
+    ) as proxy:
         spec = _spec(proxy.url(user="bench"), driver, by_address=True)
         outcome = run(spec, stop_when=enough(lambda targets: targets[0].failed >= 3))
         assert {name: row.failed for name, row in outcome.total.addresses.items()} == {
