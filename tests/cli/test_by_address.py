@@ -6,7 +6,7 @@ import pytest
 
 from pool_bench.faults import Conditions, FaultProxy, Mode, ThreadedProxy
 from pool_bench.servers.postgres import EmbeddedPostgres
-from tests.support.commands import COMMAND, LOAD_COMMAND, load, run_here, run_tool
+from tests.support.commands import COMMAND, LOAD_COMMAND, load, run_tool
 
 _QUIET = ("--quiet", "--no-save", "--no-watch")
 _SHORT = {
@@ -68,10 +68,3 @@ def test_an_address_that_resets_everybody_is_named_with_its_failures(
     rows = {row["address"]: row for row in run["addresses"]}
     assert rows[label]["failed"] == run["failed"] > 0
     assert f"{label} fails: 100% of what was tried there (reset " in outcome.stdout
-
-
-@pytest.mark.parametrize("command", ["connect", "load"])
-def test_surreals_official_client_which_tells_no_address_is_refused(command: str) -> None:
-    outcome = run_here(command, "--by-address", "--driver", "surrealdb", command="surreal_bench")
-    assert outcome.code == 2
-    assert "--by-address needs --driver surreal: surrealdb does not tell its addresses" in outcome.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pool_bench.servers.postgres import EmbeddedPostgres
-from tests.support.commands import LOAD_COMMAND, load, only, run_here, run_tool
+from tests.support.commands import LOAD_COMMAND, load, only, run_tool
 
 SHORT = ("--duration", "200ms", "--warmup", "0", "--concurrency", "4")
 
@@ -32,39 +32,6 @@ def refusing_port() -> Iterator[int]:
         yield listener.getsockname()[1]
         listener.shutdown(socket.SHUT_RDWR)
         thread.join()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        (("--threshold", "p99<20MB"), "p99<20MB"),
-        (("--threshold", "p98<20ms"), "names no field"),
-        (("--threshold", "hold.dropped==0"), "names no field"),
-        (("--threshold", "fast"), "not a condition"),
-        (("--abort-on-fail",), "--threshold"),
-        (("--summary", "FILE/summary.md"), "--summary"),
-        (("--interleave", "driver=odbc"), "driver=odbc"),
-        (("--interleave", "asyncpg"), "asyncpg"),
-        (("--interleave", "url=postgresql://u:s3cr3t@h:99999/db"), "port"),
-        (("--rounds", "0"), "--rounds"),
-    ],
-)
-def test_bad_input_is_one_line_and_exit_code_2_before_anything_runs(
-    tmp_path: Path, arguments: tuple[str, ...], named: str
-) -> None:
-    (tmp_path / "FILE").write_text("not a directory")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        outcome = run_here(
-            f"--url=postgresql://127.0.0.1:{listener.getsockname()[1]}/", *arguments, cwd=tmp_path
-        )
-        listener.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            listener.accept()
-    assert outcome.code == 2
-    assert len(outcome.error_lines) == 1, outcome.stderr
-    assert named in outcome.stderr
-    assert "s3cr3t" not in outcome.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["FILE"]
 
 
 def test_thresholds_decide_the_exit_code_and_are_in_output_file_and_summary(

@@ -14,50 +14,6 @@ QUICK = ("--warmup", "0.2s", "--no-save", "--json", "r.json")
 KEPT = ("--warmup", "0.2s", "--output-dir", ".")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        (("--rate", "5/s", "--concurrency", "3"), "--concurrency"),
-        (("--rate", "5/s", "--concurrency-min", "3", "--concurrency-max", "4"), "--concurrency"),
-        (("--rate", "5/s", "--ramp", "1/s..5/s"), "--rate and --ramp"),
-        (("--ramp", "1/s..5/s", "--steps", "1,2"), "--ramp and --steps"),
-        (("--rate", "0/s"), "--rate"),
-        (("--rate", "-5/s"), "--rate"),
-        (("--rate", "nan"), "--rate"),
-        (("--rate", "2000000/s"), "2,000,000/s"),
-        (("--ramp", "5/s"), "--ramp"),
-        (("--ramp", "5/s..x"), "--ramp"),
-        (("--ramp", "1/s..5/s", "--duration", "0"), "--duration"),
-        (("--steps", "5/s,,6/s"), "--steps"),
-        (("--steps", "5/s,6/s", "--duration", "0"), "--duration"),
-        (("--spike", "5/s@1s+1s"), "--rate"),
-        (("--steps", "1,2", "--spike", "5/s@1s+1s"), "--spike needs --rate"),
-        (("--rate", "1/s", "--spike", "5/s@1s"), "--spike"),
-        (("--rate", "1/s", "--spike", "5/s@1s+0s"), "--spike"),
-        (("--rate", "1/s", "--spike", "5/s@9s+2s"), "--spike"),
-        (("--arrivals", "poisson"), "--arrivals"),
-        (("--max-in-flight", "5"), "--max-in-flight"),
-        (("--rate", "5/s", "--max-in-flight", "0"), "--max-in-flight"),
-        (("--rate", "5/s", "--max-in-flight", "999999999"), "--max-in-flight"),
-        (("--find-max",), "--slo"),
-        (("--slo", "p99<1ms"), "--find-max"),
-        (("--max-rate", "5/s"), "--find-max"),
-        (("--find-max", "--slo", "p98<1ms"), "p98"),
-        (("--find-max", "--slo", "p99<1"), "unit"),
-        (("--find-max", "--slo", "p99<1ms", "--ramp", "1..2"), "--ramp"),
-        (("--find-max", "--slo", "p99<1ms", "--rate", "9/s", "--max-rate", "5/s"), "--max-rate"),
-        (("--find-max", "--slo", "p99<1ms", "--concurrency", "5"), "--concurrency"),
-    ],
-)
-def test_what_cannot_be_is_one_line_that_names_the_option(arguments: tuple[str, ...], named: str) -> None:
-    outcome = run_here("--url", NOWHERE, "--no-save", *arguments)
-    assert outcome.code == 2
-    assert len(outcome.error_lines) == 1, outcome.stderr
-    assert outcome.stderr.startswith("error: ")
-    assert named in outcome.stderr
-    assert outcome.stdout == ""
-
-
 def test_a_rate_offers_exactly_what_is_due(pgbouncer: PgBouncer, tmp_path: Path) -> None:
     outcome = run_tool("-u", pgbouncer.url, "--rate", "100/s", "-d", "1s", *KEPT, cwd=tmp_path)
     assert outcome.code == 0, outcome.stderr

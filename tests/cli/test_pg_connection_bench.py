@@ -23,7 +23,6 @@ from tests.support.commands import (
     environment,
     load,
     only,
-    run_here,
     run_tool,
 )
 from tests.support.servers import StartPostgres
@@ -72,62 +71,6 @@ def test_a_run_against_postgresql_imports_nothing_of_surrealdb_s_client() -> Non
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "--url" in done.stderr
     assert done.stdout.strip() == "set()"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        (("--concurrency", "0"), "--concurrency"),
-        (("--concurrency", "many"), "--concurrency"),
-        (("--concurrency-min", "8", "--concurrency-max", "2"), "--concurrency-max 2"),
-        (("--concurrency-min", "8"), "--concurrency-max"),
-        (("--concurrency", "2", "--concurrency-min", "1", "--concurrency-max", "4"), "exclude"),
-        (("--driver", "odbc"), "--driver"),
-        (("--duration", "soon"), "--duration"),
-        (("--connect-timeout", "0"), "--connect-timeout"),
-        (("--warmup", "-1s"), "--warmup"),
-        (("--url", "mysql://h/db"), "mysql://h/db"),
-        (("--url", f"postgresql://u:{SECRET}@h/db"), "postgresql://u:***@h/db"),
-        (("--url", f"postgresql://u:{quote(SECRET, safe='')}@h:99999/db"), "port"),
-        (("--url", f"postgresql://u:{SECRET}@h/db?sslmode=maybe"), "sslmode"),
-        (("--url", "postgresql://u:s3cr3t"), "port"),
-        (("--url", "nonsense"), "--url: nonsense"),
-        (("--url", ""), "--url: "),
-        (("--url", "postgresql://h/db?sslmode=verify-full&sslrootcert=/nowhere/ca.pem"), "/nowhere/ca.pem"),
-        (("--concurrency", "100000000"), "--concurrency"),
-        (("--plot", "picture.gif"), "--plot"),
-        (("--json", "FILE/result.json"), "--json"),
-        (("--output-dir", "FILE"), "--output-dir"),
-        (("--bogus",), "--bogus"),
-        (("bogus",), "bogus"),
-        (("plot",), "FILE"),
-        (("plot", "missing.json"), "missing.json"),
-        (("plot", "FILE"), "FILE"),
-    ],
-)
-def test_bad_input_is_one_line_and_exit_code_2_and_opens_nothing(
-    tmp_path: Path, arguments: tuple[str, ...], named: str
-) -> None:
-    (tmp_path / "FILE").write_text("not a directory, nor JSON")
-    # Where the settings themselves are fine, the target is one that would be noticed.
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        extra = (
-            ()
-            if "--url" in arguments or arguments[0] == "plot"
-            else (f"--url=postgresql://127.0.0.1:{port}/",)
-        )
-        outcome = run_here(*extra, *arguments, cwd=tmp_path)
-        listener.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            listener.accept()
-    assert outcome.code == 2
-    assert len(outcome.error_lines) == 1, outcome.stderr
-    assert named in outcome.stderr
-    assert outcome.stderr.startswith("error: ")
-    assert outcome.stdout == ""
-    assert SECRET not in outcome.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["FILE"]
 
 
 def test_without_a_url_a_real_postgresql_is_started_measured_and_removed(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -61,67 +60,6 @@ def test_help_answers_without_importing_what_only_a_run_needs() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "--open-concurrency" in done.stdout
     assert done.stderr.strip() == "[]"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        (("--connections", "0"), "--connections"),
-        (("--connections", "many"), "--connections"),
-        (("--connections", "100000000"), "--connections"),
-        (("--duration", "soon"), "--duration"),
-        (("--duration", "-1s"), "--duration"),
-        (("--batch-size", "0"), "--batch-size"),
-        (("--batch-pause", "x"), "--batch-pause"),
-        (("--rate", "0"), "--rate"),
-        (("--rate", "fast"), "--rate"),
-        (("--rate", "5/s", "--batch-size", "3"), "--rate and --batch-size exclude"),
-        (("--rate", "5/s", "--batch-pause", "1s", "-b", "2"), "--rate and --batch-size and --batch-pause"),
-        (("--open-concurrency", "0"), "--open-concurrency"),
-        (("--keepalive", "-1"), "--keepalive"),
-        (("--keepalive-query", " "), "--keepalive-query"),
-        (("--active", "101%"), "--active"),
-        (("--active", "half"), "--active"),
-        (("--driver", "odbc"), "--driver"),
-        (("--driver", "asyncpg", "--source-ip", "127.0.0.2"), "--source-ip needs --driver wire"),
-        (("--source-ip", "nowhere"), "--source-ip nowhere"),
-        (("--source-ip", "192.0.2.1"), "not an address of this machine"),
-        (("--source-ip", "::1"), "IPv4"),
-        (("--connect-timeout", "0"), "--connect-timeout"),
-        (("--pgbouncer-admin", "mysql://h/db"), "--pgbouncer-admin: "),
-        (("--pgbouncer-admin", "postgresql://h/pgbouncer", "--no-watch"), "--no-watch"),
-        (("--pgbouncer-admin", f"postgresql://u:{quote(SECRET, safe='')}@h:99999/pgbouncer"), "port"),
-        (("--url", f"postgresql://u:{SECRET}@h/db"), "postgresql://u:***@h/db"),
-        (("--url", "postgresql://u@/d?host=/tmp", "--source-ip", "127.0.0.2"), "Unix socket"),
-        (("--url", ""), "--url: "),
-        (("--plot", "picture.gif"), "--plot"),
-        (("--json", "FILE/result.json"), "--json"),
-        (("--output-dir", "FILE"), "--output-dir"),
-        (("--bogus",), "--bogus"),
-        (("bogus",), "bogus"),
-        (("plot", "FILE"), "FILE"),
-    ],
-)
-def test_bad_input_is_one_line_and_exit_code_2_and_opens_nothing(
-    tmp_path: Path, arguments: tuple[str, ...], named: str
-) -> None:
-    (tmp_path / "FILE").write_text("not a directory, nor JSON")
-    # Where the settings themselves are fine, the target is one that would be noticed.
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        url = f"--url=postgresql://127.0.0.1:{listener.getsockname()[1]}/"
-        extra = () if "--url" in arguments or arguments[0] == "plot" else (url,)
-        outcome = tool.run_here(*extra, *arguments, cwd=tmp_path, command=LOAD_COMMAND)
-        listener.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            listener.accept()
-    assert outcome.code == 2
-    assert len(outcome.error_lines) == 1, outcome.stderr
-    assert named in outcome.stderr
-    assert outcome.stderr.startswith("error: ")
-    assert outcome.stdout == ""
-    assert SECRET not in outcome.stderr
-    assert quote(SECRET, safe="") not in outcome.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["FILE"]
 
 
 def test_an_address_of_the_wrong_family_for_the_embedded_server_is_bad_input_too(tmp_path: Path) -> None:

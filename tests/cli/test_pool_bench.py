@@ -63,77 +63,6 @@ def test_help_answers_without_importing_what_only_a_run_needs() -> None:
     assert done.stderr.splitlines() == [f"{command} []" for command in commands]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        (("run", "--pool", "hikari"), "hikari"),
-        (("run", "--pool", ""), "--pool"),
-        (("run", "--scenario", "storm"), "storm"),
-        (("run", "--clients", "0"), "--clients"),
-        (("run", "--size", "0"), "--size"),
-        (("run", "--size", "100000000"), "--size"),
-        (("run", "--rounds", "0"), "--rounds"),
-        (("run", "--hold", "long"), "--hold"),
-        (("run", "--duration", "0"), "--duration"),
-        (("run", "--timeout", "0"), "--timeout"),
-        (("run", "--reset", "maybe"), "--reset"),
-        (("run", "--scenario", "query,reconnect"), "reconnect"),
-        (("run", "--url", f"postgresql://u:{SECRET}@h/db?sslmode=maybe"), "sslmode"),
-        (("run", "--url", "mysql://h/db"), "mysql://h/db"),
-        (("run", "--plot", "picture.gif"), "--plot"),
-        (("run", "--json", "FILE/result.json"), "--json"),
-        (("run", "--bogus"), "--bogus"),
-        (("run", "--rate", "fast"), "--rate"),
-        (("run", "--rate", "0"), "--rate"),
-        (("run", "--rate", "2000000/s"), "2,000,000/s"),
-        (("run", "--rate", "10/s", "--clients", "5"), "--clients"),
-        (("run", "--rate", "10/s", "--scenario", "query,burst"), "burst"),
-        (("run", "--rate", "10/s", "--pool", "naive"), "naive"),
-        (("run", "--rate", "10/s", "--arrivals", "random"), "--arrivals"),
-        (("run", "--arrivals", "poisson"), "--rate"),
-        (("run", "--max-in-flight", "5"), "--rate"),
-        (("run", "--max-in-flight", "0", "--rate", "5"), "--max-in-flight"),
-        (("run", "--threshold", "p99"), "--threshold"),
-        (("run", "--threshold", "checkout.bogus<1"), "checkout.bogus"),
-        (("run", "--threshold", "checkout.bursts_histogram.count<1"), "bursts_histogram"),
-        (("run", "--abort-on-fail"), "--abort-on-fail"),
-        (("run", "--summary", "FILE/summary.md"), "--summary"),
-        (("size", "--sizes", "1..x"), "--sizes"),
-        (("size", "--sizes", "0..8"), "--sizes"),
-        (("size", "--sizes", "8..2"), "--sizes"),
-        (("size", "--sizes", "1,2,4"), "--sizes"),
-        (("size", "--sizes", "1..64", "--clients", "10"), "--clients"),
-        (("size", "--pool", "naive"), "--pool"),
-        (("monitor", "--metrics", "ftp://h/metrics"), "--metrics"),
-        (("monitor", "--metrics", "http://"), "--metrics"),
-        (("monitor", "--metrics", "http://h/m", "--url", "postgresql://h/db"), "--metrics"),
-        (("check", "--url", "postgresql://h:99999/db"), "port"),
-        (("plot",), "FILE"),
-        (("plot", "missing.json"), "missing.json"),
-        (("plot", "FILE"), "FILE"),
-        (("bogus",), "bogus"),
-    ],
-)
-def test_bad_input_is_one_line_and_exit_code_2_and_opens_nothing(
-    tmp_path: Path, arguments: tuple[str, ...], named: str
-) -> None:
-    (tmp_path / "FILE").write_text("not a directory, nor JSON")
-    # An address of its own: other tests look for nobody at ports of the usual one.
-    with socket.create_server(("127.0.0.9", 0)) as listener:
-        url = f"postgresql://127.0.0.9:{listener.getsockname()[1]}/"
-        outcome = tool(*arguments, cwd=tmp_path, env={"DATABASE_URL": url})
-        listener.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            listener.accept()
-    assert outcome.code == 2, outcome.stderr
-    assert len(outcome.error_lines) == 1, outcome.stderr
-    assert named in outcome.stderr
-    assert outcome.stderr.startswith("error: ")
-    assert outcome.stdout == ""
-    assert SECRET not in outcome.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["FILE"]
-
-
 def test_operations_come_at_a_rate_and_every_one_that_was_due_is_accounted_for(
     tmp_path: Path, embedded: EmbeddedPostgres
 ) -> None:
@@ -407,17 +336,6 @@ def test_check_looks_at_all_targets_at_once_and_one_that_fails_is_exit_code_1(
     assert len(re.findall(r"^failed: ", outcome.stdout, re.MULTILINE)) == 8
     heads = re.findall(r"^postgresql://\S+:(\d+)/", outcome.stdout, re.MULTILINE)
     assert [int(head) for head in heads] == [embedded.port, *silent]
-
-
-@pytest.mark.parametrize("command", ["run", "size", "monitor"])
-def test_a_pool_has_one_target(tmp_path: Path, command: str) -> None:
-    outcome = tool(
-        command, "-u", "postgresql://u@127.0.0.1:1/a", "-u", "postgresql://u@127.0.0.1:1/b", cwd=tmp_path
-    )
-    assert outcome.code == 2
-    (line,) = outcome.error_lines
-    assert "--url" in line
-    assert "once" in line
 
 
 def test_monitor_without_metrics_shows_a_pool_of_its_own(tmp_path: Path, embedded: EmbeddedPostgres) -> None:

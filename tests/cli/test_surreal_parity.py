@@ -71,47 +71,6 @@ def test_commands_of_the_postgresql_tools_are_there() -> None:
     assert {"plot", "calibrate"} <= surreal_bench.cli.commands.keys()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        (("--rounds", "0"), "--rounds"),
-        (("--interleave", "driver=wire"), "unknown driver=wire (choose from surreal, surrealdb)"),
-        (("--interleave", "auth=maybe"), "unknown auth=maybe (choose from signin, token, none)"),
-        (("--interleave", "scram-cache=no"), "is no setting"),
-        (("--interleave", "driver=surrealdb", "--interleave", "driver=surrealdb"), "is given twice"),
-        (("--interleave", f"url=mysql://u:{SECRET}@h"), "mysql://u:***@h"),
-        (("--interleave", "url=ws://127.0.0.1:1"), "--user and --pass"),
-        (("--interleave", "driver=surrealdb,auth=token"), "auth token needs driver surreal"),
-        (("--auth", "token", "--interleave", "driver=surrealdb"), "auth token needs driver surreal"),
-        (("--find-max", "--slo", "p99<1ms", "--rounds", "2"), "--find-max and --rounds"),
-        (("--rate", "5/s", "--interleave", "concurrency=2"), "concurrency means nothing in an open loop"),
-        (("--resolve", "never"), "--resolve"),
-        (("load", "--driver", "wire"), "--driver"),
-        (("load", "--driver", "surrealdb", "--auth", "token"), "--auth token needs --driver surreal"),
-        (
-            ("load", "--driver", "surrealdb", "--url", "http://u:p@127.0.0.1:1"),
-            "the official client opens a connection for each request",
-        ),
-        (("load", "--driver", "surrealdb", "--source-ip", "127.0.0.2"), "--source-ip needs --driver surreal"),
-        (("load", "--source-ip", "192.0.2.1"), "--source-ip 192.0.2.1"),
-        (("load", "--source-ip", "::1", "--url", "ws://u:p@127.0.0.1:1"), "needs an IPv4 address"),
-        (("calibrate", "--concurrency", "0"), "--concurrency"),
-        (("calibrate", "--protocol", "wss"), "--protocol"),
-        (("calibrate", "--json", "/dev/null/all.json"), "--json"),
-    ],
-)
-def test_bad_input_is_one_line_and_exit_code_2(
-    tmp_path: Path, arguments: tuple[str, ...], named: str
-) -> None:
-    outcome = run_it(*arguments, cwd=tmp_path)
-    assert outcome.code == 2, outcome.stderr
-    assert len(outcome.error_lines) == 1, outcome.stderr
-    assert named in outcome.stderr
-    assert outcome.stdout == ""
-    assert SECRET not in outcome.stderr
-    assert not list(tmp_path.iterdir())
-
-
 def assert_none_left(side: dict[str, Any]) -> None:
     """Nobody was there before or after but this tool itself, which a slow server may not have seen go."""
     assert side["in_use_after"] <= side["in_use_before"] <= 1

@@ -24,7 +24,7 @@ from pool_bench.stats.runs import Snapshot, Stage
 from pool_bench.stats.server import ServerObservation
 from pool_bench.watch.machine.limits import LimitsReader
 from pool_bench.watch.watcher import Watcher, watch_postgres
-from tests.support.commands import Outcome, load, run_here, run_tool
+from tests.support.commands import Outcome, load, run_tool
 from tests.support.held_sessions import await_true, clients, target
 from tests.support.servers import StartPgBouncer, StartPostgres
 
@@ -281,12 +281,6 @@ def test_a_server_that_is_not_there_is_watched_in_vain_and_the_run_is_as_ever(tm
     assert run["errors"].keys() == {"refused"}
     assert run["server_side"]["limit"]["words"] == "not known: no operation succeeded"
     assert len(run["server_side"]["notes"]) == 1
-
-
-def test_a_console_without_watching_is_bad_usage() -> None:
-    outcome = run_here("--pgbouncer-admin", "postgresql://a@127.0.0.1:1/pgbouncer", "--no-watch")
-    assert outcome.code == 2
-    assert outcome.error_lines == ["error: --pgbouncer-admin and --no-watch exclude each other"]
 
 
 HERE = [

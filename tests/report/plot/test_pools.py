@@ -124,7 +124,7 @@ def test_recoveries_are_told_even_where_there_is_no_room_for_the_course() -> Non
         sheet = draw_pools([from_session(pool_session(loads))])
         check_words(sheet)
     words = [text.get_text() for text in sheet.labels]
-    assert any(line.startswith("courses over time no room for timelines") for line in words)
+    assert any(line.startswith("no room for timelines beside this many loads") for line in words)
     assert sum(line.startswith("first client back after 100ms, all after ") for line in words) == 4
 
 
