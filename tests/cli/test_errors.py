@@ -30,7 +30,7 @@ def test_bad_input_is_one_line_and_an_exit_code(
     monkeypatch.setattr("pool_bench.servers.kept.KeptServer.start", start)
     (tmp_path / "FILE").write_text("not a directory, nor JSON")
     tool, *arguments = shlex.split(command_line)
-    # An address of its own, where a connection would be noticed: other tests look for nobody at the usual one.
+    # An address of its own, as other tests look for nobody at the usual one; a connection would be noticed.
     with socket.create_server(("127.0.0.9", 0)) as listener:
         url = f"postgresql://127.0.0.9:{listener.getsockname()[1]}/"
         env = {} if tool == "surreal-bench" else {"DATABASE_URL": url}
