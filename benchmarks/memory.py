@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 
 from pool_bench.errors import Phase
-from pool_bench.report.live.lines import LineView
+from pool_bench.report.live.lines import OperationLineView
 from pool_bench.stats.operations import BenchStats, ClientUsage, Interval, Recorder
 from pool_bench.stats.runs import RunResult, Snapshot, Stage
 
@@ -32,7 +32,7 @@ def main(operations: int) -> None:
     rows = [tuple(row) for row in rng.lognormal(14, 1, (PER_SECOND, len(PHASES) + 1)).astype(int).tolist()]
     recorder = Recorder(PHASES)
     result = RunResult("memory", 50, "wire", ("nowhere",))
-    view = LineView(io.StringIO())
+    view = OperationLineView(io.StringIO())
     first = 0
     for second in range(1, operations // PER_SECOND + 1):
         for row in rows:

@@ -17,7 +17,7 @@ from pool_bench.load.run import Run
 from pool_bench.load.spec import HoldSpec
 from pool_bench.report.brief.hold import hold_brief
 from pool_bench.report.brief.screen import Brief
-from pool_bench.report.live.hold_view import make_hold_view
+from pool_bench.report.live.view import make_hold_view
 from pool_bench.report.summary.hold import hold_summary
 from pool_bench.results.run import RunRecord
 from pool_bench.results.thresholds import Threshold

@@ -6,13 +6,13 @@ line stands for. `failed` counts first openings only; what failed in reconnects 
 `events`, as `reconnect:KIND=N` and `query:KIND=N`, and `drop:KIND=N` is what was dropped.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final, TextIO
 
-from pool_bench.report.live.lines import STAGE_NAMES, plain_ms, rate_of
+from pool_bench.report.live.lines import STAGE_NAMES, LineView, plain_ms, rate_of
 from pool_bench.report.summary.hold_words import holding_words
-from pool_bench.report.text import clean, format_rate
+from pool_bench.report.text import format_rate
 from pool_bench.stats.histogram import Histogram
 from pool_bench.stats.holds import HoldStats
 from pool_bench.stats.operations import BenchStats
@@ -210,8 +210,8 @@ def hold_line(
     return " ".join(cells)
 
 
-class HoldLineView:
-    """A `LiveView` that writes one line a second to a stream.
+class HoldLineView(LineView):
+    """A `LineView` of a run that holds connections.
 
     Args:
         stream: where to; the caller keeps it.
@@ -223,43 +223,24 @@ class HoldLineView:
     def __init__(
         self, stream: TextIO, *, asked: int, active: bool = False, slots: Slots | None = None
     ) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._asked = asked
         self._active = active
         self._slots = slots
         self._totals = HoldTotals()
-        self._header_due = True
+        self._opening_over = False
 
-    def begin_run(self, label: str, index: int, total: int, duration_s: float, warmup_s: float) -> None:
-        """Announce the run numbered `index` (from 1) of `total`; `duration_s` 0 means until stopped."""
+    def _begin(self, duration_s: float, warmup_s: float) -> str:
         self._totals = HoldTotals()
-        self._header_due = True
-        length = f"for {format_duration(duration_s)}" if duration_s else "until stopped"
-        position = f"run {index}/{total}: " if total > 1 else ""
-        self._write(f"{position}{clean(label)} (hold {length})")
+        return f"hold for {format_duration(duration_s)}" if duration_s else "hold until stopped"
 
-    def update(self, snapshot: Snapshot) -> None:
-        """Write the line of one snapshot, and once opening is over what came of it."""
-        opening_over = self._totals.add(snapshot)
-        if self._header_due:
-            self._write(hold_header(active=self._active, slots=self._slots is not None))
-            self._header_due = False
-        if opening_over:
-            self._write(self._totals.words(self._asked))
-        self._write(
-            hold_line(snapshot, self._totals, asked=self._asked, active=self._active, slots=self._slots)
-        )
+    def _absorb(self, snapshot: Snapshot) -> None:
+        self._opening_over = self._totals.add(snapshot)
 
-    def end_run(self, *, last: bool = True) -> None:
-        """Nothing to do: every line is already out."""
+    def _header(self, snapshot: Snapshot) -> str:
+        return hold_header(active=self._active, slots=self._slots is not None)
 
-    def message(self, text: str) -> None:
-        """Write a line that is not a measurement."""
-        self._write(clean(text))
-
-    def close(self) -> None:
-        """Nothing to do: the stream belongs to the caller."""
-
-    def _write(self, line: str) -> None:
-        self._stream.write(line + "\n")
-        self._stream.flush()
+    def _lines(self, snapshot: Snapshot) -> Iterable[str]:
+        if self._opening_over:
+            yield self._totals.words(self._asked)
+        yield hold_line(snapshot, self._totals, asked=self._asked, active=self._active, slots=self._slots)

@@ -6,7 +6,8 @@ operations included while it lasts; `ok` and `failed` add up measured operations
 last line agrees with the summary.
 """
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, TextIO
 
@@ -179,44 +180,77 @@ def plain_ms(milliseconds: float | None) -> str:
     return f"{milliseconds:.0f}" if milliseconds >= 100 else f"{milliseconds:#.3g}"
 
 
-class LineView:
-    """A `LiveView` that writes one line a second to a stream; `unit` names what is counted a second."""
+class LineView(ABC):
+    """A `LiveView` that writes lines to a stream, mostly one a second; which ones, its kinds say."""
 
-    def __init__(self, stream: TextIO, *, targets: Sequence[str] = (), unit: str = "conn/s") -> None:
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._unit = unit
-        self._targets = len(targets)
-        self._totals = Totals()
         self._header_due = True
+
+    @abstractmethod
+    def _begin(self, duration_s: float, warmup_s: float) -> str:
+        """Forget the run before; how long the next one lasts, in words."""
+
+    @abstractmethod
+    def _absorb(self, snapshot: Snapshot) -> None:
+        """Count what happened in `snapshot`."""
+
+    @abstractmethod
+    def _header(self, snapshot: Snapshot) -> str:
+        """Names of the columns."""
+
+    @abstractmethod
+    def _lines(self, snapshot: Snapshot) -> Iterable[str]:
+        """What is to be said of `snapshot`, which has been absorbed."""
 
     def begin_run(self, label: str, index: int, total: int, duration_s: float, warmup_s: float) -> None:
         """Announce the run numbered `index` (from 1) of `total`; `duration_s` 0 means until stopped."""
-        self._totals = Totals()
         self._header_due = True
-        length = format_duration(duration_s) if duration_s else "until stopped"
-        warmup = f", warm-up {format_duration(warmup_s)}" if warmup_s else ""
         position = f"run {index}/{total}: " if total > 1 else ""
-        self._write(f"{position}{clean(label)} ({length}{warmup})")
+        self._write(f"{position}{clean(label)} ({self._begin(duration_s, warmup_s)})")
 
     def update(self, snapshot: Snapshot) -> None:
-        """Write the line of one snapshot."""
-        self._totals.add(snapshot)
+        """Write what one snapshot shows."""
+        self._absorb(snapshot)
         if self._header_due:
-            is_open = snapshot.waiting is not None
-            self._write(header_line(len(snapshot.targets), unit=self._unit, open_loop=is_open))
+            self._write(self._header(snapshot))
             self._header_due = False
-        self._write(snapshot_line(snapshot, self._totals))
+        for line in self._lines(snapshot):
+            self._write(line)
 
-    def end_run(self, *, last: bool = True) -> None:
+    def end_run(self, *, last: bool = True) -> None:  # noqa: B027 - the same in all kinds
         """Nothing to do: every line is already out."""
 
     def message(self, text: str) -> None:
         """Write a line that is not a measurement."""
         self._write(clean(text))
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - the same in all kinds
         """Nothing to do: the stream belongs to the caller."""
 
     def _write(self, line: str) -> None:
         self._stream.write(line + "\n")
         self._stream.flush()
+
+
+class OperationLineView(LineView):
+    """A `LineView` of operations; `unit` names what is counted a second."""
+
+    def __init__(self, stream: TextIO, *, unit: str = "conn/s") -> None:
+        super().__init__(stream)
+        self._unit = unit
+        self._totals = Totals()
+
+    def _begin(self, duration_s: float, warmup_s: float) -> str:
+        self._totals = Totals()
+        length = format_duration(duration_s) if duration_s else "until stopped"
+        return f"{length}, warm-up {format_duration(warmup_s)}" if warmup_s else length
+
+    def _absorb(self, snapshot: Snapshot) -> None:
+        self._totals.add(snapshot)
+
+    def _header(self, snapshot: Snapshot) -> str:
+        return header_line(len(snapshot.targets), unit=self._unit, open_loop=snapshot.waiting is not None)
+
+    def _lines(self, snapshot: Snapshot) -> Iterable[str]:
+        yield snapshot_line(snapshot, self._totals)

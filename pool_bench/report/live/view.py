@@ -1,9 +1,12 @@
-"""What every live view can do, and which one a stream gets."""
+"""What every live view can do, and which one a stream and a run get."""
 
 from collections.abc import Sequence
-from typing import Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 from pool_bench.stats.runs import Snapshot
+
+if TYPE_CHECKING:
+    from pool_bench.report.live.hold_lines import Slots
 
 
 class LiveView(Protocol):
@@ -68,9 +71,43 @@ def make_view(
         return QuietView()
     if stream_is_terminal:
         # Rich costs 50 ms of start-up, which only a terminal should pay.
-        from pool_bench.report.live.terminal import TerminalView
+        from pool_bench.report.live.operation_terminal import OperationTerminalView
 
-        return TerminalView(stream, targets=targets, unit=unit)
-    from pool_bench.report.live.lines import LineView
+        return OperationTerminalView(stream, targets=targets, unit=unit)
+    from pool_bench.report.live.lines import OperationLineView
 
-    return LineView(stream, targets=targets, unit=unit)
+    return OperationLineView(stream, unit=unit)
+
+
+def make_hold_view(
+    stream: TextIO,
+    *,
+    stream_is_terminal: bool,
+    asked: int,
+    quiet: bool = False,
+    targets: Sequence[str] = (),
+    active: bool = False,
+    slots: "Slots | None" = None,
+) -> LiveView:
+    """The view that fits `stream`: Rich on a terminal, lines elsewhere, none when `quiet`.
+
+    Args:
+        stream: where to draw; the caller keeps it.
+        stream_is_terminal: usually `stream.isatty()`.
+        asked: connections to all targets together that were asked for.
+        quiet: draw nothing.
+        targets: printable names of the targets, in the order of `Snapshot.targets`.
+        active: some connections never rest (`--active`): show their queries.
+        slots: gives the server's slots in use and its `max_connections`, None while they are not known;
+            called once a second, and must not wait. Without it nothing is said about slots.
+    """
+    if quiet:
+        return QuietView()
+    if stream_is_terminal:
+        # Rich costs 50 ms of start-up, which only a terminal should pay.
+        from pool_bench.report.live.hold_terminal import HoldTerminalView
+
+        return HoldTerminalView(stream, asked=asked, targets=targets, active=active, slots=slots)
+    from pool_bench.report.live.hold_lines import HoldLineView
+
+    return HoldLineView(stream, asked=asked, active=active, slots=slots)

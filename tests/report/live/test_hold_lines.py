@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from pool_bench.errors import FailureKind, Phase
 from pool_bench.report.live.hold_lines import HoldLineView, HoldSecond, HoldTotals, hold_header, hold_line
-from pool_bench.report.live.hold_view import make_hold_view
-from pool_bench.report.live.view import QuietView
+from pool_bench.report.live.view import QuietView, make_hold_view
 from pool_bench.report.summary.hold_words import holding_words, kinds_words, who_and_why
 from pool_bench.results.hold import DropRecord
 from pool_bench.results.parts import failures_of

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from pool_bench.report.live.hold_terminal import HoldTerminalView
-from pool_bench.report.live.hold_view import make_hold_view
+from pool_bench.report.live.view import make_hold_view
 from pool_bench.stats.operations import BenchStats
 from pool_bench.stats.runs import Snapshot, Stage
 from tests.support.results.holds import SHUTDOWN, Plan, many, restarted, slots_exhausted, snapshots_of

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pool_bench.errors import FailureKind, Phase
-from pool_bench.report.live.lines import LineView, Second, Totals, header_line, snapshot_line
+from pool_bench.report.live.lines import OperationLineView, Second, Totals, header_line, snapshot_line
 from pool_bench.stats.operations import BenchStats, ClientUsage, FailureKey
 from pool_bench.stats.runs import Snapshot, Stage
 from tests.support.results.runs import REFUSED, TOO_MANY, snapshot_of, stats_of
@@ -93,7 +93,7 @@ def test_reading_a_snapshot_does_not_change_it() -> None:
 )
 def test_a_run_begins_with_its_name_and_a_header(total: int, start: str) -> None:
     stream = io.StringIO()
-    view = LineView(stream, targets=["postgresql://h/db"])
+    view = OperationLineView(stream)
     view.begin_run("concurrency 50", 3, total, 10.0, 1.0)
     view.update(snapshot_of(stats_of([1.0])))
     view.update(snapshot_of(stats_of([1.0])))
@@ -109,7 +109,7 @@ def test_a_run_begins_with_its_name_and_a_header(total: int, start: str) -> None
 
 def test_totals_start_again_with_each_run() -> None:
     stream = io.StringIO()
-    view = LineView(stream)
+    view = OperationLineView(stream)
     for index in (1, 2):
         view.begin_run("c", index, 2, 0.0, 0.0)
         view.update(snapshot_of(stats_of([1.0])))

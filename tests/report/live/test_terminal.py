@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from pool_bench.report.live.hold_terminal import HoldTerminalView
-from pool_bench.report.live.terminal import TerminalView
+from pool_bench.report.live.operation_terminal import OperationTerminalView
 from pool_bench.stats.operations import BenchStats
 from pool_bench.stats.runs import Snapshot, Stage
 from tests.support.results.runs import REFUSED, TOO_MANY, bimodal_ms, snapshot_of, stats_of
@@ -22,13 +22,18 @@ class Clock:
         return self.now
 
 
-def view_of(width: int, targets: list[str]) -> tuple[TerminalView, Console, Clock, io.StringIO]:
+def view_of(width: int, targets: list[str]) -> tuple[OperationTerminalView, Console, Clock, io.StringIO]:
     stream, clock = io.StringIO(), Clock()
     console = Console(file=stream, width=width, height=50, force_terminal=True, highlight=False)
-    return TerminalView(stream, targets=targets, clock=clock, console=console), console, clock, stream
+    return (
+        OperationTerminalView(stream, targets=targets, clock=clock, console=console),
+        console,
+        clock,
+        stream,
+    )
 
 
-def text_of(view: TerminalView, console: Console, snapshot: Snapshot) -> list[str]:
+def text_of(view: OperationTerminalView, console: Console, snapshot: Snapshot) -> list[str]:
     with console.capture() as capture:
         console.print(view.render(snapshot))
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capture.get()).splitlines()

@@ -2,16 +2,16 @@ import io
 import subprocess
 import sys
 
-from pool_bench.report.live.lines import LineView
-from pool_bench.report.live.terminal import TerminalView
+from pool_bench.report.live.lines import OperationLineView
+from pool_bench.report.live.operation_terminal import OperationTerminalView
 from pool_bench.report.live.view import LiveView, QuietView, make_view
 from tests.support.results.runs import snapshot_of, stats_of
 
 
 def test_a_terminal_gets_rich_a_pipe_gets_lines_and_quiet_gets_nothing() -> None:
     stream = io.StringIO()
-    assert isinstance(make_view(stream, stream_is_terminal=True), TerminalView)
-    assert isinstance(make_view(stream, stream_is_terminal=False), LineView)
+    assert isinstance(make_view(stream, stream_is_terminal=True), OperationTerminalView)
+    assert isinstance(make_view(stream, stream_is_terminal=False), OperationLineView)
     assert isinstance(make_view(stream, stream_is_terminal=True, quiet=True), QuietView)
 
 

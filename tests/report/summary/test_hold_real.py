@@ -5,7 +5,7 @@ import re
 
 from pool_bench.load.run import Run, StopSwitch
 from pool_bench.load.spec import HoldSpec
-from pool_bench.report.live.hold_view import make_hold_view
+from pool_bench.report.live.view import make_hold_view
 from pool_bench.report.plot.figures import plot
 from pool_bench.report.summary.hold import hold_summary
 from pool_bench.results.model import from_session

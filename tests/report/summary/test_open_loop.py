@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from pool_bench.report.live.lines import LineView, Totals, header_line, snapshot_line
+from pool_bench.report.live.lines import OperationLineView, Totals, header_line, snapshot_line
 from pool_bench.report.plot.figures import plot
 from pool_bench.report.plot.run import draw_run, phases_of
 from pool_bench.report.summary.run import CLOSED_LOOP_NOTE, WIDTH, run_summary
@@ -103,7 +103,7 @@ def test_lines_of_an_open_loop_have_columns_of_their_own() -> None:
     assert (cells["due/s"], cells["waiting"], cells["dropped"]) == ("50", "3", "10")
     assert names[: len(header_line().split()) - 1] == header_line().split()[:-1]
     stream = io.StringIO()
-    view = LineView(stream)
+    view = OperationLineView(stream)
     view.begin_run("r50", 1, 1, 1.0, 0.0)
     view.update(snapshot)
     assert "due/s" in stream.getvalue()
