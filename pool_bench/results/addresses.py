@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
-from pool_bench.results.parts import Count, Counts, Number, SummaryRecord, Text, figure, finite
+from pool_bench.results.parts import Count, Counts, Number, SummaryRecord, Text, figure, finite, record
 from pool_bench.stats.addresses import UNKNOWN, AddressStats
 from pool_bench.stats.histogram import Histogram
 from pool_bench.stats.operations import errors_by_name
@@ -60,12 +60,10 @@ class AddressRecord:
         """The record of one address of `run`."""
         hold = run.hold
         again = None if hold is None else hold.reconnects.addresses.get(name, AddressStats())
-        return cls(
+        return record(
+            cls,
+            stats,
             address=name or None,
-            ok=stats.ok,
-            failed=stats.failed,
-            unfinished=stats.unfinished,
-            passed_over=stats.passed_over,
             throughput=figure(stats.ok / run.duration_s if run.duration_s else 0.0),
             errors=errors_by_name(stats.errors),
             passed_over_errors=errors_by_name(stats.passed_over_errors),

@@ -12,9 +12,8 @@ from pool_bench.results.parts import (
     Number,
     SummaryRecord,
     Text,
-    figure,
     finite,
-    rounded,
+    record,
 )
 from pool_bench.stats.checkouts import CheckoutInterval, CheckoutStats, Fairness, Recovery
 from pool_bench.stats.histogram import Histogram
@@ -69,18 +68,7 @@ class RecoveryRecord:
     @classmethod
     def of(cls, recovery: Recovery) -> Self:
         """The record of `recovery`."""
-        return cls(
-            stopping_s=figure(recovery.stopping_s),
-            down_s=rounded(recovery.down_s),
-            up_s=rounded(recovery.up_s),
-            first_s=rounded(recovery.first_s),
-            all_s=rounded(recovery.all_s),
-            recovered=recovery.recovered,
-            clients=recovery.clients,
-            opening_peak=recovery.opening_peak,
-            opened=recovery.opened,
-            failed=recovery.failed,
-        )
+        return record(cls, recovery)
 
     @property
     def away_s(self) -> float | None:
@@ -108,14 +96,7 @@ class CheckoutIntervalRecord:
         """The record of `interval`, which may still be open and stays so."""
         sealed = replace(interval)
         sealed.seal()
-        return cls(
-            t=figure(sealed.t),
-            clients=sealed.clients,
-            connections=sealed.connections,
-            opened=sealed.opened,
-            wait_p50=rounded(sealed.wait_p50),
-            wait_p99=rounded(sealed.wait_p99),
-        )
+        return record(cls, sealed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,21 +119,15 @@ class CheckoutRecord:
     timeline: tuple[CheckoutIntervalRecord, ...]
 
     @classmethod
-    def of(cls, stats: CheckoutStats) -> Self:
-        """The record of `stats`."""
-        return cls(
-            version=stats.version,
+    def of(cls, stats: CheckoutStats, *, courses: bool = True) -> Self:
+        """The record of `stats`; without `courses` there is no timeline, which takes time."""
+        return record(
+            cls,
+            stats,
             manner=stats.behaviour,
-            opened=stats.opened,
-            open_failed=stats.open_failed,
-            opening_peak=stats.opening_peak,
-            size_peak=stats.size_peak,
-            open_s=figure(stats.open_s),
-            close_s=figure(stats.close_s),
-            base_rss_bytes=stats.base_rss_bytes,
             fairness=FairnessRecord.of(stats.fairness),
             bursts_ms=SummaryRecord.of(stats.bursts),
             bursts_histogram=stats.bursts.bucketed(),
             recovery=None if stats.recovery is None else RecoveryRecord.of(stats.recovery),
-            timeline=tuple(map(CheckoutIntervalRecord.of, stats.intervals)),
+            timeline=tuple(map(CheckoutIntervalRecord.of, stats.intervals)) if courses else (),
         )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
-from pool_bench.results.parts import Count, Number, Text, figure, rounded
+from pool_bench.results.parts import Count, Number, Text, figure, record, rounded
 from pool_bench.stats.client_time import ClientTime
 from pool_bench.stats.histogram import Histogram
 from pool_bench.stats.runs import RunResult
@@ -57,19 +57,7 @@ class ClientTimeRecord:
         """The record of `time`; None where the kernel does not tell."""
         if not time.seen_s:
             return None
-        return cls(
-            seen_s=figure(time.seen_s),
-            waited_for_cpu_s=figure(time.waited_s),
-            late_waiting_s=figure(time.late_waiting_s),
-            late_running_s=figure(time.late_running_s),
-            late_standing_s=figure(time.late_standing_s),
-            throttled_s=figure(time.throttled_s),
-            stolen_s=figure(time.stolen_s),
-            machine_busy_s=figure(time.busy_s),
-            suspended_s=figure(time.suspended_s),
-            suspensions=time.suspensions,
-            cores=figure(time.cores),
-        )
+        return record(cls, time, waited_for_cpu_s=figure(time.waited_s), machine_busy_s=figure(time.busy_s))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from pool_bench.results.parts import (
     failures_of,
     figure,
     nothing_kept,
+    record,
     rounded,
 )
 from pool_bench.stats.histogram import Histogram
@@ -92,22 +93,7 @@ class HoldIntervalRecord:
         """The record of `interval`, which may still be open and stays so."""
         sealed = replace(interval)
         sealed.seal()
-        return cls(
-            t=figure(sealed.t),
-            seconds=figure(sealed.seconds),
-            stage=sealed.stage,
-            held=sealed.held,
-            held_peak=sealed.held_peak,
-            opened=sealed.opened,
-            dropped=sealed.dropped,
-            closed=sealed.closed,
-            keepalives=sealed.keepalives,
-            keepalive_p50=rounded(sealed.keepalive_p50),
-            keepalive_max=rounded(sealed.keepalive_max),
-            actives=sealed.actives,
-            active_p50=rounded(sealed.active_p50),
-            active_p99=rounded(sealed.active_p99),
-        )
+        return record(cls, sealed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,32 +170,20 @@ class HoldRecord:
         """
         points = hold.survival() if courses else ()
         keep = Histogram.bucketed if courses else nothing_kept
-        return cls(
+        return record(
+            cls,
+            hold,
             asked=connections if asked is None else asked,
             connections=connections,
-            opened=hold.opened,
-            reopened=hold.reopened,
-            closed=hold.closed,
-            forced=hold.forced,
-            dropped=hold.dropped,
             drops=tuple(DropRecord.of(key, drop) for key, drop in ranked_drops(hold)) if courses else (),
             reconnects=ReconnectsRecord.of(hold.reconnects),
             query_failures=failures_of(hold.query_failures),
-            held_peak=hold.held_peak,
-            emptied=hold.emptied,
-            open_s=figure(hold.open_s),
-            hold_s=figure(hold.hold_s),
-            close_s=figure(hold.close_s),
-            gave_up_s=figure(hold.gave_up_s),
             keepalive_ms=SummaryRecord.of(hold.keepalive),
             keepalive_histogram=keep(hold.keepalive),
             active_ms=SummaryRecord.of(hold.active),
             active_histogram=keep(hold.active),
             survival=tuple(SurvivalRecord(point.age_s, point.share) for point in points),
             timeline=tuple(map(HoldIntervalRecord.of, hold.intervals)) if courses else (),
-            base_rss_bytes=hold.base_rss_bytes,
-            held_rss_bytes=hold.held_rss_bytes,
-            client_bytes_each=rounded(hold.client_bytes_each),
             cpu_s=figure(hold.hold_cpu_s),
             cpu_share=rounded(hold.hold_cpu_share),
         )

@@ -9,7 +9,6 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final, Self
 
@@ -25,6 +24,7 @@ from pool_bench.results.parts import (
     figure,
     finite,
     finite_settings,
+    record,
     rounded,
 )
 from pool_bench.results.run import RunRecord
@@ -64,16 +64,7 @@ class ThresholdRecord:
     @classmethod
     def of(cls, outcome: ThresholdOutcome) -> Self:
         """The record of `outcome`."""
-        return cls(
-            text=outcome.text,
-            field=outcome.field,
-            value=finite(outcome.value),
-            limit=finite(outcome.limit),
-            unit=outcome.unit,
-            ok=outcome.ok,
-            run=outcome.run,
-            round=outcome.round,
-        )
+        return record(cls, outcome, value=finite(outcome.value), limit=finite(outcome.limit))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +82,7 @@ class SearchStepRecord:
     @classmethod
     def of(cls, step: SearchStep) -> Self:
         """The record of `step`."""
-        return cls(
-            run=step.run,
-            rate=figure(step.rate),
-            kind=step.kind,
-            passed=step.passed,
-            breaches=step.breaches,
-            client=step.client,
-            client_to_blame=step.client_to_blame,
-        )
+        return record(cls, step)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,15 +105,12 @@ class SearchRecord:
     @classmethod
     def of(cls, search: SearchResult) -> Self:
         """The record of `search`."""
-        return cls(
-            slo=search.slo,
-            latency_limit_ms=rounded(search.latency_limit_ms),
-            tolerance=rounded(search.tolerance),
+        return record(
+            cls,
+            search,
             rate=rounded(search.found),
             confirmed=search.found is not None,
-            # Written after every trial: until the last one it is as good as interrupted.
             limit=str(search.limit or Limit.INTERRUPTED),
-            why=search.why,
             steps=tuple(map(SearchStepRecord.of, search.steps)),
         )
 
@@ -201,15 +181,12 @@ class FloorRecord:
     @classmethod
     def of(cls, floor: ClientFloor) -> Self:
         """The record of `floor`."""
-        return cls(
-            driver=floor.driver,
-            concurrency=floor.concurrency,
+        return record(
+            cls,
+            floor,
             ok=floor.latency.count,
-            failed=floor.failed,
-            throughput=figure(floor.throughput),
             latency_ms=SummaryRecord.of(floor.latency),
             histogram=floor.latency.bucketed(),
-            cpu_us_per_op=rounded(floor.cpu_us_per_op),
             cpu_percent=figure(floor.client_cpu_share * 100),
             server_cpu_percent=figure(floor.server_cpu_share * 100),
         )
@@ -262,6 +239,9 @@ class HostRecord:
 
 
 def _version(package: str) -> str | None:
+    # Only who writes a result pays for it.
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(package)
     except PackageNotFoundError:

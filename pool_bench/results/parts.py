@@ -6,15 +6,22 @@ milliseconds.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Final, Self, TypeAlias
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from enum import Enum
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Final, Self, TypeAlias, TypeVar, cast
 
 from msgspec import Meta
 
 from pool_bench.cleaning import clean
 from pool_bench.stats.histogram import Histogram
 from pool_bench.stats.operations import BenchStats
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+R = TypeVar("R", bound="DataclassInstance")
 
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Number: TypeAlias = Annotated[float, Meta(ge=0)]
@@ -42,6 +49,28 @@ def rounded(value: float | None) -> float | None:
 def figure(value: float) -> float:
     """Six decimals of a figure that there always is; 0 for what is no number."""
     return round(value, 6) if math.isfinite(value) else 0.0
+
+
+def record(kind: type[R], source: object, **others: object) -> R:
+    """A `kind` with `others`, and its other fields as `source` has them, floats to six decimals."""
+    values = {name: _plain(getattr(source, name)) for name in _names(kind) if name not in others}
+    return cast(Callable[..., R], kind)(**values, **others)
+
+
+@cache
+def _names(kind: "type[DataclassInstance]") -> tuple[str, ...]:
+    return tuple(each.name for each in fields(kind))
+
+
+def _plain(value: object) -> object:
+    """A field of some statistics as a record has it."""
+    if isinstance(value, float):
+        return figure(value)
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(value, dict):
+        return dict(value)
+    return str(value) if isinstance(value, Enum) else value
 
 
 def finite_settings(settings: Mapping[str, object]) -> Settings:

@@ -27,6 +27,7 @@ from pool_bench.results.parts import (
     finite,
     finite_settings,
     nothing_kept,
+    record,
     rounded,
 )
 from pool_bench.results.server import ServerSideRecord
@@ -67,19 +68,14 @@ class IntervalRecord:
         service_p50, service_p99 = interval.service_p50, interval.service_p99
         if open_loop and interval.service is not None:
             service_p50, service_p99 = interval.service.percentiles_ms((50, 99))
-        return cls(
-            t=figure(interval.t),
-            # Of no length, as a clock that stands gives it, it could be no measure of a rate.
+        return record(
+            cls,
+            interval,
             seconds=figure(interval.seconds) or 1.0,
-            ok=interval.ok,
-            failed=interval.failed,
-            in_flight=interval.in_flight,
             p50=rounded(p50),
             p95=rounded(p95),
             p99=rounded(p99),
             max=rounded(top),
-            lag_ms=rounded(interval.lag_ms),
-            cpu_s=rounded(interval.cpu_s),
             offered=interval.offered if open_loop else None,
             dropped=interval.dropped if open_loop else None,
             service_p50=rounded(service_p50) if open_loop else None,
@@ -348,18 +344,12 @@ class RunRecord:
         keep = Histogram.bucketed if courses else nothing_kept
         checkout = run.checkout if pool is not None else None
         pool = pool if checkout is not None else None
-        return cls(
-            label=run.label,
-            concurrency=run.concurrency,
-            rate=rounded(run.rate),
+        return record(
+            cls,
+            run,
             processes=run.client.processes,
-            driver=run.driver,
             target=", ".join(run.targets),
             round=run.round if pool is None else pool.round,
-            setting=run.setting,
-            warmup_s=figure(run.warmup_s),
-            duration_s=figure(run.duration_s),
-            interrupted=run.interrupted,
             ok=total.ok,
             failed=total.failed,
             unfinished=total.unfinished,
@@ -368,7 +358,6 @@ class RunRecord:
             success_rate=finite(total.success_rate),
             errors=errors_of(total),
             failures=failures_of(total),
-            throughput=figure(run.throughput),
             latency_ms=SummaryRecord.of(total.latency),
             failure_ms=SummaryRecord.of(total.failure_latency),
             phases_ms={str(phase): SummaryRecord.of(part) for phase, part in sorted(total.phases.items())},
@@ -394,10 +383,10 @@ class RunRecord:
             query=None if pool is None else pool.query,
             hold_s=None if pool is None else figure(pool.hold_s),
             timeout_s=None if pool is None else figure(pool.timeout_s),
-            checkout=None if checkout is None else CheckoutRecord.of(checkout),
+            checkout=None if checkout is None else CheckoutRecord.of(checkout, courses=courses),
             server_side=None
             if run.server_side is None
-            else ServerSideRecord.of(run.server_side, limit_of(run)),
+            else ServerSideRecord.of(run.server_side, limit_of(run), courses=courses),
             phase_histograms={str(phase): keep(part) for phase, part in sorted(total.phases.items())},
             histogram=keep(total.latency),
             failure_histogram=keep(total.failure_latency),
@@ -418,7 +407,6 @@ class RunRecord:
                 for one in hanging_of(run)
             ),
             wall=None if run.wall is None else WallRecord.of(run.wall),
-            not_started=run.not_started,
             addresses=AddressRecord.all_of(run) if courses else (),
             targets=tuple(
                 TargetRecord.of(name, stats, duration_s=run.duration_s, open_loop=open_loop)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from pool_bench.analysis.server_limit import Limit
-from pool_bench.results.parts import Count, Counts, Name, Number, SummaryRecord, Text, figure, rounded
+from pool_bench.results.parts import Count, Counts, Name, Number, SummaryRecord, Text, record, rounded
 from pool_bench.stats.histogram import Histogram
 from pool_bench.stats.server import (
     CpuUse,
@@ -70,14 +70,7 @@ class CpuRecord:
     @classmethod
     def of(cls, cpu: CpuUse) -> Self:
         """The record of `cpu`."""
-        return cls(
-            machine=rounded(cpu.machine),
-            server=rounded(cpu.server),
-            postmaster=rounded(cpu.postmaster),
-            server_thread=rounded(cpu.server_thread),
-            pooler=rounded(cpu.pooler),
-            pooler_busiest=rounded(cpu.pooler_busiest),
-        )
+        return record(cls, cpu)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +105,9 @@ class ServerSampleRecord:
     def of(cls, sample: ServerSample) -> Self:
         """The record of `sample`."""
         setup = sample.setup
-        return cls(
-            t=figure(sample.t),
-            looks=sample.looks,
-            used=sample.used,
-            states=dict(sample.states),
-            pools=dict(sample.pools),
-            lists=dict(sample.lists),
-            sessions=dict(sample.sessions),
+        return record(
+            cls,
+            sample,
             pooler_totals=dict(sample.totals),
             cpu=None if sample.cpu is None else CpuRecord.of(sample.cpu),
             setup=None
@@ -201,32 +189,26 @@ class ServerSideRecord:
     limit: LimitRecord | None = None
 
     @classmethod
-    def of(cls, side: ServerObservation, limit: Limit | None = None) -> Self:
-        """The record of `side`; `limit` is what kept the run from being faster, where that was judged."""
+    def of(cls, side: ServerObservation, limit: Limit | None = None, *, courses: bool = True) -> Self:
+        """The record of `side`.
+
+        Args:
+            limit: what kept the run from being faster, where that was judged.
+            courses: with the timeline, which takes time.
+        """
         between = side.between
-        return cls(
-            max_connections=side.max_connections,
-            superuser_reserved=side.superuser_reserved,
-            reserved=side.reserved,
-            in_use_before=side.in_use_before,
-            in_use_after=side.in_use_after,
-            used_peak=side.used_peak,
-            timeline=tuple(map(ServerSampleRecord.of, side.seconds)),
+        return record(
+            cls,
+            side,
+            origin_s=side.origin_s,
+            timeline=tuple(map(ServerSampleRecord.of, side.seconds)) if courses else (),
             memory={when: ServerMemoryRecord.of(memory) for when, memory in side.memory.items()},
-            backend_cost_bytes=side.backend_cost_bytes,
             pooler_memory={
                 when: PoolerMemoryRecord.of(memory) for when, memory in side.pooler_memory.items()
             },
-            pooler_client_bytes=side.pooler_client_bytes,
-            notes=tuple(side.notes),
-            cores=side.cores,
-            one_process=side.one_process,
-            pooled=side.pooled,
             between=None
             if between is None
             else BetweenRecord(str(between.kind), between.name, between.shares, between.alone),
-            origin_s=side.origin_s,
-            sessions=dict(side.sessions),
             pooler_totals=dict(side.totals),
             setup=None if side.setup is None else SetupRecord.of(side.setup),
             limit=None if limit is None else LimitRecord(limit.what, limit.words),
