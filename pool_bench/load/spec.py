@@ -1,7 +1,7 @@
 """What a generator is to do: frozen and picklable, so that it can be sent to any process."""
 
-from dataclasses import dataclass, field
-from typing import Final, Literal, cast
+from dataclasses import dataclass
+from typing import Final, Literal, TypeVar
 
 from pool_bench.contenders.base import ContenderName, ResetMode
 from pool_bench.drivers.base import DriverName
@@ -9,6 +9,8 @@ from pool_bench.load.arrivals import Profile, Spacing
 from pool_bench.targets import Target
 from pool_bench.targets.postgres import PostgresTarget
 from pool_bench.targets.surreal import AuthMode, SurrealTarget
+
+_Sort = TypeVar("_Sort", PostgresTarget, SurrealTarget)
 
 ScenarioName = Literal[
     "churn", "query", "burst", "sustained", "ramp", "spike", "stress", "naive", "reconnect", "size"
@@ -61,8 +63,32 @@ class OpenLoop:
     spacing: Spacing = "constant"
 
 
+class _Targeted:
+    """Settings with targets, all of the sort that the driver opens connections to."""
+
+    __slots__ = ()
+    targets: tuple[Target, ...]
+
+    @property
+    def postgres_targets(self) -> tuple[PostgresTarget, ...]:
+        """`targets`, where the driver is one of PostgreSQL's."""
+        return _all_of(PostgresTarget, self.targets)
+
+    @property
+    def surreal_targets(self) -> tuple[SurrealTarget, ...]:
+        """`targets`, where the driver is one of SurrealDB's."""
+        return _all_of(SurrealTarget, self.targets)
+
+
+def _all_of(sort: type[_Sort], targets: tuple[Target, ...]) -> tuple[_Sort, ...]:
+    fit = tuple(target for target in targets if isinstance(target, sort))
+    if len(fit) < len(targets):
+        raise TypeError(f"not all targets are of {sort.__name__}: {', '.join(map(str, targets))}")
+    return fit
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectSpec:
+class ConnectSpec(_Targeted):
     """Open and close connections, in a closed loop or as they become due.
 
     Attributes:
@@ -83,7 +109,7 @@ class ConnectSpec:
         seed: makes the jitter and random arrivals repeatable.
     """
 
-    targets: tuple[Target, ...] = field(repr=True)
+    targets: tuple[Target, ...]
     driver: DriverName = "wire"
     concurrency: int = 10
     open_loop: OpenLoop | None = None
@@ -109,19 +135,9 @@ class ConnectSpec:
         """The length of one entry of the timeline, seconds."""
         return self.tick_s
 
-    @property
-    def postgres_targets(self) -> tuple[PostgresTarget, ...]:
-        """`targets`, where the driver is one of PostgreSQL's."""
-        return cast("tuple[PostgresTarget, ...]", self.targets)
-
-    @property
-    def surreal_targets(self) -> tuple[SurrealTarget, ...]:
-        """`targets`, where the driver is one of SurrealDB's."""
-        return cast("tuple[SurrealTarget, ...]", self.targets)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HoldSpec:
+class HoldSpec(_Targeted):
     """Open connections, hold them, and close them again.
 
     Attributes:
@@ -170,16 +186,6 @@ class HoldSpec:
     by_address: bool = False
     tick_s: float = 1.0
     seed: int | None = None
-
-    @property
-    def postgres_targets(self) -> tuple[PostgresTarget, ...]:
-        """`targets`, where the driver is one of PostgreSQL's."""
-        return cast("tuple[PostgresTarget, ...]", self.targets)
-
-    @property
-    def surreal_targets(self) -> tuple[SurrealTarget, ...]:
-        """`targets`, where the driver is one of SurrealDB's."""
-        return cast("tuple[SurrealTarget, ...]", self.targets)
 
     @property
     def concurrency(self) -> int:

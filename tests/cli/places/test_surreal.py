@@ -24,8 +24,8 @@ def without_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     ("urls", "reason"),
     [
         ((), "the embedded server has no TLS"),
-        (("ws://h",), "there is no TLS with ws://"),
-        (("http://h", "ws://h", "http://i"), "there is no TLS with http:// and ws://"),
+        (("ws://h",), "no TLS with ws://"),
+        (("http://h", "ws://h", "http://i"), "no TLS with http:// and ws://"),
     ],
 )
 def test_authorities_to_trust_are_refused_where_there_is_no_tls(urls: tuple[str, ...], reason: str) -> None:
