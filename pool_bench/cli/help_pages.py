@@ -251,14 +251,14 @@ def _commands(ctx: click.Context, width: int) -> list[str]:
         return []
     rows = []
     for name in command.list_commands(ctx):
-        one = command.get_command(ctx, name)
-        if one is not None and not one.hidden:
-            rows.append((name, " ".join((one.help or "").strip().partition("\n\n")[0].split())))
+        listed = command.get_command(ctx, name)
+        if listed is not None and not listed.hidden:
+            rows.append((name, " ".join((listed.help or "").strip().partition("\n\n")[0].split())))
     return _definitions("Commands", rows, width)
 
 
 def _options(ctx: click.Context, title: str, options: Sequence[click.Parameter], width: int) -> list[str]:
-    records = (one.get_help_record(ctx) for one in options)
+    records = (option.get_help_record(ctx) for option in options)
     rows = [(_NUMBER.sub("N", record[0]), record[1]) for record in records if record is not None]
     return _definitions(title, rows, width)
 

@@ -13,11 +13,11 @@ def look_at_servers(
     targets: Sequence[PostgresTarget], timeout_s: float
 ) -> dict[tuple[Host, ...], Slots | None]:
     """The slots of each server; blocks for `timeout_s` seconds at most for each."""
-    found: dict[tuple[Host, ...], Slots | None] = {}
+    slots: dict[tuple[Host, ...], Slots | None] = {}
     for target in targets:
-        if target.hosts not in found:
-            found[target.hosts] = look_at_slots(target, timeout_s)
-    return found
+        if target.hosts not in slots:
+            slots[target.hosts] = look_at_slots(target, timeout_s)
+    return slots
 
 
 def respect_reserved_slots(

@@ -281,12 +281,12 @@ class BenchSession:
             if judged:
                 self.print(threshold_lines(judged, colour=colour))
             return
-        told = Part(failed_thresholds(judged, colour=colour), rank=100, fewest=2, rows="thresholds")
+        failed = Part(failed_thresholds(judged, colour=colour), rank=100, fewest=2, rows="thresholds")
         paths = [self._plot_path(), self.checks.summary, *self.written]
         below = sum(rows_of(f"wrote {path}") for path in dict.fromkeys(paths) if path is not None)
         if paths[0] is not None and not draws_in_place():
             below += rows_of(f"drawing {paths[0]} ...")
-        body = Brief((*brief.parts, told), brief.headline).body(below + self.require_valid)
+        body = Brief((*brief.parts, failed), brief.headline).body(below + self.require_valid)
         if body:
             self.print(body)
 
@@ -328,7 +328,7 @@ class BenchSession:
         fine = bool(runs) and all(run.total.ok for run in runs)
         if search is not None and search.limit is not Limit.INTERRUPTED:
             fine = search.found is not None
-        if not fine or not all(one.ok for one in self.session.thresholds):
+        if not fine or not all(outcome.ok for outcome in self.session.thresholds):
             return EXIT_FAILED
         if self.require_valid and suspects_of(list(map(RunRecord.of, self._answers()))):
             return EXIT_FAILED
@@ -339,7 +339,7 @@ def lose(work: BenchSession, run: Run, name: str, error: PoolBenchError) -> None
     """Keep a row for a run that failed, whose session goes on without `name`."""
     notify(f"{name} failed, going on without it: {error}")
     # What it had measured until then is its row.
-    if not any(one is run.result for one in work.session.runs):
+    if not any(result is run.result for result in work.session.runs):
         run.result.not_started = str(error)
         work.session.runs.append(run.result)
     work.keep()

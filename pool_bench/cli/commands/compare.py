@@ -117,7 +117,9 @@ def _compare(
     brief = comparisons_brief(comparisons, colour=colour_wanted(text))
     files = [path for path in (None if on_stdout else json_path, summary_path, plot_path) if path is not None]
     if verbose:
-        print("\n\n".join(comparison_text(one, colour=colour_wanted(text)) for one in comparisons), file=text)
+        print(
+            "\n\n".join(comparison_text(each, colour=colour_wanted(text)) for each in comparisons), file=text
+        )
     elif body := brief.body(sum(rows_of(f"wrote {path}") for path in files) + (plot_path is not None)):
         print(body, file=text, flush=True)
     if json_path is not None:
@@ -137,7 +139,7 @@ def _compare(
     print(f"\n{brief.last}", file=text, flush=True)
     if fail_on_regression is None:
         return EXIT_OK
-    reasons = [reason for one in comparisons for reason in regressions(one, fail_on_regression)]
+    reasons = [reason for each in comparisons for reason in regressions(each, fail_on_regression)]
     for reason in reasons:
         print(f"regression: {reason}", file=sys.stderr)
     return EXIT_FAILED if reasons else EXIT_OK

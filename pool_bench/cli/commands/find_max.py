@@ -32,7 +32,7 @@ def find_maximum(work: BenchSession, plan: FindMax, spec: ConnectSpec) -> None:
         UsageError, GeneratorError: as `Work.follow`; the trials until then are kept.
     """
     objectives = plan.objectives
-    latencies = [one.limit for one in objectives.conditions if one.is_latency]
+    latencies = [condition.limit for condition in objectives.conditions if condition.is_latency]
     result = SearchResult(str(objectives), min(latencies, default=None), TOLERANCE)
     work.session.find_max = result
     search = RateSearch(plan.first, lowest=plan.lowest, highest=plan.highest, tolerance=TOLERANCE)
@@ -96,8 +96,10 @@ def is_client_to_blame(run: RunResult, breaches: Sequence[Breach]) -> bool:
     late = (run.client.lag.percentile_ms(99), run.total.schedule_error.percentile_ms(99))
     late_ms = max(value or 0.0 for value in late)
     return all(
-        one.objective.is_latency and one.value is not None and one.value - one.objective.limit <= late_ms
-        for one in breaches
+        breach.objective.is_latency
+        and breach.value is not None
+        and breach.value - breach.objective.limit <= late_ms
+        for breach in breaches
     )
 
 

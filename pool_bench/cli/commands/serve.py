@@ -168,7 +168,7 @@ def check_store(path: Path) -> None:
         UsageError: it is none, and cannot.
     """
     # A link to nowhere is there, too: nothing can be made in its place.
-    there = next(one for one in (path.absolute(), *path.absolute().parents) if os.path.lexists(one))
+    there = next(part for part in (path.absolute(), *path.absolute().parents) if os.path.lexists(part))
     if not there.is_dir():
         raise UsageError(f"--path: {there} is not a directory")
     if not os.access(there, os.W_OK | os.X_OK):

@@ -116,12 +116,12 @@ class RateOptions:
                 wanted = "--rate" if name == "--spike" else "--rate, --ramp, --steps or --find-max"
                 raise click.UsageError(f"{name} needs {wanted}: a closed loop has no arrivals")
 
-    def _check_spike(self, one: Spike, duration_s: float) -> None:
+    def _check_spike(self, spike: Spike, duration_s: float) -> None:
         if self.rate is None:
             raise click.UsageError("--spike needs --rate: the rate before and after it")
-        if duration_s and one.begin_s + one.seconds > duration_s:
+        if duration_s and spike.begin_s + spike.seconds > duration_s:
             raise click.UsageError(
-                f"--spike ends after {one.begin_s + one.seconds:g} s, but --duration is {duration_s:g} s"
+                f"--spike ends after {spike.begin_s + spike.seconds:g} s, but --duration is {duration_s:g} s"
             )
 
     def _shape(self, duration_s: float) -> Profile:

@@ -46,16 +46,16 @@ class Names(click.ParamType[tuple[_Name, ...]], Generic[_Name]):
         """Read the text."""
         if not isinstance(value, str):
             return value
-        found: list[_Name] = []
+        chosen: list[_Name] = []
         for word in (part.strip().lower() for part in value.split(",")):
             if word == "all":
-                found += [name for name in self._known if name not in self._left_out]
+                chosen += [name for name in self._known if name not in self._left_out]
                 continue
             name = next((name for name in self._known if name == word), None)
             if name is None:
                 self.fail(f"unknown {self._what} {word!r} (choose from {', '.join(self._known)})", param, ctx)
-            found.append(name)
-        return tuple(dict.fromkeys(found))
+            chosen.append(name)
+        return tuple(dict.fromkeys(chosen))
 
 
 class Sizes(click.ParamType[tuple[int, ...]]):

@@ -229,13 +229,13 @@ def plan(
 
     `label` names the runs of an open loop, where the level is only a bound.
     """
-    everything = (Variant(), *variants)
+    settings_in_turn = (Variant(), *variants)
     steps = []
     for level in levels:
         for number in range(1, rounds + 1):
-            for variant in everything if number % 2 else reversed(everything):
+            for variant in settings_in_turn if number % 2 else reversed(settings_in_turn):
                 own = variant.apply(replace(spec, concurrency=level))
                 named = f"{label or f'c{own.concurrency}'} {variant.name}".strip()
-                several = rounds > 1 or len(everything) > 1
+                several = rounds > 1 or len(settings_in_turn) > 1
                 steps.append(Step(own, named, variant.name, number if several else None))
     return tuple(steps)

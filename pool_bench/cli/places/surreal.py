@@ -124,11 +124,11 @@ class SurrealPlace:
         """
         if self.options.ca_file is None or any(target.is_secure for target in (*self.targets, *others)):
             return
-        said = "the embedded server has no TLS"
+        missing = "the embedded server has no TLS"
         if not self.is_embedded:
             schemes = dict.fromkeys(f"{target.scheme}://" for target in self.targets)
-            said = f"no TLS with {' and '.join(schemes)}"
-        raise UsageError(f"--ca-file needs a wss:// or https:// URL: {said}")
+            missing = f"no TLS with {' and '.join(schemes)}"
+        raise UsageError(f"--ca-file needs a wss:// or https:// URL: {missing}")
 
     def check_pool(self) -> None:
         """Make sure that pools can be put under load there.
@@ -288,14 +288,14 @@ def read_url(options: SurrealOptions, url: str | None) -> SurrealTarget:
     )
 
 
-def embedded_surreal_target(server: EmbeddedSurreal, said: SurrealOptions) -> SurrealTarget:
+def embedded_surreal_target(server: EmbeddedSurreal, options: SurrealOptions) -> SurrealTarget:
     """The target that the embedded server is; the environment has no say in it."""
-    named = said.namespace is not None
+    named = options.namespace is not None
     return surreal_target(
         server.url,
         user=server.user,
         password=server.password,
-        namespace=said.namespace if named else EMBEDDED_NAMESPACE,
-        database=said.database if named else EMBEDDED_DATABASE,
+        namespace=options.namespace if named else EMBEDDED_NAMESPACE,
+        database=options.database if named else EMBEDDED_DATABASE,
         environ={},
     )
