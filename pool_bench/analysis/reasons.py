@@ -43,8 +43,3 @@ class Reason:
     code: str
     text: str
     remedy: str
-
-    @property
-    def paragraph(self) -> str:
-        """Text and remedy."""
-        return f"{self.text} What helps: {self.remedy}."

@@ -61,13 +61,6 @@ def session_to_json(session: Session) -> JsonObject:
     return to_json(from_session(session))
 
 
-def run_to_json(run: RunRecord) -> JsonObject:
-    """One entry of `runs`."""
-    content = cast(JsonObject, msgspec.to_builtins(run, enc_hook=_encoded))
-    _prune_run(content)
-    return content
-
-
 def numbers_of(run: RunResult) -> JsonObject:
     """An entry of `runs` without histograms and timelines: cheap enough for every second of a run."""
     content = cast(JsonObject, msgspec.to_builtins(RunRecord.of(run, courses=False), enc_hook=_nothing))

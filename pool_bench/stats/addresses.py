@@ -44,14 +44,6 @@ class AddressStats:
     dropped_errors: dict[FailureKind, int] = field(default_factory=dict)
 
     @property
-    def kinds(self) -> dict[FailureKind, int]:
-        """All that went wrong there by kind, most frequent first."""
-        counts: dict[FailureKind, int] = {}
-        for part in (self.errors, self.passed_over_errors, self.dropped_errors):
-            _add(counts, part)
-        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-    @property
     def is_empty(self) -> bool:
         """Whether nothing happened there."""
         return not (self.ok or self.failed or self.unfinished or self.passed_over or self.dropped)

@@ -171,15 +171,6 @@ class Recovery:
     opened: int = 0
     failed: int = 0
 
-    @property
-    def away_s(self) -> float | None:
-        """How long the server was away; None where it did not come back."""
-        return None if self.up_s is None else self.up_s - self.stopping_s
-
-    def after_up_s(self, moment_s: float | None) -> float | None:
-        """How long after the server was ready; never negative, as `up_s` is known a little late."""
-        return None if moment_s is None or self.up_s is None else max(moment_s - self.up_s, 0.0)
-
 
 @dataclass(slots=True)
 class CheckoutStats:

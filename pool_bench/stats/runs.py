@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from pool_bench.errors import FailureKind
 from pool_bench.stats.calibration import ClientShare
 from pool_bench.stats.checkouts import CheckoutStats
 from pool_bench.stats.client_time import ClientState
@@ -225,7 +224,3 @@ class RunResult:
         """Client CPU time for each operation that ended, microseconds."""
         ended = self.total.ok + self.total.failed
         return self.client.cpu_s / ended * 1e6 if ended else None
-
-    def errors(self) -> dict[FailureKind, int]:
-        """Failures by kind over all targets."""
-        return self.total.errors

@@ -8,6 +8,7 @@ import pytest
 
 from pool_bench.analysis.verdict import Verdict, judge, short_words, verdict_words
 from pool_bench.errors import FailureKind, Phase
+from pool_bench.results.run import ReasonRecord
 from pool_bench.stats.histogram import Histogram
 from pool_bench.stats.holds import HoldStats
 from pool_bench.stats.operations import BenchStats, ClientUsage, FailureKey
@@ -117,7 +118,7 @@ def test_a_flaw_is_named_explained_and_given_a_remedy(
     assert remedy in reason.remedy
     state = "failed" if code == "no_success" else "suspect"
     assert verdict.words == f"{state}: {short_words(code)}"
-    assert reason.paragraph.endswith(f"{reason.remedy}.")
+    assert ReasonRecord.of(reason).paragraph.endswith(f"{reason.remedy}.")
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,26 @@ def test_a_histogram_that_unpacks_to_much_more_is_refused_unread() -> None:
     assert peak < 10_000_000
 
 
+def test_a_file_of_faults_is_refused_at_the_first() -> None:
+    broken = content()
+    cast(list[Json], broken["runs"])[0]["timeline"] = [{}] * 200_000
+    text = json.dumps(broken)
+    tracemalloc.start()
+    complaint = refused(text)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "runs[0].timeline[0].t is missing" in complaint
+    # What the file itself takes; each fault would take a kilobyte.
+    assert peak < 100_000_000
+
+
+def test_of_several_entries_the_wrong_one_is_named() -> None:
+    broken = content()
+    run = cast(list[Json], broken["runs"])[0]
+    cast(Json, run["phases_ms"])["au\x1b[2Jth"] = {"min": "x"}
+    assert "runs[0].phases_ms.au [2Jth.min is not a number" in refused(json.dumps(broken))
+
+
 def test_more_histograms_than_any_run_has_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pool_bench.results.read._MAX_HISTOGRAMS", 2)
     assert "more than the 2 that a file may have" in refused(json.dumps(content()))

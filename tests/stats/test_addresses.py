@@ -1,8 +1,10 @@
 """Figures by address merge exactly, and are bounded."""
 
 from pool_bench.errors import ConnectError, FailureKind, Phase
+from pool_bench.results.addresses import AddressRecord
 from pool_bench.stats.addresses import MOST_ADDRESSES, OTHERS, AddressRecorder, AddressStats, merge_addresses
 from pool_bench.stats.operations import BenchStats, Recorder
+from pool_bench.stats.runs import RunResult
 
 _ONE, _TWO = "192.0.2.1:5432", "[2001:db8::2]:5432"
 
@@ -33,7 +35,10 @@ def test_parts_merge_to_what_one_recorder_would_have_taken() -> None:
     # Buckets are added: the median of all four, not a mean of medians.
     assert one.latency.count == 4
     assert one.latency.percentiles_ms((50, 100)) == once[_ONE].latency.percentiles_ms((50, 100))
-    assert two.kinds == {FailureKind.REFUSED: 2, FailureKind.TIMEOUT: 2}
+    assert AddressRecord.of(RunResult(label="", concurrency=1, driver="", targets=()), "a", two).kinds == {
+        "refused": 2,
+        "timeout": 2,
+    }
     # What was merged in is not changed by it.
     assert once[_ONE].ok == 2
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pool_bench.results.checkout import RecoveryRecord
 from pool_bench.stats.checkouts import CheckoutInterval, CheckoutStats, Fairness, Recovery
 from pool_bench.stats.histogram import Histogram
 from pool_bench.stats.timeline import Timeline
@@ -63,10 +64,11 @@ def test_the_latest_word_on_a_recovery_counts() -> None:
     total.merge(CheckoutStats(recovery=Recovery(stopping_s=1.0, up_s=2.5, first_s=2.4, all_s=3.0)))
     total.merge(CheckoutStats())
     assert total.recovery is not None
-    assert total.recovery.away_s == 1.5
-    assert total.recovery.after_up_s(total.recovery.first_s) == 0.0
-    assert total.recovery.after_up_s(total.recovery.all_s) == 0.5
-    assert Recovery(stopping_s=1.0).after_up_s(2.0) is None
+    record = RecoveryRecord.of(total.recovery)
+    assert record.away_s == 1.5
+    assert record.after_up_s(record.first_s) == 0.0
+    assert record.after_up_s(record.all_s) == 0.5
+    assert RecoveryRecord.of(Recovery(stopping_s=1.0)).after_up_s(2.0) is None
 
 
 def test_intervals_of_the_same_end_become_one_until_they_are_sealed() -> None:

@@ -21,7 +21,7 @@ def run(cpu_s: float = 0.5, lag_ms: int = 1, processes: int = 1) -> RunResult:
 def test_throughput_counts_successes_and_cpu_is_shared_by_all_that_ended() -> None:
     assert run().throughput == 40.0
     assert run().cpu_us_per_op == pytest.approx(5000.0)
-    assert run().errors() == {FailureKind.REFUSED: 20}
+    assert run().total.errors == {FailureKind.REFUSED: 20}
     empty = RunResult("1", 1, "wire", ())
     assert (empty.throughput, empty.cpu_us_per_op, empty.saturation) == (0.0, None, None)
 

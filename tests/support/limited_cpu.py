@@ -53,7 +53,7 @@ def main() -> None:
         "ok": result.total.ok,
         "served": truth.served,
         "failed": result.total.failed,
-        "errors": {str(kind): count for kind, count in result.errors().items()},
+        "errors": {str(kind): count for kind, count in result.total.errors.items()},
         "reasons": [str(reason.code) for reason in judge(result).reasons],
         "note": note,
     }

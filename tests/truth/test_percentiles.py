@@ -71,7 +71,7 @@ def test_resets_are_counted_one_by_one(driver: str) -> None:
     run, truth = measured.run, measured.truth
     assert truth.resets == truth.accepted // 20 > 0
     assert run.total.failed == truth.resets
-    assert set(run.errors()) <= {FailureKind.RESET, FailureKind.CLOSED}
+    assert set(run.total.errors) <= {FailureKind.RESET, FailureKind.CLOSED}
     assert run.total.ok == truth.served == truth.accepted - truth.resets
 
 
@@ -84,7 +84,7 @@ def test_a_cap_on_connections_is_seen_as_one_refusal_each(driver: str) -> None:
     measured = measure(behaviour, both, driver=driver, concurrency=10)
     run, truth = measured.run, measured.truth
     assert truth.open_peak == 6
-    assert run.errors() == {FailureKind.TOO_MANY_CONNECTIONS: truth.refused}
+    assert run.total.errors == {FailureKind.TOO_MANY_CONNECTIONS: truth.refused}
     assert truth.refused > 0
     assert {key.sqlstate for key in run.total.failures} == {"53300"}
     assert run.total.ok == truth.served

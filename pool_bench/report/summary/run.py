@@ -311,11 +311,6 @@ def verdict_lines(verdict: VerdictRecord, paint: Paint) -> list[str]:
     ]
 
 
-def saturation_note(run: RunRecord) -> str:
-    """What it means that the client was the bottleneck, and what to do; "" where it was not."""
-    return next((r.paragraph for r in run.judgement.reasons if r.code == ReasonCode.CLIENT_SATURATED), "")
-
-
 def sweep_table(runs: Sequence[RunRecord], *, colour: bool = False) -> str:
     """One row for each level of a sweep, the highest throughput and saturated levels marked.
 

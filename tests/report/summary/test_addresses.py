@@ -1,6 +1,7 @@
 """Rows by address, and the sentence that names the bad one."""
 
 import json
+from typing import cast
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from pool_bench.report.text import Paint
 from pool_bench.results.addresses import AddressRecord
 from pool_bench.results.read import parse_result
 from pool_bench.results.run import RunRecord
-from pool_bench.results.write import dumps, run_to_json, session_to_json
+from pool_bench.results.write import dumps, session_to_json
 from pool_bench.stats.addresses import AddressStats
 from pool_bench.stats.holds import HoldStats
 from pool_bench.stats.operations import BenchStats, FailureCount
@@ -59,6 +60,14 @@ def test_each_address_has_a_row_with_its_own_counts_rate_percentiles_and_kinds()
     ]
 
 
+def _content(run: RunResult) -> dict[str, list[dict[str, int | str | None]]]:
+    """What a file says of `run`."""
+    content: dict[str, list[dict[str, int | str | None]]] = json.loads(
+        dumps(session_to_json(session_of(run)))
+    )["runs"][0]
+    return content
+
+
 def _standing_out(rows: dict[str, AddressStats]) -> list[str]:
     run = _run(rows)
     return standing_out([AddressRecord.of(run, name, stats) for name, stats in rows.items()])
@@ -91,7 +100,7 @@ def test_no_address_is_named_without_a_clear_difference(rows: dict[str, AddressS
 def test_one_address_is_shown_only_where_that_was_asked_for() -> None:
     run = _run({_GOOD: _row(2)})
     assert address_lines(RunRecord.of(run), Paint(colour=False), width=100) == []
-    assert "addresses" not in run_to_json(RunRecord.of(run))
+    assert "addresses" not in _content(run)
     run.by_address = True
     assert address_lines(RunRecord.of(run), Paint(colour=False), width=100)[1].startswith(_GOOD)
 
@@ -100,11 +109,10 @@ def test_failures_whose_address_is_not_known_are_the_last_row_and_sums_are_whole
     run = _run({"": _row(2, ok=0, failed=7), _GOOD: _row(2), _BAD: _row(2)})
     lines = address_lines(RunRecord.of(run), Paint(colour=False), width=100)
     assert lines[3].startswith("not known ")
-    content = run_to_json(RunRecord.of(run))
-    rows = json.loads(dumps(content))["addresses"]
+    rows = _content(run)["addresses"]
     assert [row["address"] for row in rows] == [_GOOD, _BAD, None]
-    assert sum(row["ok"] for row in rows) == run.total.ok
-    assert sum(row["failed"] for row in rows) == run.total.failed
+    assert sum(cast(int, row["ok"]) for row in rows) == run.total.ok
+    assert sum(cast(int, row["failed"]) for row in rows) == run.total.failed
 
 
 def test_the_result_file_has_all_of_an_address_and_can_be_read() -> None:
@@ -131,7 +139,7 @@ def test_of_held_connections_drops_and_replacements_are_told() -> None:
     lines = address_lines(RunRecord.of(run), Paint(colour=False), width=80)
     assert lines[0].split() == ["address", "ok", "failed", "dropped", "p50", "ms", "p99", "ms"]
     assert lines[-1].startswith(f"{_BAD} fails: 12.0% of what was tried there (reset 12)")
-    rows = json.loads(dumps(run_to_json(RunRecord.of(run))))["addresses"]
+    rows = _content(run)["addresses"]
     assert [(row["dropped"], row["reopened"], row["reopen_failed"]) for row in rows] == [
         (0, 0, 0),
         (12, 9, 4),

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pool_bench.analysis.reasons import ReasonCode
 from pool_bench.analysis.verdict import is_thin
 from pool_bench.errors import Phase
 from pool_bench.report.brief.run import run_brief
@@ -11,7 +12,6 @@ from pool_bench.report.summary.run import (
     SHARED_WORKERS_NOTE,
     WIDTH,
     run_summary,
-    saturation_note,
     sweep_table,
 )
 from pool_bench.report.summary.session_markdown import session_markdown
@@ -170,23 +170,28 @@ def saturated(driver: str, cpu_share: float, lag_ms: float) -> RunResult:
     return run_of(stats_of([1.0]), driver=driver, client=client_of(cpu_share=cpu_share, lag_ms=lag_ms))
 
 
+def saturation_note(run: RunResult) -> str:
+    reasons = RunRecord.of(run).judgement.reasons
+    return next((one.paragraph for one in reasons if one.code == ReasonCode.CLIENT_SATURATED), "")
+
+
 def test_a_busy_client_is_told_about_the_cheaper_driver_and_another_machine() -> None:
-    note = saturation_note(RunRecord.of(saturated("asyncpg", 0.97, 0.1)))
+    note = saturation_note(saturated("asyncpg", 0.97, 0.1))
     assert "used 97% of a core" in note
     assert "--driver wire" in note
     assert "another machine" in note
     assert "upper bound" in note
-    assert "--driver wire" not in saturation_note(RunRecord.of(saturated("wire", 0.97, 0.1)))
+    assert "--driver wire" not in saturation_note(saturated("wire", 0.97, 0.1))
 
 
 def test_a_late_but_idle_client_blames_its_neighbours() -> None:
-    note = saturation_note(RunRecord.of(saturated("wire", 0.3, 20.0)))
+    note = saturation_note(saturated("wire", 0.3, 20.0))
     assert "ms late" in note
     assert "Something kept the generator waiting (other processes" in note
 
 
 def test_a_client_with_time_to_spare_gets_no_note() -> None:
-    assert saturation_note(RunRecord.of(saturated("wire", 0.3, 0.1))) == ""
+    assert saturation_note(saturated("wire", 0.3, 0.1)) == ""
 
 
 def test_server_messages_are_cleaned_and_cut() -> None:
