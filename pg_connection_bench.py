@@ -29,7 +29,7 @@ from pool_bench.cli.options.shared import (
     scram_cache_option,
     session_options,
     shortest_timeout,
-    url_option,
+    url_option_to,
 )
 from pool_bench.drivers.base import DriverName
 
@@ -43,7 +43,7 @@ TOOL = "pg-connection-bench"
     epilog="Exit codes: 0 fine, 1 a run had no success, a threshold failed, or a run is suspect with "
     "--require-valid, 2 bad usage, 130 left by a second Ctrl-C.",
 )
-@url_option
+@url_option_to("use several in turn")
 @connect_options(
     "SQL",
     POSTGRES,

@@ -27,7 +27,7 @@ from pool_bench.cli.options.shared import (
     scram_cache_option,
     session_options,
     shortest_timeout,
-    url_option,
+    url_option_to,
 )
 from pool_bench.drivers.base import DriverName
 
@@ -41,7 +41,7 @@ TOOL = "pg-connection-load"
     epilog="Exit codes: 0 fine, 1 nothing could be opened, a threshold failed, or the run is suspect with "
     "--require-valid, 2 bad usage, 130 left by a second Ctrl-C.",
 )
-@url_option
+@url_option_to("use several in turn")
 @hold_options(
     "SQL",
     query="SELECT 1",

@@ -13,7 +13,9 @@ from pool_bench.cli.options.shared import (
     by_address_option,
     calibrate_option,
     connect_timeout_option,
+    grace_option,
     resolve_option,
+    warmup_option,
     watch_option,
 )
 from pool_bench.cli.options.types import Duration
@@ -125,22 +127,8 @@ def connect_options(language: str, settings: Settings, watched: str) -> Decorato
             show_default=True,
             help="How long to measure each setting; 0 until Ctrl-C.",
         ),
-        click.option(
-            "--warmup",
-            "warmup_s",
-            type=Duration(zero=True),
-            default="1s",
-            show_default=True,
-            help="Operations begun in this time before measuring do not count.",
-        ),
-        click.option(
-            "--grace",
-            "grace_s",
-            type=Duration(zero=True),
-            default="5s",
-            show_default=True,
-            help="How long operations under way at the end may take to finish; what is left is `unfinished`.",
-        ),
+        warmup_option,
+        grace_option,
         click.option(
             "--wait-between-runs",
             "pause_s",

@@ -263,6 +263,16 @@ def loop_of(
     return Loop(profile, (rates.max_in_flight or room_for_files(MAX_IN_FLIGHT),), rates)
 
 
+arrivals_option = click.option(
+    "--arrivals",
+    "spacing",
+    type=click.Choice(SPACINGS),
+    help="How arrivals are spread: evenly, or as independent users come. [default: constant]",
+)
+seed_option = click.option(
+    "--seed", type=int, metavar="N", help="Makes random arrivals and jitter repeatable."
+)
+
 # The command gets them as one `RateOptions`, named `rates`.
 rate_options = gathered(
     "rates",
@@ -292,12 +302,7 @@ rate_options = gathered(
         metavar="R@T+L",
         help="With --rate: a rate of R from second T on, for L (2000/s@10s+5s).",
     ),
-    click.option(
-        "--arrivals",
-        "spacing",
-        type=click.Choice(SPACINGS),
-        help="How arrivals are spread: evenly, or as independent users come. [default: constant]",
-    ),
+    arrivals_option,
     click.option(
         "--find-max", is_flag=True, help="Search for the highest rate that meets --slo, and confirm it."
     ),
@@ -314,7 +319,7 @@ rate_options = gathered(
         metavar="R",
         help=f"The highest rate to try; --rate is the first. [default: {_DEFAULT_MAX_RATE:,.0f}/s]",
     ),
-    click.option("--seed", type=int, metavar="N", help="Makes random arrivals and jitter repeatable."),
+    seed_option,
     click.option(
         "--max-in-flight",
         type=click.IntRange(min=1),

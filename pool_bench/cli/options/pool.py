@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 import click
 
 from pool_bench.cli.options.gathering import Decorator, gathered
-from pool_bench.cli.options.loop import MAX_IN_FLIGHT, RateOptions
+from pool_bench.cli.options.loop import MAX_IN_FLIGHT, RateOptions, arrivals_option, seed_option
+from pool_bench.cli.options.shared import WITHOUT_URL, grace_option, url_option_to, warmup_option
 from pool_bench.cli.options.types import Duration, Rate
 from pool_bench.contenders.base import RESET_MODES, ContenderName, ResetMode
-from pool_bench.load.arrivals import SPACINGS
 from pool_bench.load.spec import ScenarioName
 
 if TYPE_CHECKING:
@@ -97,12 +97,6 @@ class Sizes(click.ParamType[tuple[int, ...]]):
         return (*sizes, last)
 
 
-_WITHOUT_URL: Final = (
-    "Without it: DATABASE_URL, else PGHOST, PGHOSTADDR, PGPORT or PGSERVICE, else an embedded PostgreSQL is "
-    "started, used and removed."
-)
-
-
 def _only(_ctx: click.Context, param: click.Parameter, urls: tuple[str, ...]) -> str | None:
     if len(urls) > 1:
         raise click.BadParameter("given more than once; a pool has one target", param=param)
@@ -117,21 +111,11 @@ def url_option(command: _Command) -> _Command:
         multiple=True,
         callback=_only,
         metavar="URL",
-        help=f"PostgreSQL URL, postgresql://user@host:port/database?sslmode=... {_WITHOUT_URL}",
+        help=f"PostgreSQL URL, postgresql://user@host:port/database?sslmode=... {WITHOUT_URL}",
     )(command)
 
 
-def urls_option(command: _Command) -> _Command:
-    """`--url`, as often as there is something to look at."""
-    return click.option(
-        "--url",
-        "-u",
-        "urls",
-        multiple=True,
-        metavar="URL",
-        help="PostgreSQL URL, postgresql://user@host:port/database?sslmode=...; repeat it to look at "
-        f"several. {_WITHOUT_URL}",
-    )(command)
+urls_option = url_option_to("look at several")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,22 +268,8 @@ def timing_options(duration: str, rounds: int) -> Decorator[Callable[..., None]]
             show_default=True,
             help="How long to measure in each run.",
         ),
-        click.option(
-            "--warmup",
-            "warmup_s",
-            type=Duration(zero=True),
-            default="1s",
-            show_default=True,
-            help="Operations begun in this time before measuring do not count.",
-        ),
-        click.option(
-            "--grace",
-            "grace_s",
-            type=Duration(zero=True),
-            default="5s",
-            show_default=True,
-            help="How long operations under way at the end may take to finish; what is left is `unfinished`.",
-        ),
+        warmup_option,
+        grace_option,
         click.option(
             "--rounds",
             type=click.IntRange(min=1),
@@ -337,13 +307,8 @@ pool_rate_options = gathered(
         "this rate (500/s), whether or not earlier ones have ended; response time counts from when one was "
         "due.",
     ),
-    click.option(
-        "--arrivals",
-        "spacing",
-        type=click.Choice(SPACINGS),
-        help="How arrivals are spread: evenly, or as independent users come. [default: constant]",
-    ),
-    click.option("--seed", type=int, metavar="N", help="Makes random arrivals and jitter repeatable."),
+    arrivals_option,
+    seed_option,
     click.option(
         "--max-in-flight",
         type=click.IntRange(min=1, max=MAX_CLIENTS),

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TextIO, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TextIO, TypeVar
 
 import click
 
@@ -78,16 +78,24 @@ class Output:
             check_writable(self.directory, option="--output-dir", directory=True)
 
 
-url_option = click.option(
-    "--url",
-    "-u",
-    "urls",
-    multiple=True,
-    metavar="URL",
-    help="PostgreSQL URL, postgresql://user@host:port/database?sslmode=...; repeat it to use several "
-    "round-robin. Without it: DATABASE_URL, else PGHOST, PGHOSTADDR, PGPORT or PGSERVICE, else an embedded "
-    "PostgreSQL is started, used and removed.",
+WITHOUT_URL: Final = (
+    "Without it: DATABASE_URL, else PGHOST, PGHOSTADDR, PGPORT or PGSERVICE, else an embedded PostgreSQL is "
+    "started, used and removed."
 )
+
+
+def url_option_to(use: str) -> Callable[[_Function], _Function]:
+    """`--url`, which may be repeated to `use`."""
+    return click.option(
+        "--url",
+        "-u",
+        "urls",
+        multiple=True,
+        metavar="URL",
+        help="PostgreSQL URL, postgresql://user@host:port/database?sslmode=...; repeat it to "
+        f"{use}. {WITHOUT_URL}",
+    )
+
 
 driver_option = click.option(
     "--driver",
@@ -145,6 +153,24 @@ calibrate_option = click.option(
     is_flag=True,
     help="First measure what this client costs by itself on this machine, about 1.5 s for each driver and "
     "concurrency.",
+)
+
+warmup_option = click.option(
+    "--warmup",
+    "warmup_s",
+    type=Duration(zero=True),
+    default="1s",
+    show_default=True,
+    help="Operations begun in this time before measuring do not count.",
+)
+
+grace_option = click.option(
+    "--grace",
+    "grace_s",
+    type=Duration(zero=True),
+    default="5s",
+    show_default=True,
+    help="How long operations under way at the end may take to finish; what is left is `unfinished`.",
 )
 
 resolve_option = click.option(
