@@ -1,6 +1,6 @@
-"""What a person or another program gets to see: live views, summaries, result files, pictures.
+"""What a person or another program gets to see: live views, summaries, last screens, pictures.
 
-Nothing here measures. Live views take `Snapshot`s, summaries take a `RunResult`, pictures take a
-`ResultRecord`, so that the picture of a fresh run and of its file are the same picture. Rich and
-matplotlib are imported where they draw, never at the top of what a command line imports.
+Nothing here measures or compares. Live views take `Snapshot`s; everything else takes the records of the
+result file, so that what is said of a fresh run and of its file is the same. Rich and matplotlib are
+imported where they draw, never at the top of what a command line imports.
 """
