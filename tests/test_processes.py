@@ -1,14 +1,16 @@
 """Processes that Ctrl-C does not reach, at any moment of their lives."""
 
+import json
 import multiprocessing as mp
 import os
 import signal
+import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
-from pool_bench.processes import ignore_interrupts, start_ignoring_interrupts
+from pool_bench.processes import ignore_interrupts, start_ignoring_interrupts, start_module
 
 
 def answer(control: "Connection[str, str]") -> None:
@@ -65,3 +67,30 @@ def test_it_gets_none_of_our_passwords_and_we_keep_them(monkeypatch: pytest.Monk
     assert b"PATH=" in environment
     assert b"hush-hush" not in environment
     assert os.environ["PGPASSWORD"] == "hush-hush"
+
+
+def test_a_module_that_is_started_has_our_path_and_neither_our_main_nor_passwords_nor_interrupts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PGPASSWORD", "hush-hush")
+    monkeypatch.syspath_prepend("/somewhere/of ours")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    ours, theirs = mp.Pipe()
+    with theirs:
+        process = start_module("tests.support.told_process", theirs.fileno())
+    os.kill(process.pid, signal.SIGINT)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+    assert os.environ["PGPASSWORD"] == "hush-hush"
+    assert ours.poll(30)
+    begun = json.loads(ours.recv())
+    assert begun["blocked"]
+    assert begun["main"] is None
+    assert begun["path"] == sys.path
+    assert "PATH=" in begun["environment"]
+    assert "hush-hush" not in begun["environment"]
+    os.kill(process.pid, signal.SIGINT)
+    ours.send("go on")
+    assert ours.poll(30)
+    # What it starts in turn is not to inherit a blocked signal.
+    assert ours.recv() == "False"
+    assert process.wait(30) == 0

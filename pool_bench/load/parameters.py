@@ -5,22 +5,30 @@ driver and pool are fields of their own.
 """
 
 import math
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 from pool_bench.drivers.base import SURREAL_DRIVER_NAMES
 from pool_bench.load.arrivals import Profile
-from pool_bench.load.spec import ConnectSpec, HoldSpec, OpenLoop, PoolSpec
+from pool_bench.load.spec import ConnectSpec, HoldSpec, OpenLoop, PoolSpec, Spec
 
 Parameters: TypeAlias = dict[str, str | int | float | bool]
 
 
-def parameters_of(spec: ConnectSpec | HoldSpec | PoolSpec) -> Parameters:
+def parameters_of(spec: Spec) -> Parameters:
     """The parameters of a run of `spec`; durations in seconds, rates per second."""
-    if isinstance(spec, HoldSpec):
-        return _held(spec)
-    if isinstance(spec, PoolSpec):
-        # What load it was is in fields of its own, `runs[].scenario` and those beside it.
-        return {**_timing(spec), **_schedule(spec.open_loop, spec.clients)}
+    match spec:
+        case HoldSpec():
+            return _held(spec)
+        case PoolSpec():
+            # What load it was is in fields of its own, `runs[].scenario` and those beside it.
+            return {**_timing(spec), **_schedule(spec.open_loop, spec.clients)}
+        case ConnectSpec():
+            return _cycles(spec)
+        case _:
+            assert_never(spec)
+
+
+def _cycles(spec: ConnectSpec) -> Parameters:
     return {
         **({"concurrency": spec.concurrency} if spec.open_loop is None else {}),
         **_schedule(spec.open_loop, spec.concurrency),

@@ -170,15 +170,16 @@ class Run:
                 message = snapshots.recv()
             except (EOFError, OSError):
                 raise GeneratorError("the generator process ended without a result") from None
-            if isinstance(message, Failure):
-                raise UsageError(message.message) if message.usage else GeneratorError(message.message)
-            if isinstance(message, Hello):
-                self.result.event_loop = message.event_loop
-                continue
-            self._absorb(message)
-            yield message
-            if message.final:
-                return
+            match message:
+                case Failure(text, usage):
+                    raise UsageError(text) if usage else GeneratorError(text)
+                case Hello(event_loop):
+                    self.result.event_loop = event_loop
+                case Snapshot():
+                    self._absorb(message)
+                    yield message
+                    if message.final:
+                        return
 
     def _wait(self, sources: "list[Connection[Message, Message] | int]") -> list[object]:
         """What of `sources` can be read, within the time that a generator may be silent.
