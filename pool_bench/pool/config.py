@@ -152,17 +152,16 @@ class PoolConfig:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        _whole("min_size", self.min_size, 0)
-        _whole("max_size", self.max_size, 1)
+        name = self.shown_name
+        for setting, lowest in (("min_size", 0), ("max_size", 1), ("max_uses", 0), ("connect_attempts", 1)):
+            _whole(name(setting), getattr(self, setting), lowest)
         if self.max_size < self.min_size:
-            raise ValueError(f"max_size must be at least min_size ({self.min_size}), not {self.max_size}")
-        if self.max_waiters is not None:
-            _whole("max_waiters", self.max_waiters, 0)
-        if self.connecting_limit is not None:
-            _whole("connecting_limit", self.connecting_limit, 1)
-        _whole("max_uses", self.max_uses, 0)
-        _whole("connect_attempts", self.connect_attempts, 1)
-        for name in (
+            least = f"{name('min_size')} ({self.min_size})"
+            raise ValueError(f"{name('max_size')} must be at least {least}, not {self.max_size}")
+        for setting, lowest in (("max_waiters", 0), ("connecting_limit", 1)):
+            if getattr(self, setting) is not None:
+                _whole(name(setting), getattr(self, setting), lowest)
+        for setting in (
             "connect_timeout",
             "validate_timeout",
             "health_check_timeout",
@@ -171,19 +170,25 @@ class PoolConfig:
             "retry_base",
             "retry_cap",
         ):
-            _seconds(name, getattr(self, name))
-        for name in ("max_lifetime", "max_idle", "health_check_interval", "leak_threshold"):
-            if getattr(self, name) is not None:
-                _seconds(name, getattr(self, name))
-        _seconds("acquire_timeout", self.acquire_timeout, zero=True, endless=True)
-        for name in ("validate_after_idle", "slow_query"):
-            if getattr(self, name) is not None:
-                _seconds(name, getattr(self, name), zero=True)
-        _share("max_lifetime_jitter", self.max_lifetime_jitter)
+            _seconds(name(setting), getattr(self, setting))
+        for setting in ("max_lifetime", "max_idle", "health_check_interval", "leak_threshold"):
+            if getattr(self, setting) is not None:
+                _seconds(name(setting), getattr(self, setting))
+        _seconds(name("acquire_timeout"), self.acquire_timeout, zero=True, endless=True)
+        for setting in ("validate_after_idle", "slow_query"):
+            if getattr(self, setting) is not None:
+                _seconds(name(setting), getattr(self, setting), zero=True)
+        _share(name("max_lifetime_jitter"), self.max_lifetime_jitter)
         if self.retry_cap < self.retry_base:
-            raise ValueError(f"retry_cap must be at least retry_base ({self.retry_base:g})")
+            raise ValueError(
+                f"{name('retry_cap')} must be at least {name('retry_base')} ({self.retry_base:g})"
+            )
         if not isinstance(self.reset_on_return, bool) and self.reset_on_return not in _POLICIES:
-            raise ValueError(f"reset_on_return must be one of {', '.join(_POLICIES)}, or a bool")
+            raise ValueError(f"{name('reset_on_return')} must be one of {', '.join(_POLICIES)}, or a bool")
+
+    def shown_name(self, setting: str) -> str:
+        """What a message calls a setting; a subclass whose users know it by another name tells that."""
+        return setting
 
     @property
     def openings_at_once(self) -> int:

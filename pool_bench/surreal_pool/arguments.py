@@ -4,7 +4,6 @@ Who makes such a pool knows neither options of a command nor the settings of the
 parameters of `SurrealDBConnectionPool`. None contains a password.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -36,9 +35,16 @@ _PARAMETERS: Final = {
     "connect_attempts": "connection_retry_attempts",
     "retry_base": "connection_retry_delay",
 }
-# What a quote begins is a value, and is shown as it was given.
-_FIELD: Final = re.compile(rf"(?<!')\b(?:{'|'.join(_PARAMETERS)})\b")
 _RETRY_CAP_S: Final = 2.0
+
+
+class _Settings(PoolConfig):
+    """The pool's settings, which messages call by the names of our parameters."""
+
+    __slots__ = ()
+
+    def shown_name(self, setting: str) -> str:
+        return _PARAMETERS.get(setting, setting)
 
 
 def read_settings(
@@ -61,24 +67,21 @@ def read_settings(
         ValueError: a value makes no sense; the message names it.
     """
     is_number = isinstance(connection_retry_delay, int | float)
-    try:
-        return PoolConfig(
-            min_size=min_connections,
-            max_size=max_connections,
-            acquire_timeout=acquisition_timeout,
-            max_idle=max_idle_time,
-            max_uses=max_usage_count,
-            connect_timeout=connection_timeout,
-            connect_attempts=connection_retry_attempts,
-            retry_base=connection_retry_delay,
-            # What is no number cannot be compared; the settings say so.
-            retry_cap=max(connection_retry_delay, _RETRY_CAP_S) if is_number else _RETRY_CAP_S,
-            health_check_interval=health_check_interval,
-            reset_on_return=reset_on_return,
-            log_queries=log_queries,
-        )
-    except ValueError as error:
-        raise ValueError(_FIELD.sub(lambda match: _PARAMETERS[match[0]], str(error))) from None
+    return _Settings(
+        min_size=min_connections,
+        max_size=max_connections,
+        acquire_timeout=acquisition_timeout,
+        max_idle=max_idle_time,
+        max_uses=max_usage_count,
+        connect_timeout=connection_timeout,
+        connect_attempts=connection_retry_attempts,
+        retry_base=connection_retry_delay,
+        # What is no number cannot be compared; the settings say so.
+        retry_cap=max(connection_retry_delay, _RETRY_CAP_S) if is_number else _RETRY_CAP_S,
+        health_check_interval=health_check_interval,
+        reset_on_return=reset_on_return,
+        log_queries=log_queries,
+    )
 
 
 def read_target(
