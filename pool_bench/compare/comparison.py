@@ -65,7 +65,7 @@ DROPPED: Final = Quantity(name="dropped", unit="%", scale=Scale.SHARE)
 _ABSOLUTE: Final = frozenset((Obstacle.SHORT, Obstacle.ROUNDS, Obstacle.EMPTY))
 # Keeps latencies from being judged, and nothing else.
 STARVED: Final = "starved"
-ALLOWABLE: Final = (*(str(one) for one in Obstacle if one not in _ABSOLUTE), STARVED)
+ALLOWABLE: Final = (*(str(obstacle) for obstacle in Obstacle if obstacle not in _ABSOLUTE), STARVED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +141,9 @@ def compare(base: ResultRecord, new: ResultRecord, *, allow: Collection[str] = (
     """
     pairs, ours, theirs = partners(settings_of(base), settings_of(new))
     missing = [
-        f"{_describe(one)} is only in {file.source}"
+        f"{_describe(setting)} is only in {file.source}"
         for alone, file in ((ours, base), (theirs, new))
-        for one in alone
+        for setting in alone
     ]
     compared = [compare_settings(one, other, allow=allow) for one, other in pairs]
     return Comparison(base, new, tuple(compared), (*_not_started(base), *_not_started(new), *missing))
@@ -169,18 +169,23 @@ def compare_settings(
         by_design: those that are what the comparison is about, and are not worth a note.
         in_turn: their rounds alternated, so that neighbours of the machine met both.
     """
-    found = [one for one in _obstructions(base, new) if one.obstacle not in by_design]
+    found = [obstruction for obstruction in _obstructions(base, new) if obstruction.obstacle not in by_design]
     for name, setting in (("the base", base), ("the new", new)):
         # Rounds in turn have it in their intervals, whoever made it.
         if not (in_turn and len(setting.runs) >= FEWEST_ROUNDS) and (crowd := crowded_words(setting.runs)):
             found.append(Obstruction(Obstacle.NEIGHBOURS, f"in {name} run {crowd}"))
-    allowed = [one for one in found if one.obstacle in allow and one.obstacle not in _ABSOLUTE]
-    obstructions = tuple(one for one in found if one not in allowed)
+    allowed = [
+        obstruction
+        for obstruction in found
+        if obstruction.obstacle in allow and obstruction.obstacle not in _ABSOLUTE
+    ]
+    obstructions = tuple(obstruction for obstruction in found if obstruction not in allowed)
     figures = _figures(base, new)
-    notes = [f"allowed: {one.words}" for one in allowed]
+    notes = [f"allowed: {obstruction.words}" for obstruction in allowed]
     if STARVED not in allow and any(map(is_starved, (*base.runs, *new.runs))):
         figures = tuple(
-            unjudged(one.quantity, one.base, one.new) if one.quantity.unit == "ms" else one for one in figures
+            unjudged(figure.quantity, figure.base, figure.new) if figure.quantity.unit == "ms" else figure
+            for figure in figures
         )
         notes.append(
             "latencies are not judged: the client had to wait for its core, and they contain that "
@@ -193,11 +198,11 @@ def compare_settings(
     if base.is_pool and any(map(is_saturated, (*base.runs, *new.runs))):
         notes.append("the client was the bottleneck: what differs is what pool and driver cost it")
     notes += [
-        f"{one.quantity.name}: the difference comes from too few moments of the runs to show a tendency"
-        for one in figures
-        if one.quantity.scale is Scale.SHARE
-        and one.verdict in (Change.SAME, Change.UNKNOWN)
-        and one.size >= _WORTH_A_NOTE
+        f"{figure.quantity.name}: the difference comes from too few moments of the runs to show a tendency"
+        for figure in figures
+        if figure.quantity.scale is Scale.SHARE
+        and figure.verdict in (Change.SAME, Change.UNKNOWN)
+        and figure.size >= _WORTH_A_NOTE
     ]
     return Pair(base, new, figures, verdict, obstructions, tuple(notes))
 
@@ -267,12 +272,14 @@ def _few_rounds(name: str, setting: Setting) -> str:
 
 def is_starved(run: RunRecord) -> bool:
     """Whether the client had to wait for its core, so that the latency is partly its own."""
-    return run.verdict is not None and any(one.code == "client_starved" for one in run.verdict.reasons)
+    return run.verdict is not None and any(reason.code == "client_starved" for reason in run.verdict.reasons)
 
 
 def is_saturated(run: RunRecord) -> bool:
     """Whether the client was the bottleneck, so that the rate is its own."""
-    named = run.verdict is not None and any(one.code == "client_saturated" for one in run.verdict.reasons)
+    named = run.verdict is not None and any(
+        reason.code == "client_saturated" for reason in run.verdict.reasons
+    )
     return named or (run.client.saturated and not is_starved(run))
 
 
@@ -349,7 +356,7 @@ def _judged(
 
 def sample_cycles(rounds: Sequence[Round]) -> dict[Quantity, Sampled]:
     """The figures of connect cycles; empty without a timeline that has a success."""
-    if not any(((one.ok > 0) & np.isfinite(one.quantiles_ms[:, 0])).any() for one in rounds):
+    if not any(((round_.ok > 0) & np.isfinite(round_.quantiles_ms[:, 0])).any() for round_ in rounds):
         return {}
     resampled = Resampled(rounds)
     figures = {THROUGHPUT: resampled.throughput()}
@@ -402,7 +409,7 @@ def _held(runs: Sequence[RunRecord]) -> dict[Quantity, _Held]:
 
 
 def _enough(rounds: Sequence[Round]) -> bool:
-    return sum(float(one.seconds.sum()) for one in rounds) >= SHORTEST_S * 0.98
+    return sum(float(round_.seconds.sum()) for round_ in rounds) >= SHORTEST_S * 0.98
 
 
 def _overall(figures: Iterable[Figure]) -> Change:

@@ -37,10 +37,10 @@ def sample_rounds(runs: Sequence[RunRecord]) -> dict[Quantity, Sampled]:
 
 def _sampled(shown: _Shown, rounds: Sequence[tuple[RunRecord, CheckoutRecord]]) -> Sampled:
     value = shown.of(rounds)
-    each = [shown.of([one]) for one in rounds]
+    each = [shown.of([round_]) for round_ in rounds]
     if shown.quantity.scale is Scale.RATIO:
-        each = [None if one is None else math.log(max(one, 1e-9)) for one in each]
-    estimates = tuple(math.nan if one is None else one for one in each)
+        each = [None if value is None else math.log(max(value, 1e-9)) for value in each]
+    estimates = tuple(math.nan if value is None else value for value in each)
     return Sampled(value, sum(estimates) / len(estimates), estimates, Spread(0.0, math.inf))
 
 
@@ -65,13 +65,14 @@ def _wait(percentile: float) -> Merged:
 
 
 def _burst(rounds: Sequence[tuple[RunRecord, CheckoutRecord]]) -> float | None:
-    return Histogram.merged([one.bursts_histogram for _, one in rounds]).percentile_ms(50)
+    return Histogram.merged([checkout.bursts_histogram for _, checkout in rounds]).percentile_ms(50)
 
 
 def _all_back(rounds: Sequence[tuple[RunRecord, CheckoutRecord]]) -> float | None:
     """Mean time until all clients were back, milliseconds; None where some never were."""
     moments = [
-        None if one.recovery is None else one.recovery.after_up_s(one.recovery.all_s) for _, one in rounds
+        None if checkout.recovery is None else checkout.recovery.after_up_s(checkout.recovery.all_s)
+        for _, checkout in rounds
     ]
     known = [moment for moment in moments if moment is not None]
     return sum(known) / len(known) * 1e3 if known and len(known) == len(moments) else None
@@ -79,9 +80,9 @@ def _all_back(rounds: Sequence[tuple[RunRecord, CheckoutRecord]]) -> float | Non
 
 def _lost(rounds: Sequence[tuple[RunRecord, CheckoutRecord]]) -> float | None:
     """Clients that never came back, of all."""
-    known = [one.recovery for _, one in rounds if one.recovery is not None]
-    clients = sum(one.clients for one in known)
-    return 1 - sum(one.recovered for one in known) / clients if clients else None
+    known = [checkout.recovery for _, checkout in rounds if checkout.recovery is not None]
+    clients = sum(recovery.clients for recovery in known)
+    return 1 - sum(recovery.recovered for recovery in known) / clients if clients else None
 
 
 _RATE: Final = _Shown(Quantity(name="throughput", unit="/s", more_is_better=True), _throughput)

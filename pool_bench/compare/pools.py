@@ -115,18 +115,20 @@ class PoolRounds:
 
     def spread(self, figure: Callable[[RunRecord, CheckoutRecord], float | None]) -> Spread | None:
         """A figure over the rounds."""
-        return Spread.of(figure(run, one) for run, one in zip(self.runs, self.checkouts, strict=True))
+        return Spread.of(
+            figure(run, checkout) for run, checkout in zip(self.runs, self.checkouts, strict=True)
+        )
 
     @property
     def overtaken_share(self) -> float | None:
         """Checkouts that were overtaken, of all that were granted."""
-        granted = sum(one.fairness.granted for one in self.checkouts)
-        return sum(one.fairness.overtaken for one in self.checkouts) / granted if granted else None
+        granted = sum(checkout.fairness.granted for checkout in self.checkouts)
+        return sum(checkout.fairness.overtaken for checkout in self.checkouts) / granted if granted else None
 
     @property
     def bursts(self) -> Histogram:
         """How long bursts took, all rounds."""
-        return Histogram.merged(one.bursts_histogram for one in self.checkouts)
+        return Histogram.merged(checkout.bursts_histogram for checkout in self.checkouts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ def measured_round(run: RunRecord) -> Round | None:
 
 def _quantiles_ms(row: list[IntervalRecord]) -> list[float]:
     """p50, p95, p99 and maximum of a second, or of what it had begun where nothing ended in it; or NaN."""
-    second = next((one for one in row if one.p50 is not None), row[0])
+    second = next((second for second in row if second.p50 is not None), row[0])
     known = (second.p50, second.p95, second.p99, second.max)
     return [float("nan") if value is None else value for value in known]
 
@@ -94,5 +94,5 @@ def dropped_round(run: RunRecord, hold: HoldRecord) -> Round | None:
 def all_of(rounds: Iterable[Round | None]) -> list[Round]:
     """`rounds`, or none of them where one is missing."""
     found = list(rounds)
-    kept = [one for one in found if one is not None]
+    kept = [round_ for round_ in found if round_ is not None]
     return kept if len(kept) == len(found) else []

@@ -50,7 +50,7 @@ def compare_within(result: ResultRecord, *, allow: Sequence[str] = ()) -> Compar
         name = setting.runs[0].setting
         if name and bases:
             level = setting.runs[0].concurrency
-            base = next((one for one in bases if one.runs[0].concurrency == level), bases[0])
+            base = next((base for base in bases if base.runs[0].concurrency == level), bases[0])
             pairs.append(_compared(base, setting, allow))
     return Comparison(result, result, tuple(pairs), ())
 

@@ -84,14 +84,14 @@ class Resampled:
     def __init__(self, rounds: Sequence[Round], *, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
         self.rounds = tuple(rounds)
-        self._ok = np.concatenate([one.ok for one in rounds])
-        self._failed = np.concatenate([one.failed for one in rounds])
-        self._seconds = np.concatenate([one.seconds for one in rounds])
+        self._ok = np.concatenate([round_.ok for round_ in rounds])
+        self._failed = np.concatenate([round_.failed for round_ in rounds])
+        self._seconds = np.concatenate([round_.seconds for round_ in rounds])
         self._blocks = []
         weights = []
-        for one in rounds:
-            n = len(one.seconds)
-            length = block_length(one.ok / np.maximum(one.seconds, 1e-9))
+        for round_ in rounds:
+            n = len(round_.seconds)
+            length = block_length(round_.ok / np.maximum(round_.seconds, 1e-9))
             self._blocks.append(n / length)
             weights.append(resample(n, length, REPLICATES, rng))
         self._weights = np.concatenate(weights, axis=1)
@@ -100,26 +100,28 @@ class Resampled:
     def throughput(self) -> Sampled:
         """Successes a second."""
         replicates = self._weights @ self._ok / (self._weights @ self._seconds)
-        duration_s = sum(one.duration_s for one in self.rounds)
-        value = sum(one.latency.count for one in self.rounds) / duration_s
-        each = [one.latency.count / one.duration_s for one in self.rounds]
+        duration_s = sum(round_.duration_s for round_ in self.rounds)
+        value = sum(round_.latency.count for round_ in self.rounds) / duration_s
+        each = [round_.latency.count / round_.duration_s for round_ in self.rounds]
         return self._sampled(value, each, replicates, _log)
 
     def failed_share(self) -> Sampled:
         """Failures for each operation that ended, 0 to 1."""
         ended = self._weights @ (self._ok + self._failed)
         replicates = self._weights @ self._failed / np.maximum(ended, 1.0)
-        each = [float(one.failed.sum() / max((one.ok + one.failed).sum(), 1.0)) for one in self.rounds]
+        each = [
+            float(round_.failed.sum() / max((round_.ok + round_.failed).sum(), 1.0)) for round_ in self.rounds
+        ]
         value = float(self._failed.sum() / max((self._ok + self._failed).sum(), 1.0))
         return self._sampled(value, each, replicates, lambda share: share)
 
     def percentile(self, percentile: float) -> Sampled:
         """A percentile of latency, milliseconds."""
         merged = Histogram()
-        for one in self.rounds:
-            merged.merge(one.latency)
+        for round_ in self.rounds:
+            merged.merge(round_.latency)
         value = merged.percentile_ms(percentile)
-        each = [one.latency.percentile_ms(percentile) for one in self.rounds]
+        each = [round_.latency.percentile_ms(percentile) for round_ in self.rounds]
         if value is None:
             return Sampled(None, math.nan, (), Spread(0.0, 1.0))
         replicates = self._percentiles(percentile, merged)
@@ -136,7 +138,7 @@ class Resampled:
         replicates: FloatArray,
         scale: Callable[[float], float],
     ) -> Sampled:
-        estimates = tuple(math.nan if one is None else scale(one) for one in each)
+        estimates = tuple(math.nan if value is None else scale(value) for value in each)
         scaled = np.log(np.maximum(replicates, 1e-12)) if scale is _log else replicates
         return Sampled(value, scale(value), estimates, within_rounds(scaled, self._blocks))
 
@@ -154,7 +156,7 @@ class Resampled:
     def _distributions(self, merged: Histogram) -> tuple[FloatArray, FloatArray]:
         """A grid of log latencies; how many operations are below each in all seconds and each resample."""
         if self._pooled is None:
-            quantiles = np.concatenate([one.quantiles_ms for one in self.rounds])
+            quantiles = np.concatenate([round_.quantiles_ms for round_ in self.rounds])
             grid, below = _seconds_below(quantiles, self._ok, merged)
             self._pooled = grid, np.concatenate([below.sum(axis=0)[None, :], self._weights @ below])
         return self._pooled

@@ -398,13 +398,13 @@ class RunRecord:
             parameters=finite_settings(run.parameters),
             hanging=tuple(
                 HangingRecord(
-                    one.begun,
-                    None if one.phase is None else str(one.phase),
-                    one.count,
-                    one.limit or None,
-                    rounded(one.limit_s),
+                    hanging.begun,
+                    None if hanging.phase is None else str(hanging.phase),
+                    hanging.count,
+                    hanging.limit or None,
+                    rounded(hanging.limit_s),
                 )
-                for one in hanging_of(run)
+                for hanging in hanging_of(run)
             ),
             wall=None if run.wall is None else WallRecord.of(run.wall),
             addresses=AddressRecord.all_of(run) if courses else (),

@@ -301,11 +301,18 @@ def judge_run(thresholds: Sequence[Threshold], run: RunResult) -> list[Threshold
         return []
     content = numbers_of(run)
     found = []
-    for one in thresholds:
-        value = _value(one, content)
+    for threshold in thresholds:
+        value = _value(threshold, content)
         found.append(
             ThresholdOutcome(
-                one.text, one.field, value, one.limit, one.holds(value), run.label, run.round, str(one.unit)
+                threshold.text,
+                threshold.field,
+                value,
+                threshold.limit,
+                threshold.holds(value),
+                run.label,
+                run.round,
+                str(threshold.unit),
             )
         )
     return found
@@ -345,25 +352,27 @@ class Watch:
         from pool_bench.results.write import numbers_of
 
         content = numbers_of(run)
-        return next((one for one in self._thresholds if self._is_lost(one, run, content)), None)
+        return next(
+            (threshold for threshold in self._thresholds if self._is_lost(threshold, run, content)), None
+        )
 
-    def _is_lost(self, one: Threshold, run: RunResult, content: Mapping[str, JsonValue]) -> bool:
-        value = _value(one, content)
-        if value is None or one.holds(value):
-            self._failing[one] = 0
+    def _is_lost(self, threshold: Threshold, run: RunResult, content: Mapping[str, JsonValue]) -> bool:
+        value = _value(threshold, content)
+        if value is None or threshold.holds(value):
+            self._failing[threshold] = 0
             return False
-        if one.as_share or one.field == "success_rate":
-            ended = _connections(content) if one.field == _DROPPED else _attempts(content)
-            better = value + (1 if one.field == "success_rate" else -1) / ended if ended else value
-            return ended >= self.FEWEST_ENDED and not one.holds(better)
-        if one.unit is Unit.COUNT:
-            return one.compare in ("<", "<=") or (one.compare == "==" and value > one.limit)
-        if one.unit not in (Unit.MS, Unit.RATE) or run.duration_s < self.SETTLED_S:
+        if threshold.as_share or threshold.field == "success_rate":
+            ended = _connections(content) if threshold.field == _DROPPED else _attempts(content)
+            better = value + (1 if threshold.field == "success_rate" else -1) / ended if ended else value
+            return ended >= self.FEWEST_ENDED and not threshold.holds(better)
+        if threshold.unit is Unit.COUNT:
+            return threshold.compare in ("<", "<=") or (threshold.compare == "==" and value > threshold.limit)
+        if threshold.unit not in (Unit.MS, Unit.RATE) or run.duration_s < self.SETTLED_S:
             return False
-        name = one.field.rpartition(".")[2]
+        name = threshold.field.rpartition(".")[2]
         if re.fullmatch(r"p\d+(_9+)?", name):
             beyond = 1 - float(name[1:].replace("_", ".")) / 100
             if run.total.ok * beyond < self.BEYOND:
                 return False
-        self._failing[one] += 1
-        return self._failing[one] >= self.LOOKS
+        self._failing[threshold] += 1
+        return self._failing[threshold] >= self.LOOKS

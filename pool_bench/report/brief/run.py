@@ -103,7 +103,9 @@ def sweep_brief(runs: Sequence[RunRecord], *, colour: bool = False) -> Brief:
     else:
         name = f"Highest at {best.concurrency:,} workers: "
         answer = headline(best, paint, name=name)
-    judged = [(run.label, [one.code for one in run.judgement.reasons]) for run in runs if run is not best]
+    judged = [
+        (run.label, [reason.code for reason in run.judgement.reasons]) for run in runs if run is not best
+    ]
     others = suspects_words(judged, most=_NAMED)
     return Brief(
         (

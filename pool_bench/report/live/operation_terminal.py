@@ -149,9 +149,10 @@ class OperationTerminalView(TerminalView):
     def _histogram(self, width: int) -> RenderableType:
         bars = log_bars(self._latency, at_most=_HISTOGRAM_ROWS)
         # The rows of a range wider than the screen: keep the busiest neighbours, and say what is beyond.
-        top = max(one.count for one in bars)
+        top = max(bucket.count for bucket in bars)
         start = min(
-            max(bars.index(next(one for one in bars if one.count == top)) - 2, 0), max(len(bars) - 8, 0)
+            max(bars.index(next(bucket for bucket in bars if bucket.count == top)) - 2, 0),
+            max(len(bars) - 8, 0),
         )
         shown = bars[start : start + _HISTOGRAM_ROWS]
         table = Table(box=None, padding=(0, 1, 0, 0), show_header=False, pad_edge=False)
@@ -159,9 +160,11 @@ class OperationTerminalView(TerminalView):
         table.add_column(justify="right", no_wrap=True)
         table.add_column(no_wrap=True, style="cyan")
         room = max(min(width - 30, 50), 5)
-        for one in shown:
-            table.add_row(f"< {format_edge(one.high_ms)}", f"{one.count:,}", bar(one.count / top, room))
-        beyond = self._latency.count - sum(one.count for one in shown)
+        for bucket in shown:
+            table.add_row(
+                f"< {format_edge(bucket.high_ms)}", f"{bucket.count:,}", bar(bucket.count / top, room)
+            )
+        beyond = self._latency.count - sum(bucket.count for bucket in shown)
         if beyond:
             table.add_row("other", f"{beyond:,}", "")
         return table

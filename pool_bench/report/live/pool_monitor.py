@@ -193,15 +193,15 @@ def picture(
     from rich.text import Text
 
     drawn = [cells(row) for row in rows]
-    for one in drawn:
-        one[0] = ellipsize(one[0], _LONGEST_NAME)
+    for line in drawn:
+        line[0] = ellipsize(line[0], _LONGEST_NAME)
     shown = _fitting(drawn, width)
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     for index in shown:
         table.add_column(HEADS[index][0], justify="left" if index < 2 else "right", no_wrap=True)
-    for row, one in zip(rows, drawn, strict=True):
+    for row, line in zip(rows, drawn, strict=True):
         style = "dim" if outdated else "yellow" if row.waiters else ""
-        table.add_row(*(one[index] for index in shown), style=style)
+        table.add_row(*(line[index] for index in shown), style=style)
     parts: list[RenderableType] = [
         Text(ellipsize(clean(title), width - 1), style="bold", no_wrap=True),
         table,
@@ -214,7 +214,7 @@ def picture(
 def _fitting(drawn: Sequence[Sequence[str]], width: int) -> list[int]:
     """Which columns there is room for, by their index in `HEADS`."""
     widths = {
-        name: max(len(name), *(len(one[index]) for one in drawn)) if drawn else len(name)
+        name: max(len(name), *(len(line[index]) for line in drawn)) if drawn else len(name)
         for index, (name, _) in enumerate(HEADS)
     }
     spared = list(_SPARED)

@@ -60,11 +60,11 @@ class Series:
 def draw_compare(results: Sequence[ResultRecord]) -> Sheet:
     """Draw `results` over each other, in their order."""
     series = series_of(results)
-    sweep = any(len(one.runs) > 1 for one in series)
+    sweep = any(len(curve.runs) > 1 for curve in series)
     panel = 2.5
     rows = 0.22 + _ROW * len(series)
     sheet = Sheet(10.0, MARGIN + 0.64 + rows + 0.75 + panel + (0.65 if sweep else 0.95) + panel + 0.8)
-    targets = {target_name(one.result) for one in series}
+    targets = {target_name(curve.result) for curve in series}
     subject = targets.pop() if len(targets) == 1 else f"{len(targets)} targets"
     kind = "highest throughput of each sweep" if sweep else "throughput"
     sheet.header(f"{len(series)} results compared: ", subject, common_setting(series))
@@ -108,12 +108,17 @@ def series_of(results: Sequence[ResultRecord]) -> list[Series]:
 def common_setting(series: Sequence[Series], *, unit: str = "workers") -> str:
     """What all files have in common, which is what a comparison needs; and when they were made."""
     parts = []
-    drivers = {run.driver for one in series for run in one.runs}
+    drivers = {run.driver for curve in series for run in curve.runs}
     parts.append(f"driver {drivers.pop()}" if len(drivers) == 1 else f"drivers {', '.join(sorted(drivers))}")
-    levels = {run.concurrency if run.hold is None else run.hold.asked for one in series for run in one.runs}
+    levels = {
+        run.concurrency if run.hold is None else run.hold.asked for curve in series for run in curve.runs
+    }
     if len(levels) == 1:
         parts.append(f"{levels.pop():,} {unit}")
-    first, last = min(one.result.started_at for one in series), max(one.result.started_at for one in series)
+    first, last = (
+        min(curve.result.started_at for curve in series),
+        max(curve.result.started_at for curve in series),
+    )
     parts.append(
         f"{first:%Y-%m-%d %H:%M} UTC"
         if first == last
@@ -133,15 +138,17 @@ def _rows(sheet: Sheet, series: Sequence[Series], kind: str, *, several_levels: 
     for head, right in zip(heads, rights, strict=True):
         sheet.text(right, sheet.top, head, size=8.5, colour=MUTED, align="right")
     sheet.top += 0.22
-    highest = max(one.best.throughput for one in series) or 1.0
-    most = max(sheet.measure(_rate_words(one.best), 9, bold=True) for one in series)
-    for one in series:
+    highest = max(curve.best.throughput for curve in series) or 1.0
+    most = max(sheet.measure(_rate_words(curve.best), 9, bold=True) for curve in series)
+    for curve in series:
         middle = sheet.top + _ROW / 2
-        best = one.best
-        sheet.line((MARGIN, middle), (MARGIN + 0.22, middle), colour=one.colour, width=2.5, dashes=one.dashes)
-        sheet.text(label_left, middle, sheet.fit(one.label, label_room), vertical="center_baseline")
+        best = curve.best
+        sheet.line(
+            (MARGIN, middle), (MARGIN + 0.22, middle), colour=curve.colour, width=2.5, dashes=curve.dashes
+        )
+        sheet.text(label_left, middle, sheet.fit(curve.label, label_room), vertical="center_baseline")
         length = (bar_room - most - 0.1) * best.throughput / highest
-        length_bar(sheet, bar_left, middle, length, one.colour)
+        length_bar(sheet, bar_left, middle, length, curve.colour)
         sheet.text(
             bar_left + length + (0.07 if best.ok else 0.0),
             middle,
@@ -191,19 +198,19 @@ def _nothing(axes: Axes) -> None:
 def _histograms(sheet: Sheet, series: Sequence[Series], top: float, width: float, height: float) -> None:
     sheet.panel_title(LEFT, top - 0.1, "Latency", "share of each result's successes, in the same buckets")
     axes = sheet.axes(LEFT, top, width, height)
-    alive = [one for one in series if one.best.ok]
-    extent = extent_ms(*(one.best.histogram for one in alive))
+    alive = [curve for curve in series if curve.best.ok]
+    extent = extent_ms(*(curve.best.histogram for curve in alive))
     if extent is None:
         _nothing(axes)
         return
     edges = choose_edges(*extent, at_most=_BARS)
     highest = 0.0
-    for one in alive:
-        shares = counts_between(one.best.histogram, edges) / one.best.ok
+    for curve in alive:
+        shares = counts_between(curve.best.histogram, edges) / curve.best.ok
         highest = max(highest, float(shares.max()))
         if len(alive) <= _MOST_FILLED:
-            axes.stairs(shares, edges, fill=True, color=one.colour, alpha=0.2, linewidth=0)
-        axes.stairs(shares, edges, color=one.colour, linewidth=1.7, linestyle=one.dashes)
+            axes.stairs(shares, edges, fill=True, color=curve.colour, alpha=0.2, linewidth=0)
+        axes.stairs(shares, edges, color=curve.colour, linewidth=1.7, linestyle=curve.dashes)
     axes.set_ylim(0, highest * 1.06)
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 100:.3g}%"))
@@ -223,14 +230,14 @@ def percentile_curves(
     """Latency of each of `series` against how rare it is."""
     sheet.panel_title(LEFT, top - 0.1, name, "thin where fewer than 10 operations are beyond; dot at max")
     axes = sheet.axes(LEFT, top, width, height)
-    alive = [one for one in series if one.best.ok]
+    alive = [curve for curve in series if curve.best.ok]
     if not alive:
         _nothing(axes)
         return
-    last = min(max(max(math.log10(one.best.ok) for one in alive), 2.0), 4.0)
+    last = min(max(max(math.log10(curve.best.ok) for curve in alive), 2.0), 4.0)
     known: list[float] = []
-    for one in alive:
-        histogram = one.best.histogram
+    for curve in alive:
+        histogram = curve.best.histogram
         end = min(math.log10(histogram.count), last)
         solid_end = min(max(math.log10(histogram.count / 10), 0.0), end)
         for start, stop, thin in ((0.0, solid_end, False), (solid_end, end, True)):
@@ -238,10 +245,15 @@ def percentile_curves(
             values = [value or 0.001 for value in histogram.percentiles_ms((1 - 10.0**-at) * 100)]
             known += values
             axes.plot(
-                at, values, one.dashes, color=one.colour, linewidth=0.9 if thin else 2, solid_capstyle="butt"
+                at,
+                values,
+                curve.dashes,
+                color=curve.colour,
+                linewidth=0.9 if thin else 2,
+                solid_capstyle="butt",
             )
         if math.log10(histogram.count) <= last:
-            axes.plot([end], [histogram.max_ns / 1e6], "o", color=one.colour, markersize=4, clip_on=False)
+            axes.plot([end], [histogram.max_ns / 1e6], "o", color=curve.colour, markersize=4, clip_on=False)
             known.append(histogram.max_ns / 1e6)
     axes.set_xlim(0, last * 1.02)
     places = {percentile: -math.log10(1 - percentile / 100) for percentile in _PERCENTILE_TICKS}
@@ -257,16 +269,16 @@ def percentile_curves(
 
 
 def _sweep_panels(sheet: Sheet, series: Sequence[Series], top: float, width: float, height: float) -> None:
-    levels = [run.concurrency for one in series for run in one.runs]
+    levels = [run.concurrency for curve in series for run in curve.runs]
     upper = sheet.axes(LEFT, top, width, height)
     lower_top = top + height + 0.65
     lower = sheet.axes(LEFT, lower_top, width, height)
     hollow = (
         "; hollow: the client was the bottleneck"
-        if any(run.client.saturated for one in series for run in one.runs)
+        if any(run.client.saturated for curve in series for run in curve.runs)
         else ""
     )
-    dead = any(not run.ok for one in series for run in one.runs)
+    dead = any(not run.ok for curve in series for run in curve.runs)
     crosses = "; cross: no success" if dead else ""
     sheet.panel_title(LEFT, top - 0.1, "Throughput", f"connections per second{hollow}{crosses}")
     sheet.panel_title(LEFT, lower_top - 0.1, "Latency", "p50 with a line, shade up to p99")
@@ -275,30 +287,30 @@ def _sweep_panels(sheet: Sheet, series: Sequence[Series], top: float, width: flo
     upper.tick_params(labelbottom=False)
     lower.set_xlabel("concurrency (workers)", fontsize=9)
     known: list[float] = []
-    for one in series:
+    for curve in series:
         draw_points(
             upper,
-            one.runs,
-            gapped(one.runs, [run.throughput for run in one.runs]),
-            one.colour,
-            dashes=one.dashes,
+            curve.runs,
+            gapped(curve.runs, [run.throughput for run in curve.runs]),
+            curve.colour,
+            dashes=curve.dashes,
         )
-        p50, p99 = ([getattr(run.latency_ms, name) for run in one.runs] for name in ("p50", "p99"))
-        middle, high = gapped(one.runs, p50), gapped(one.runs, p99)
+        p50, p99 = ([getattr(run.latency_ms, name) for run in curve.runs] for name in ("p50", "p99"))
+        middle, high = gapped(curve.runs, p50), gapped(curve.runs, p99)
         known += [value for value in (*middle, *high) if not math.isnan(value)]
-        places = [run.concurrency for run in one.runs]
-        lower.fill_between(places, middle, high, color=one.colour, alpha=0.12, linewidth=0)
+        places = [run.concurrency for run in curve.runs]
+        lower.fill_between(places, middle, high, color=curve.colour, alpha=0.12, linewidth=0)
         if len(places) == 1:
-            lower.vlines(places, middle, high, color=one.colour, alpha=0.35, linewidth=4)
-        draw_points(lower, one.runs, middle, one.colour, dashes=one.dashes)
-    upper.set_ylim(0, max(max(one.best.throughput for one in series), 1.0) * 1.1)
+            lower.vlines(places, middle, high, color=curve.colour, alpha=0.35, linewidth=4)
+        draw_points(lower, curve.runs, middle, curve.colour, dashes=curve.dashes)
+    upper.set_ylim(0, max(max(curve.best.throughput for curve in series), 1.0) * 1.1)
     count_axis(upper)
     if known:
         latency_axis(lower, "y", *widen(min(known), max(known), least_ratio=4.0, margin=1.25), at_most=9)
     else:
         lower.set_yticks([])
     # One line of crosses for each file that has any, so that none hides another's.
-    suffering = [one for one in series if any(not run.ok for run in one.runs)]
-    for row, one in enumerate(suffering):
-        levels = [run.concurrency for run in one.runs if not run.ok]
-        mark_dead(upper, levels, one.colour, foot=0.05 + 0.075 * row, words=False)
+    suffering = [curve for curve in series if any(not run.ok for run in curve.runs)]
+    for row, curve in enumerate(suffering):
+        levels = [run.concurrency for run in curve.runs if not run.ok]
+        mark_dead(upper, levels, curve.colour, foot=0.05 + 0.075 * row, words=False)

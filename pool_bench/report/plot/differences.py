@@ -127,8 +127,8 @@ def _pair(sheet: Sheet, pair: Pair, name: str, left: float, width: float, reach:
         # The axis' lines go behind the words.
         text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1.5})
     sheet.top += _HEAD
-    for one in pair.obstructions:
-        note = sheet.fit(one.words, sheet.room - 0.15, 8.5)
+    for obstruction in pair.obstructions:
+        note = sheet.fit(obstruction.words, sheet.room - 0.15, 8.5)
         sheet.text(
             MARGIN + 0.15, sheet.top + _ROW / 2, note, size=8.5, colour=VERMILLION, vertical="center_baseline"
         )

@@ -71,13 +71,13 @@ def only_holds(results: Sequence[ResultRecord]) -> list[HeldRun]:
 
 def draw_hold_compare(runs: Sequence[HeldRun]) -> Sheet:
     """Draw `runs` over each other, in their order."""
-    series = series_of([one.result for one in runs])
-    holds = [one.hold for one in runs]
+    series = series_of([run.result for run in runs])
+    holds = [run.hold for run in runs]
     dropped = any(hold.dropped for hold in holds)
     height = MARGIN + 0.64 + 0.32 + _ROW * len(series) + 0.45 + _PANEL
     height += 0.85 + _SURVIVAL if dropped else 0
     sheet = Sheet(10.0, height + 0.85 + _PANEL + 0.8)
-    targets = {target_name(one.result) for one in runs}
+    targets = {target_name(run.result) for run in runs}
     subject = targets.pop() if len(targets) == 1 else f"{len(targets)} targets"
     setting = common_setting(series, unit="connections asked")
     sheet.header(f"{len(runs)} runs of held connections compared: ", subject, setting)
@@ -105,12 +105,14 @@ def _rows(sheet: Sheet, series: Sequence[Series], holds: Sequence[HoldRecord]) -
     sheet.top += 0.22
     highest = max(hold.held_peak for hold in holds) or 1
     most = max(sheet.measure(_held_words(hold), 9, bold=True) for hold in holds)
-    for one, hold in zip(series, holds, strict=True):
+    for curve, hold in zip(series, holds, strict=True):
         middle = sheet.top + _ROW / 2
-        sheet.line((MARGIN, middle), (MARGIN + 0.22, middle), colour=one.colour, width=2.5, dashes=one.dashes)
-        sheet.text(label_left, middle, sheet.fit(one.label, label_room), vertical="center_baseline")
+        sheet.line(
+            (MARGIN, middle), (MARGIN + 0.22, middle), colour=curve.colour, width=2.5, dashes=curve.dashes
+        )
+        sheet.text(label_left, middle, sheet.fit(curve.label, label_room), vertical="center_baseline")
         length = max(bar_room - most - 0.1, 0.1) * hold.held_peak / highest
-        length_bar(sheet, bar_left, middle, length, one.colour)
+        length_bar(sheet, bar_left, middle, length, curve.colour)
         sheet.text(
             bar_left + length + 0.07,
             middle,
@@ -122,8 +124,8 @@ def _rows(sheet: Sheet, series: Sequence[Series], holds: Sequence[HoldRecord]) -
         each = hold.client_bytes_each
         figures = (
             format_rate(hold.opened / hold.open_s) if hold.open_s else "-",
-            format_latency(one.best.latency_ms.p50),
-            format_latency(one.best.latency_ms.p99),
+            format_latency(curve.best.latency_ms.p50),
+            format_latency(curve.best.latency_ms.p99),
             f"{hold.dropped:,}",
             "-" if each is None else format_bytes(each),
         )
@@ -146,9 +148,9 @@ def _held_panel(
     axes = sheet.axes(LEFT, top, width, _PANEL)
     sheet.panel_title(LEFT, top - 0.1, "Connections", "held, since opening began")
     unit = time_axis(axes, max((second.t for hold in holds for second in hold.timeline[-1:]), default=0.0))
-    for one, hold in zip(series, holds, strict=True):
+    for curve, hold in zip(series, holds, strict=True):
         times, lows, _ = held_curve(hold.timeline)
-        axes.plot(times / unit, lows, one.dashes, color=one.colour, linewidth=1.7)
+        axes.plot(times / unit, lows, curve.dashes, color=curve.colour, linewidth=1.7)
     axes.set_ylim(0, max(max(hold.held_peak for hold in holds), 1) * 1.1)
     count_axis(axes, ticks=5, whole=True)
 
@@ -159,10 +161,10 @@ def _survival_panel(
     axes = sheet.axes(LEFT, top, width, _SURVIVAL)
     sheet.panel_title(LEFT, top - 0.1, "Survival", "share of connections still open by age")
     unit = time_axis(axes, max((point.age_s for hold in holds for point in hold.survival[-1:]), default=0.0))
-    for one, hold in zip(series, holds, strict=True):
+    for curve, hold in zip(series, holds, strict=True):
         ages = [point.age_s / unit for point in hold.survival]
         shares = [point.share for point in hold.survival]
-        axes.step(ages, shares, where="post", color=one.colour, linestyle=one.dashes, linewidth=1.7)
+        axes.step(ages, shares, where="post", color=curve.colour, linestyle=curve.dashes, linewidth=1.7)
     axes.set_ylim(0, 1.05)
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))

@@ -168,7 +168,7 @@ def _course(group: PoolRounds, take: Callable[[RunRecord, CheckoutRecord], list[
 
     NaN where most of them have no figure.
     """
-    rounds = [take(run, one) for run, one in zip(group.runs, group.checkouts, strict=True)]
+    rounds = [take(run, checkout) for run, checkout in zip(group.runs, group.checkouts, strict=True)]
     merged = []
     for index in range(max((len(points) for points in rounds), default=0)):
         here = [points[index] for points in rounds if index < len(points)]
@@ -231,7 +231,7 @@ def _failures(axes: Axes, lines: Sequence[Line]) -> None:
 
 def _moment(line: Line, of: Callable[[RecoveryRecord], float | None]) -> float | None:
     """The rounds' median of a moment of their restarts, None where one of them did not come so far."""
-    moments = [of(one.recovery) for one in line.group.checkouts if one.recovery is not None]
+    moments = [of(checkout.recovery) for checkout in line.group.checkouts if checkout.recovery is not None]
     known = [moment for moment in moments if moment is not None]
     return median(known) if known and len(known) == len(moments) else None
 
@@ -252,7 +252,7 @@ def recoveries(sheet: Sheet, lines: Sequence[Line], top: float, edge: float = 0.
 
 def _recovery_words(group: PoolRounds) -> tuple[str, bool]:
     """When the clients were back after the server was, and what failed; and whether all came back."""
-    known = [one.recovery for one in group.checkouts if one.recovery is not None]
+    known = [checkout.recovery for checkout in group.checkouts if checkout.recovery is not None]
     if not known:
         return "no restart was seen", False
     first = Spread.of(each.after_up_s(each.first_s) for each in known)
@@ -299,10 +299,10 @@ def _clients(axes: Axes, group: PoolRounds) -> None:
 def _outage(panels: Sequence[Axes], lines: Sequence[Line]) -> None:
     """The time in which the server was away: the median of all rounds."""
     known = [
-        one.recovery
+        checkout.recovery
         for line in lines
-        for one in line.group.checkouts
-        if one.recovery is not None and one.recovery.up_s is not None
+        for checkout in line.group.checkouts
+        if checkout.recovery is not None and checkout.recovery.up_s is not None
     ]
     began, ended = Spread.of(each.stopping_s for each in known), Spread.of(each.up_s for each in known)
     if began is None or ended is None:

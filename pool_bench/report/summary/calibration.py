@@ -25,17 +25,17 @@ def calibration_table(calibration: Calibration, *, colour: bool = False) -> str:
         return ""
     paint = Paint(colour=colour)
     rows = [["driver", "workers", "conn/s", "p50 ms", "p99 ms", "max ms", "us CPU", "client", "server"]]
-    for one in calibration.floors:
-        p50, p99, top = one.latency.percentiles_ms((50, 99, 100))
+    for floor in calibration.floors:
+        p50, p99, top = floor.latency.percentiles_ms((50, 99, 100))
         rows.append(
             [
-                one.driver,
-                f"{one.concurrency:,}",
-                format_rate(one.throughput),
+                floor.driver,
+                f"{floor.concurrency:,}",
+                format_rate(floor.throughput),
                 *map(format_ms, (p50, p99, top)),
-                "-" if one.cpu_us_per_op is None else f"{one.cpu_us_per_op:,.0f}",
-                f"{one.client_cpu_share:.0%}",
-                f"{one.server_cpu_share:.0%}{' !' if one.server_cpu_share > _BUSY else ''}",
+                "-" if floor.cpu_us_per_op is None else f"{floor.cpu_us_per_op:,.0f}",
+                f"{floor.client_cpu_share:.0%}",
+                f"{floor.server_cpu_share:.0%}{' !' if floor.server_cpu_share > _BUSY else ''}",
             ]
         )
     drawn = table(rows)
@@ -47,9 +47,9 @@ def calibration_table(calibration: Calibration, *, colour: bool = False) -> str:
         *drawn[1:],
         *wrap(_MEANING, "  "),
     ]
-    if any(one.server_cpu_share > _BUSY for one in calibration.floors):
+    if any(floor.server_cpu_share > _BUSY for floor in calibration.floors):
         lines.append(_BUSY_SERVER)
-    failed = sum(one.failed for one in calibration.floors)
+    failed = sum(floor.failed for floor in calibration.floors)
     if failed:
         lines.append(paint(f"{failed:,} operations failed even so", "red"))
     return "\n".join(lines)

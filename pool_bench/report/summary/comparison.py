@@ -58,8 +58,8 @@ def pair_lines(pair: Pair, paint: Paint) -> list[str]:
     """One setting: its verdict, its figures, and why it may not be compared."""
     head = f"{ellipsize(describe(pair), WIDTH - 24)}: "
     lines = [paint(head, "bold") + paint(str(pair.verdict), "bold", *_style(pair.verdict))]
-    for one in pair.obstructions:
-        lines += [paint(line, "yellow") for line in wrap(f"  {clean(one.words)}", "    ")]
+    for obstruction in pair.obstructions:
+        lines += [paint(line, "yellow") for line in wrap(f"  {clean(obstruction.words)}", "    ")]
     if pair.figures:
         rows = [HEADS, *figure_rows(pair)]
         drawn = table([["  " + row[0], *row[1:]] for row in rows], left=(0, 5))
@@ -131,7 +131,7 @@ def comparison_markdown(comparison: Comparison) -> str:
     ]
     for pair in comparison.pairs:
         parts.append(heading(3, f"{describe(pair)}: {pair.verdict}"))
-        parts += [f"- {escape(one.words)}" for one in pair.obstructions]
+        parts += [f"- {escape(obstruction.words)}" for obstruction in pair.obstructions]
         if pair.figures:
             parts.append(markdown_table(HEADS, figure_rows(pair), left=(0, 5)))
         parts += [escape(note) for note in pair.notes]
@@ -146,7 +146,7 @@ def comparisons_json(comparisons: Sequence[Comparison]) -> JsonObject:
     `change`, `low` and `high` are shares of the base's value where `scale` is `ratio`, and differences of
     shares where it is `share`; null where nothing can be said.
     """
-    return {"schema": SCHEMA, "comparisons": [_comparison(one) for one in comparisons]}
+    return {"schema": SCHEMA, "comparisons": [_comparison(comparison) for comparison in comparisons]}
 
 
 def _comparison(comparison: Comparison) -> JsonObject:
@@ -168,7 +168,10 @@ def _pair(pair: Pair) -> JsonObject:
         "label": pair.label,
         "rounds": [len(pair.base.runs), len(pair.new.runs)],
         "verdict": str(pair.verdict),
-        "not_comparable": [{"obstacle": str(one.obstacle), "why": one.words} for one in pair.obstructions],
+        "not_comparable": [
+            {"obstacle": str(obstruction.obstacle), "why": obstruction.words}
+            for obstruction in pair.obstructions
+        ],
         "notes": list(pair.notes),
         "figures": [
             {

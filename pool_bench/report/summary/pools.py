@@ -72,10 +72,10 @@ def behaviour_summary(contests: Sequence[PoolComparison], *, colour: bool = Fals
         return ""
     lines = [paint("what each does on checkout and on return", "bold")]
     for group in pools.values():
-        one = group.checkouts[0]
+        checkout = group.checkouts[0]
         if group.not_started:
             continue
-        lines += wrap(f"  {group.pool} {one.version}: {one.manner}", "    ")
+        lines += wrap(f"  {group.pool} {checkout.version}: {checkout.manner}", "    ")
     resets = {
         _return_of(group) for group in pools.values() if group.pool != "naive" and not group.not_started
     }
@@ -172,14 +172,14 @@ def _open_loop(contest: PoolComparison, paint: Paint) -> list[str]:
     return [
         paint(drawn[0], "bold"),
         *drawn[1:],
-        *(paint(one, "dim") for one in wrap(f"  {words}", "  ")),
+        *(paint(line, "dim") for line in wrap(f"  {words}", "  ")),
     ]
 
 
 def _behaviour(contest: PoolComparison, paint: Paint) -> list[str]:
     rows = [["pool", "us/op", "RSS MB", "opened", "held", "overtaken", "starved", "Jain", "client wait ms"]]
     for group in contest.groups:
-        waits = [one.fairness.client_waits_ms for one in group.checkouts]
+        waits = [checkout.fairness.client_waits_ms for checkout in group.checkouts]
         known = [each for each in waits if each is not None]
         low = min((each.min for each in known), default=None)
         high = max((each.max for each in known), default=None)
@@ -188,11 +188,11 @@ def _behaviour(contest: PoolComparison, paint: Paint) -> list[str]:
                 group.pool,
                 _median(group.spread(lambda run, _: run.client.cpu_us_per_op), "{:,.0f}"),
                 _median(group.spread(lambda run, _: run.client.rss_mb), "{:,.0f}"),
-                _median(group.spread(lambda _, one: one.opened), "{:,.0f}"),
-                f"{max(one.size_peak for one in group.checkouts):,}",
+                _median(group.spread(lambda _, checkout: checkout.opened), "{:,.0f}"),
+                f"{max(checkout.size_peak for checkout in group.checkouts):,}",
                 # Where nobody waits for anybody there is no order to keep.
                 "-" if group.pool == "naive" else format_percent(group.overtaken_share),
-                f"{sum(one.fairness.starved for one in group.checkouts):,}",
+                f"{sum(checkout.fairness.starved for checkout in group.checkouts):,}",
                 # Where clients come and go, the same for all is not what is fair.
                 "-" if contest.scenario in _COMING_AND_GOING else _jain(group),
                 f"{format_ms(low)}..{format_ms(high)}",
@@ -203,7 +203,7 @@ def _behaviour(contest: PoolComparison, paint: Paint) -> list[str]:
 
 
 def _jain(group: PoolRounds) -> str:
-    return _median(group.spread(lambda _, one: one.fairness.index), "{:.3f}")
+    return _median(group.spread(lambda _, checkout: checkout.fairness.index), "{:.3f}")
 
 
 def _median(spread: Spread | None, form: str) -> str:
@@ -314,11 +314,11 @@ def _in_ms(value: float) -> str:
     return f"{format_ms(value)} ms"
 
 
-def _all_back_s(one: CheckoutRecord) -> float | None:
+def _all_back_s(checkout: CheckoutRecord) -> float | None:
     """When all clients were back; infinite where some never were."""
-    if one.recovery is None:
+    if checkout.recovery is None:
         return None
-    moment_s = one.recovery.after_up_s(one.recovery.all_s)
+    moment_s = checkout.recovery.after_up_s(checkout.recovery.all_s)
     return math.inf if moment_s is None else moment_s
 
 
@@ -333,13 +333,13 @@ _RESPONSE: Final = _Measure(
 _MEASURES: Final = {
     "burst": _Measure(
         "Shortest bursts",
-        lambda group: group.spread(lambda _, one: one.bursts_histogram.percentile_ms(50)),
+        lambda group: group.spread(lambda _, checkout: checkout.bursts_histogram.percentile_ms(50)),
         _in_ms,
     ),
     "spike": _Measure("Lowest p99 of waits", lambda group: group.phase_percentile("checkout", 99), _in_ms),
     "reconnect": _Measure(
         "All clients back soonest",
-        lambda group: group.spread(lambda _, one: _all_back_s(one)),
+        lambda group: group.spread(lambda _, checkout: _all_back_s(checkout)),
         lambda seconds: "not all" if seconds == math.inf else format_duration(seconds) or "at once",
     ),
 }

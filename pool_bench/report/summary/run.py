@@ -248,17 +248,19 @@ def _histogram(latency: Histogram, paint: Paint) -> list[str]:
     bars = log_bars(latency, at_most=_HISTOGRAM_ROWS)
     if not bars:
         return []
-    top = max(one.count for one in bars)
+    top = max(bucket.count for bucket in bars)
     rows: list[list[str]] = []
-    for index, one in enumerate(bars):
+    for index, bucket in enumerate(bars):
         # A long empty stretch between two modes is one line, not twenty.
-        if not one.count and index and not bars[index - 1].count:
+        if not bucket.count and index and not bars[index - 1].count:
             if rows[-1] != ["", "…"]:
                 rows[-1] = ["", "…"]
             continue
-        share = one.count / latency.count
-        low, high = format_edge(one.low_ms), format_edge(one.high_ms)
-        rows.append([f"{low} - {high}", f"{one.count:,}", format_percent(share), bar(one.count / top, 50)])
+        share = bucket.count / latency.count
+        low, high = format_edge(bucket.low_ms), format_edge(bucket.high_ms)
+        rows.append(
+            [f"{low} - {high}", f"{bucket.count:,}", format_percent(share), bar(bucket.count / top, 50)]
+        )
     head = paint("latency histogram, successes", "bold")
     return [head, *table(rows, left=(3,))]
 
@@ -289,7 +291,7 @@ def _notes(run: RunRecord, verdict: VerdictRecord, paint: Paint) -> list[str]:
             "figures above: the highest percentiles are too low by that."
         )
         lines += [paint(line, "yellow") for line in wrap(note, "  ")]
-    codes = {one.code for one in (*verdict.reasons, *verdict.notes)}
+    codes = {reason.code for reason in (*verdict.reasons, *verdict.notes)}
     if run.dropped and ReasonCode.RATE_NOT_ACHIEVED not in codes:
         note = (
             f"{run.dropped:,} operations were due and never began, because all {run.concurrency:,} "
@@ -306,8 +308,8 @@ def verdict_lines(verdict: VerdictRecord, paint: Paint) -> list[str]:
     """A paragraph for each reason to doubt a run and each note, with what helps."""
     return [
         paint(line, "yellow")
-        for one in (*verdict.reasons, *verdict.notes)
-        for line in wrap(one.paragraph, "  ")
+        for reason in (*verdict.reasons, *verdict.notes)
+        for line in wrap(reason.paragraph, "  ")
     ]
 
 

@@ -35,7 +35,9 @@ def _bursts(groups: Sequence[PoolRounds]) -> list[list[str]]:
 
 def _neighbours(group: PoolRounds) -> list[str]:
     spreads = [
-        Spread.of(one.fairness.neighbours_histogram.percentile_ms(percentile) for one in group.checkouts)
+        Spread.of(
+            checkout.fairness.neighbours_histogram.percentile_ms(percentile) for checkout in group.checkouts
+        )
         for percentile in (50.0, 99.0)
     ]
     return [format_ms(spread.median if spread is not None else None) for spread in spreads]
@@ -66,8 +68,8 @@ def _joined(group: PoolRounds) -> list[tuple[IntervalRecord, CheckoutIntervalRec
     """Operations and pool of the same stretches, all rounds."""
     return [
         (second, stretch)
-        for run, one in zip(group.runs, group.checkouts, strict=True)
-        for second, stretch in zip(run.timeline, one.timeline, strict=False)
+        for run, checkout in zip(group.runs, group.checkouts, strict=True)
+        for second, stretch in zip(run.timeline, checkout.timeline, strict=False)
         if second.seconds > 0
     ]
 
@@ -105,19 +107,19 @@ def _waits(stretches: Iterable[CheckoutIntervalRecord]) -> list[str]:
 def _spike(groups: Sequence[PoolRounds]) -> list[list[str]]:
     rows = [["spike: wait p99, ms", "before", "during (most)", "after", "calm again after"]]
     for group in groups:
-        calm = group.spread(lambda run, one: calm_after_s(run, one))
-        before = group.spread(lambda run, one: _worst(_part(run, one, 0), median))
-        during = group.spread(lambda run, one: _worst(_part(run, one, 1), max))
-        after = group.spread(lambda run, one: _worst(_part(run, one, 2), median))
+        calm = group.spread(lambda run, checkout: calm_after_s(run, checkout))
+        before = group.spread(lambda run, checkout: _worst(_part(run, checkout, 0), median))
+        during = group.spread(lambda run, checkout: _worst(_part(run, checkout, 1), max))
+        after = group.spread(lambda run, checkout: _worst(_part(run, checkout, 2), median))
         cells = [format_ms(spread.median if spread else None) for spread in (before, during, after)]
         rows.append([group.pool, *cells, "not at all" if calm is None else format_duration(calm.median)])
     return rows
 
 
-def _part(run: RunRecord, one: CheckoutRecord, third: int) -> list[CheckoutIntervalRecord]:
+def _part(run: RunRecord, checkout: CheckoutRecord, third: int) -> list[CheckoutIntervalRecord]:
     """One third of a spike's timeline."""
     length = run.duration_s / 3
-    return [stretch for stretch in one.timeline if third * length < stretch.t <= (third + 1) * length]
+    return [stretch for stretch in checkout.timeline if third * length < stretch.t <= (third + 1) * length]
 
 
 def _worst(part: Sequence[CheckoutIntervalRecord], choose: Callable[[list[float]], float]) -> float | None:
@@ -125,18 +127,18 @@ def _worst(part: Sequence[CheckoutIntervalRecord], choose: Callable[[list[float]
     return choose(known) if known else None
 
 
-def calm_after_s(run: RunRecord, one: CheckoutRecord) -> float | None:
+def calm_after_s(run: RunRecord, checkout: CheckoutRecord) -> float | None:
     """How long after a spike's end the waits are what they were before, seconds; None where never.
 
     As they were means at most twice the median p99 of before, or a millisecond.
     """
-    before = _worst(_part(run, one, 0), median)
+    before = _worst(_part(run, checkout, 0), median)
     if before is None:
         return None
     limit = max(2 * before, 1.0)
     end_s = run.duration_s * 2 / 3
     calm_since: float | None = None
-    for stretch in _part(run, one, 2):
+    for stretch in _part(run, checkout, 2):
         if stretch.wait_p99 is None or stretch.wait_p99 > limit:
             calm_since = None
         elif calm_since is None:
@@ -147,7 +149,7 @@ def calm_after_s(run: RunRecord, one: CheckoutRecord) -> float | None:
 def _recovery(groups: Sequence[PoolRounds]) -> list[list[str]]:
     rows = [["restart", "server away", "first back", "all back", "clients", "errors", "opened", "at once"]]
     for group in groups:
-        known = [one.recovery for one in group.checkouts if one.recovery is not None]
+        known = [checkout.recovery for checkout in group.checkouts if checkout.recovery is not None]
         if not known:
             continue
         moments = [each.after_up_s(each.all_s) for each in known]

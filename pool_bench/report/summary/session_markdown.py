@@ -20,7 +20,7 @@ def session_markdown(session: ResultRecord) -> str:
     parts = [heading(2, f"{session.tool}{f': {session.name}' if session.name else ''}")]
     parts.append(_headline(session))
     if session.thresholds:
-        failed = sum(not one.ok for one in session.thresholds)
+        failed = sum(not outcome.ok for outcome in session.thresholds)
         verdict = f"{failed} of {len(session.thresholds)} failed" if failed else "all held"
         rows = judged_rows(session.thresholds)
         parts += [heading(3, f"Thresholds: {verdict}"), markdown_table(rows[0], rows[1:], left=(0, 1, 4))]

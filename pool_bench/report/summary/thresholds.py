@@ -15,11 +15,11 @@ Judged: TypeAlias = ThresholdOutcome | ThresholdRecord
 def judged_rows(judged: Sequence[Judged]) -> list[list[str]]:
     """A table of thresholds, its head first: run, threshold, value, limit, outcome."""
     rows = [["run", "threshold", "value", "limit", ""]]
-    for one in judged:
-        run = one.run if one.round is None else f"{one.run}, round {one.round}"
-        unit = Unit(one.unit)
-        value = "no value" if one.value is None else _shown(one.value, unit)
-        rows.append([run, one.text, value, _shown(one.limit, unit), "ok" if one.ok else "FAILED"])
+    for outcome in judged:
+        run = outcome.run if outcome.round is None else f"{outcome.run}, round {outcome.round}"
+        unit = Unit(outcome.unit)
+        value = "no value" if outcome.value is None else _shown(outcome.value, unit)
+        rows.append([run, outcome.text, value, _shown(outcome.limit, unit), "ok" if outcome.ok else "FAILED"])
     return rows
 
 
@@ -28,11 +28,13 @@ def threshold_lines(judged: Sequence[Judged], *, colour: bool = False) -> str:
     paint = Paint(colour=colour)
     rows = [[ellipsize(clean(cell), 40) for cell in row] for row in judged_rows(judged)]
     drawn = table(rows, left=(0, 1, 4))
-    failed = sum(not one.ok for one in judged)
+    failed = sum(not outcome.ok for outcome in judged)
     verdict = f"{failed} of {len(judged)} failed" if failed else f"all {len(judged)} held"
     head = paint("thresholds: ", "bold") + paint(verdict, "bold", "red" if failed else "green")
     lines = [head, paint(drawn[0], "dim")]
-    lines += [line if one.ok else paint(line, "red") for line, one in zip(drawn[1:], judged, strict=True)]
+    lines += [
+        line if outcome.ok else paint(line, "red") for line, outcome in zip(drawn[1:], judged, strict=True)
+    ]
     return "\n".join(lines)
 
 
@@ -41,7 +43,7 @@ def failed_thresholds(judged: Sequence[Judged], *, colour: bool = False) -> list
     if not judged:
         return []
     paint = Paint(colour=colour)
-    failed = [row for row, one in zip(judged_rows(judged)[1:], judged, strict=True) if not one.ok]
+    failed = [row for row, outcome in zip(judged_rows(judged)[1:], judged, strict=True) if not outcome.ok]
     if not failed:
         return [paint(f"thresholds: all {len(judged)} held", "green")]
     head = paint(f"thresholds: {len(failed)} of {len(judged)} failed", "bold", "red")

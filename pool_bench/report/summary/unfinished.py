@@ -21,7 +21,8 @@ def hanging_words(run: RunRecord) -> list[str]:
     gave_up = run.hold is not None and run.hold.gave_up_s > 0
     until = "opening was given up" if gave_up else "the run did"
     sentences = [
-        _words([one for one in run.hanging if one.begun == begun], until) for begun in ("warmup", "measured")
+        _words([step for step in run.hanging if step.begun == begun], until)
+        for begun in ("warmup", "measured")
     ]
     before = run.warmup or NO_WARMUP
     if not run.ok and not run.failed and before.failed:
@@ -43,15 +44,17 @@ def hanging_of_runs(runs: Sequence[RunRecord]) -> list[str]:
 def _words(found: Sequence[HangingRecord], until: str) -> str:
     if not found:
         return ""
-    count = sum(one.count for one in found)
+    count = sum(obstruction.count for obstruction in found)
     which = "begun in the warm-up" if found[0].begun == "warmup" else "begun while measuring"
-    ranked = sorted((one for one in found if one.phase is not None), key=lambda one: -one.count)
-    steps = ", ".join(f"{one.phase} ({one.count:,})" for one in ranked)
+    ranked = sorted(
+        (obstruction for obstruction in found if obstruction.phase is not None), key=lambda step: -step.count
+    )
+    steps = ", ".join(f"{step.phase} ({step.count:,})" for step in ranked)
     where = f", hanging in {steps}" if steps else ""
-    limits = " and ".join(dict.fromkeys(one.limit for one in found if one.limit))
+    limits = " and ".join(dict.fromkeys(obstruction.limit for obstruction in found if obstruction.limit))
     them = "it" if count == 1 else "them"
     cure = f" {limits} would have ended {them}." if limits else ""
-    if any(one.phase in _UNBOUNDED and not one.limit for one in found):
+    if any(obstruction.phase in _UNBOUNDED and not obstruction.limit for obstruction in found):
         cure += " Only the checkout has a limit (--timeout)."
     return f"{_operations(count)} {which} had not ended when {until}{where}.{cure}"
 
