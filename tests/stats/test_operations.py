@@ -3,6 +3,7 @@
 import copy
 import pickle
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -479,3 +480,17 @@ def test_a_payload_has_the_percentiles_that_javascripts_reader_finds_in_it(paylo
     histogram = Histogram.decode(payload)
     for percentile, microseconds in READ_BY_JAVASCRIPT[payload].items():
         assert histogram.percentile_ms(percentile) == pytest.approx(microseconds / 1000, rel=0.001)
+
+
+@given(st.lists(st.tuples(st.sampled_from(list(FailureKind)), st.integers(0, 400)), max_size=700))
+@settings(deadline=None, max_examples=20)
+def test_however_many_sorts_of_failures_there_are_none_is_lost_and_they_stay_few(
+    failures: list[tuple[FailureKind, int]],
+) -> None:
+    stats = BenchStats()
+    for kind, number in failures:
+        stats.count_failure(FailureKey(kind, Phase.QUERY, f"{number:05}"), 1, "no")
+    assert sum(count.count for count in stats.failures.values()) == len(failures)
+    assert len(stats.failures) <= 256 + len(FailureKind)
+    kinds = Counter(kind for kind, _ in failures)
+    assert stats.errors == dict(kinds)
