@@ -15,7 +15,7 @@ from pool_bench.contenders import (
     make,
 )
 from pool_bench.contenders.base import Contender, Opens
-from pool_bench.errors import FailureKind, Phase, UsageError
+from pool_bench.errors import UsageError
 from pool_bench.servers.postgres import EmbeddedPostgres
 from pool_bench.targets.postgres import PostgresTarget, parse_target
 
@@ -66,74 +66,6 @@ async def test_a_pool_opens_exactly_its_size_and_leaves_nothing(
     finally:
         await contender.close()
     await backends_become(embedded, app, 0)
-
-
-async def lease_again(contender: Contender[object]) -> None:
-    """Lease what was given back; on a slow machine that comes back later than the next may wait for it."""
-    async with asyncio.timeout(60):
-        while True:
-            try:
-                async with contender.lease() as leased:
-                    return await contender.execute(leased, "SELECT 1")
-            except Exception as error:
-                if contender.as_error(error, Phase.CHECKOUT).kind is not FailureKind.TIMEOUT:
-                    raise
-
-
-@pytest.mark.parametrize("name", POOLS)
-async def test_a_wait_that_is_too_long_is_a_timeout_of_the_checkout(
-    name: ContenderName, embedded: EmbeddedPostgres
-) -> None:
-    config = ContenderConfig(target=target_of(embedded, f"waits-{name}"), size=1, timeout_s=0.1)
-    contender = make(name, config)
-    await contender.open()
-    try:
-        async with contender.lease():
-            with pytest.raises(Exception) as caught:  # noqa: PT011  # each pool has its own
-                async with contender.lease():
-                    raise AssertionError("there is one connection, and it is leased")
-        assert not isinstance(caught.value, AssertionError)
-        error = contender.as_error(caught.value, Phase.CHECKOUT)
-        assert (error.kind, error.phase) == (FailureKind.TIMEOUT, Phase.CHECKOUT)
-        assert error.message
-        await lease_again(contender)
-    finally:
-        await contender.close()
-
-
-@pytest.mark.parametrize("name", CONTENDER_NAMES)
-async def test_an_error_of_the_server_keeps_its_sqlstate(
-    name: ContenderName, embedded: EmbeddedPostgres
-) -> None:
-    contender = make(name, ContenderConfig(target=target_of(embedded, f"errs-{name}"), size=1))
-    await contender.open()
-    try:
-        with pytest.raises(Exception) as caught:  # noqa: PT011  # each pool has its own
-            async with contender.lease() as leased:
-                await contender.execute(leased, "SELECT 1 / 0")
-        error = contender.as_error(caught.value, Phase.QUERY)
-        assert (error.sqlstate, error.phase) == ("22012", Phase.QUERY)
-    finally:
-        await contender.close()
-
-
-@pytest.mark.parametrize("name", CONTENDER_NAMES)
-async def test_a_server_that_is_not_there_is_refused_by_name(name: ContenderName) -> None:
-    target = parse_target("postgresql://u:s3cr3t@127.0.0.1:1/db?sslmode=disable", env={}, default_user="u")
-    contender = make(name, ContenderConfig(target=target, size=2, timeout_s=0.5))
-    opening = asyncio.create_task(contender.open())
-    async with asyncio.timeout(60):
-        while not contender.opens.failed:  # noqa: ASYNC110  # nobody tells of it
-            await asyncio.sleep(0.01)
-    with pytest.raises(Exception) as caught:  # noqa: PT011  # each pool has its own
-        # One of them would go on trying.
-        await asyncio.wait_for(opening, 0.5)
-    error = contender.as_error(caught.value, Phase.CONNECT)
-    assert error.kind in (FailureKind.REFUSED, FailureKind.TIMEOUT, FailureKind.OTHER)
-    assert "s3cr3t" not in f"{error} {caught.value!r}"
-    assert contender.opens.opened == 0
-    assert contender.opens.failed >= 1
-    await contender.close()
 
 
 async def setting_after_return(contender: Contender[object]) -> str:
