@@ -7,7 +7,7 @@ A `ResultRecord` comes from a file (`read.py`) or, by plain conversion, from the
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Self
@@ -48,43 +48,6 @@ _VERSIONED: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ThresholdRecord:
-    """What came of one threshold in one run; names as in `ThresholdOutcome`."""
-
-    text: Text
-    field: Text
-    value: float | None
-    limit: float | None
-    unit: Text
-    ok: bool
-    run: Text
-    round: Count | None = None
-
-    @classmethod
-    def of(cls, outcome: ThresholdOutcome) -> Self:
-        """The record of `outcome`."""
-        return record(cls, outcome, value=finite(outcome.value), limit=finite(outcome.limit))
-
-
-@dataclass(frozen=True, slots=True)
-class SearchStepRecord:
-    """One trial: the index of its run, its rate, and whether it met the objectives."""
-
-    run: Count
-    rate: Number
-    kind: Text
-    passed: bool
-    breaches: tuple[Text, ...] = ()
-    client: Text | None = None
-    client_to_blame: bool = False
-
-    @classmethod
-    def of(cls, step: SearchStep) -> Self:
-        """The record of `step`."""
-        return record(cls, step)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchRecord:
     """A search for the maximum; names as in `SearchResult`.
@@ -100,7 +63,7 @@ class SearchRecord:
     confirmed: bool = False
     limit: Text
     why: Text
-    steps: tuple[SearchStepRecord, ...]
+    steps: tuple[SearchStep, ...]
 
     @classmethod
     def of(cls, search: SearchResult) -> Self:
@@ -111,7 +74,7 @@ class SearchRecord:
             rate=rounded(search.found),
             confirmed=search.found is not None,
             limit=str(search.limit or Limit.INTERRUPTED),
-            steps=tuple(map(SearchStepRecord.of, search.steps)),
+            steps=tuple(replace(step, rate=figure(step.rate)) for step in search.steps),
         )
 
 
@@ -268,7 +231,7 @@ class ResultRecord:
     target: Text
     targets: tuple[Text, ...]
     server: Mapping[Name, Text]
-    thresholds: tuple[ThresholdRecord, ...] = ()
+    thresholds: tuple[ThresholdOutcome, ...] = ()
     host: HostRecord = field(default_factory=HostRecord)
     config: Settings = field(default_factory=dict)
     runs: tuple[RunRecord, ...]
@@ -296,7 +259,7 @@ def from_session(session: Session) -> ResultRecord:
         target=session.targets[0] if session.targets else "",
         targets=session.targets,
         server=dict(session.server),
-        thresholds=tuple(map(ThresholdRecord.of, session.thresholds)),
+        thresholds=tuple(session.thresholds),
         host=HostRecord.here(runs),
         config=finite_settings(session.config),
         runs=runs,

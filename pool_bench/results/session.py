@@ -5,13 +5,14 @@ from datetime import datetime
 from enum import StrEnum
 
 from pool_bench.analysis.scalability import Sizing
+from pool_bench.results.parts import Count, Number, Text
 from pool_bench.stats.calibration import Calibration
 from pool_bench.stats.runs import RunResult
 
 
 @dataclass(frozen=True, slots=True)
 class SearchStep:
-    """One trial of a search: which of the session's runs it was, and how it went.
+    """One trial of a search, as it is in the result file: which of the runs it was, and how it went.
 
     Attributes:
         run: index in `Session.runs`.
@@ -23,13 +24,13 @@ class SearchStep:
         client_to_blame: whether that can account for what was missed.
     """
 
-    run: int
-    rate: float
-    kind: str
+    run: Count
+    rate: Number
+    kind: Text
     passed: bool
-    breaches: tuple[str, ...]
-    client: str | None
-    client_to_blame: bool
+    breaches: tuple[Text, ...] = ()
+    client: Text | None = None
+    client_to_blame: bool = False
 
 
 class Limit(StrEnum):
@@ -63,29 +64,29 @@ class SearchResult:
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ThresholdOutcome:
-    """What came of one threshold in one run.
+    """What came of one threshold in one run, as it is in the result file.
 
     Attributes:
         text: the threshold as the user wrote it.
         field: the field of the run it is about, a dotted path.
         value: the field's value in its own unit, None where the run has none.
         limit: what it is compared with, in the same unit.
-        ok: it held; without a value it did not.
-        run: the run's label; `round` its repetition.
         unit: of value and limit: `ms`, `s`, `us`, `/s`, "" (a count), `share` (of 1), `%`, `MB`, `B`,
             `true/false` (1 and 0).
+        ok: it held; without a value it did not.
+        run: the run's label; `round` its repetition.
     """
 
-    text: str
-    field: str
+    text: Text
+    field: Text
     value: float | None
     limit: float
+    unit: Text = ""
     ok: bool
-    run: str
-    round: int | None = None
-    unit: str = ""
+    run: Text
+    round: Count | None = None
 
 
 @dataclass(slots=True)

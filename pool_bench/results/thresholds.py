@@ -300,22 +300,22 @@ def judge_run(thresholds: Sequence[Threshold], run: RunResult) -> list[Threshold
     if not thresholds:
         return []
     content = numbers_of(run)
-    found = []
+    outcomes = []
     for threshold in thresholds:
         value = _value(threshold, content)
-        found.append(
+        outcomes.append(
             ThresholdOutcome(
-                threshold.text,
-                threshold.field,
-                value,
-                threshold.limit,
-                threshold.holds(value),
-                run.label,
-                run.round,
-                str(threshold.unit),
+                text=threshold.text,
+                field=threshold.field,
+                value=value,
+                limit=threshold.limit,
+                unit=str(threshold.unit),
+                ok=threshold.holds(value),
+                run=run.label,
+                round=run.round,
             )
         )
-    return found
+    return outcomes
 
 
 class Watch:

@@ -17,7 +17,7 @@ from pool_bench.load.run import Run
 from pool_bench.load.spec import ConnectSpec, OpenLoop
 from pool_bench.report.summary.run import run_summary
 from pool_bench.report.summary.search import search_summary, step_line
-from pool_bench.results.model import SearchRecord, SearchStepRecord
+from pool_bench.results.model import SearchRecord
 from pool_bench.results.run import RunRecord
 from pool_bench.results.session import Limit, SearchResult, SearchStep
 from pool_bench.stats.runs import SATURATED_CPU_SHARE, RunResult
@@ -61,7 +61,7 @@ def find_maximum(work: BenchSession, plan: FindMax, spec: ConnectSpec) -> None:
                 result.limit, result.why = Limit.SERVER, f"at {trial.rate:.4g}/s no operation succeeded"
                 break
             search.tell(passed=not breaches)
-            work.row(step_line(SearchStepRecord.of(result.steps[-1]), RunRecord.of(last)))
+            work.row(step_line(result.steps[-1], RunRecord.of(last)))
             work.keep()
     finally:
         conclude(result, search, work.session.runs)

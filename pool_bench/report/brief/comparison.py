@@ -88,10 +88,10 @@ def pair_answer(pair: Pair, paint: Paint) -> list[str]:
     if pair.obstructions:
         words += f": {clean(pair.obstructions[0].words)}"
     else:
-        told = [cells(figure) for figure in pair.figures if figure.verdict in _SHOWN]
-        told = told or [cells(figure) for figure in pair.figures[:1]]
+        rows = [cells(figure) for figure in pair.figures if figure.verdict in _SHOWN]
+        rows = rows or [cells(figure) for figure in pair.figures[:1]]
         words += (
-            f": {', '.join(f'{name} {base} -> {new} ({change})' for name, base, new, change, *_ in told)}"
+            f": {', '.join(f'{name} {base} -> {new} ({change})' for name, base, new, change, *_ in rows)}"
         )
     style = _STYLES.get(pair.verdict, "yellow")
     return [paint(line, "bold", style) for line in wrap(words, "  ")]

@@ -23,15 +23,17 @@ def contests_brief(contests: Sequence[PoolComparison], *, colour: bool = False) 
     """The last screen of pools that were measured side by side: a table for each load, and who did best."""
     paint = Paint(colour=colour)
     parts = [Part(_table(contest, paint), rank=80, fewest=3, rows="pools") for contest in contests]
-    told = [line for contest in contests for line in _sentence(contest, paint)]
+    answer = [line for contest in contests for line in _sentence(contest, paint)]
     if len(contests) > _SENTENCES:
         # Twenty tables help nobody: the answers take their place, as many of them as fit.
-        parts = [Part([paint("by load", "bold"), *told], rank=80, fewest=4, rows="lines")]
-        told = [paint(f"{len(contests)} loads, {_pools(contests)} pools: tables and details with -v", "bold")]
+        parts = [Part([paint("by load", "bold"), *answer], rank=80, fewest=4, rows="lines")]
+        answer = [
+            paint(f"{len(contests)} loads, {_pools(contests)} pools: tables and details with -v", "bold")
+        ]
     else:
         parts.append(Part([paint("Details, and how to read them: -v", "dim")], rank=60))
     runs = [run for contest in contests for group in contest.groups for run in group.runs]
-    return Brief(parts, [*told, *believed(runs, paint, client_limit(contests))])
+    return Brief(parts, [*answer, *believed(runs, paint, client_limit(contests))])
 
 
 def _pools(contests: Sequence[PoolComparison]) -> int:

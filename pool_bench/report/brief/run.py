@@ -17,8 +17,9 @@ from pool_bench.report.summary.search import answer_lines, confirmed_run
 from pool_bench.report.summary.unfinished import hanging_of_runs, hanging_words
 from pool_bench.report.summary.verdict import own_lines, suspects_words
 from pool_bench.report.text import Paint, clean, ellipsize, format_percent, format_rate, table
-from pool_bench.results.model import ResultRecord, SearchRecord, SearchStepRecord
+from pool_bench.results.model import ResultRecord, SearchRecord
 from pool_bench.results.run import RunRecord
+from pool_bench.results.session import SearchStep
 from pool_bench.units import format_duration, format_ms
 
 CLOSED_LOOP_LINE: Final = "A closed loop hides stalls, --rate shows them: docs/closed-loop.md. Details: -v"
@@ -52,8 +53,8 @@ def run_brief(run: RunRecord, *, colour: bool = False) -> Brief:
 
 def _hanging(runs: Sequence[RunRecord], paint: Paint) -> list[str]:
     """What never ended."""
-    told = hanging_words(runs[0]) if len(runs) == 1 else hanging_of_runs(runs)
-    return [paint(line, "yellow") for words in told for line in wrap(words, "  ")]
+    sentences = hanging_words(runs[0]) if len(runs) == 1 else hanging_of_runs(runs)
+    return [paint(line, "yellow") for words in sentences for line in wrap(words, "  ")]
 
 
 def _remedies(run: RunRecord, paint: Paint) -> list[str]:
@@ -170,7 +171,7 @@ def search_brief(runs: Sequence[RunRecord], search: SearchRecord, *, colour: boo
 def _around(
     head: str,
     lines: Sequence[str],
-    steps: Sequence[SearchStepRecord],
+    steps: Sequence[SearchStep],
     search: SearchRecord,
     paint: Paint,
     most: int,

@@ -42,10 +42,10 @@ def draw_sizes(result: ResultRecord) -> Sheet:
     groups = by_size(result.runs)
     sizing = sizing_of(groups)
     without = ["Without scipy no law is fitted: install pool-bench[sizing]."]
-    told = statement(sizing) if sizing is not None else without
+    sentences = statement(sizing) if sizing is not None else without
     lines = [
         (line, index == 0)
-        for index, sentence in enumerate(told)
+        for index, sentence in enumerate(sentences)
         for line in textwrap.wrap(sentence, _COLUMNS)
     ]
     warning = bottlenecks(groups, sizing) if sizing is not None else ""

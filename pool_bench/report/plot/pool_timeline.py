@@ -245,8 +245,8 @@ def recoveries(sheet: Sheet, lines: Sequence[Line], top: float, edge: float = 0.
         label = sheet.fit(line.label, 2.0, 9)
         sheet.text(left + 0.28, top, label, bold=True)
         at = left + 0.28 + sheet.measure(label, 9, bold=True) + 0.12
-        told = sheet.fit(words, edge + WIDTH - at - MARGIN, 9)
-        sheet.text(at, top, told, colour=MUTED if whole else VERMILLION)
+        shown = sheet.fit(words, edge + WIDTH - at - MARGIN, 9)
+        sheet.text(at, top, shown, colour=MUTED if whole else VERMILLION)
         top += _ROW
 
 

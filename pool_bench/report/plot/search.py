@@ -26,8 +26,9 @@ from pool_bench.report.plot.sheet import (
     widen,
 )
 from pool_bench.report.text import format_rate
-from pool_bench.results.model import ResultRecord, SearchRecord, SearchStepRecord
+from pool_bench.results.model import ResultRecord, SearchRecord
 from pool_bench.results.run import RunRecord
+from pool_bench.results.session import SearchStep
 
 _LEFT: Final = MARGIN + 0.6
 _RIGHT: Final = MARGIN + 0.7
@@ -43,7 +44,7 @@ _LIMITS: Final = {
 }
 _LINES: Final = (("p99", ORANGE), ("p95", GREEN), ("p50", BLUE))
 
-_Trials = Sequence[tuple[SearchStepRecord, RunRecord]]
+_Trials = Sequence[tuple[SearchStep, RunRecord]]
 
 
 def draw_search(result: ResultRecord, search: SearchRecord) -> Sheet:

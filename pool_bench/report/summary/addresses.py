@@ -49,8 +49,8 @@ def address_lines(run: RunRecord, paint: Paint, *, width: int) -> list[str]:
         )
     drawn = table(cells, left=(0, len(cells[0]) - 1), gap=1)
     lines = [ellipsize(line, width) for line in drawn]
-    told = [line for words in standing_out(rows) for line in _wrap(words)]
-    return [paint(lines[0], "bold"), *lines[1:], *(paint(line, "yellow") for line in told)]
+    remarks = [line for words in standing_out(rows) for line in _wrap(words)]
+    return [paint(lines[0], "bold"), *lines[1:], *(paint(line, "yellow") for line in remarks)]
 
 
 def standing_out(rows: Sequence[AddressRecord]) -> list[str]:

@@ -104,7 +104,7 @@ def _headline(run: RunRecord, hold: HoldRecord, asked: int, paint: Paint) -> lis
     setting = f"{clean(run.label)} · {run.driver}{' · interrupted' if run.interrupted else ''}"
     whole = hold.held_peak >= asked and not hold.dropped and not run.failed
     style = "green" if whole else "yellow" if hold.held_peak else "red"
-    told = ellipsize(verdict(run, asked=asked), WIDTH)
+    headline = ellipsize(verdict(run, asked=asked), WIDTH)
     counts = [
         f"{hold.opened:,} opened",
         paint(f"{run.failed:,} failed", *(("red",) if run.failed else ())),
@@ -118,7 +118,7 @@ def _headline(run: RunRecord, hold: HoldRecord, asked: int, paint: Paint) -> lis
         spans.append(f"holding {format_duration(hold.hold_s)}")
     forced = f" ({hold.forced:,} forced)" if hold.forced else ""
     spans.append(f"closing {format_duration(hold.close_s)}{forced}")
-    return [paint(told, "bold", style), ellipsize(setting, WIDTH), "  ".join(counts), " · ".join(spans)]
+    return [paint(headline, "bold", style), ellipsize(setting, WIDTH), "  ".join(counts), " · ".join(spans)]
 
 
 def drop_lines(hold: HoldRecord, paint: Paint) -> list[str]:

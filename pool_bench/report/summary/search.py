@@ -5,9 +5,9 @@ from typing import Final
 
 from pool_bench.report.summary.run import wrap
 from pool_bench.report.text import Paint, format_percent, format_rate, table
-from pool_bench.results.model import SearchRecord, SearchStepRecord
+from pool_bench.results.model import SearchRecord
 from pool_bench.results.run import RunRecord
-from pool_bench.results.session import Limit
+from pool_bench.results.session import Limit, SearchStep
 from pool_bench.units import format_ms
 
 _LIMITS: Final[dict[str, str]] = {
@@ -18,7 +18,7 @@ _LIMITS: Final[dict[str, str]] = {
 }
 
 
-def step_line(step: SearchStepRecord, run: RunRecord) -> str:
+def step_line(step: SearchStep, run: RunRecord) -> str:
     """One trial in a line, said when it is over."""
     p99 = format_ms(run.latency_ms.p99)
     verdict = "met" if step.passed else f"missed: {'; '.join(step.breaches)}"

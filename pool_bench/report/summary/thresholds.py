@@ -1,18 +1,14 @@
 """Thresholds that held or failed, in words."""
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
 from pool_bench.report.text import Paint, clean, ellipsize, table
-from pool_bench.results.model import ThresholdRecord
 from pool_bench.results.session import ThresholdOutcome
 from pool_bench.results.thresholds import Unit
 from pool_bench.units import format_duration
 
-Judged: TypeAlias = ThresholdOutcome | ThresholdRecord
 
-
-def judged_rows(judged: Sequence[Judged]) -> list[list[str]]:
+def judged_rows(judged: Sequence[ThresholdOutcome]) -> list[list[str]]:
     """A table of thresholds, its head first: run, threshold, value, limit, outcome."""
     rows = [["run", "threshold", "value", "limit", ""]]
     for outcome in judged:
@@ -23,7 +19,7 @@ def judged_rows(judged: Sequence[Judged]) -> list[list[str]]:
     return rows
 
 
-def threshold_lines(judged: Sequence[Judged], *, colour: bool = False) -> str:
+def threshold_lines(judged: Sequence[ThresholdOutcome], *, colour: bool = False) -> str:
     """The table of thresholds with those that failed in red; lines of at most 100 columns."""
     paint = Paint(colour=colour)
     rows = [[ellipsize(clean(cell), 40) for cell in row] for row in judged_rows(judged)]
@@ -38,7 +34,7 @@ def threshold_lines(judged: Sequence[Judged], *, colour: bool = False) -> str:
     return "\n".join(lines)
 
 
-def failed_thresholds(judged: Sequence[Judged], *, colour: bool = False) -> list[str]:
+def failed_thresholds(judged: Sequence[ThresholdOutcome], *, colour: bool = False) -> list[str]:
     """How many thresholds held, and those that did not, a line of at most 80 columns for each."""
     if not judged:
         return []

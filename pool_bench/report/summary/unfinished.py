@@ -33,28 +33,26 @@ def hanging_words(run: RunRecord) -> list[str]:
 
 def hanging_of_runs(runs: Sequence[RunRecord]) -> list[str]:
     """The same of several runs, each with its label; of many the first ones, and how many more."""
-    told = [(run.label, words) for run in runs if (words := hanging_words(run))]
-    more = len(told) - _MOST_RUNS
+    sentences = [(run.label, words) for run in runs if (words := hanging_words(run))]
+    more = len(sentences) - _MOST_RUNS
     return [
-        *(f"{clean(label)}: {' '.join(words)}" for label, words in told[:_MOST_RUNS]),
+        *(f"{clean(label)}: {' '.join(words)}" for label, words in sentences[:_MOST_RUNS]),
         *([f"{more:,} more run{'' if more == 1 else 's'} with operations that never ended: -v"] * (more > 0)),
     ]
 
 
-def _words(found: Sequence[HangingRecord], until: str) -> str:
-    if not found:
+def _words(hanging: Sequence[HangingRecord], until: str) -> str:
+    if not hanging:
         return ""
-    count = sum(obstruction.count for obstruction in found)
-    which = "begun in the warm-up" if found[0].begun == "warmup" else "begun while measuring"
-    ranked = sorted(
-        (obstruction for obstruction in found if obstruction.phase is not None), key=lambda step: -step.count
-    )
+    count = sum(step.count for step in hanging)
+    which = "begun in the warm-up" if hanging[0].begun == "warmup" else "begun while measuring"
+    ranked = sorted((step for step in hanging if step.phase is not None), key=lambda step: -step.count)
     steps = ", ".join(f"{step.phase} ({step.count:,})" for step in ranked)
     where = f", hanging in {steps}" if steps else ""
-    limits = " and ".join(dict.fromkeys(obstruction.limit for obstruction in found if obstruction.limit))
+    limits = " and ".join(dict.fromkeys(step.limit for step in hanging if step.limit))
     them = "it" if count == 1 else "them"
     cure = f" {limits} would have ended {them}." if limits else ""
-    if any(obstruction.phase in _UNBOUNDED and not obstruction.limit for obstruction in found):
+    if any(step.phase in _UNBOUNDED and not step.limit for step in hanging):
         cure += " Only the checkout has a limit (--timeout)."
     return f"{_operations(count)} {which} had not ended when {until}{where}.{cure}"
 

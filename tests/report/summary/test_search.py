@@ -10,7 +10,7 @@ from pool_bench.report.plot.figures import answer_of, plot
 from pool_bench.report.plot.search import draw_search
 from pool_bench.report.summary.run import WIDTH
 from pool_bench.report.summary.search import search_summary, step_line
-from pool_bench.results.model import SearchRecord, SearchStepRecord, from_session
+from pool_bench.results.model import SearchRecord, from_session
 from pool_bench.results.read import parse_result
 from pool_bench.results.run import RunRecord
 from pool_bench.results.session import Limit, SearchResult
@@ -72,10 +72,7 @@ def test_a_search_without_an_answer_says_so(limit: Limit) -> None:
 
 def test_a_trial_is_one_line() -> None:
     session = search_session()
-    lines = [
-        step_line(SearchStepRecord.of(step), RunRecord.of(session.runs[step.run]))
-        for step in _search(session).steps
-    ]
+    lines = [step_line(step, RunRecord.of(session.runs[step.run])) for step in _search(session).steps]
     assert lines[0].startswith("100/s: p99 ")
     assert lines[0].endswith("met")
     assert lines[3].endswith("missed: p99 180ms, wanted p99<50ms")
