@@ -13,7 +13,7 @@ from pool_bench.load.spec import OPEN_SCENARIOS, OpenLoop, PoolSpec, ScenarioNam
 from pool_bench.servers.postgres import EmbeddedPostgres
 from pool_bench.stats.operations import BenchStats
 from pool_bench.stats.runs import Snapshot
-from tests.load.pool.test_generator import POOLS, Outcome, spec_of
+from tests.load.pool.test_workload import POOLS, Outcome, spec_of
 from tests.support.generators import MARGIN_S, enough, nothing_left
 
 
