@@ -38,7 +38,7 @@ class Poller(Protocol):
         """Begin to watch a new socket for `READ`, `WRITE` or `CONNECT`."""
 
     def change(self, fd: int, want: int) -> None:
-        """Watch for something else, `READ` or `WRITE`."""
+        """Watch for something else, `READ` or `WRITE`; tells of it, too, where it is there already."""
 
     def follow(self, fd: int, before: int, want: int) -> int:
         """Watch for what a dial wants after what it wanted before, by which nothing is missed.
@@ -82,7 +82,7 @@ class EpollPoller:
                 return
 
     def add(self, fd: int, want: int) -> None:
-        """Begin to watch a new socket for `READ`, `WRITE` or `CONNECT`.
+        """Begin to watch a new socket.
 
         The end of a connect comes once, and what follows is read until nothing is left: that is told at
         changes only (edge-triggered), so that the same registration does for both.
@@ -90,11 +90,9 @@ class EpollPoller:
         self._epoll.register(fd, want | _PEER_CLOSED if want != CONNECT else _CONNECT)
 
     def change(self, fd: int, want: int) -> None:
-        """Watch for something else, `READ` or `WRITE`; tells of it, too, where it is there already."""
         self._epoll.modify(fd, want | _PEER_CLOSED)
 
     def follow(self, fd: int, before: int, want: int) -> int:
-        """Watch for what a dial wants after what it wanted before."""
         if before == CONNECT and want == READ:
             return READ
         want = READ if want == MORE else want
@@ -118,7 +116,6 @@ class LoopPoller:
         self.forget: Callable[[int], None] | None = self._forget
 
     def add(self, fd: int, want: int) -> None:
-        """Begin to watch a new socket for `READ`, `WRITE` or `CONNECT`."""
         self._watched[fd] = want
         if want & WRITE:
             self._loop.add_writer(fd, self._call, fd)
@@ -130,12 +127,10 @@ class LoopPoller:
         self._settle()
 
     def change(self, fd: int, want: int) -> None:
-        """Watch for something else, `READ` or `WRITE`."""
         self._forget(fd)
         self.add(fd, want)
 
     def follow(self, fd: int, before: int, want: int) -> int:
-        """Watch for what a dial wants after what it wanted before."""
         want = READ if want == MORE else want
         if want != before:
             self.change(fd, want)

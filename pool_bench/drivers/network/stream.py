@@ -31,6 +31,16 @@ class Receiver(Protocol):
         """Hear, once, that nothing will arrive any more."""
 
 
+class _Tls:
+    """OpenSSL between two memory buffers."""
+
+    __slots__ = ("incoming", "layer", "outgoing")
+
+    def __init__(self, context: ssl.SSLContext, name: str) -> None:
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.layer = context.wrap_bio(self.incoming, self.outgoing, server_hostname=name)
+
+
 class Stream(asyncio.Protocol):
     """One connection. Nothing that arrives is kept here, so a peer can fill no memory.
 
@@ -38,14 +48,12 @@ class Stream(asyncio.Protocol):
         arrived_ns: when the latest data arrived, as `perf_counter_ns` counts.
     """
 
-    __slots__ = ("_handshake", "_incoming", "_outgoing", "_receiver", "_tls", "_transport", "arrived_ns")
+    __slots__ = ("_handshake", "_receiver", "_tls", "_transport", "arrived_ns")
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver: Receiver | None = receiver
         self._transport: asyncio.Transport | None = None
-        self._tls: ssl.SSLObject | None = None
-        self._incoming: ssl.MemoryBIO | None = None
-        self._outgoing: ssl.MemoryBIO | None = None
+        self._tls: _Tls | None = None
         self._handshake: asyncio.Future[None] | None = None
         self.arrived_ns = 0
 
@@ -78,16 +86,15 @@ class Stream(asyncio.Protocol):
         Raises:
             StreamError: it failed.
         """
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         try:
-            self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
+            tls = self._tls = _Tls(context, name)
         except ValueError as error:
             raise StreamError(FailureKind.TLS, f"{name!r} cannot be asked for by TLS: {error}") from error
         if self._receiver is None:
             raise StreamError(FailureKind.CLOSED, "the server closed the connection")
         self._handshake = asyncio.get_running_loop().create_future()
         try:
-            self._do_handshake()
+            self._do_handshake(tls)
             await self._handshake
         finally:
             self._handshake = None
@@ -105,23 +112,25 @@ class Stream(asyncio.Protocol):
         """Send data; where the connection is lost it goes nowhere."""
         if self._transport is None:
             return
-        if self._tls is None:
+        tls = self._tls
+        if tls is None:
             self._transport.write(data)
             return
         try:
-            self._tls.write(data)
+            tls.layer.write(data)
         except ssl.SSLError as error:
             self._lose(StreamError(*socket_failure(error)))
             return
-        self._flush()
+        self._flush(tls)
 
     def close(self) -> None:
         """End it once all is sent; with TLS, politely."""
-        if self._tls is not None and self._handshake is None and self._receiver is not None:
+        tls = self._tls
+        if tls is not None and self._handshake is None and self._receiver is not None:
             # Our close_notify is written; the server's is not waited for (RFC 8446, section 6.1).
             with contextlib.suppress(ssl.SSLError):
-                self._tls.unwrap()
-            self._flush()
+                tls.layer.unwrap()
+            self._flush(tls)
         self._receiver = None
         if self._transport is not None:
             self._transport.close()
@@ -142,17 +151,17 @@ class Stream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Stamp, decrypt, hand on."""
         self.arrived_ns = perf_counter_ns()
+        tls = self._tls
         try:
-            if self._tls is None:
+            if tls is None:
                 if self._receiver is not None:
                     self._receiver.received(data, self.arrived_ns)
                 return
-            assert self._incoming is not None  # noqa: S101 - made with _tls
-            self._incoming.write(data)
+            tls.incoming.write(data)
             if self._handshake is not None:
-                self._do_handshake()
+                self._do_handshake(tls)
             else:
-                self._decrypt()
+                self._decrypt(tls)
         except StreamError as error:
             self._lose(error)
 
@@ -169,33 +178,30 @@ class Stream(asyncio.Protocol):
         else:
             self._lose(StreamError(FailureKind.CLOSED, "the connection was closed"))
 
-    def _do_handshake(self) -> None:
-        assert self._tls is not None  # noqa: S101 - this is its handshake
+    def _do_handshake(self, tls: _Tls) -> None:
         waiting = self._handshake
         if waiting is None or waiting.done():
             return
         try:
-            self._tls.do_handshake()
+            tls.layer.do_handshake()
         except ssl.SSLWantReadError:
-            self._flush()
+            self._flush(tls)
             return
         except (ssl.SSLError, ssl.CertificateError) as error:
             # Tells the server why.
-            self._flush()
+            self._flush(tls)
             waiting.set_exception(StreamError(*socket_failure(error)))
             return
-        self._flush()
+        self._flush(tls)
         waiting.set_result(None)
         # Not left to the waiting task: what follows may have arrived along with the end of the handshake.
         self._handshake = None
-        self._decrypt()
+        self._decrypt(tls)
 
-    def _decrypt(self) -> None:
-        tls = self._tls
-        assert tls is not None  # noqa: S101 - only called with TLS
+    def _decrypt(self, tls: _Tls) -> None:
         while self._receiver is not None:
             try:
-                data = tls.read(_READ_BYTES)
+                data = tls.layer.read(_READ_BYTES)
             except ssl.SSLWantReadError:
                 break
             except ssl.SSLError as error:
@@ -203,11 +209,10 @@ class Stream(asyncio.Protocol):
             if not data:
                 raise StreamError(FailureKind.CLOSED, "the server closed the connection")
             self._receiver.received(data, self.arrived_ns)
-        self._flush()
+        self._flush(tls)
 
-    def _flush(self) -> None:
-        assert self._outgoing is not None  # noqa: S101 - only called with TLS
-        data = self._outgoing.read()
+    def _flush(self, tls: _Tls) -> None:
+        data = tls.outgoing.read()
         if data and self._transport is not None:
             self._transport.write(data)
 
