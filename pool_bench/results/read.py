@@ -70,7 +70,7 @@ def parse_result(text: str, *, source: str) -> ResultRecord:
         UsageError: it is no JSON, of another schema, incomplete or damaged; one line.
     """
     try:
-        content = json.loads(text, parse_int=_integer, parse_float=_number, parse_constant=str)
+        content = _cleaned(json.loads(text, parse_int=_integer, parse_float=_number, parse_constant=str))
     except (ValueError, RecursionError) as error:
         place = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
         raise UsageError(f"{source} is not a result file: not JSON{place}") from error
@@ -82,7 +82,7 @@ def parse_result(text: str, *, source: str) -> ResultRecord:
     _complete(content)
     content.pop("source", None)
     try:
-        result = msgspec.convert(_cleaned(content), ResultRecord, dec_hook=_decoder())
+        result = msgspec.convert(content, ResultRecord, dec_hook=_decoder())
     except msgspec.ValidationError as error:
         raise UsageError(f"{source} is damaged: {_fault(str(error), content)}") from error
     for fault in _contradictions(result):
@@ -216,7 +216,7 @@ def _place(path: str, content: Json) -> str:
             holder, place = cast(list[object], holder)[position], f"{place}[{position}]"
             continue
         holder = cast(Json, holder).get(key)
-        place = f"{place}.{clean(key, _LONGEST_NAME)}" if place else key
+        place = f"{place}.{key[:_LONGEST_NAME]}" if place else key
     return place
 
 
@@ -230,7 +230,7 @@ def _wrong_key(mapping: Json, kind: object) -> str:
     """The first entry of `mapping` that is no `kind`."""
     for key, value in mapping.items():
         try:
-            msgspec.convert(_cleaned(value), kind, dec_hook=_decoder())
+            msgspec.convert(value, kind, dec_hook=_decoder())
         except msgspec.ValidationError:
             return key
     return "..."

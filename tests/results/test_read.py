@@ -165,6 +165,17 @@ def test_what_is_not_json_is_refused(text: str) -> None:
     assert "not JSON" in refused(text)
 
 
+@pytest.mark.parametrize("levels", [200, 600, 900, 5000])
+def test_what_is_nested_deeply_is_ignored_or_refused(levels: int) -> None:
+    text = json.dumps(content()).replace('"name"', f'"newer": {"[" * levels}{"]" * levels}, "name"', 1)
+    complaint = ""
+    try:
+        assert parse_result(text, source="old.json").runs
+    except UsageError as error:
+        complaint = str(error)
+    assert complaint in ("", "old.json is not a result file: not JSON")
+
+
 @pytest.mark.parametrize("text", ["[]", "3", "{}", '{"name": "x"}'])
 def test_json_of_something_else_is_refused(text: str) -> None:
     assert "names no schema" in refused(text)
