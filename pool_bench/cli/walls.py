@@ -37,7 +37,7 @@ class KnownLimits:
 
     Attributes:
         slots: of the server.
-        settings: of PgBouncer, by name, as `console.show_limits` gives them.
+        settings: of PgBouncer, by name, as `show_limits` gives them.
         clients: PgBouncer's clients then.
     """
 

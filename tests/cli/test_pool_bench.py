@@ -276,6 +276,16 @@ def test_sizes_are_swept_up_and_down_and_a_law_is_told(tmp_path: Path, embedded:
     assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_thresholds_are_held_against_every_run_of_a_sweep(tmp_path: Path, embedded: EmbeddedPostgres) -> None:
+    arguments = ("size", "-u", embedded.url, "--sizes", "1,2,3,4,5", "--clients", "5", "--rounds", "1")
+    checks = ("--threshold", "ok>0", "--threshold", "throughput>10000000/s", "--json", "r.json", "--no-save")
+    outcome = tool(*arguments, "--duration", "100ms", "--warmup", "0", *checks, cwd=tmp_path)
+    assert outcome.code == 1, outcome.stderr
+    judged = load(tmp_path / "r.json")["thresholds"]
+    assert [threshold["ok"] for threshold in judged] == [True, False] * 5
+    assert "thresholds: 5 of 10 failed" in outcome.stdout
+
+
 def test_check_says_step_by_step_that_all_is_well(tmp_path: Path, embedded: EmbeddedPostgres) -> None:
     for _ in range(5):
         outcome = tool("check", "--url", embedded.url, cwd=tmp_path)

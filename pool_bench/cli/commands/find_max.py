@@ -29,7 +29,7 @@ def find_maximum(work: BenchSession, plan: FindMax, spec: ConnectSpec) -> None:
     """Search, show every trial and what was found, and keep it all in the session of `work`.
 
     Raises:
-        UsageError, GeneratorError: as `Work.follow`; the trials until then are kept.
+        UsageError, GeneratorError: as `BenchSession.follow`; the trials until then are kept.
     """
     objectives = plan.objectives
     latencies = [condition.limit for condition in objectives.conditions if condition.is_latency]
