@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pool_bench.cli.commands import find_max
+from pool_bench.cli.options import loop
 from pool_bench.servers.pgbouncer import PgBouncer
 from tests.support.commands import NOWHERE, Started, load, only, run_here, run_tool
 from tests.support.scripted import Behaviour, KnownServer
@@ -135,7 +135,7 @@ def test_the_maximum_of_a_server_of_known_capacity_is_found(tmp_path: Path) -> N
 
 
 def test_a_search_that_meets_no_limit_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(find_max, "_SHORTEST_S", 0.2)
+    monkeypatch.setattr(loop, "_SHORTEST_S", 0.2)
     with KnownServer(Behaviour()) as server:
         command = (
             "-u",
