@@ -260,7 +260,8 @@ def _occupy_closed() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)
+            # Also in the processes that we start, where Python would close it.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def _wait_writable(descriptor: int) -> None:
