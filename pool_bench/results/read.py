@@ -118,8 +118,6 @@ def _complete(content: Json) -> None:
     for run in _objects(content, "runs"):
         if "pool" in run:
             run.setdefault("driver", run["pool"])
-        for second in _objects(run, "timeline"):
-            second["seconds"] = second.get("seconds") or 1.0
         hold = run.get("hold")
         if isinstance(hold, dict) and "connections" in hold:
             hold.setdefault("asked", hold["connections"])

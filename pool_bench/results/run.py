@@ -71,7 +71,7 @@ class IntervalRecord:
         return record(
             cls,
             interval,
-            seconds=figure(interval.seconds) or 1.0,
+            seconds=figure(interval.seconds),
             p50=rounded(p50),
             p95=rounded(p95),
             p99=rounded(p99),

@@ -259,10 +259,14 @@ def _wall_of(kind: WallKind, failing: Failing, evidence: Evidence) -> Wall:
     words = f": {_clipped(failing.message)}" if failing.message else ""
     match kind:
         case WallKind.CLIENT_DESCRIPTORS:
-            own = evidence.own_files
-            if own is not None and not own.is_full(_SPARE_FILES + evidence.in_flight):
+            if "in system" in failing.message.lower():
                 # ENFILE: those of the whole machine.
                 return Wall(kind, f"descriptors of this machine (fs.file-max){words}")
+            own = evidence.own_files
+            if own is not None and not own.is_full(_SPARE_FILES + evidence.in_flight):
+                # When this is read, some of those that were in use may have been given back.
+                words = f"descriptors of this process: {own.limit:,} at most (ulimit -n)"
+                return Wall(kind, words, own.limit)
             uses = "" if own is None else f": {own} in use"
             return Wall(kind, f"descriptors of this process{uses} (ulimit -n)", *_figures(own))
         case WallKind.LOCAL_PORTS:

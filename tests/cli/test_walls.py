@@ -191,7 +191,8 @@ def test_a_socket_that_is_listened_on_and_never_accepted_from(tmp_path: Path, co
 
 
 def test_descriptors_of_this_process(tmp_path: Path, bouncer: PgBouncer) -> None:
-    arguments = ("-n", "300", "-d", "100ms", "--rate", "50/s", "--json", "r.json", "--no-save")
+    # Held for long enough to be looked at by a command that stood still for a while.
+    arguments = ("-n", "300", "-d", "2s", "--rate", "50/s", "--json", "r.json", "--no-save")
     started = Started(tmp_path, "--url", bouncer.url, *arguments, command=LOAD_COMMAND)
     started.wait_for(r"^ +[1-9]\S*s  open ")
     (generator,) = (

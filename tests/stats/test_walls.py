@@ -200,9 +200,15 @@ def test_failures_that_name_no_wall_are_not_made_one() -> None:
             (1024, 1024),
         ),
         (
-            # There is room in this process, so that it is the whole machine's.
-            Failing(K.CLIENT_FDS, "Too many open files in system", 4),
+            # It has given some back since.
+            Failing(K.CLIENT_FDS, "Too many open files", 4),
             {"own_files": Use(1024, 100)},
+            "descriptors of this process: 1,024 at most (ulimit -n)",
+            (1024, None),
+        ),
+        (
+            Failing(K.CLIENT_FDS, "Too many open files in system", 4),
+            {"own_files": Use(1024, 1024)},
             "descriptors of this machine (fs.file-max)",
             (None, None),
         ),

@@ -311,7 +311,9 @@ def stretches(timeline: Sequence[IntervalRecord]) -> list[Stretch]:
     milliseconds in which the last operations finish, counts to what is before it: its own rate would be
     a spike that never was.
     """
-    sliver = timeline[-1:]
+    # What took no time has no rate.
+    timeline = [second for second in timeline if second.seconds > 0]
+    sliver: Sequence[IntervalRecord] = timeline[-1:]
     if len(timeline) > 1 and sliver[0].seconds < _SLIVER * max(second.seconds for second in timeline):
         timeline = timeline[:-1]
     else:
