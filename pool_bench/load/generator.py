@@ -13,7 +13,9 @@ from collections.abc import Callable
 from time import perf_counter_ns
 
 from pool_bench.drivers.network.local_ports import LOCAL_PORTS
+from pool_bench.errors import Phase
 from pool_bench.load.probes import LagProbe, PauseProbe
+from pool_bench.load.rehearsal import rehearse
 from pool_bench.load.resident import make_resident_bytes
 from pool_bench.load.spec import Spec
 from pool_bench.load.ticks import next_tick, wait_until
@@ -238,6 +240,7 @@ async def generate(
     """
     workload = make_workload(spec, server_events or ServerEvents())
     generator = Generator(spec, workload, send, stop)
+    rehearse((Phase.TCP, Phase.AUTH, Phase.READY))
     # What exists now lives as long as the process: keep the collector from looking at it again.
     gc.collect()
     gc.freeze()

@@ -32,3 +32,13 @@ def test_a_client_that_was_the_bottleneck_says_why() -> None:
     assert run(cpu_s=0.95, processes=2).saturation is None
     late = run(cpu_s=0.95, lag_ms=20).saturation
     assert late == "it used 95% of a core and its event loop was 20.0 ms late (p99)"
+
+
+@pytest.mark.parametrize(
+    ("late", "says"), [(1, None), (2, "its event loop was 12.0 ms late (more than once)")]
+)
+def test_of_few_looks_at_the_loop_one_late_one_is_no_bottleneck(late: int, says: str | None) -> None:
+    short = run()
+    short.client.lag = Histogram()
+    short.client.lag.record(np.array([1_000_000] * (44 - late) + [12_000_000] * late, dtype=np.int64))
+    assert short.saturation == says

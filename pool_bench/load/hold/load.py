@@ -8,10 +8,12 @@ from typing import Final
 from pool_bench.errors import Phase
 from pool_bench.load.hold.opening import HoldLedger, KeepaliveRing, Opening, active_slots, spread_targets
 from pool_bench.load.hold.reconnects import Reconnects
+from pool_bench.load.rehearsal import rehearse
 from pool_bench.load.spec import HoldSpec
 from pool_bench.load.splitting import splits_of
 from pool_bench.load.workload import HOLDING, Stretch, Taken, Workload
 from pool_bench.stats.holds import HoldInterval, HoldStats
+from pool_bench.stats.operations import BenchStats
 from pool_bench.stats.runs import Stage
 from pool_bench.units import format_duration
 
@@ -39,6 +41,7 @@ class HoldLoad(Workload):
         self._active = active_slots(len(self._targets), spec.active)
         self._rng = random.Random(spec.seed)
         self._ledger = HoldLedger(tuple(phases), splits_of(spec))
+        self._rehearsed: BenchStats | None = rehearse(self._ledger.replacing.phases)
         self._opening = Opening(
             spec,
             len(self._targets),
@@ -98,8 +101,10 @@ class HoldLoad(Workload):
 
     async def start(self) -> None:
         """Begin to open; `opened` is set once all are open or have failed."""
-        # After the first look, so that what every run needs is not taken for the price of connections.
+        # After the first look, and beside as much as a second of the run takes: what every run needs is not
+        # to be taken for the price of connections.
         self._extra.base_rss_bytes = self._resident_bytes()
+        self._rehearsed = None
         self._began_ns = self._ledger.now_ns()
         self._ring.start()
         self._opening.start()
