@@ -83,7 +83,7 @@ class Pair:
     Attributes:
         base, new: the two; `figures` says how they differ.
         verdict: over all figures.
-        obstructions: why it is `Verdict.NOT_COMPARABLE`; empty otherwise.
+        obstructions: why it is `Change.NOT_COMPARABLE`; empty otherwise.
         notes: what was allowed, and what the reader should know.
     """
 

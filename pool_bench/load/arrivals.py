@@ -51,7 +51,7 @@ class Leg:
     def when(self, count: float) -> float:
         """Seconds after its beginning at which `count` operations have been due: the inverse of `count`."""
         root = math.sqrt(max(self.first * self.first + 2 * self._slope * count, 0.0))
-        # The usual solution of the quadratic would divide by the slope, which may be nought.
+        # The usual solution of the quadratic would divide by the slope, which may be 0.
         return 2 * count / (self.first + root)
 
     @property

@@ -117,7 +117,7 @@ def usable_cores() -> float:
 
 
 def cpu_seconds(stat: bytes, cpus: frozenset[int], ticks: int) -> tuple[float, float]:
-    """Seconds used and mean seconds stolen of `cpus`, by `/proc/stat`; nought where it does not tell."""
+    """Seconds used and mean seconds stolen of `cpus`, by `/proc/stat`; 0 where it does not tell."""
     busy = stolen = count = 0
     for match in _CPU_LINE.finditer(stat):
         if int(match[1]) not in cpus:

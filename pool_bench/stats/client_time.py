@@ -21,7 +21,7 @@ class ClientState(StrEnum):
 
 @dataclass(slots=True)
 class ClientTime:
-    """Seconds of one generator's time, each sort by itself; all nought where the kernel does not tell.
+    """Seconds of one generator's time, each sort by itself; all 0 where the kernel does not tell.
 
     Attributes:
         seen_s: for how long the kernel's account was read.

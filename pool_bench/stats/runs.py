@@ -21,9 +21,9 @@ from pool_bench.units import format_ms
 # A client that uses more of its core, or whose loop is later than this, was part of what it measured.
 SATURATED_CPU_SHARE = 0.90
 SATURATED_LAG_P99_MS = 10.0
+SATURATED_PAUSE_SHARE = 0.05
 # Among fewer the nearest rank of p99 is the last.
 _FEW_LOOKS = 100
-SATURATED_PAUSE_SHARE = 0.05
 
 
 class Stage(StrEnum):

@@ -20,7 +20,7 @@ class Duration(click.ParamType[float]):
     """Seconds, written `500ms`, `30s`, `5m`, `1h30m` or as a bare number of seconds.
 
     Args:
-        zero: whether nought is allowed.
+        zero: whether 0 is allowed.
     """
 
     name = "duration"
