@@ -9,7 +9,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +55,19 @@ def url_of(server: EmbeddedPostgres, user: str, database: str = "postgres") -> s
 
 
 @contextmanager
-def holding_slots(server: EmbeddedPostgres, count: int) -> Iterator[None]:
-    """So many of the server's slots are taken meanwhile."""
-    with ExitStack() as stack:
-        for _ in range(count):
-            stack.enter_context(psycopg.connect(url_of(server, "plain")))
+def few_slots(server: EmbeddedPostgres, free: int) -> Iterator[None]:
+    """All of the server's slots but so many are taken meanwhile."""
+    held: list[psycopg.Connection] = []
+    try:
+        with suppress(psycopg.OperationalError):
+            while True:
+                held.append(psycopg.connect(url_of(server, "plain")))
+        for connection in held[:free]:
+            connection.close()
         yield
+    finally:
+        for connection in held:
+            connection.close()
 
 
 def holding(tmp_path: Path, url: str, *arguments: str) -> dict[str, Any]:
@@ -255,7 +262,7 @@ def test_query_wait_timeout(
 def test_cycles_that_find_no_slot(tmp_path: Path, server: EmbeddedPostgres) -> None:
     arguments = ("-c", "90", "-d", "2s", "--json", "r.json", "--no-save")
     # A quick server has few of ninety at a time: most slots are another's.
-    with holding_slots(server, 44):
+    with few_slots(server, 3):
         outcome = run_tool("--url", url_of(server, "plain"), *arguments, cwd=tmp_path, command=COMMAND)
     assert outcome.code == 0, outcome.stderr
     wall = wall_of(tmp_path, outcome)

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
@@ -27,7 +27,7 @@ from pool_bench.pgwire.connection import Connection as Protocol
 from pool_bench.servers.pgbouncer import PgBouncer
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
 from tests.support import hostile_postgres as h
-from tests.support.generators import nothing_left, run, target
+from tests.support.generators import loop_closes_all_but, nothing_left, open_fds, run, target
 from tests.support.servers import StartPostgres, TlsPostgres
 
 K, P = FailureKind, Phase
@@ -48,6 +48,15 @@ def nothing_is_left(
         return
     with nothing_left():
         yield
+
+
+@pytest.fixture(autouse=True)
+async def transports_end(request: pytest.FixtureRequest, nothing_is_left: None) -> AsyncIterator[None]:
+    """Each test's loop goes on until it has ended what was closed, as it does in a run."""
+    fds = set(open_fds().items())
+    yield
+    if "start_postgres" not in request.fixturenames:
+        await loop_closes_all_but(fds)
 
 
 def _driver(name: DriverName, url: str) -> Driver:
@@ -76,15 +85,11 @@ async def _works(name: DriverName, url: str) -> None:
     await connection.close()
     await connection.close()
     assert connection.is_closed()
-    await asyncio.sleep(0)
 
 
 async def _fails(name: DriverName, url: str) -> ConnectError:
     with pytest.raises(ConnectError) as caught:
         await _connect(name, url)
-    # Closed transports end in a later turn of the loop.
-    for _ in range(10):
-        await asyncio.sleep(0.001)
     return caught.value
 
 

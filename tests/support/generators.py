@@ -94,6 +94,13 @@ def nothing_left() -> Iterator[None]:
         time.sleep(0.01)
 
 
+async def loop_closes_all_but(fds: set[tuple[int, str]]) -> None:
+    """Let the loop end transports that are being closed: those of TLS end when the other side has closed."""
+    deadline = time.monotonic() + MARGIN_S
+    while set(open_fds().items()) - fds and time.monotonic() < deadline:  # noqa: ASYNC110  # no event tells
+        await asyncio.sleep(0.01)
+
+
 def client_sockets(ports: Iterable[int]) -> list[int]:
     """This process's sockets that are connected to one of `ports`."""
     wanted = set(ports)
