@@ -7,7 +7,7 @@
 `pool.py` says how it works.
 """
 
-from pool_bench.pool.config import BreakerConfig, PoolConfig, ResetPolicy, ScalingConfig
+from pool_bench.pool.config import BreakerConfig, HealthConfig, PoolConfig, ResetPolicy, ScalingConfig
 from pool_bench.pool.connections import Connector, PooledConnection
 from pool_bench.pool.errors import (
     CircuitOpenError,
@@ -18,6 +18,7 @@ from pool_bench.pool.errors import (
     PoolUnavailableError,
 )
 from pool_bench.pool.events import EventKind, PoolEvent
+from pool_bench.pool.health import HealthState
 from pool_bench.pool.lease import Lease
 from pool_bench.pool.manager import ConnectionPoolManager, ManagedPool
 from pool_bench.pool.pool import ConnectionPool
@@ -32,6 +33,8 @@ __all__ = [
     "ConnectionPoolManager",
     "Connector",
     "EventKind",
+    "HealthConfig",
+    "HealthState",
     "Lease",
     "ManagedPool",
     "PoolClosedError",

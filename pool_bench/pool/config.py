@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
@@ -62,6 +62,37 @@ class ScalingConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HealthConfig:
+    """What makes a pool degraded or critical; shares are of 1.
+
+    Attributes:
+        degraded_utilisation: share of `max_size` leased, over ten seconds, from which on it is degraded.
+        critical_utilisation: the same for critical. 1 is a pool that is full whenever it is looked at.
+        degraded_failures: failed connects in a row from which on it is degraded.
+        critical_failures: the same for critical, where no connection is left either.
+
+    Raises:
+        ValueError: a value makes no sense; the message names the field.
+    """
+
+    degraded_utilisation: float = 0.8
+    critical_utilisation: float = 0.95
+    degraded_failures: int = 1
+    critical_failures: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("degraded_utilisation", "critical_utilisation"):
+            _share(f"health.{name}", getattr(self, name))
+        for name in ("degraded_failures", "critical_failures"):
+            _whole(f"health.{name}", getattr(self, name), 1)
+        for what in ("utilisation", "failures"):
+            if getattr(self, f"degraded_{what}") > getattr(self, f"critical_{what}"):
+                raise ValueError(f"health.critical_{what} must be at least health.degraded_{what}")
+        if self.degraded_utilisation == 0:
+            raise ValueError("health.degraded_utilisation must be more than 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolConfig:
     """The settings of a pool; all times are seconds.
 
@@ -104,6 +135,7 @@ class PoolConfig:
         leak_stack: keep the stack of each acquire for the report; costs some microseconds an acquire.
         leak_reclaim: take the connection of a reported lease away from its holder, and replace it.
         scaling: the automatic scaling, None for none.
+        health: what makes the pool degraded or critical; see `get_stats`.
         on_connect: called with each new connection and awaited.
         session_sql: run on each new connection and, because a reset forgets it, after each reset.
         session_file: a file of such SQL, run before `session_sql`.
@@ -143,6 +175,7 @@ class PoolConfig:
     leak_stack: bool = True
     leak_reclaim: bool = False
     scaling: ScalingConfig | None = None
+    health: HealthConfig = field(default_factory=HealthConfig)
     on_connect: Callable[..., Awaitable[None]] | None = None
     session_sql: str | None = None
     session_file: Path | None = None

@@ -56,6 +56,7 @@ class PoolContext(Generic[C]):
         clock: nanoseconds, monotonic.
         session: SQL for new connections and after resets.
         schema: SQL for new connections.
+        noticed: what the pool itself does after events of a kind.
     """
 
     name: str
@@ -71,6 +72,7 @@ class PoolContext(Generic[C]):
     session: tuple[str, ...]
     schema: str | None
     holders: Holders = field(default_factory=Holders)
+    noticed: dict[EventKind, Callable[[], None]] = field(default_factory=dict)
 
     def tell(self, kind: EventKind, message: str, connection: int | None = None) -> None:
         """Log an event and queue it for the subscribers."""
@@ -78,6 +80,9 @@ class PoolContext(Generic[C]):
         if self.events.is_heard:
             size = self.core.size
             self.events.publish(PoolEvent(kind, self.name, self.clock(), message, connection, size))
+        notice = self.noticed.get(kind)
+        if notice is not None:
+            notice()
 
     def describe(self) -> str:
         """The sizes, and who has held connections for longest."""

@@ -36,6 +36,7 @@ class EventKind(StrEnum):
     BREAKER_OPENED = "breaker_opened"
     BREAKER_CLOSED = "breaker_closed"
     SCALED = "scaled"
+    HEALTH_CHANGED = "health_changed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,20 +5,28 @@ once a second, sooner where something is due sooner.
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import Final, Generic
 
 from pool_bench.pool.connections import C
 from pool_bench.pool.context import PoolContext
 from pool_bench.pool.events import EventKind
+from pool_bench.pool.health import Health, Signs, assess
+from pool_bench.pool.opener import Opener
 from pool_bench.pool.recycler import Recycler
 from pool_bench.pool.sizing import Scaler
 from pool_bench.pool.slots import LOGGER, NEVER_NS, Slot, format_stack
-from pool_bench.pool.statistics import Checkouts
+from pool_bench.pool.statistics import Checkouts, Recent, Totals
 
 _LONGEST_NS: Final = 1_000_000_000
 _SHORTEST_NS: Final = 5_000_000
 _FORSAKEN_NS: Final = 1_000_000_000
+# Events after which the pool may do better or worse; the rest of what counts is looked at once a second.
+_OF_HEALTH: Final = (
+    EventKind.CONNECTION_OPENED,
+    EventKind.CONNECT_FAILED,
+    EventKind.CONNECTION_CLOSED,
+    EventKind.BREAKER_OPENED,
+)
 
 
 def _is_forsaken(slot: Slot[C], now_ns: int) -> bool:
@@ -32,7 +40,11 @@ def _ns(seconds: float | None) -> int:
 
 
 class Housekeeper(Generic[C]):
-    """The periodic work of one pool."""
+    """The periodic work of one pool.
+
+    Attributes:
+        health: how well the pool does, as it was judged last.
+    """
 
     __slots__ = (
         "_checkouts",
@@ -41,21 +53,30 @@ class Housekeeper(Generic[C]):
         "_idle_ns",
         "_leak_ns",
         "_marked_ns",
+        "_opener",
         "_period_ns",
+        "_recent",
         "_recycler",
-        "_replenish",
         "_scaler",
         "_timer",
+        "health",
     )
 
     def __init__(
-        self, ctx: PoolContext[C], recycler: Recycler[C], checkouts: Checkouts, replenish: Callable[[], None]
+        self,
+        ctx: PoolContext[C],
+        recycler: Recycler[C],
+        opener: Opener[C],
+        checkouts: Checkouts,
+        recent: Recent,
     ) -> None:
         config = ctx.config
         self._ctx = ctx
         self._recycler = recycler
         self._checkouts = checkouts
-        self._replenish = replenish
+        self._recent = recent
+        self.health = Health()
+        self._opener = opener
         self._idle_ns = _ns(config.max_idle)
         self._health_ns = _ns(config.health_check_interval)
         self._leak_ns = _ns(config.leak_threshold)
@@ -73,10 +94,12 @@ class Housekeeper(Generic[C]):
 
     def start(self) -> None:
         """Tick now, and from now on."""
+        self._ctx.noticed.update(dict.fromkeys(_OF_HEALTH, self.judge_health))
         self._tick()
 
     def stop(self) -> None:
         """Tick no more."""
+        self._ctx.noticed.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -86,15 +109,32 @@ class Housekeeper(Generic[C]):
         try:
             if now_ns - self._marked_ns >= _LONGEST_NS:
                 self._marked_ns = now_ns
-                self._checkouts.mark(now_ns)
+                core = self._ctx.core
+                totals = Totals.of(self._checkouts, core.in_use, self._ctx.counters)
+                self._recent.look(totals, core.in_use / core.max_size, now_ns)
+                self.judge_health()
             self._scale(now_ns)
             self._look_at_idle(now_ns)
             self._look_at_leases(now_ns)
-            self._replenish()
+            self._opener.replenish()
         except Exception:
             LOGGER.exception("pool %s: upkeep failed", self._ctx.name)
         delay_ns = max(_SHORTEST_NS, min(self._period_ns, self._next_due_ns() - now_ns))
         self._timer = self._ctx.loop.call_later(delay_ns / 1e9, self._tick)
+
+    def judge_health(self) -> None:
+        """Say how well the pool does, where that has changed."""
+        ctx, before = self._ctx, self.health
+        signs = Signs(
+            breaker=self._opener.breaker.state(ctx.clock()),
+            failures=self._opener.failures,
+            live=ctx.core.live,
+            utilisation=self._recent.utilisation,
+        )
+        self.health = assess(signs, ctx.config.health)
+        if self.health.state is not before.state:
+            words = self.health.reason or "nothing is wrong"
+            ctx.tell(EventKind.HEALTH_CHANGED, f"{before.state} became {self.health.state}: {words}")
 
     def _next_due_ns(self) -> int:
         """When the first idle connection is past its lifetime."""

@@ -17,6 +17,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from pool_bench.pool.health import HealthState
 from pool_bench.pool.retry import BreakerState
 from pool_bench.pool.statistics import PoolState, PoolStatistics
 
@@ -50,7 +51,15 @@ _GAUGES: Final[tuple[tuple[str, str, Callable[[PoolStatistics], float]], ...]] =
     ("peak_size", "Most connections there ever were", lambda s: s.peak_size),
     ("peak_waiters", "Most callers that ever waited at once", lambda s: s.peak_waiters),
     ("utilisation", "Share of the maximum that is leased", lambda s: s.utilisation),
+    ("recent_utilisation", "The same over the last ten seconds", lambda s: s.recent_utilisation),
     ("checkout_rate", "Leases a second over the last ten seconds", lambda s: s.checkout_rate),
+    ("return_rate", "Leases that ended, a second over the last ten", lambda s: s.return_rate),
+    ("connect_rate", "Connections opened, a second over the last ten", lambda s: s.connect_rate),
+    (
+        "failure_rate",
+        "Timeouts, refusals, failed connects, checks and resets, a second over the last ten",
+        lambda s: s.failure_rate,
+    ),
     ("uptime_seconds", "Seconds since the pool was opened", lambda s: s.uptime_s),
 )
 
@@ -92,11 +101,14 @@ class PoolCollector(Collector):
         yield _latency(taken)
         breaker = StateSetMetricFamily(f"{_PREFIX}_breaker", "State of the circuit breaker", labels=["pool"])
         state = StateSetMetricFamily(f"{_PREFIX}_state", "State of the pool", labels=["pool"])
+        health = StateSetMetricFamily(f"{_PREFIX}_health", "How well the pool does", labels=["pool"])
         for stats in taken:
+            health.add_metric([stats.name], {str(state): state is stats.health for state in HealthState})
             breaker.add_metric([stats.name], {str(state): state is stats.breaker for state in BreakerState})
             state.add_metric([stats.name], {str(state): state is stats.state for state in PoolState})
         yield breaker
         yield state
+        yield health
 
 
 def _latency(taken: list[PoolStatistics]) -> SummaryMetricFamily:

@@ -69,6 +69,11 @@ class Opener(Generic[C]):
         self._has_said_few = False
 
     @property
+    def failures(self) -> int:
+        """Connects in a row that failed."""
+        return self._backoff.failures
+
+    @property
     def is_down(self) -> bool:
         """Whether the target counts as down."""
         return self._backoff.failures >= self._ctx.config.connect_attempts

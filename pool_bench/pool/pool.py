@@ -27,6 +27,7 @@ from pool_bench.pool.context import PoolContext
 from pool_bench.pool.core import PoolCore
 from pool_bench.pool.errors import PoolClosedError, PoolError, PoolExhaustedError
 from pool_bench.pool.events import EventBus, EventKind, Subscriber
+from pool_bench.pool.health import Health
 from pool_bench.pool.housekeeper import Housekeeper
 from pool_bench.pool.jobs import Jobs, Quiescence
 from pool_bench.pool.lease import Lease
@@ -41,6 +42,7 @@ from pool_bench.pool.statistics import (
     Counters,
     PoolState,
     PoolStatistics,
+    Recent,
     take_statistics,
 )
 from pool_bench.pool.waiters import AT_ONCE, Deadlines, Waiter
@@ -81,7 +83,8 @@ class ConnectionPool(Generic[C]):
         self._counters = Counters()
         self._events = EventBus()
         self._opened_ns = clock()
-        self._checkouts = Checkouts(self._opened_ns)
+        self._checkouts = Checkouts()
+        self._recent = Recent(self._opened_ns)
         self._state = PoolState.NEW
         # What leases work on: views of the above, and what they ask of the pool each time.
         self._running = False
@@ -151,7 +154,8 @@ class ConnectionPool(Generic[C]):
         )
         self._recycler = Recycler(self._ctx, self._changed)
         self._opener = Opener(self._ctx, self._recycler)
-        self._housekeeper = Housekeeper(self._ctx, self._recycler, self._checkouts, self._opener.replenish)
+        parts = (self._recycler, self._opener, self._checkouts, self._recent)
+        self._housekeeper = Housekeeper(self._ctx, *parts)
         self._deadlines = Deadlines(loop, self._clock, self._time_out, self._core.waiters.__len__)
         self._set_state(PoolState.RUNNING)
         self._housekeeper.start()
@@ -434,7 +438,8 @@ class ConnectionPool(Generic[C]):
 
     def get_stats(self) -> PoolStatistics:
         """The pool in numbers, now."""
-        breaker = self._opener.breaker.state(self._clock()) if self._loop is not None else BreakerState.OFF
+        is_open = self._loop is not None
+        breaker = self._opener.breaker.state(self._clock()) if is_open else BreakerState.OFF
         return take_statistics(
             name=self.name,
             state=self._state,
@@ -442,7 +447,9 @@ class ConnectionPool(Generic[C]):
             core=self._core,
             counters=self._counters,
             checkouts=self._checkouts,
+            recent=self._recent,
             breaker=breaker,
+            health=self._housekeeper.health if is_open else Health(),
             events=self._events,
             opened_ns=self._opened_ns,
             now_ns=self._clock(),

@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
 from threading import Lock
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from pool_bench.pool.config import PoolConfig
 from pool_bench.pool.connections import C
 from pool_bench.pool.core import PoolCore
 from pool_bench.pool.events import EventBus
+from pool_bench.pool.health import Health, HealthState
 from pool_bench.pool.retry import BreakerState
 from pool_bench.stats.histogram import Histogram
 
@@ -63,7 +64,13 @@ class PoolStatistics:
         waiters: callers that wait now.
         floor: connections kept whatever the demand; `min_size`, or what scaling made of it.
         utilisation: share of `max_size` that is leased, 0 to 1.
-        checkout_rate: leases a second, over the last ten seconds.
+        recent_utilisation: mean of `utilisation`, by one look a second over the last ten.
+        checkout_rate: leases a second, over the last ten seconds; so are the other rates.
+        return_rate: leases that ended a second.
+        connect_rate: connections opened a second.
+        failure_rate: timeouts, refusals, and failed connects, checks and resets a second.
+        health: how well the pool does, by the rules of `HealthConfig`.
+        health_reason: the rule that makes it degraded or critical, in words; else empty.
         wait_p50_ms: checkout latency from the call to the lease, milliseconds; None before the first.
         wait_total_s: sum of all checkout latencies, seconds.
         events_dropped: events that subscribers were too slow for.
@@ -96,13 +103,19 @@ class PoolStatistics:
     waiters: int
     floor: int
     utilisation: float
+    recent_utilisation: float
     checkout_rate: float
+    return_rate: float
+    connect_rate: float
+    failure_rate: float
     wait_p50_ms: float | None
     wait_p95_ms: float | None
     wait_p99_ms: float | None
     wait_max_ms: float | None
     wait_total_s: float
     breaker: BreakerState
+    health: HealthState
+    health_reason: str
     events_dropped: int
     subscriber_faults: int
     uptime_s: float
@@ -129,13 +142,12 @@ class Checkouts:
         samples: nanoseconds not yet in buckets; the hot path appends to it.
     """
 
-    __slots__ = ("_draining", "_histogram", "_marks", "samples")
+    __slots__ = ("_draining", "_histogram", "samples")
 
-    def __init__(self, now_ns: int) -> None:
+    def __init__(self) -> None:
         self.samples: array[int] = array("q")
         self._histogram = Histogram()
         self._draining = Lock()
-        self._marks: deque[tuple[int, int]] = deque([(now_ns, 0)], maxlen=_RATE_SAMPLES)
 
     @property
     def count(self) -> int:
@@ -150,15 +162,6 @@ class Checkouts:
             del self.samples[: len(taken)]
             self._histogram.record(np.array(taken, dtype=np.int64))
 
-    def mark(self, now_ns: int) -> None:
-        """Remember how many there were by now; once a second or so."""
-        self._marks.append((now_ns, self.count))
-
-    def rate(self, now_ns: int) -> float:
-        """Checkouts a second since the oldest mark."""
-        then_ns, count = self._marks[0]
-        return (self.count - count) * 1e9 / (now_ns - then_ns) if now_ns > then_ns else 0.0
-
     @property
     def total_s(self) -> float:
         """Sum of the latencies that are in buckets, seconds."""
@@ -170,6 +173,56 @@ class Checkouts:
         return self._histogram.percentiles_ms((50.0, 95.0, 99.0, 100.0))
 
 
+class Totals(NamedTuple):
+    """What there has been by some time."""
+
+    checkouts: int
+    returns: int
+    connects: int
+    failures: int
+
+    @classmethod
+    def of(cls, checkouts: Checkouts, in_use: int, counters: Counters) -> "Totals":
+        """By now."""
+        failed = counters.connect_errors + counters.health_check_failures + counters.reset_failures
+        return cls(
+            checkouts=checkouts.count,
+            returns=max(0, checkouts.count - in_use),
+            connects=counters.created,
+            failures=failed + counters.timeouts + counters.refusals,
+        )
+
+
+class Recent:
+    """The last ten seconds, of which one look a second is kept.
+
+    Attributes:
+        utilisation: mean of those looks; 0 before the first.
+    """
+
+    __slots__ = ("_looks", "_shares", "utilisation")
+
+    def __init__(self, now_ns: int) -> None:
+        self._looks: deque[tuple[int, Totals]] = deque([(now_ns, Totals(0, 0, 0, 0))], maxlen=_RATE_SAMPLES)
+        self._shares: deque[float] = deque(maxlen=_RATE_SAMPLES - 1)
+        self.utilisation = 0.0
+
+    def look(self, totals: Totals, utilisation: float, now_ns: int) -> None:
+        """Remember what there is now; once a second or so."""
+        self._looks.append((now_ns, totals))
+        self._shares.append(utilisation)
+        self.utilisation = sum(self._shares) / len(self._shares)
+
+    def rates(self, totals: Totals, now_ns: int) -> tuple[float, float, float, float]:
+        """What has come since the oldest look, a second, in the order of `Totals`."""
+        then_ns, before = self._looks[0]
+        factor = 1e9 / (now_ns - then_ns) if now_ns > then_ns else 0.0
+        checkouts, returns, connects, failures = (
+            max(0, count - old) * factor for count, old in zip(totals, before, strict=True)
+        )
+        return checkouts, returns, connects, failures
+
+
 def take_statistics(
     *,
     name: str,
@@ -178,7 +231,9 @@ def take_statistics(
     core: PoolCore[C],
     counters: Counters,
     checkouts: Checkouts,
+    recent: Recent,
     breaker: BreakerState,
+    health: Health,
     events: EventBus,
     opened_ns: int,
     now_ns: int,
@@ -186,11 +241,13 @@ def take_statistics(
     """Everything in numbers, at `now_ns`."""
     p50, p95, p99, highest = checkouts.percentiles_ms()
     in_use = core.in_use
+    totals = Totals.of(checkouts, in_use, counters)
+    checkout_rate, return_rate, connect_rate, failure_rate = recent.rates(totals, now_ns)
     return PoolStatistics(
         name=name,
         state=state,
-        acquisitions=checkouts.count,
-        releases=max(0, checkouts.count - in_use),
+        acquisitions=totals.checkouts,
+        releases=totals.returns,
         timeouts=counters.timeouts,
         refusals=counters.refusals,
         cancelled=counters.cancelled,
@@ -212,13 +269,19 @@ def take_statistics(
         waiters=len(core.waiters),
         floor=core.warm_size,
         utilisation=in_use / core.max_size,
-        checkout_rate=checkouts.rate(now_ns),
+        recent_utilisation=recent.utilisation,
+        checkout_rate=checkout_rate,
+        return_rate=return_rate,
+        connect_rate=connect_rate,
+        failure_rate=failure_rate,
         wait_p50_ms=p50,
         wait_p95_ms=p95,
         wait_p99_ms=p99,
         wait_max_ms=highest,
         wait_total_s=checkouts.total_s,
         breaker=breaker,
+        health=health.state,
+        health_reason=health.reason,
         events_dropped=events.dropped,
         subscriber_faults=events.faults,
         uptime_s=(now_ns - opened_ns) / 1e9,

@@ -418,7 +418,7 @@ def test_the_numbers_add_up() -> None:
 
 
 def test_the_memory_of_latencies_does_not_grow() -> None:
-    checkouts = Checkouts(0)
+    checkouts = Checkouts()
     for value in range(3 * DRAIN_AT):
         checkouts.samples.append(1000 + value)
         if len(checkouts.samples) >= DRAIN_AT:

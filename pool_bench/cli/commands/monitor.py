@@ -273,6 +273,7 @@ def row_of(pool: ConnectionPool[AsyncpgConnection]) -> PoolRow:
     return PoolRow(
         name=stats.name,
         state=str(stats.state),
+        health=str(stats.health),
         breaker=str(stats.breaker),
         size=stats.size,
         max_size=stats.max_size,

@@ -26,7 +26,7 @@ class PoolRow:
     """One pool at one moment; None for what its metrics do not say.
 
     Attributes:
-        name, state, breaker: as the pool says.
+        name, state, health, breaker: as the pool says.
         size, max_size, idle, in_use, waiters: connections and callers now.
         utilisation: leased share of `max_size`, 0 to 1.
         rate: leases a second over the last ten seconds.
@@ -36,6 +36,7 @@ class PoolRow:
 
     name: str
     state: str
+    health: str
     breaker: str
     size: float | None
     max_size: float | None
@@ -95,6 +96,7 @@ def _row(
     return PoolRow(
         name=pool,
         state=words.get("state", "-"),
+        health=words.get("health", "-"),
         breaker=words.get("breaker", "-"),
         size=values.get("size"),
         max_size=values.get("max_size"),
@@ -116,6 +118,7 @@ def _row(
 HEADS: Final = (
     ("pool", 12),
     ("state", 8),
+    ("health", 8),
     ("size", 7),
     ("idle", 5),
     ("in_use", 6),
@@ -132,7 +135,18 @@ HEADS: Final = (
 
 
 # What a narrow terminal does without, in this order; what is left tells whether something is wrong.
-_SPARED: Final = ("use%", "leaks", "p50_ms", "idle", "breaker", "leases/s", "state", "p99_ms", "timeouts")
+_SPARED: Final = (
+    "use%",
+    "leaks",
+    "p50_ms",
+    "idle",
+    "breaker",
+    "leases/s",
+    "state",
+    "p99_ms",
+    "timeouts",
+    "health",
+)
 
 
 def cells(row: PoolRow) -> list[str]:
@@ -142,6 +156,7 @@ def cells(row: PoolRow) -> list[str]:
     return [
         clean(row.name).replace(" ", "_") or "-",
         clean(row.state) or "-",
+        clean(row.health) or "-",
         size + most,
         _count(row.idle),
         _count(row.in_use),
@@ -198,9 +213,9 @@ def picture(
     shown = _fitting(drawn, width)
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     for index in shown:
-        table.add_column(HEADS[index][0], justify="left" if index < 2 else "right", no_wrap=True)
+        table.add_column(HEADS[index][0], justify="left" if index < 3 else "right", no_wrap=True)
     for row, line in zip(rows, drawn, strict=True):
-        style = "dim" if outdated else "yellow" if row.waiters else ""
+        style = "dim" if outdated else "red" if row.health == "critical" else "yellow" if row.waiters else ""
         table.add_row(*(line[index] for index in shown), style=style)
     parts: list[RenderableType] = [
         Text(ellipsize(clean(title), width - 1), style="bold", no_wrap=True),

@@ -15,11 +15,17 @@ TITLE = (
 
 
 def row(
-    name: str = "orders", *, waiters: float | None = 0, count: float | None = 7, ms: float | None = 0.003
+    name: str = "orders",
+    *,
+    waiters: float | None = 0,
+    count: float | None = 7,
+    ms: float | None = 0.003,
+    health: str = "healthy",
 ) -> PoolRow:
     return PoolRow(
         name=name,
         state="running",
+        health=health,
         breaker="off",
         size=count,
         max_size=count,
@@ -70,9 +76,9 @@ def test_no_line_is_wrapped_and_none_is_missing_whatever_the_width(
     ("width", "left_out"),
     [
         (140, set()),
-        (92, {"use%"}),
-        (80, {"use%", "leaks", "p50_ms"}),
-        (60, {"use%", "leaks", "p50_ms", "idle", "breaker", "leases/s"}),
+        (92, {"use%", "leaks", "p50_ms"}),
+        (80, {"use%", "leaks", "p50_ms", "idle", "breaker"}),
+        (60, {"use%", "leaks", "p50_ms", "idle", "breaker", "leases/s", "state"}),
     ],
 )
 def test_a_narrow_terminal_does_without_what_tells_least(width: int, left_out: set[str]) -> None:
@@ -93,6 +99,7 @@ def test_trouble_is_said_below_and_what_is_outdated_is_dim() -> None:
     assert "\x1b[2m" in lines[-2]
     assert "\x1b[33m" in drawn([row(waiters=3)], 100)[-1]
     assert "\x1b[33m" not in drawn([row()], 100)[-1]
+    assert "\x1b[31m" in drawn([row(waiters=3, health="critical")], 100)[-1]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +107,7 @@ def test_trouble_is_said_below_and_what_is_outdated_is_dim() -> None:
     [(None, "-"), (0.003, "0.003"), (0.28, "0.280"), (9.5, "9.500"), (12.34, "12.3"), (1234.5, "1234")],
 )
 def test_waits_have_digits_enough_and_no_more(ms: float | None, shown: str) -> None:
-    assert cells(row(ms=ms))[8] == shown
+    assert cells(row(ms=ms))[9] == shown
 
 
 def test_a_line_has_a_word_for_each_column() -> None:
