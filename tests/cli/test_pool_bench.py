@@ -353,7 +353,7 @@ def test_monitor_without_metrics_shows_a_pool_of_its_own(tmp_path: Path, embedde
     outcome = tool(*arguments, cwd=tmp_path)
     assert outcome.code == 0, outcome.stderr
     head, *rows = outcome.stdout.splitlines()
-    assert head.split()[:4] == ["pool", "state", "size", "idle"]
+    assert head.split()[:4] == ["pool", "state", "health", "size"]
     assert len(rows) >= 3
     assert all(len(row.split()) == len(head.split()) for row in rows)
     assert rows[-1].split()[:2] == ["demo", "running"]
@@ -422,9 +422,9 @@ def test_monitor_says_what_is_wrong_with_a_target_that_goes_away_and_goes_on(
             proxy.call(lambda p: p.set(Conditions(mode=Mode.REFUSE)))
             proxy.call(lambda p: p.cut())
             started.wait_for(r"^error: a connect failed: .*refused")
-            started.wait_for(r"^ +demo +running +0/3 ")
+            started.wait_for(r"^ +demo +running +(degraded|critical) +0/3 ")
             proxy.call(lambda p: p.set(PASS))
-            started.wait_for(r" 0/3 [^$]*^ +demo +running +[1-3]/3 ")
+            started.wait_for(r" 0/3 [^$]*^ +demo +running +\w+ +[1-3]/3 ")
         finally:
             started.signal(signal.SIGINT)
             outcome = started.finish()
