@@ -11,17 +11,12 @@ from typing import Final
 from pool_bench.drivers.base import DriverName
 from pool_bench.errors import UsageError
 from pool_bench.targets import Target
-from pool_bench.targets.postgres import PostgresTarget
-from pool_bench.targets.surreal import SurrealTarget
 
 _SETTINGS: Final = Path("/proc/sys/net/ipv4")
 # TCP_TIMEWAIT_LEN of Linux (RFC 9293, section 3.4.2, says two segment lifetimes); with reuse a port is free
 # for a new connection once the timestamps differ, after a second (net.ipv4.tcp_tw_reuse).
 _TIME_WAIT_S: Final = 60.0
 _REUSE_S: Final = 1.0
-# Who closes first keeps the port. libpq does not wait for the server's end; the others do. The end of a
-# WebSocket is the server's (RFC 6455, section 7.1.1), that of HTTP the client's, which has no other goodbye.
-_CLOSE_FIRST: Final = ("psycopg",)
 
 # The official client opens a connection for each request over HTTP: to sign in, to select, and to query.
 _CLIENT_REQUESTS: Final = 3
@@ -95,7 +90,7 @@ def local_ports_note(
         return None
     needed: Counter[tuple[str, int]] = Counter()
     for target, count in zip(targets, connections, strict=True):
-        if (server := _address(target)) is not None:
+        if (server := target.first_address) is not None:
             needed[server] += count
     most = max(needed.values(), default=0)
     have = ports * max(len(source_ips), 1)
@@ -110,8 +105,7 @@ def local_ports_note(
 
 def time_wait_s(target: Target, driver: DriverName) -> float:
     """How long a closed connection to `target` keeps its local port from a new one, seconds."""
-    closes_first = driver in _CLOSE_FIRST if isinstance(target, PostgresTarget) else not target.is_websocket
-    if not closes_first:
+    if not target.client_closes_first(driver):
         return 0.0
     try:
         reuse = (_SETTINGS / "tcp_tw_reuse").read_text().strip()
@@ -125,7 +119,7 @@ def time_wait_s(target: Target, driver: DriverName) -> float:
 
 def is_loopback(target: Target) -> bool:
     """Whether the first host of `target` is plainly this machine."""
-    address = _address(target)
+    address = target.first_address
     if address is None:
         return True
     try:
@@ -155,7 +149,7 @@ def time_wait_note(
     needed: Counter[tuple[str, int]] = Counter()
     longest_s = 0.0
     for target in targets:
-        if (server := _address(target)) is None:
+        if (server := target.first_address) is None:
             continue
         wait_s = time_wait_s(target, driver)
         closed = 0.0 if rate is None else rate * (min(wait_s, seconds) if seconds else wait_s)
@@ -171,19 +165,10 @@ def time_wait_note(
             f"{concurrency:,} connections in flight need as many local ports for each server, but there are "
             f"{ports:,}: lower the concurrency, or widen net.ipv4.ip_local_port_range"
         )
-    way_out = "--driver wire, which lets the server close first"
-    if any(isinstance(target, SurrealTarget) for target in targets):
-        way_out = "a ws:// or wss:// URL, with which the server closes first"
+    # Targets of one command are all of one kind.
+    way_out = targets[0].server_closes_with
     return (
         f"at {rate:,.0f}/s {driver} needs {most:,} local ports, because each closed connection keeps its own "
         f"for {longest_s:g} s (TIME_WAIT), but there are {ports:,}: lower the rate, set "
         f"net.ipv4.tcp_tw_reuse = 1, widen net.ipv4.ip_local_port_range, or use {way_out}"
     )
-
-
-def _address(target: Target) -> tuple[str, int] | None:
-    """Where connections go to; None for a Unix socket, which has no port."""
-    if isinstance(target, SurrealTarget):
-        return target.host, target.port
-    host = target.hosts[0]
-    return None if host.is_unix else (host.address or host.name, host.port)

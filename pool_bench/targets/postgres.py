@@ -47,6 +47,9 @@ _SECRET_VALUE: Final = re.compile(
 # These name a server. Someone who only keeps PGUSER or PGPASSWORD in a profile named none.
 NAMING_VARIABLES: Final = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGSERVICE")
 
+# Drivers that close the socket first: libpq does not wait for the server's end; the others do.
+_CLOSE_FIRST: Final = ("psycopg",)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
@@ -150,6 +153,21 @@ class PostgresTarget:
             return ""
         host = self.hosts[0]
         return label_of(host.socket_path if host.is_unix else (host.address or host.name, host.port))
+
+    @property
+    def first_address(self) -> tuple[str, int] | None:
+        """Host and port that connections go to at first; None for a Unix socket, which has no port."""
+        host = self.hosts[0]
+        return None if host.is_unix else (host.address or host.name, host.port)
+
+    def client_closes_first(self, driver: str) -> bool:
+        """Whether `driver` closes the socket before the server does, and so keeps its local port."""
+        return driver in _CLOSE_FIRST
+
+    @property
+    def server_closes_with(self) -> str:
+        """What to use so that the server closes first, in words."""
+        return "--driver wire, which lets the server close first"
 
     def startup_parameters(self) -> dict[str, str]:
         """The parameters of the StartupMessage, in the order libpq sends them."""

@@ -83,6 +83,24 @@ class SurrealTarget:
         return self.scheme in ("ws", "wss")
 
     @property
+    def first_address(self) -> tuple[str, int] | None:
+        """Host and port that connections go to."""
+        return self.host, self.port
+
+    def client_closes_first(self, driver: str) -> bool:
+        """Whether this side closes the socket before the server does, and so keeps its local port.
+
+        The end of a WebSocket is the server's (RFC 6455, section 7.1.1), that of HTTP the client's, which
+        has no other goodbye; all drivers do the same.
+        """
+        return not self.is_websocket
+
+    @property
+    def server_closes_with(self) -> str:
+        """What to use so that the server closes first, in words."""
+        return "a ws:// or wss:// URL, with which the server closes first"
+
+    @property
     def authority(self) -> str:
         """Host and port, as they stand in a URL."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
