@@ -23,12 +23,14 @@ from pool_bench.pool.lease import Lease
 from pool_bench.pool.manager import ConnectionPoolManager, ManagedPool
 from pool_bench.pool.pool import ConnectionPool
 from pool_bench.pool.retry import BreakerState
+from pool_bench.pool.shutdown import ClosablePool, Shutdown, shut_down_on
 from pool_bench.pool.statistics import PoolState, PoolStatistics
 
 __all__ = [
     "BreakerConfig",
     "BreakerState",
     "CircuitOpenError",
+    "ClosablePool",
     "ConnectionPool",
     "ConnectionPoolManager",
     "Connector",
@@ -49,4 +51,6 @@ __all__ = [
     "PooledConnection",
     "ResetPolicy",
     "ScalingConfig",
+    "Shutdown",
+    "shut_down_on",
 ]

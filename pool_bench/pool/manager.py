@@ -110,8 +110,10 @@ class ConnectionPoolManager:
         await asyncio.gather(*(pool.close(timeout) for pool in self))
 
     async def drain(self, timeout: float | None = None) -> bool:
-        """Drain all pools side by side; returns whether all leases have ended."""
-        return all(await asyncio.gather(*(pool.drain(timeout) for pool in self)))
+        """Drain all pools that are open, side by side; returns whether all leases have ended."""
+        is_over = (PoolState.NEW, PoolState.CLOSING, PoolState.CLOSED)
+        is_open = [pool for pool in self if pool.state not in is_over]
+        return all(await asyncio.gather(*(pool.drain(timeout) for pool in is_open)))
 
     def expire_connections(self) -> int:
         """Replace all connections of all pools; returns how many."""

@@ -321,10 +321,28 @@ class SurrealDBConnectionPool:
         if self._is_closed:
             raise PoolClosedError(f"pool {self._name}: it is closed") from cause
 
-    async def close(self) -> None:
-        """Turn waiters away, wait for leases for a while, close all clients; again is nothing."""
+    async def drain(self, timeout: float | None = None) -> bool:
+        """Lease nothing any more, and wait until all leases have ended; callers wait, until `close`.
+
+        Args:
+            timeout: seconds to wait, None for as long as it takes.
+
+        Returns:
+            Whether all leases have ended.
+
+        Raises:
+            PoolClosedError: the pool is not open.
+        """
+        return await self._pool.drain(timeout)
+
+    async def close(self, timeout: float | None = None) -> None:
+        """Turn waiters away, wait for leases for a while, close all clients; again is nothing.
+
+        Args:
+            timeout: seconds until leases are taken back and everything is dropped; None for 5.
+        """
         self._is_closed = True
-        await self._pool.close()
+        await self._pool.close(timeout)
 
     async def __aenter__(self) -> Self:
         await self.initialize()
