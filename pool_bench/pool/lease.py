@@ -7,7 +7,7 @@ a timer, or a further call. Everything else goes through the pool.
 
 import asyncio
 from array import array
-from asyncio import current_task, get_running_loop
+from asyncio import current_task
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator
 from types import TracebackType
@@ -74,7 +74,14 @@ class Lease(Generic[C]):
         idle = pool._idle
         if self._slot is not None:
             raise PoolError("this acquire() has been entered already; call acquire() for each lease")
-        if idle and pool._running and not pool._waiters and get_running_loop() is pool._loop:
+        # Its task tells the running loop, too; asking for that apart costs Python 3.11 another getpid().
+        if (
+            idle
+            and pool._running
+            and not pool._waiters
+            and (task := current_task()) is not None
+            and task.get_loop() is pool._loop
+        ):
             slot = idle.pop()
             try:
                 is_good = began_ns < slot.fresh_until_ns and not slot.is_closed()
@@ -83,7 +90,7 @@ class Lease(Generic[C]):
                 is_good = False
             if is_good:
                 slot.state = _LEASED
-                slot.owner = current_task()
+                slot.owner = task
                 slot.acquired_ns = began_ns
                 self._number = slot.uses = slot.uses + 1
                 self._slot = slot
