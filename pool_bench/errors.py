@@ -86,6 +86,10 @@ class SaveError(PoolBenchError):
     """Results could not be written where they were to go; the message says where they are instead."""
 
 
+class LeaseOverError(PoolBenchError):
+    """A connection was used that has been given back to its pool."""
+
+
 class ConnectError(PoolBenchError):
     """One operation failed.
 

@@ -5,11 +5,11 @@ import re
 import socket
 import ssl
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Final, NotRequired, Self, TypedDict, cast
 from urllib.parse import quote
 
 from pool_bench.drivers.backend_messages import BackendMessageTap
-from pool_bench.drivers.base import Connection, Driver, DriverName
+from pool_bench.drivers.base import LENT_AGAIN, Connection, Driver, DriverName
 from pool_bench.drivers.network.failures import reported_error
 from pool_bench.drivers.network.tls import postgres_context
 from pool_bench.drivers.refusals import check_settings
@@ -19,6 +19,9 @@ from pool_bench.targets.postgres import PostgresTarget
 
 if TYPE_CHECKING:
     from pool_bench.drivers.asyncpg_session import Session
+
+
+_LENT_AGAIN: Final = cast("Session", LENT_AGAIN)
 
 
 class AsyncpgOptions(TypedDict):
@@ -60,6 +63,15 @@ class AsyncpgConnection(Connection):
         self.touched = True
         return self._raw
 
+    def renewed(self) -> Self:
+        """A new handle of this session; this one refuses from now on."""
+        fresh = object.__new__(type(self))
+        fresh._raw = self._raw
+        fresh._tapped = self._tapped
+        fresh.touched = self.touched
+        self._raw = _LENT_AGAIN
+        return fresh
+
     def in_transaction(self) -> bool:
         """Whether a transaction is open, by the server's last ReadyForQuery."""
         if self._raw.is_closed():
@@ -79,15 +91,17 @@ class AsyncpgConnection(Connection):
 
     async def execute(self, sql: str) -> None:
         """Run `sql` by the simple protocol; rows are thrown away."""
+        execute = self.raw.execute
         try:
-            await self.raw.execute(sql)
+            await execute(sql)
         except Exception as error:
             raise connect_error(error, Phase.QUERY) from error
 
     async def reset(self) -> None:
         """Roll back, then what DISCARD ALL does, but for asyncpg's own prepared statements."""
+        reset = self.raw.reset
         try:
-            await self.raw.reset()
+            await reset()
         except Exception as error:
             raise connect_error(error, Phase.QUERY) from error
 
@@ -97,16 +111,18 @@ class AsyncpgConnection(Connection):
 
     async def close(self) -> None:
         """Send Terminate and wait until the transport is gone."""
+        close = self._raw.close
         self._ignore()
         try:
-            await self._raw.close()
+            await close()
         except Exception:
             self._raw.terminate()
 
     def terminate(self) -> None:
         """Drop the transport."""
+        terminate = self._raw.terminate
         self._ignore()
-        self._raw.terminate()
+        terminate()
 
     def is_closed(self) -> bool:
         """Whether asyncpg knows it to be closed."""

@@ -6,10 +6,10 @@ into `ConnectError`, so that failures are counted alike whichever driver saw the
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, NoReturn, Protocol
 
 from pool_bench.cleaning import clean
-from pool_bench.errors import ConnectError, FailureKind, Phase
+from pool_bench.errors import ConnectError, FailureKind, LeaseOverError, Phase
 
 DriverName = Literal["wire", "asyncpg", "psycopg", "surreal", "surrealdb"]
 # Those that speak to PostgreSQL.
@@ -58,6 +58,20 @@ class ServerInfo:
         # A server may call itself anything, and what it says is shown.
         object.__setattr__(self, "product", clean(self.product, _MAX_NAME_CHARACTERS))
         object.__setattr__(self, "version", clean(self.version, _MAX_NAME_CHARACTERS))
+
+
+class _LentAgain:
+    """Stands in the place of a session that a handle has no part in any more; fails whatever it is asked."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise LeaseOverError(
+            "this connection was given back to its pool, its lease is over; acquire() one again"
+        )
+
+
+LENT_AGAIN: Final = _LentAgain()
 
 
 class Connection(Protocol):

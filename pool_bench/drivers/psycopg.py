@@ -7,10 +7,10 @@ import socket
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 
 from pool_bench.cleaning import clean
-from pool_bench.drivers.base import Connection, Driver, DriverName
+from pool_bench.drivers.base import LENT_AGAIN, Connection, Driver, DriverName
 from pool_bench.drivers.network.failures import reported_error
 from pool_bench.drivers.network.local_ports import LOCAL_PORTS
 from pool_bench.drivers.network.tls import postgres_context
@@ -97,6 +97,16 @@ class PsycopgConnection(Connection):
         self.touched = True
         return self._raw
 
+    def renewed(self) -> Self:
+        """A new handle of this session; this one refuses from now on, unless it is watched."""
+        if self._lost is not None:
+            return self
+        fresh = object.__new__(type(self))
+        fresh._raw, fresh.touched, fresh._has_prepared = self._raw, self.touched, self._has_prepared
+        fresh._lost, fresh._last_error, fresh._watched_fd = None, self._last_error, -1
+        self._raw = cast("psycopg.AsyncConnection[tuple[object, ...]]", LENT_AGAIN)
+        return fresh
+
     @property
     def address(self) -> str:
         """Where it is open to, of a connection that is."""
@@ -117,9 +127,10 @@ class PsycopgConnection(Connection):
 
         if "repare" in sql or "REPARE" in sql:
             self._has_prepared = True
+        execute = self.raw.execute
         try:
             # Bytes pass where only literals are allowed as text: this is the user's own query.
-            await self.raw.execute(sql.encode())
+            await execute(sql.encode())
         except psycopg.Error as error:
             failure, last = connect_error(error, Phase.QUERY), self._last_error
             if last is not None and failure.kind in _LOST:

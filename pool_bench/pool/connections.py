@@ -4,7 +4,7 @@ Everything is structural: the drivers of this package fit as they are, and so do
 these methods. What is optional is found out once for each connection, when it is opened.
 """
 
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, Self, TypeVar, runtime_checkable
 
 
 class PooledConnection(Protocol):
@@ -77,6 +77,14 @@ class Settleable(Protocol):
         """What it has been given until now, by `on_connect` say, is as good as new; does no I/O."""
 
 
+@runtime_checkable
+class Renewable(Protocol):
+    """A connection whose session can be handed to a new handle."""
+
+    def renewed(self) -> Self:
+        """A new handle of this session; this one refuses from now on, and says why."""
+
+
 def settle(connection: object) -> None:
     """What `connection` has been given until now is to outlast its resets."""
     if isinstance(connection, Settleable):
@@ -101,6 +109,11 @@ def as_executable(connection: object, what_for: str) -> Executable:
     if not isinstance(connection, Executable):
         raise TypeError(f"{what_for} needs connections that can execute")
     return connection
+
+
+def as_renewable(connection: object) -> Renewable | None:
+    """`connection`, where its session can be handed to a new handle."""
+    return connection if isinstance(connection, Renewable) else None
 
 
 def as_tracked(connection: object) -> Tracked | None:

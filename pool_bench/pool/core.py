@@ -10,6 +10,7 @@ sees at most `max_size` of them, beside those that had to be dropped while it st
 
 from collections import OrderedDict, deque
 from collections.abc import Iterator
+from sys import getrefcount
 from typing import Generic
 
 from pool_bench.pool.connections import C
@@ -89,6 +90,12 @@ class PoolCore(Generic[C]):
         self.slots[id(slot.conn)] = slot
         self.busy.add(slot)
 
+    def renew(self, slot: Slot[C]) -> None:
+        """Let no handle of a free connection be of use that somebody has kept."""
+        del self.slots[id(slot.conn)]
+        slot.renew()
+        self.slots[id(slot.conn)] = slot
+
     def note_size(self) -> None:
         """Remember the greatest size."""
         self.peak_size = max(self.peak_size, self.size)
@@ -101,6 +108,8 @@ class PoolCore(Generic[C]):
         """
         self.busy.discard(slot)
         waiters = self.waiters
+        if waiters and not self.paused and getrefcount(slot.conn) > slot.own_references:
+            self.renew(slot)
         while waiters and not self.paused:
             waiter, _ = waiters.popitem(last=False)
             if waiter.offer(slot):
@@ -122,6 +131,8 @@ class PoolCore(Generic[C]):
 
     def occupy(self, slot: Slot[C], now_ns: int) -> None:
         """The pool takes a slot for itself that is leased, or was just taken from the idle ones."""
+        if getrefcount(slot.conn) > slot.own_references:
+            self.renew(slot)
         slot.state = SlotState.BUSY
         slot.owner = None
         slot.stack = None

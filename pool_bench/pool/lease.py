@@ -10,6 +10,7 @@ from array import array
 from asyncio import current_task
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator
+from sys import getrefcount
 from types import TracebackType
 from typing import Final, Generic, Literal, Protocol
 
@@ -33,12 +34,14 @@ class Lender(Protocol[C]):
         _waiters: the core's queue.
         _samples: checkout latencies, nanoseconds.
         _clock: nanoseconds.
+        _renew: lets no handle of a slot's connection be of use that somebody has kept.
         _max_uses: leases after which a slot does not become idle any more.
         _keeps_stacks: whether a lease remembers where it was taken.
     """
 
     _running: bool
     _loop: asyncio.AbstractEventLoop | None
+    _renew: Callable[[Slot[C]], None]
     _max_uses: int
     _keeps_stacks: bool
     _idle: deque[Slot[C]]
@@ -84,11 +87,18 @@ class Lease(Generic[C]):
         ):
             slot = idle.pop()
             try:
-                is_good = began_ns < slot.fresh_until_ns and not slot.is_closed()
+                # No name for the tracker: it is the connection, whose references are counted below.
+                is_good = (
+                    began_ns < slot.fresh_until_ns
+                    and not slot.is_closed()
+                    and (slot.tracker is None or not slot.tracker.touched)
+                )
             except Exception:
                 # Of the driver's; whoever looks at it next says so.
                 is_good = False
             if is_good:
+                if getrefcount(slot.conn) > slot.own_references:
+                    pool._renew(slot)
                 slot.state = _LEASED
                 slot.owner = task
                 slot.acquired_ns = began_ns

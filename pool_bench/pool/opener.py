@@ -139,6 +139,9 @@ class Opener(Generic[C]):
                 recycler.drop(core.idle.pop(), "it was found closed")
             elif (reason := recycler.retire_reason(slot, now_ns)) is not None:
                 recycler.retire(core.idle.pop(), reason)
+            elif slot.is_touched:
+                # Somebody has kept a handle, and used it while the connection was idle.
+                recycler.clean(core.idle.pop(), now_ns)
             elif now_ns < slot.fresh_until_ns:
                 core.hand_out(core.idle.pop(), now_ns)
             elif core.unmet_demand(now_ns):

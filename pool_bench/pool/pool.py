@@ -90,6 +90,7 @@ class ConnectionPool(Generic[C]):
         self._running = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._idle = self._core.idle
+        self._renew: Callable[[Slot[C]], None] = self._core.renew
         self._waiters = self._core.waiters
         self._samples = self._checkouts.samples
         self._clock = clock

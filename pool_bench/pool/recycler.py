@@ -78,8 +78,12 @@ class Recycler(Generic[C]):
         return None
 
     def take_back(self, slot: Slot[C], now_ns: int) -> None:
-        """A leased slot has come back: make it available by the shortest way that leaves it clean."""
+        """A leased slot has come back: make it available."""
         self.growth.held(now_ns - slot.acquired_ns, now_ns)
+        self.clean(slot, now_ns)
+
+    def clean(self, slot: Slot[C], now_ns: int) -> None:
+        """Make a slot available that is not idle any more, by the shortest way that leaves it clean."""
         if slot.is_gone():
             self._fail(slot, EventKind.RESET_FAILED, "it came back closed")
         elif self.closing:
@@ -118,6 +122,10 @@ class Recycler(Generic[C]):
             ping: validate for a caller; else the periodic check with its own query and limit.
         """
         ctx, config = self._ctx, self._ctx.config
+        if not ping and slot.is_touched:
+            # Somebody has kept a handle, and used it while the connection was idle.
+            self.clean(slot, now_ns)
+            return
         ctx.core.occupy(slot, now_ns)
         conn = slot.conn
         query = None if ping else config.health_check_query
@@ -144,8 +152,8 @@ class Recycler(Generic[C]):
 
     def _reset(self, slot: Slot[C], now_ns: int) -> None:
         ctx = self._ctx
-        conn = slot.conn
         ctx.core.occupy(slot, now_ns)
+        conn = slot.conn
         session = ctx.session
 
         async def work() -> None:

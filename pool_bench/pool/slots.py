@@ -11,9 +11,9 @@ import sys
 from collections.abc import Iterable
 from enum import Enum
 from types import CodeType, FrameType
-from typing import Final, Generic, TypeAlias
+from typing import Final, Generic, Self, TypeAlias
 
-from pool_bench.pool.connections import C, Tracked, as_tracked
+from pool_bench.pool.connections import C, Renewable, Tracked, as_renewable, as_tracked
 
 NEVER_NS: Final = sys.maxsize
 LOGGER: Final = logging.getLogger("pool_bench.pool")
@@ -22,6 +22,8 @@ Stack: TypeAlias = tuple[tuple[CodeType, int], ...]
 
 _DEEPEST: Final = 32
 _OWN: Final = f"{__name__.rpartition('.')[0]}."
+# Counted below, because interpreters differ in what they count.
+_own_references = 0
 # Below a task's first frame is the loop, and below that whatever started it: no news to anybody.
 _LOOP: Final = frozenset({"asyncio.events", "asyncio.base_events", "asyncio.runners"})
 
@@ -54,7 +56,9 @@ class Slot(Generic[C]):
         owner: the task that has it.
         stack: of the acquire, where stacks are kept.
         reported: the lease that was reported as a leak, by its number.
+        renewable: the connection, where its session can be handed to a new handle.
         revoked: whether it was taken away from its holder, who may still return it.
+        own_references: what `sys.getrefcount(slot.conn)` gives while nobody but this slot has the connection.
         suspect: whether its use ended with an exception, possibly in the middle of an exchange.
     """
 
@@ -68,7 +72,9 @@ class Slot(Generic[C]):
         "is_closed",
         "number",
         "opened_ns",
+        "own_references",
         "owner",
+        "renewable",
         "reported",
         "revoked",
         "stack",
@@ -98,6 +104,26 @@ class Slot(Generic[C]):
         self.reported = 0
         self.revoked = False
         self.suspect = False
+        self.renewable: Renewable | None = as_renewable(conn)
+        self.own_references = NEVER_NS
+        if self.renewable is not None:
+            self.own_references = _own_references - (self.tracker is None)
+
+    @property
+    def is_touched(self) -> bool:
+        """Whether the connection was used since it was last clean, as far as it can tell."""
+        return self.tracker is not None and self.tracker.touched
+
+    def renew(self) -> None:
+        """Make whatever handle of the connection somebody has kept refuse, and take a new one."""
+        if self.renewable is None:
+            return
+        self.renewable = fresh = self.renewable.renewed()
+        # It is of the class of the one before it; this is too hot for a cast.
+        self.conn = fresh  # type: ignore[assignment]
+        self.is_closed = self.conn.is_closed
+        if self.tracker is not None:
+            self.tracker = fresh  # type: ignore[assignment]
 
     def is_gone(self) -> bool:
         """Whether the connection is unusable; one whose own word cannot be had is."""
@@ -106,6 +132,33 @@ class Slot(Generic[C]):
         except Exception:
             LOGGER.exception("connection %d cannot say whether it is closed, and counts as it", self.number)
             return True
+
+
+class _Unshared:
+    """A connection that a slot alone has; only its references are looked at."""
+
+    touched = False
+
+    def renewed(self) -> Self:
+        return self
+
+    async def ping(self) -> None: ...
+
+    async def reset(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def is_closed(self) -> bool:
+        return False
+
+
+def _count_own_references() -> int:
+    """What a slot has of its connection (`conn`, `is_closed`, `renewable`, `tracker`), and the look's own."""
+    slot = Slot(_Unshared(), 0, 0)
+    return sys.getrefcount(slot.conn)
+
+
+_own_references = _count_own_references()
 
 
 def capture_stack() -> Stack:

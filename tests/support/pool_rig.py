@@ -16,6 +16,7 @@ from typing import Final, TypeAlias, TypedDict, Unpack
 import asyncpg
 
 from pool_bench.drivers.asyncpg import AsyncpgConnection, AsyncpgDriver
+from pool_bench.drivers.asyncpg_session import Session
 from pool_bench.errors import ConnectError
 from pool_bench.faults import PASS, Conditions, FaultProxy, Mode
 from pool_bench.pool import ConnectionPool, PoolConfig, PoolError
@@ -69,14 +70,14 @@ class CountingDriver(AsyncpgDriver):
 
     Attributes:
         attempts_ns: when it was asked, perf_counter_ns.
-        made: the connections.
+        made: the sessions, which outlive the handles that callers get.
         peak: the most connects that were under way at once.
     """
 
     def __init__(self, url: str) -> None:
         super().__init__(target(url))
         self.attempts_ns: list[int] = []
-        self.made: list[AsyncpgConnection] = []
+        self.made: list[Session] = []
         self.peak = 0
         self._under_way = 0
 
@@ -89,7 +90,7 @@ class CountingDriver(AsyncpgDriver):
             connection = await super().connect()
         finally:
             self._under_way -= 1
-        self.made.append(connection)
+        self.made.append(connection._raw)
         return connection
 
 
@@ -191,7 +192,7 @@ class Rig:
         """Wait until the driver has heard of the end of all connections that it ever made."""
 
         async def heard() -> bool:
-            return all(connection.is_closed() for connection in self.driver.made)
+            return all(session.is_closed() for session in self.driver.made)
 
         await self.until(heard)
 

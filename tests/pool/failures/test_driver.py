@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 
 from pool_bench.drivers.asyncpg import AsyncpgConnection
+from pool_bench.drivers.asyncpg_session import Session
 from pool_bench.pool import ConnectionPool, PoolConfig, PoolEvent
 from pool_bench.servers.postgres import EmbeddedPostgres
 from tests.support.pool_rig import LONG_S, SIZE, SLACK_S, Rig
@@ -301,11 +302,11 @@ async def test_p42_a_pool_whose_server_gives_it_fewer_works_with_those_and_grows
     await rig.witness.execute(f"ALTER ROLE {role} CONNECTION LIMIT 2")
     try:
         pool = await rig.opened(max_size=5, retry_base=0.05)
-        served: set[AsyncpgConnection] = set()
+        served: set[Session] = set()
 
         async def call() -> None:
             async with pool.acquire(timeout=LONG_S) as connection:
-                served.add(connection)
+                served.add(connection.raw)
                 await connection.execute("SELECT pg_sleep(0.2)")
 
         async with asyncio.timeout(LONG_S), asyncio.TaskGroup() as group:

@@ -1,19 +1,25 @@
-"""Failure modes of who holds what: P21 to P23, P25 to P27. See `rig` for the measures."""
+"""Failure modes of who holds what: P21 to P23, P25 to P27, P32. See `rig` for the measures."""
 
 import asyncio
 import logging
 import os
+import random
 import re
 import threading
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, nullcontext, suppress
 from time import perf_counter_ns
 
 import pytest
 
-from pool_bench.drivers.asyncpg import AsyncpgConnection
-from pool_bench.errors import ConnectError
+from pool_bench.drivers.asyncpg import AsyncpgConnection, AsyncpgDriver
+from pool_bench.drivers.psycopg import PsycopgConnection, PsycopgDriver
+from pool_bench.errors import ConnectError, LeaseOverError
 from pool_bench.faults import PASS
-from pool_bench.pool import EventKind, PoolClosedError, PoolError, PoolEvent
+from pool_bench.pool import ConnectionPool, EventKind, PoolClosedError, PoolConfig, PoolError, PoolEvent
+from pool_bench.pool.connections import Connector
+from pool_bench.servers.postgres import EmbeddedPostgres
+from tests.support.generators import target
 from tests.support.pool_rig import HOLE, LONG_S, SIZE, SLACK_S, Pool, Rig, bounded, pid_of, ticks, usable
 
 
@@ -128,11 +134,12 @@ async def test_p23_a_connection_released_twice_is_not_given_to_two(rig: Rig) -> 
 
     async def borrow() -> None:
         async with pool.acquire(timeout=LONG_S) as borrowed:
-            assert borrowed is connection
+            assert borrowed._raw is session
             lent.set()
             await over.wait()
 
     connection, *others = [await pool.acquire(timeout=LONG_S) for _ in range(SIZE)]
+    session = connection._raw
     await pool.release(connection)
     borrower = asyncio.create_task(borrow())
     async with asyncio.timeout(SLACK_S):
@@ -193,6 +200,123 @@ async def test_p25_two_tasks_on_one_connection_hear_of_it_and_the_connection_liv
 async def _fetch(connection: AsyncpgConnection, number: int) -> int:
     answer: int = await connection.raw.fetchval("SELECT $1::int FROM pg_sleep(0.02)", number)
     return answer
+
+
+AnyConnection = AsyncpgConnection | PsycopgConnection
+Make = Callable[[int], Awaitable[ConnectionPool[AnyConnection]]]
+
+
+@pytest.fixture(params=(AsyncpgDriver, PsycopgDriver), ids=["asyncpg", "psycopg"])
+async def of_each(rig: Rig, request: pytest.FixtureRequest) -> AsyncIterator[Make]:
+    """Makes pools over each driver, which are closed after the test."""
+    async with AsyncExitStack() as stack:
+
+        async def make(size: int) -> ConnectionPool[AnyConnection]:
+            driver: Connector[AnyConnection] = request.param(
+                target(rig.proxy.url(user=EmbeddedPostgres.user))
+            )
+            config = PoolConfig(min_size=0, max_size=size, reset_timeout=LONG_S, validate_timeout=LONG_S)
+            pool: ConnectionPool[AnyConnection] = ConnectionPool(driver, config)
+            stack.push_async_callback(pool.close, timeout=1.0)
+            await pool.open()
+            return pool
+
+        yield make
+
+
+async def _ask(connection: AnyConnection, sql: str) -> str:
+    if isinstance(connection, AsyncpgConnection):
+        return str(await connection.raw.fetchval(sql))
+    row = await (await connection.raw.execute(sql.encode())).fetchone()
+    return str(None if row is None else row[0])
+
+
+@pytest.mark.parametrize("was_used", [False, True], ids=["unused", "used"])
+@pytest.mark.parametrize("waits", [False, True], ids=["it was idle", "somebody waits for it"])
+async def test_p32_a_connection_that_is_kept_is_of_no_use_to_its_last_holder(
+    of_each: Make, waits: bool, was_used: bool
+) -> None:
+    pool = await of_each(1)
+    async with pool.acquire(timeout=LONG_S) as connection:
+        backend = await _ask(connection, "SELECT pg_backend_pid()")
+    kept = await pool.acquire(timeout=LONG_S)
+    if was_used:
+        await kept.execute("SELECT 1")
+    if waits:
+        next_one = asyncio.ensure_future(pool.acquire(timeout=LONG_S))
+        await ticks(3)
+        await pool.release(kept)
+        connection = await next_one
+    else:
+        await pool.release(kept)
+        connection = await pool.acquire(timeout=LONG_S)
+    assert await _ask(connection, "SELECT pg_backend_pid()") == backend
+    await connection.execute("BEGIN")
+    for use in (kept.execute, lambda sql: _ask(kept, sql)):
+        with pytest.raises(LeaseOverError, match="its lease is over"):
+            await use("SET search_path = elsewhere")
+    for end in (kept.close, kept.reset, kept.ping):
+        with pytest.raises(LeaseOverError):
+            await end()
+    with pytest.raises(LeaseOverError):
+        kept.terminate()
+    with pytest.raises(PoolError):
+        await pool.release(kept)
+    assert await _ask(connection, "SHOW search_path") == '"$user", public'
+    assert await _ask(connection, "SELECT now() < clock_timestamp()") == "True"
+    await pool.release(connection)
+    async with pool.acquire(timeout=LONG_S) as connection:
+        assert await _ask(connection, "SELECT pg_backend_pid()") == backend
+
+
+async def test_p32_what_is_done_to_an_idle_connection_is_undone_before_it_is_lent(of_each: Make) -> None:
+    pool = await of_each(1)
+    kept = await pool.acquire(timeout=LONG_S)
+    await pool.release(kept)
+    await kept.execute("SET work_mem = '123MB'")
+    await kept.execute("BEGIN")
+    # Nobody has it any more who could be noticed.
+    del kept
+    async with pool.acquire(timeout=LONG_S) as connection:
+        assert not connection.in_transaction()
+        assert await _ask(connection, "SHOW work_mem") == "4MB"
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_p32_no_schedule_lets_one_that_was_kept_touch_the_next_lease(of_each: Make, seed: int) -> None:
+    pool = await of_each(2)
+    rng = random.Random(seed)
+    kept: list[AnyConnection] = []
+    held = 0
+
+    async def borrow(number: int) -> None:
+        nonlocal held
+        mine = f"{number + 1}MB"
+        for _ in range(8):
+            async with pool.acquire(timeout=LONG_S) as connection:
+                await connection.execute(f"SET work_mem = '{mine}'")
+                for _ in range(rng.randrange(3)):
+                    await ticks(rng.randrange(5))
+                    assert await _ask(connection, "SHOW work_mem") == mine
+                    held += 1
+                kept.append(connection)
+            await ticks(rng.randrange(5))
+
+    async def meddle() -> None:
+        while True:
+            await ticks(1 + rng.randrange(5))
+            if kept:
+                # Refused, or done to an idle one, or cut off when that is replaced.
+                with suppress(LeaseOverError, ConnectError):
+                    await kept.pop(rng.randrange(len(kept))).execute("SET work_mem = '99MB'")
+
+    async with asyncio.timeout(LONG_S), asyncio.TaskGroup() as group:
+        meddler = group.create_task(meddle())
+        async with asyncio.TaskGroup() as borrowers:
+            for number in range(4):
+                borrowers.create_task(borrow(number))
+        meddler.cancel()
+    assert held > 0
 
 
 async def test_p26_another_event_loop_is_told_at_once(rig: Rig) -> None:
