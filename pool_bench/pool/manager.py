@@ -8,7 +8,7 @@ from pool_bench.pool.config import PoolConfig
 from pool_bench.pool.connections import C, Connector
 from pool_bench.pool.errors import PoolError
 from pool_bench.pool.pool import ConnectionPool
-from pool_bench.pool.statistics import PoolState, PoolStatistics
+from pool_bench.pool.statistics import Numbers, PoolState, PoolStatistics
 
 
 class ManagedPool(Protocol):
@@ -38,7 +38,7 @@ class ManagedPool(Protocol):
     def expire_connections(self) -> int:
         """Replace all connections."""
 
-    def get_stats(self) -> PoolStatistics:
+    def get_stats(self) -> Numbers:
         """The pool in numbers."""
 
 
@@ -121,7 +121,7 @@ class ConnectionPoolManager:
 
     def get_stats(self) -> dict[str, PoolStatistics]:
         """All pools in numbers, by name."""
-        return {pool.name: pool.get_stats() for pool in self}
+        return {pool.name: pool.get_stats().statistics for pool in self}
 
     async def __aenter__(self) -> "ConnectionPoolManager":
         await self.open()

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from pool_bench.pool.health import HealthState
 from pool_bench.pool.retry import BreakerState
-from pool_bench.pool.statistics import PoolState, PoolStatistics
+from pool_bench.pool.statistics import Numbers, PoolState, PoolStatistics
 
 _PREFIX: Final = "pool_bench_pool"
 
@@ -67,7 +67,7 @@ _GAUGES: Final[tuple[tuple[str, str, Callable[[PoolStatistics], float]], ...]] =
 class StatisticsSource(Protocol):
     """A pool, or anything else that has a pool's statistics."""
 
-    def get_stats(self) -> PoolStatistics:
+    def get_stats(self) -> Numbers:
         """The numbers."""
 
 
@@ -87,7 +87,7 @@ class PoolCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All metrics, now."""
-        taken = [pool.get_stats() for pool in self._pools]
+        taken = [pool.get_stats().statistics for pool in self._pools]
         for name, text, count in _COUNTERS:
             counter = CounterMetricFamily(f"{_PREFIX}_{name}", text, labels=["pool"])
             for stats in taken:

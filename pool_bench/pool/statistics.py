@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
 from threading import Lock
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
@@ -119,6 +119,19 @@ class PoolStatistics:
     events_dropped: int
     subscriber_faults: int
     uptime_s: float
+
+    @property
+    def statistics(self) -> "PoolStatistics":
+        """These; pools whose numbers go by other names have them beside those."""
+        return self
+
+
+class Numbers(Protocol):
+    """What a pool says of itself, by whatever names."""
+
+    @property
+    def statistics(self) -> PoolStatistics:
+        """The same by the names that all pools share."""
 
 
 @dataclass(slots=True)

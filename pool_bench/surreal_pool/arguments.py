@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from pool_bench.errors import UsageError
-from pool_bench.pool import PoolConfig
+from pool_bench.pool import PoolConfig, ScalingConfig
 from pool_bench.targets.surreal import AuthLevel, SurrealTarget, surreal_target
 
 # The names of the official client, and those of SurrealDB's own protocol.
@@ -60,12 +60,15 @@ def read_settings(
     health_check_interval: float,
     reset_on_return: bool,
     log_queries: bool,
+    scaling: ScalingConfig | None,
 ) -> PoolConfig:
     """The settings of the pool below; `SurrealDBConnectionPool` says what they mean.
 
     Raises:
         ValueError: a value makes no sense; the message names it.
     """
+    if scaling is not None and not isinstance(scaling, ScalingConfig):
+        raise ValueError(f"scaling must be a ScalingConfig, not {_kind(scaling)}")
     is_number = isinstance(connection_retry_delay, int | float)
     return _Settings(
         min_size=min_connections,
@@ -81,6 +84,7 @@ def read_settings(
         health_check_interval=health_check_interval,
         reset_on_return=reset_on_return,
         log_queries=log_queries,
+        scaling=scaling,
     )
 
 
@@ -142,6 +146,18 @@ def _read_credentials(credentials: Mapping[str, str] | None) -> dict[str, str]:
         _check_text(f"credentials: {name}", value, may_be_empty=_CREDENTIALS[name] == "password")
         given[_CREDENTIALS[name]] = value
     return given
+
+
+def read_name(name: str | None, target: SurrealTarget) -> str:
+    """What the pool is called; without a name by its target, which is printed without a password.
+
+    Raises:
+        ValueError: it is empty, or no text.
+    """
+    if name is None:
+        return f"surrealdb {target}"
+    _check_text("name", name)
+    return name
 
 
 def check_on_create(callback: object) -> None:

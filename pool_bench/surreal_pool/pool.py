@@ -22,9 +22,17 @@ from typing import TYPE_CHECKING, Final, Self
 from pool_bench.drivers.network.failures import one_line
 from pool_bench.drivers.surreal.client import SurrealClientConnection, SurrealClientDriver, connect_error
 from pool_bench.errors import ConnectError, FailureKind, Phase
-from pool_bench.pool import ConnectionPool, Lease, PoolClosedError, PoolError, PoolState
+from pool_bench.pool import ConnectionPool, Lease, PoolClosedError, PoolError, PoolState, ScalingConfig
 from pool_bench.pool.query_log import log_query, shown_surrealql
-from pool_bench.surreal_pool.arguments import check_on_create, read_schema, read_settings, read_target
+from pool_bench.pool.statistics import PoolStatistics
+from pool_bench.surreal_pool.arguments import (
+    check_on_create,
+    read_name,
+    read_schema,
+    read_settings,
+    read_target,
+)
+from pool_bench.surreal_pool.numbers import PoolNumbers, continued, without_clients
 from pool_bench.targets.surreal import SurrealTarget
 
 if TYPE_CHECKING:
@@ -200,16 +208,6 @@ class ClientLease:
         return connection.raw
 
 
-class PoolNumbers(dict[str, int]):
-    """Counts by name; may be awaited, for callers of pools that have to be asked that way."""
-
-    def __await__(self) -> "Generator[object, None, Self]":
-        return self._itself().__await__()
-
-    async def _itself(self) -> Self:
-        return self
-
-
 class SurrealDBConnectionPool:
     """Lends official SurrealDB clients to tasks of one event loop, each to one task at a time.
 
@@ -231,6 +229,8 @@ class SurrealDBConnectionPool:
         schema_file: statements that are run on each new connection.
         on_connection_create: see `SurrealClientConnector`.
         log_queries: log each `execute_query` with its times; literals are left out.
+        scaling: how many clients to keep open as demand changes; None for `min_connections` always.
+        name: for messages, metrics and the manager of several pools; None names user and address.
 
     Raises:
         ValueError: a value makes no sense; the message names it.
@@ -255,6 +255,8 @@ class SurrealDBConnectionPool:
         schema_file: str | Path | None = None,
         on_connection_create: "OnCreate | None" = None,
         log_queries: bool = False,
+        scaling: ScalingConfig | None = None,
+        name: str | None = None,
     ) -> None:
         check_on_create(on_connection_create)
         target = read_target(uri, credentials, namespace, database)
@@ -270,20 +272,26 @@ class SurrealDBConnectionPool:
             health_check_interval=health_check_interval,
             reset_on_return=reset_on_return,
             log_queries=log_queries,
+            scaling=scaling,
         )
         self._connector = SurrealClientConnector(
             target, schema=read_schema(schema_file), on_create=on_connection_create
         )
-        self._name = f"surrealdb {target}"
+        self.name = read_name(name, target)
         self._pool = self._new_pool()
         self._leased: dict[int, PooledClient] = {}
         # By attempts to open that failed; each has a pool of its own.
-        self._counted_before = PoolNumbers()
+        self._counted_before: PoolStatistics | None = None
         self._opening = asyncio.Lock()
         self._is_closed = False
 
     def _new_pool(self) -> ConnectionPool[PooledClient]:
-        return ConnectionPool(self._connector, self.config, name=self._name)
+        return ConnectionPool(self._connector, self.config, name=self.name)
+
+    @property
+    def state(self) -> PoolState:
+        """What the pool does with callers now."""
+        return self._pool.state
 
     async def initialize(self) -> None:
         """Open `min_connections` clients; once they are open, again is nothing.
@@ -293,12 +301,25 @@ class SurrealDBConnectionPool:
             PoolUnavailableError: the server is down or refuses us; it may be tried again.
             PoolTimeoutError: the clients were not open within `connection_timeout`; it may be tried again.
         """
+        await self.open()
+
+    async def open(self, *, wait: bool = True, timeout: float | None = None) -> None:
+        """`initialize`, with a limit of its own, or without waiting for the clients.
+
+        Args:
+            wait: whether to wait for `min_connections` clients; else they are opened meanwhile.
+            timeout: seconds to wait for them; None for `connection_timeout`.
+
+        Raises:
+            As `initialize`.
+        """
         async with self._opening:
             self._check_not_closed()
             if self._pool.state is not PoolState.NEW:
                 return
             try:
-                await self._pool.open(timeout=self.config.connect_timeout)
+                limit_s = self.config.connect_timeout if timeout is None else timeout
+                await self._pool.open(wait=wait, timeout=limit_s)
             except BaseException as error:
                 if isinstance(error, PoolError):
                     self._check_not_closed(error)
@@ -309,31 +330,14 @@ class SurrealDBConnectionPool:
             self._check_not_closed()
 
     def _begin_anew(self) -> None:
-        counted = self.get_stats()
         # An attempt that was cancelled twice may still be dropping what it had opened and lent.
-        counted["total_connections_closed"] = counted["total_connections_created"]
-        counted["total_releases"] = counted["total_acquisitions"]
-        self._counted_before = counted
+        self._counted_before = without_clients(self._statistics())
         self._leased.clear()
         self._pool = self._new_pool()
 
     def _check_not_closed(self, cause: PoolError | None = None) -> None:
         if self._is_closed:
-            raise PoolClosedError(f"pool {self._name}: it is closed") from cause
-
-    async def drain(self, timeout: float | None = None) -> bool:
-        """Lease nothing any more, and wait until all leases have ended; callers wait, until `close`.
-
-        Args:
-            timeout: seconds to wait, None for as long as it takes.
-
-        Returns:
-            Whether all leases have ended.
-
-        Raises:
-            PoolClosedError: the pool is not open.
-        """
-        return await self._pool.drain(timeout)
+            raise PoolClosedError(f"pool {self.name}: it is closed") from cause
 
     async def close(self, timeout: float | None = None) -> None:
         """Turn waiters away, wait for leases for a while, close all clients; again is nothing.
@@ -372,7 +376,7 @@ class SurrealDBConnectionPool:
         """
         connection = self._leased.get(id(client))
         if connection is None:
-            raise ValueError(f"pool {self._name}: that client is not, or no longer, leased")
+            raise ValueError(f"pool {self.name}: that client is not, or no longer, leased")
         # It refuses or is done without a turn of the loop, so nobody else can have the client by then.
         if self._pool.state is not PoolState.CLOSED:
             await self._pool.release(connection)
@@ -403,34 +407,55 @@ class SurrealDBConnectionPool:
         finally:
             ended_ns = perf_counter_ns()
             wait_ns, run_ns = leased_ns - began_ns, ended_ns - leased_ns
-            log_query(self._name, self.config, query, outcome, wait_ns, run_ns, show=shown_surrealql)
+            log_query(self.name, self.config, query, outcome, wait_ns, run_ns, show=shown_surrealql)
+
+    async def pause(self) -> None:
+        """Lease nothing any more: callers wait, up to their limits, until `resume`.
+
+        Raises:
+            PoolClosedError: the pool is not open.
+        """
+        await self._pool.pause()
+
+    def resume(self) -> None:
+        """Serve callers again, those that wait first.
+
+        Raises:
+            PoolClosedError: the pool is not open.
+        """
+        self._pool.resume()
+
+    async def drain(self, timeout: float | None = None) -> bool:
+        """Pause, and wait until all leases have ended; the pool stays paused until `resume`.
+
+        Args:
+            timeout: seconds to wait, None for as long as it takes.
+
+        Returns:
+            Whether all leases have ended.
+
+        Raises:
+            PoolClosedError: the pool is not open.
+        """
+        return await self._pool.drain(timeout)
+
+    def expire_connections(self) -> int:
+        """Replace every client, idle ones now, others when they come back; returns how many.
+
+        Raises:
+            PoolClosedError: the pool is not open.
+        """
+        return self._pool.expire_connections()
 
     def get_stats(self) -> PoolNumbers:
-        """The pool in numbers, now.
+        """The pool in numbers, now; `get_stats().statistics` has those that every pool has.
 
         Counts and peaks are over the life of the pool, attempts to initialize it that failed included.
         `current_pool_size` and `peak_connections` count the clients there are, and those that are still being
         opened or closed.
         """
-        stats = self._pool.get_stats()
-        numbers = PoolNumbers(
-            total_connections_created=stats.created,
-            total_connections_closed=stats.closed,
-            total_acquisitions=stats.acquisitions,
-            total_releases=stats.releases,
-            acquisition_timeouts=stats.timeouts,
-            connection_errors=stats.connect_errors,
-            health_check_failures=stats.health_check_failures,
-            peak_connections=stats.peak_size,
-            peak_waiters=stats.peak_waiters,
-            current_pool_size=stats.size,
-            current_available=stats.idle,
-            current_in_use=stats.in_use,
-            current_waiters=stats.waiters,
-        )
-        for name, before in self._counted_before.items():
-            if name.startswith("peak_"):
-                numbers[name] = max(numbers[name], before)
-            elif not name.startswith("current_"):
-                numbers[name] += before
-        return numbers
+        return PoolNumbers(self._statistics())
+
+    def _statistics(self) -> PoolStatistics:
+        now = self._pool.get_stats()
+        return now if self._counted_before is None else continued(self._counted_before, now)

@@ -17,12 +17,14 @@ import pytest
 from prometheus_client import CollectorRegistry, start_http_server
 
 from pool_bench.cli.commands import pools as pool_run
-from pool_bench.drivers.asyncpg import AsyncpgDriver
+from pool_bench.drivers.asyncpg import AsyncpgConnection, AsyncpgDriver
 from pool_bench.faults import PASS, Conditions, FaultProxy, Mode, ThreadedProxy
 from pool_bench.pool import ConnectionPool, PoolConfig
 from pool_bench.pool.metrics import PoolCollector
 from pool_bench.servers.host import free_port
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
+from pool_bench.servers.surreal.server import EmbeddedSurreal
+from pool_bench.surreal_pool import SurrealDBConnectionPool
 from pool_bench.targets.postgres import parse_target
 from tests.support.commands import Outcome, Started, all_gone, load, only, run_here, run_tool
 from tests.support.servers import StartPostgres
@@ -363,7 +365,7 @@ def test_monitor_without_metrics_shows_a_pool_of_its_own(tmp_path: Path, embedde
 class Application:
     """A pool with a metrics endpoint, in a thread with an event loop of its own."""
 
-    def __init__(self, server: EmbeddedPostgres, port: int = 0) -> None:
+    def __init__(self, server: EmbeddedPostgres | EmbeddedSurreal, port: int = 0) -> None:
         self._server = server
         self._ready = threading.Event()
         self._done = threading.Event()
@@ -371,8 +373,7 @@ class Application:
         self.port = port
 
     async def _run(self) -> None:
-        target = parse_target(self._server.url, env={}, default_user="postgres")
-        pool = ConnectionPool(AsyncpgDriver(target), PoolConfig(min_size=2, max_size=5), name="orders")
+        pool = self._make_pool()
         async with pool, pool.acquire():
             registry = CollectorRegistry()
             registry.register(PoolCollector([pool]))
@@ -385,6 +386,15 @@ class Application:
             httpd.server_close()
             thread.join()
 
+    def _make_pool(self) -> ConnectionPool[AsyncpgConnection] | SurrealDBConnectionPool:
+        if isinstance(self._server, EmbeddedPostgres):
+            target = parse_target(self._server.url, env={}, default_user="postgres")
+            return ConnectionPool(AsyncpgDriver(target), PoolConfig(min_size=2, max_size=5), name="orders")
+        credentials = {"username": self._server.user, "password": self._server.password}
+        return SurrealDBConnectionPool(
+            self._server.url, credentials, min_connections=2, max_connections=5, name="orders"
+        )
+
     def __enter__(self) -> "Application":
         self._thread.start()
         assert self._ready.wait(30)
@@ -395,8 +405,11 @@ class Application:
         self._thread.join()
 
 
-def test_monitor_reads_an_applications_metrics(tmp_path: Path, embedded: EmbeddedPostgres) -> None:
-    with Application(embedded) as application:
+@pytest.mark.parametrize("kind", ["embedded", "surreal"])
+def test_monitor_reads_an_applications_metrics(
+    tmp_path: Path, request: pytest.FixtureRequest, kind: str
+) -> None:
+    with Application(request.getfixturevalue(kind)) as application:
         url = f"http://127.0.0.1:{application.port}/metrics"
         outcome = tool("monitor", "--metrics", url, "-d", "400ms", "--interval", "200ms", cwd=tmp_path)
     assert outcome.code == 0, outcome.stderr

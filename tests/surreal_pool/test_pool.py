@@ -628,6 +628,8 @@ async def test_over_http_it_is_a_pool_of_requests_with_the_same_rules(surreal: E
         ({"connection_retry_delay": "soon"}, "connection_retry_delay must be .* not 'soon'"),
         ({"health_check_interval": 0}, "health_check_interval must be"),
         ({"reset_on_return": "sometimes"}, "reset_on_return must be"),
+        ({"scaling": "much"}, "scaling must be"),
+        ({"name": ""}, "name must not be empty"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_by_name(changed: dict[str, Any], named: str) -> None:
