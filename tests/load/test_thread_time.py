@@ -75,7 +75,8 @@ def test_a_loop_that_ran_without_a_pause_blocked_itself() -> None:
     result = measured(burn)
     times = result.client.time
     assert times.seen_s > 0
-    assert times.late_running_s > 0.1
+    # That of one round at least: others may leave us no second one.
+    assert times.late_running_s > 0.04
     if times.late_running_s > times.late_waiting_s:
         assert result.client_state in (ClientState.BLOCKED, ClientState.SATURATED)
 
