@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pool_bench.servers import EmbeddedPostgres
+from pool_bench.servers import EmbeddedPostgres, EmbeddedSurreal
 from tests.support.commands import environment
 from tests.support.documents import EXAMPLES, ROOT, Block, blocks
 
@@ -19,6 +19,9 @@ PRINTS = {
     "using_the_pool.py": "1,000 tasks were served by 10 connections",
     "watching_the_pool.py": "pool_size{",
     "comparing_two_pools.py": "overtaken",
+    "leasing_clients.py": "500 tasks were served by",
+    "watching_clients.py": "pool_size{",
+    "comparing_sizes.py": "16 connections",
 }
 
 
@@ -49,8 +52,11 @@ def test_a_sample_runs_as_it_stands(block: Block, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_an_example_runs_at_a_server_that_is_named_and_without_one(
-    path: Path, tmp_path: Path, embedded: EmbeddedPostgres
+    path: Path, tmp_path: Path, embedded: EmbeddedPostgres, surreal: EmbeddedSurreal
 ) -> None:
-    # One of them is enough to see that a server is started where none is named.
-    url = () if path.name == "using_the_pool.py" else (embedded.url,)
-    assert PRINTS[path.name] in _run(tmp_path, os.fspath(path), *url)
+    named = (
+        (surreal.url, surreal.user, surreal.password) if path.parent.name == "surreal" else (embedded.url,)
+    )
+    # One of each kind is enough to see that a server is started where none is named.
+    alone = path.name in ("using_the_pool.py", "leasing_clients.py")
+    assert PRINTS[path.name] in _run(tmp_path, os.fspath(path), *(() if alone else named))

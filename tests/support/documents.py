@@ -9,7 +9,7 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[2]
 README: Final = ROOT / "README.md"
 DOCUMENTS: Final = (README, ROOT / "CLAUDE.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
-EXAMPLES: Final = tuple(sorted((ROOT / "examples").glob("*.py")))
+EXAMPLES: Final = tuple(sorted((ROOT / "examples").rglob("*.py")))
 
 _FENCE: Final = re.compile(r"^```(?P<language>\S*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _HEADING: Final = re.compile(r"^#+ +(.+?)\s*$", re.MULTILINE)
