@@ -129,6 +129,13 @@ class ConnectError(PoolBenchError):
         return f"{self.kind} during {self.phase}: {self.message}{state}"
 
 
+class QueryTimeoutError(ConnectError, TimeoutError):
+    """A query did not end within the limit of its connection, and was cancelled."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(FailureKind.TIMEOUT, Phase.QUERY, message)
+
+
 _KIND_BY_ERRNO: Final = {
     errno.ECONNREFUSED: FailureKind.REFUSED,
     errno.ENOENT: FailureKind.REFUSED,

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final, NotRequired, Self, TypedDict, cast
 from urllib.parse import quote
 
 from pool_bench.drivers.backend_messages import BackendMessageTap
-from pool_bench.drivers.base import LENT_AGAIN, Connection, Driver, DriverName
+from pool_bench.drivers.base import LENT_AGAIN, Connection, Driver, DriverName, beyond_limit
 from pool_bench.drivers.network.failures import reported_error
 from pool_bench.drivers.network.tls import postgres_context
 from pool_bench.drivers.refusals import check_settings
-from pool_bench.errors import ConnectError, FailureKind, Phase, kind_of_os_error
+from pool_bench.errors import ConnectError, FailureKind, Phase, QueryTimeoutError, kind_of_os_error
 from pool_bench.targets.addresses import label_of
 from pool_bench.targets.postgres import PostgresTarget
 
@@ -91,10 +91,12 @@ class AsyncpgConnection(Connection):
 
     async def execute(self, sql: str) -> None:
         """Run `sql` by the simple protocol; rows are thrown away."""
-        execute = self.raw.execute
+        raw = self.raw
         try:
-            await execute(sql)
+            await raw.execute(sql)
         except Exception as error:
+            if isinstance(error, TimeoutError) and raw.query_timeout is not None:
+                raise QueryTimeoutError(beyond_limit(raw.query_timeout)) from error
             raise connect_error(error, Phase.QUERY) from error
 
     async def reset(self) -> None:
@@ -104,6 +106,10 @@ class AsyncpgConnection(Connection):
             await reset()
         except Exception as error:
             raise connect_error(error, Phase.QUERY) from error
+
+    def limit_queries(self, seconds: float | None) -> None:
+        """Cancel each query that takes longer, those of `raw` included; None for no limit."""
+        self._raw.limit_queries(seconds)
 
     def settle(self) -> None:
         """Let the codecs and callbacks that have been set until now outlast every reset."""

@@ -13,13 +13,19 @@ import asyncpg
 # SET ROLE goes with the session's authorization. All of it is allowed inside the transaction of a simple
 # query, as DISCARD ALL is not, which would also forget the statements that asyncpg has prepared.
 _MORE: Final = "\nRESET SESSION AUTHORIZATION;\nDISCARD TEMP;\nDISCARD SEQUENCES;"
+# What the server gets, at least, to end a query that it is asked to cancel; then the connection is closed.
+_CANCEL_S: Final = 5.0
 _PREPARED: Final = "SELECT quote_ident(name) FROM pg_catalog.pg_prepared_statements WHERE from_sql"
 
 
 class Session(asyncpg.Connection):  # type: ignore[misc]  # asyncpg tells no types
-    """One connection that knows what was prepared, set and listened for through it since the last reset."""
+    """One connection that knows what was prepared, set and listened for through it since the last reset.
 
-    __slots__ = ("_codecs", "_full_reset", "_has_prepared", "_loggers", "_watchers")
+    Attributes:
+        query_timeout: limit of a query whose call names none, seconds; None for none.
+    """
+
+    __slots__ = ("_codecs", "_full_reset", "_has_prepared", "_loggers", "_watchers", "query_timeout")
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
@@ -28,6 +34,27 @@ class Session(asyncpg.Connection):  # type: ignore[misc]  # asyncpg tells no typ
         self._loggers: set[object] = set()
         self._watchers: set[object] = set()
         self._full_reset: str | None = None
+        self.query_timeout: float | None = None
+
+    def limit_queries(self, seconds: float | None) -> None:
+        """Have asyncpg cancel each query that takes longer, as with its `command_timeout`."""
+        self.query_timeout = seconds
+        self._bound(seconds)
+
+    def _bound(self, seconds: float | None) -> None:
+        # All that asyncpg runs without a limit of its own looks it up here, whoever opened the connection.
+        config = self._config  # type: ignore[has-type]  # asyncpg's
+        self._config = config._replace(command_timeout=seconds)  # type: ignore[misc]
+
+    async def _cancel(self, *waiters: object) -> None:
+        """As asyncpg's, which has only the time of a query for it, however short that is."""
+        if self.query_timeout is not None:
+            self._bound(max(self.query_timeout, _CANCEL_S))
+        try:
+            await super()._cancel(*waiters)
+        finally:
+            if self.query_timeout is not None:
+                self._bound(self.query_timeout)
 
     def settle(self) -> None:
         """Let what has been set and listened for until now, on this side, outlast every reset."""

@@ -74,6 +74,11 @@ class _LentAgain:
 LENT_AGAIN: Final = _LentAgain()
 
 
+def beyond_limit(limit_s: float) -> str:
+    """What to say of a query that did not end within `limit_s` seconds."""
+    return f"the query did not end within {limit_s:g} s (query_timeout), and was cancelled"
+
+
 class Connection(Protocol):
     """One open connection, used by one task at a time."""
 

@@ -4,10 +4,10 @@ import asyncio
 import math
 import re
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Self, cast
 
 from pool_bench.cleaning import clean
 from pool_bench.drivers.base import LENT_AGAIN, Connection, Driver, DriverName
@@ -19,6 +19,7 @@ from pool_bench.errors import (
     ConnectError,
     FailureKind,
     Phase,
+    QueryTimeoutError,
     kind_of_os_error,
     kind_of_sqlstate,
     kind_of_words,
@@ -29,10 +30,10 @@ from pool_bench.targets.postgres import PostgresTarget
 if TYPE_CHECKING:
     import psycopg
 
+    from pool_bench.drivers.psycopg_session import Session
+
 # psycopg takes whole seconds, and two for less.
 _LEAST_TIMEOUT_S: Final = 2
-
-_Result = TypeVar("_Result")
 
 # DISCARD ALL without DEALLOCATE ALL, of which psycopg takes notice the first time only: from the second on
 # it would use statements that the server has forgotten (seen with 3.3.9).
@@ -83,7 +84,7 @@ class PsycopgConnection(Connection):
 
     __slots__ = ("_has_prepared", "_last_error", "_lost", "_raw", "_watched_fd", "touched")
 
-    def __init__(self, raw: "psycopg.AsyncConnection[tuple[object, ...]]") -> None:
+    def __init__(self, raw: "Session") -> None:
         self._raw = raw
         self.touched = True
         self._has_prepared = False
@@ -92,7 +93,7 @@ class PsycopgConnection(Connection):
         self._watched_fd = -1
 
     @property
-    def raw(self) -> "psycopg.AsyncConnection[tuple[object, ...]]":
+    def raw(self) -> "Session":
         """psycopg's own object; to ask for it counts as use."""
         self.touched = True
         return self._raw
@@ -104,7 +105,7 @@ class PsycopgConnection(Connection):
         fresh = object.__new__(type(self))
         fresh._raw, fresh.touched, fresh._has_prepared = self._raw, self.touched, self._has_prepared
         fresh._lost, fresh._last_error, fresh._watched_fd = None, self._last_error, -1
-        self._raw = cast("psycopg.AsyncConnection[tuple[object, ...]]", LENT_AGAIN)
+        self._raw = cast("Session", LENT_AGAIN)
         return fresh
 
     @property
@@ -132,6 +133,8 @@ class PsycopgConnection(Connection):
             # Bytes pass where only literals are allowed as text: this is the user's own query.
             await execute(sql.encode())
         except psycopg.Error as error:
+            if isinstance(error, TimeoutError):
+                raise QueryTimeoutError(str(error)) from error
             failure, last = connect_error(error, Phase.QUERY), self._last_error
             if last is not None and failure.kind in _LOST:
                 failure = ConnectError(last.kind, Phase.QUERY, last.message, sqlstate=last.sqlstate)
@@ -139,6 +142,10 @@ class PsycopgConnection(Connection):
         finally:
             # psycopg has put its own reader in the place of ours, and taken it away again.
             self._listen()
+
+    def limit_queries(self, seconds: float | None) -> None:
+        """Cancel each query that takes longer, those of `raw` included; None for no limit."""
+        self._raw.query_timeout = seconds
 
     async def reset(self) -> None:
         """Roll back, then what DISCARD ALL does, but for the statements that `raw` has prepared."""
@@ -338,28 +345,10 @@ def libpq_options(target: PostgresTarget) -> dict[str, str]:
 
 
 @cache
-def _connection_class() -> "type[psycopg.AsyncConnection[tuple[object, ...]]]":
-    import psycopg
-    from psycopg import waiting
+def _connection_class() -> "type[Session]":
+    from pool_bench.drivers.psycopg_session import Session
 
-    class Connection(psycopg.AsyncConnection[tuple[object, ...]]):
-        """A connection that a cancelled query closes.
-
-        psycopg's own asks the server to cancel the query, and waits ten seconds for a server that is silent.
-        """
-
-        async def wait(
-            self, gen: Generator[Any, Any, _Result], interval: float = 0.1, timeout: float | None = None
-        ) -> _Result:
-            # Older versions know no timeout, and pass none.
-            limit = {} if timeout is None else {"timeout": timeout}
-            try:
-                return await waiting.wait_async(gen, self.pgconn.socket, interval=interval, **limit)
-            except asyncio.CancelledError:
-                self.pgconn.finish()
-                raise
-
-    return Connection
+    return Session
 
 
 def _unexplained(phase: Phase, message: str) -> ConnectError:

@@ -121,6 +121,9 @@ class PoolConfig:
             False) resets nothing, and replaces connections that come back inside a transaction. Where
             a connection cannot tell that it was not used, or is in no transaction, it counts as if it were.
         reset_timeout: limit of a reset, after which the connection is dropped.
+        query_timeout: limit of each query that a borrower runs, after which the server is asked to cancel it
+            and the borrower has a TimeoutError; None for none. It needs connections that can bound their
+            queries, as those of asyncpg and psycopg can, `raw` included.
         close_timeout: limit of the polite end of a connection, and of `close()` without a limit.
         connect_attempts: failed connects in a row after which the target counts as down.
         retry_base: longest pause after the first failed connect; doubles with each failure, as far as a
@@ -165,6 +168,7 @@ class PoolConfig:
     health_check_timeout: float = 5.0
     reset_on_return: ResetPolicy | bool = "always"
     reset_timeout: float = 5.0
+    query_timeout: float | None = None
     close_timeout: float = 5.0
     connect_attempts: int = 3
     retry_base: float = 0.05
@@ -204,7 +208,13 @@ class PoolConfig:
             "retry_cap",
         ):
             _seconds(name(setting), getattr(self, setting))
-        for setting in ("max_lifetime", "max_idle", "health_check_interval", "leak_threshold"):
+        for setting in (
+            "max_lifetime",
+            "max_idle",
+            "health_check_interval",
+            "query_timeout",
+            "leak_threshold",
+        ):
             if getattr(self, setting) is not None:
                 _seconds(name(setting), getattr(self, setting))
         _seconds(name("acquire_timeout"), self.acquire_timeout, zero=True, endless=True)

@@ -85,6 +85,25 @@ class Renewable(Protocol):
         """A new handle of this session; this one refuses from now on, and says why."""
 
 
+@runtime_checkable
+class Bounded(Protocol):
+    """A connection that can bound its queries."""
+
+    def limit_queries(self, seconds: float | None) -> None:
+        """From now on cancel each query that takes longer; None for no limit. Does no I/O."""
+
+
+def limit_queries(connection: object, seconds: float | None) -> None:
+    """Bound the queries on `connection`, or bound them no longer.
+
+    Raises:
+        TypeError: it cannot do that.
+    """
+    if not isinstance(connection, Bounded):
+        raise TypeError("query_timeout needs connections that can bound their queries (limit_queries)")
+    connection.limit_queries(seconds)
+
+
 def settle(connection: object) -> None:
     """What `connection` has been given until now is to outlast its resets."""
     if isinstance(connection, Settleable):

@@ -12,7 +12,7 @@ import asyncio
 from itertools import islice
 from typing import Generic
 
-from pool_bench.pool.connections import C, as_executable, settle, terminate
+from pool_bench.pool.connections import C, as_executable, limit_queries, settle, terminate
 from pool_bench.pool.context import PoolContext
 from pool_bench.pool.errors import CircuitOpenError, PoolError, PoolUnavailableError, describe
 from pool_bench.pool.events import EventKind
@@ -223,6 +223,8 @@ class Opener(Generic[C]):
                 await as_executable(conn, "session or schema SQL").execute(sql)
             if ctx.config.on_connect is not None:
                 await ctx.config.on_connect(conn)
+            if ctx.config.query_timeout is not None:
+                limit_queries(conn, ctx.config.query_timeout)
             settle(conn)
         except BaseException:
             terminate(conn)

@@ -8,7 +8,7 @@ is closed politely.
 from collections.abc import Callable
 from typing import Final, Generic
 
-from pool_bench.pool.connections import C, as_executable, terminate, transaction_state
+from pool_bench.pool.connections import C, as_executable, limit_queries, terminate, transaction_state
 from pool_bench.pool.context import PoolContext
 from pool_bench.pool.errors import describe
 from pool_bench.pool.events import EventKind
@@ -131,10 +131,12 @@ class Recycler(Generic[C]):
         query = None if ping else config.health_check_query
 
         async def work() -> None:
+            self._limit(conn, None)
             if query is None:
                 await conn.ping()
             else:
                 await as_executable(conn, "health_check_query").execute(query)
+            self._limit(conn, config.query_timeout)
 
         def done(_result: object, error: BaseException | None) -> None:
             if slot.state is not SlotState.BUSY:
@@ -157,9 +159,11 @@ class Recycler(Generic[C]):
         session = ctx.session
 
         async def work() -> None:
+            self._limit(conn, None)
             await conn.reset()
             for sql in session:
                 await as_executable(conn, "session_sql").execute(sql)
+            self._limit(conn, ctx.config.query_timeout)
 
         def done(_result: object, error: BaseException | None) -> None:
             if slot.state is not SlotState.BUSY:
@@ -172,6 +176,11 @@ class Recycler(Generic[C]):
             self.make_available(slot, ended_ns)
 
         ctx.jobs.start("reset", work(), ctx.config.reset_timeout, done)
+
+    def _limit(self, conn: C, seconds: float | None) -> None:
+        """Bound a borrower's queries; the pool's own round trips have limits of their own."""
+        if self._ctx.config.query_timeout is not None:
+            limit_queries(conn, seconds)
 
     def _fail(self, slot: Slot[C], kind: EventKind, why: str) -> None:
         if kind is EventKind.RESET_FAILED:
@@ -200,6 +209,7 @@ class Recycler(Generic[C]):
         conn = slot.conn
 
         async def work() -> None:
+            self._limit(conn, None)
             await conn.close()
 
         def done(_result: object, error: BaseException | None) -> None:

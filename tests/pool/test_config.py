@@ -30,6 +30,7 @@ from tests.support.simulation import FakeConnection, FakeServer
                 "health_check_timeout",
                 "health_check_interval",
                 "reset_timeout",
+                "query_timeout",
                 "close_timeout",
                 "retry_base",
                 "retry_cap",

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +16,7 @@ import pytest
 from pool_bench.drivers.asyncpg import AsyncpgConnection, AsyncpgDriver
 from pool_bench.drivers.psycopg import PsycopgConnection, PsycopgDriver
 from pool_bench.drivers.wire.driver import WireConnection, WireDriver
-from pool_bench.errors import ConnectError
+from pool_bench.errors import ConnectError, QueryTimeoutError
 from pool_bench.pool import ConnectionPool, PoolConfig
 from pool_bench.servers.postgres import EmbeddedPostgres
 from pool_bench.targets.postgres import PostgresTarget
@@ -242,6 +243,69 @@ async def test_a_statement_logged_by_the_pool_runs_on_the_server(make: Make) -> 
         with pytest.raises(TimeoutError):
             await pool.execute_query("SELECT pg_sleep(60)", timeout=0.2)
         await usable(pool, 1)
+
+
+@pytest.mark.parametrize(("through", "policy"), [("execute", "always"), ("raw", "always"), ("raw", "never")])
+async def test_a_query_beyond_its_limit_is_cancelled_and_the_next_borrower_is_served(
+    make: Make, embedded: EmbeddedPostgres, through: str, policy: str
+) -> None:
+    mark = f"mark-{next(_numbers)}-"
+    running = (
+        "SELECT count(*), pg_sleep(0.01) FROM pg_stat_activity "
+        "WHERE state = 'active' AND pid <> pg_backend_pid() AND query LIKE %s"
+    )
+    config = PoolConfig(max_size=1, query_timeout=0.2, reset_timeout=60, validate_timeout=60)
+    async with make(replace(config, reset_on_return=policy)) as pool:  # type: ignore[arg-type]
+        if through == "raw":
+            with pytest.raises(TimeoutError):
+                async with pool.acquire() as conn:
+                    await fetch(conn, f"SELECT pg_sleep(600) /* {mark} */")
+        else:
+            with pytest.raises(QueryTimeoutError, match=r"within 0\.2 s \(query_timeout\)"):
+                async with pool.acquire() as conn:
+                    await conn.execute(f"BEGIN; SELECT pg_sleep(600) /* {mark} */")
+        async with await psycopg.AsyncConnection.connect(embedded.superuser_url, autocommit=True) as admin:
+            for _ in range(2000):
+                row = await (await admin.execute(running, [f"%{mark}%"])).fetchone()
+                if row is not None and row[0] == 0:
+                    break
+            else:
+                pytest.fail("the server goes on with the query")
+        served = ""
+        async with asyncio.timeout(60):
+            while not served:
+                # On a machine that stands still a short query meets the limit, too.
+                with suppress(TimeoutError):
+                    async with pool.acquire(timeout=60) as conn:
+                        assert not conn.in_transaction()
+                        served = await fetch(conn, "SELECT 7")
+        assert served == "7"
+
+
+async def test_the_limit_of_queries_is_not_that_of_the_pools_own_round_trips(make: Make) -> None:
+    config = PoolConfig(
+        max_size=1,
+        query_timeout=0.05,
+        session_sql="SELECT pg_sleep(0.15)",
+        reset_timeout=60,
+        connect_timeout=60,
+    )
+    async with make(config) as pool:
+        for _ in range(2):
+            async with pool.acquire(timeout=60) as conn:
+                with pytest.raises(TimeoutError):
+                    await conn.execute("SELECT pg_sleep(600)")
+        async with pool.acquire(timeout=60):
+            stats = pool.get_stats()
+        assert (stats.created, stats.reset_failures) == (1, 0)
+
+
+async def test_queries_within_their_limit_are_not_disturbed(make: Make) -> None:
+    async with make(PoolConfig(max_size=1, query_timeout=60)) as pool:
+        for _ in range(2):
+            async with pool.acquire() as conn:
+                assert (await fetch(conn, "SELECT 7 FROM pg_sleep(0.01)")) == "7"
+        assert pool.get_stats().created == 1
 
 
 async def test_the_pool_recovers_when_its_server_was_restarted() -> None:

@@ -221,3 +221,12 @@ def test_opening_ends_as_soon_as_the_breaker_says_that_the_target_is_down() -> N
         assert len(server.attempts) == 2
 
     simulate(main())
+
+
+def test_a_limit_of_queries_is_refused_where_connections_cannot_keep_it() -> None:
+    async def main() -> None:
+        pool = make_pool(FakeServer(), min_size=1, query_timeout=60)
+        with pytest.raises(PoolUnavailableError, match="query_timeout needs connections that can bound"):
+            await pool.open()
+
+    simulate(main())
