@@ -41,6 +41,11 @@ class AsyncpgContender:
         """Connections that are open."""
         return self._pool.get_size() if self._pool is not None else 0
 
+    @property
+    def in_use(self) -> int:
+        """Connections that are open and not idle."""
+        return self.size - self._pool.get_idle_size() if self._pool is not None else 0
+
     async def _connect(self, *args: object, **kwargs: object) -> "asyncpg.Connection":
         import asyncpg
 

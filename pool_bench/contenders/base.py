@@ -98,6 +98,10 @@ class Contender(Protocol[L]):
     def size(self) -> int:
         """Connections it holds now."""
 
+    @property
+    def in_use(self) -> int | None:
+        """Connections that are leased, by its own count; None where it has none."""
+
     async def open(self) -> None:
         """Open the pool with all its connections.
 

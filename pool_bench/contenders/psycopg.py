@@ -71,6 +71,14 @@ class PsycopgContender:
         """Connections, those being opened included."""
         return self._pool.get_stats().get("pool_size", 0)
 
+    @property
+    def in_use(self) -> int | None:
+        """Connections that are not in the pool; None where those may be among them that it tries to open."""
+        if self.opens.failed:
+            return None
+        stats = self._pool.get_stats()
+        return stats.get("pool_size", 0) - stats.get("pool_available", 0) - self.opens.opening
+
     async def open(self) -> None:
         """Open the pool and all connections."""
         await self._pool.open(wait=True)

@@ -71,6 +71,11 @@ class Reference(Generic[C]):
         """Connections, those being opened and closed included."""
         return self._pool.get_stats().size
 
+    @property
+    def in_use(self) -> int:
+        """Connections that are leased."""
+        return self._pool.get_stats().in_use
+
     async def open(self) -> None:
         """Open the pool and all connections."""
         await self._pool.open(timeout=_OPEN_TIMEOUT_S)

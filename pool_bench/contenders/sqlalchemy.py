@@ -55,6 +55,12 @@ class SqlalchemyContender:
         idle, leased = getattr(pool, "checkedin", None), getattr(pool, "checkedout", None)
         return (idle() if idle else 0) + (leased() if leased else 0)
 
+    @property
+    def in_use(self) -> int | None:
+        """Connections that are checked out."""
+        leased = getattr(self._engine.pool, "checkedout", None)
+        return leased() if leased else None
+
     async def _connect(self) -> "asyncpg.Connection":
         import asyncpg
 

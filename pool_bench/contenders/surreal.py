@@ -87,6 +87,11 @@ class SharedSurreal:
         """One, once it is open."""
         return 0 if self._connection is None else 1
 
+    @property
+    def in_use(self) -> None:
+        """Nobody gives back what all have."""
+        return None
+
     async def open(self) -> None:
         """Open the connection."""
         async with self.opens.count():
@@ -161,6 +166,11 @@ class PurrealContender:
     def size(self) -> int:
         """Connections, as it counts them."""
         return len(self._pool._all_connections)
+
+    @property
+    def in_use(self) -> None:
+        """It does not say."""
+        return None
 
     async def open(self) -> None:
         """Open the pool; its connects cannot be counted one by one."""

@@ -49,6 +49,11 @@ class Unpooled(Generic[C]):
         """Connections that are open."""
         return self.held
 
+    @property
+    def in_use(self) -> int:
+        """Connections that are open."""
+        return self.held
+
     async def open(self) -> None:
         """Connect once, so that a target that is not there shows at once."""
         async with self.lease():

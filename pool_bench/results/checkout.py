@@ -112,6 +112,9 @@ class CheckoutRecord:
     open_s: Number
     close_s: Number
     base_rss_bytes: Count
+    dead_met: Count | None = None
+    leaked: Count | None = None
+    left_open: Count | None = None
     fairness: FairnessRecord
     bursts_ms: SummaryRecord | None = None
     bursts_histogram: Histogram

@@ -215,7 +215,7 @@ def known_fields(*, hold: bool = False, pool: bool = False) -> dict[str, Unit]:
         hold=HoldStats() if hold else None,
         server_side=side,
         rate=None if hold else 0.0,
-        checkout=CheckoutStats() if pool else None,
+        checkout=CheckoutStats(dead_met=0, leaked=0, left_open=0) if pool else None,
         pool=PoolSetting(
             name="", scenario="", clients=0, size=0, reset="", query="", hold_s=0, timeout_s=0, round=1
         )
@@ -264,10 +264,11 @@ def value_of(threshold: Threshold, run: RunResult) -> float | None:
     """The value of a threshold's field in `run`, in the threshold's unit; None where it has none."""
     from pool_bench.results.write import numbers_of
 
-    return _value(threshold, numbers_of(run))
+    return value_in(threshold, numbers_of(run))
 
 
-def _value(threshold: Threshold, content: Mapping[str, JsonValue]) -> float | None:
+def value_in(threshold: Threshold, content: Mapping[str, JsonValue]) -> float | None:
+    """As `value_of`, of an entry of `runs` as it is in the file."""
     found: JsonValue = content
     for part in threshold.field.split("."):
         if not isinstance(found, Mapping):
@@ -302,7 +303,7 @@ def judge_run(thresholds: Sequence[Threshold], run: RunResult) -> list[Threshold
     content = numbers_of(run)
     outcomes = []
     for threshold in thresholds:
-        value = _value(threshold, content)
+        value = value_in(threshold, content)
         outcomes.append(
             ThresholdOutcome(
                 text=threshold.text,
@@ -357,7 +358,7 @@ class Watch:
         )
 
     def _is_lost(self, threshold: Threshold, run: RunResult, content: Mapping[str, JsonValue]) -> bool:
-        value = _value(threshold, content)
+        value = value_in(threshold, content)
         if value is None or threshold.holds(value):
             self._failing[threshold] = 0
             return False

@@ -32,7 +32,12 @@ _OF_RUNS: Final = (
     "addresses",
     "targets",
 )
-_ADDITIONS: Final = {"warmup": ("failures",), "server_side": ("pooled",), "calibration": ("concurrency",)}
+_ADDITIONS: Final = {
+    "warmup": ("failures",),
+    "server_side": ("pooled",),
+    "calibration": ("concurrency",),
+    "checkout": ("dead_met", "leaked", "left_open"),
+}
 _OF_POOLS: Final = (
     *("pool", "scenario", "clients", "size", "reset", "prepared", "query", "hold_s", "timeout_s"),
     "checkout",
@@ -63,7 +68,12 @@ def session_to_json(session: Session) -> JsonObject:
 
 def numbers_of(run: RunResult) -> JsonObject:
     """An entry of `runs` without histograms and timelines: cheap enough for every second of a run."""
-    content = cast(JsonObject, msgspec.to_builtins(RunRecord.of(run, courses=False), enc_hook=_nothing))
+    return numbers_of_record(RunRecord.of(run, courses=False))
+
+
+def numbers_of_record(run: RunRecord) -> JsonObject:
+    """As `numbers_of`, of a run that is over; its timelines are in it where it has them."""
+    content = cast(JsonObject, msgspec.to_builtins(run, enc_hook=_nothing))
     _prune_run(content)
     return content
 

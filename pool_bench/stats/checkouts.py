@@ -189,6 +189,10 @@ class CheckoutStats:
         bursts: how long each burst took until its last client was done.
         recovery: what became of a restart, where there was one.
         base_rss_bytes: resident size before the pool was opened.
+        dead_met: operations that failed because their connection was gone when they came to use it.
+        leaked: connections that were still leased when no client was left, by the pool's own count.
+        left_open: connections to anywhere that this process still had after it had closed the pool.
+            These three are None where nobody looked, or nobody can.
         intervals: the timeline.
     """
 
@@ -204,6 +208,9 @@ class CheckoutStats:
     bursts: Histogram = field(default_factory=Histogram)
     recovery: Recovery | None = None
     base_rss_bytes: int = 0
+    dead_met: int | None = None
+    leaked: int | None = None
+    left_open: int | None = None
     intervals: Timeline[CheckoutInterval] = field(default_factory=Timeline)
 
     def merge(self, other: "CheckoutStats") -> None:
@@ -220,4 +227,12 @@ class CheckoutStats:
         self.bursts.merge(other.bursts)
         self.recovery = other.recovery or self.recovery
         self.base_rss_bytes = max(self.base_rss_bytes, other.base_rss_bytes)
+        self.dead_met = _sum(self.dead_met, other.dead_met)
+        self.leaked = _sum(self.leaked, other.leaked)
+        self.left_open = _sum(self.left_open, other.left_open)
         self.intervals.merge(other.intervals)
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    """Of what is known; None where nothing is."""
+    return other if one is None else one if other is None else one + other

@@ -170,6 +170,9 @@ def test_stress_has_its_own_numbers_of_clients(tmp_path: Path, embedded: Embedde
     assert [run["size"] for run in runs] == [3, 3]
     assert all(run["ok"] > 0 for run in runs)
     assert "stress 10,000" in outcome.stdout
+    left = [[run["checkout"][name] for name in ("dead_met", "leaked", "left_open")] for run in runs]
+    assert left == [[0, 0, 0]] * 2
+    assert "stress 1,000, reference: " in outcome.stdout
 
 
 def test_the_embedded_server_is_restarted_in_the_middle_and_everybody_comes_back(tmp_path: Path) -> None:

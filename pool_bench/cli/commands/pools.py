@@ -1,6 +1,7 @@
 """Pools under the same loads, in turn: rounds, restarts of the server, summaries."""
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -208,6 +209,7 @@ class _PoolRun:
         for line in pools_too_few(options.pools, options.scenarios, rounds, spec.duration_s):
             notify(line)
         progress = Progress(total, rounds, each_s)
+        thresholds = self.plan.thresholds()
         number = 0
         for load in self.loads:
             begun = len(work.session.runs)
@@ -215,9 +217,9 @@ class _PoolRun:
                 number = self._measure_load(work, load, progress, number, total)
             except PoolBenchError:
                 # What was measured before a failure is worth as much.
-                print_contests(work, begun)
+                print_contests(work, begun, thresholds)
                 raise
-            print_contests(work, begun)
+            print_contests(work, begun, thresholds)
             if work.stop.requested:
                 break
         print_behaviour(work)
@@ -254,7 +256,7 @@ class _PoolRun:
         measured = group_by_load(from_session(work.session).runs)
         if not measured:
             return None
-        brief = contests_brief(measured, colour=work.colour)
+        brief = contests_brief(measured, thresholds=self.plan.thresholds(), colour=work.colour)
         hanging = [
             line
             for words in hanging_of_runs(list(map(RunRecord.of, work.session.runs)))
@@ -347,12 +349,12 @@ def follow_pool(
         notify("the run was over before its server was restarted: how clients come back was not measured")
 
 
-def print_contests(work: BenchSession, begun: int) -> None:
+def print_contests(work: BenchSession, begun: int, thresholds: Sequence[Threshold]) -> None:
     """Sum up the runs from the one numbered `begun` (from 0) on."""
     measured = replace(work.session, runs=work.session.runs[begun:])
     for contest in group_by_load(from_session(measured).runs):
         meaning = MEANINGS[contest.scenario]  # type: ignore[index]
-        work.detail(contest_summary(contest, meaning, colour=work.colour))
+        work.detail(contest_summary(contest, meaning, thresholds=thresholds, colour=work.colour))
 
 
 def print_behaviour(work: BenchSession) -> None:

@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Final
 
 from pool_bench.contenders import ContenderConfig, make, opened_at_first
 from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.load.pool.open_clients import make_load
+from pool_bench.load.pool.sockets import open_sockets
 from pool_bench.load.resident import make_resident_bytes
 from pool_bench.load.spec import PoolSpec
 from pool_bench.load.workload import MeasuredLoad, ServerEvents, Stretch, Taken
@@ -17,6 +19,13 @@ from pool_bench.stats.checkouts import CheckoutInterval, CheckoutStats
 # How long a pool may take to open its connections, and to close them, before it is given up.
 _OPEN_S: Final = 30.0
 _CLOSE_S: Final = 10.0
+# How long after its clients a pool may take to have all back (a reset is a round trip), and after its close
+# until its connections are gone (TLS says goodbye, transports end in a later turn of the loop).
+_SETTLE_S: Final = 5.0
+_LOOK_S: Final = 0.01
+# What a connection says that had ended before its borrower came to use it, and when that shows.
+_DEAD: Final = (FailureKind.RESET, FailureKind.CLOSED, FailureKind.SERVER_SHUTDOWN, FailureKind.IDLE_TIMEOUT)
+_MET_IN: Final = (Phase.CHECKOUT, Phase.QUERY)
 # Loggers of pools that report what is counted here anyway, and would write it over the live view.
 _TALKATIVE: Final = ("asyncio", "asyncpg", "psycopg", "sqlalchemy", "pool_bench")
 
@@ -51,6 +60,8 @@ class PoolWorkload(MeasuredLoad):
         self._opened = self._open_failed = 0
         # Connections it held while it was open to be asked.
         self._last_size: int | None = None
+        self._is_examined = spec.scenario == "stress"
+        self._sockets_before: frozenset[int] | None = None
 
     @property
     def in_flight(self) -> int:
@@ -78,6 +89,8 @@ class PoolWorkload(MeasuredLoad):
         Raises:
             ConnectError: it does not open.
         """
+        if self._is_examined:
+            self._sockets_before = open_sockets()
         began_ns = perf_counter_ns()
         try:
             async with asyncio.timeout(_OPEN_S) as limit:
@@ -111,6 +124,8 @@ class PoolWorkload(MeasuredLoad):
             await self._clients.drain(seconds)
         finally:
             self._last_size = self._contender.size
+        if self._is_examined:
+            self._extra.leaked = await _settled(lambda: self._contender.in_use)
 
     async def close(self) -> None:
         """Close the pool."""
@@ -120,6 +135,12 @@ class PoolWorkload(MeasuredLoad):
             async with asyncio.timeout(_CLOSE_S):
                 await self._contender.close()
         self._extra.close_s = (perf_counter_ns() - began_ns) / 1e9
+        if self._is_examined:
+            self._extra.left_open = await _settled(self._count_left_open)
+
+    def _count_left_open(self) -> int | None:
+        before, left = self._sockets_before, open_sockets()
+        return None if before is None or left is None else len(left - before)
 
     def take(self, stretch: Stretch) -> Taken:
         """What there was since the last call."""
@@ -134,6 +155,11 @@ class PoolWorkload(MeasuredLoad):
         if self._last_size is not None:
             # The last grants are in it by now, and this is the last look.
             extra.fairness.merge(clients.take_by_client())
+        if self._is_examined:
+            failures = (item for stats in taken.targets for item in stats.failures.items())
+            extra.dead_met = sum(
+                failure.count for key, failure in failures if key.kind in _DEAD and key.phase in _MET_IN
+            )
         extra.opened += opened
         extra.open_failed += failed
         extra.opening_peak = opens.opening_peak
@@ -144,3 +170,11 @@ class PoolWorkload(MeasuredLoad):
             extra.intervals.append(CheckoutInterval(stretch.t, clients.at_work, size, opened, waits))
         taken.checkout = extra
         return taken
+
+
+async def _settled(count: Callable[[], int | None]) -> int | None:
+    """What `count` says once it is 0 or None, or `_SETTLE_S` have passed."""
+    deadline_ns = perf_counter_ns() + round(_SETTLE_S * 1e9)
+    while (left := count()) and perf_counter_ns() < deadline_ns:  # noqa: ASYNC110  # nobody tells
+        await asyncio.sleep(_LOOK_S)
+    return left

@@ -8,10 +8,12 @@ from pool_bench.compare.pool_sizes import bottlenecks
 from pool_bench.compare.pools import PoolComparison, PoolRounds
 from pool_bench.compare.ranking import best
 from pool_bench.report.brief.screen import Brief, Part
+from pool_bench.report.summary.acceptance import acceptance_sentences
 from pool_bench.report.summary.pool_sizes import believed
 from pool_bench.report.summary.pools import client_limit, verdict
 from pool_bench.report.summary.run import wrap
 from pool_bench.report.text import Paint, clean, format_rate, table
+from pool_bench.results.thresholds import Threshold
 from pool_bench.units import format_ms
 
 _HEADS: Final = ("op/s", "min..max", "wait p50", "p99 ms", "op p50", "p99 ms", "failed")
@@ -19,8 +21,13 @@ _HEADS: Final = ("op/s", "min..max", "wait p50", "p99 ms", "op p50", "p99 ms", "
 _SENTENCES: Final = 4
 
 
-def contests_brief(contests: Sequence[PoolComparison], *, colour: bool = False) -> Brief:
-    """The last screen of pools that were measured side by side: a table for each load, and who did best."""
+def contests_brief(
+    contests: Sequence[PoolComparison], *, thresholds: Sequence[Threshold] = (), colour: bool = False
+) -> Brief:
+    """The last screen of pools that were measured side by side: a table for each load, and who did best.
+
+    `thresholds` are the user's own, which take the place of the targets of `stress` on the same fields.
+    """
     paint = Paint(colour=colour)
     parts = [Part(_table(contest, paint), rank=80, fewest=3, rows="pools") for contest in contests]
     answer = [line for contest in contests for line in _sentence(contest, paint)]
@@ -32,6 +39,13 @@ def contests_brief(contests: Sequence[PoolComparison], *, colour: bool = False) 
         ]
     else:
         parts.append(Part([paint("Details, and how to read them: -v", "dim")], rank=60))
+    accepted = [
+        line
+        for contest in contests
+        for words in acceptance_sentences(contest, thresholds)
+        for line in wrap(clean(words), "  ")
+    ]
+    parts.append(Part(accepted, rank=70))
     runs = [run for contest in contests for group in contest.groups for run in group.runs]
     return Brief(parts, [*answer, *believed(runs, paint, client_limit(contests))])
 

@@ -12,10 +12,12 @@ from typing import Final
 from pool_bench.analysis.verdict import FEWEST_BEYOND, is_thin
 from pool_bench.compare.pools import PoolComparison, PoolRounds, Spread
 from pool_bench.compare.ranking import best, is_ranked, left_out, rounds_needed
+from pool_bench.report.summary.acceptance import acceptance_lines
 from pool_bench.report.summary.run import WIDTH, wrap
 from pool_bench.report.summary.scenarios import shape_lines
 from pool_bench.report.text import Paint, clean, ellipsize, format_percent, format_rate, table
 from pool_bench.results.checkout import CheckoutRecord
+from pool_bench.results.thresholds import Threshold
 from pool_bench.stats.histogram import Histogram
 from pool_bench.units import format_duration, format_ms
 
@@ -36,12 +38,15 @@ _COMING_AND_GOING: Final = ("burst", "ramp", "spike")
 _FOOTNOTE: Final = f"~ fewer than {FEWEST_BEYOND} operations beyond it"
 
 
-def contest_summary(contest: PoolComparison, meaning: str, *, colour: bool = False) -> str:
+def contest_summary(
+    contest: PoolComparison, meaning: str, *, thresholds: Sequence[Threshold] = (), colour: bool = False
+) -> str:
     """The figures of the pools under one load; `behaviour_summary` says how to read them.
 
     Args:
         contest: the pools, each with its rounds.
         meaning: what the scenario shows, in words.
+        thresholds: the user's own, which take the place of the targets of `stress` on the same fields.
         colour: use ANSI colours.
 
     Returns:
@@ -53,6 +58,7 @@ def contest_summary(contest: PoolComparison, meaning: str, *, colour: bool = Fal
         _figures(contest, paint),
         _open_loop(contest, paint),
         shape_lines(contest, paint),
+        acceptance_lines(contest, thresholds, paint),
         _behaviour(contest, paint),
         _failures(contest, paint),
         _notes(contest, paint),

@@ -14,8 +14,8 @@ def judged_rows(judged: Sequence[ThresholdOutcome]) -> list[list[str]]:
     for outcome in judged:
         run = outcome.run if outcome.round is None else f"{outcome.run}, round {outcome.round}"
         unit = Unit(outcome.unit)
-        value = "no value" if outcome.value is None else _shown(outcome.value, unit)
-        rows.append([run, outcome.text, value, _shown(outcome.limit, unit), "ok" if outcome.ok else "FAILED"])
+        value = "no value" if outcome.value is None else shown(outcome.value, unit)
+        rows.append([run, outcome.text, value, shown(outcome.limit, unit), "ok" if outcome.ok else "FAILED"])
     return rows
 
 
@@ -47,7 +47,8 @@ def failed_thresholds(judged: Sequence[ThresholdOutcome], *, colour: bool = Fals
     return [head, *(paint(f"  {line}", "red") for line in table(rows, left=(0, 1)))]
 
 
-def _shown(value: float | None, unit: Unit) -> str:
+def shown(value: float | None, unit: Unit) -> str:
+    """A value in a field's unit, "-" for none."""
     if value is None:
         return "-"
     if unit is Unit.FLAG:

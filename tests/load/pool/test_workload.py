@@ -12,11 +12,12 @@ import uvloop
 from pool_bench.contenders import CONTENDER_NAMES, ContenderName
 from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.load.generator import generate
+from pool_bench.load.pool import workload
 from pool_bench.load.spec import SCENARIO_NAMES, PoolSpec, ScenarioName
-from pool_bench.load.workload import ServerEvents
+from pool_bench.load.workload import ServerEvents, Stretch
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
 from pool_bench.stats.checkouts import CheckoutStats
-from pool_bench.stats.operations import BenchStats, FailureKey
+from pool_bench.stats.operations import BenchStats, ClientUsage, FailureKey
 from pool_bench.stats.runs import Snapshot, Stage
 from pool_bench.targets import Target
 from pool_bench.targets.postgres import PostgresTarget
@@ -146,6 +147,61 @@ def test_every_scenario_adds_up_with_every_pool(
     assert (Phase.QUERY in outcome.total.phases) is (query is not None)
     assert (Phase.HOLD in outcome.total.phases) is (query is None)
     assert outcome.warmup.ok > 0
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_after_a_stress_nothing_is_leased_and_nothing_is_left_open(
+    pool: ContenderName, embedded: EmbeddedPostgres
+) -> None:
+    checkout = run(spec_of(embedded, pool=pool, scenario="stress", clients=200)).checkout
+    assert (checkout.dead_met, checkout.leaked, checkout.left_open) == (0, 0, 0)
+
+
+def test_only_stress_looks_for_what_is_left(embedded: EmbeddedPostgres) -> None:
+    checkout = run(spec_of(embedded, scenario="query")).checkout
+    assert (checkout.dead_met, checkout.leaked, checkout.left_open) == (None, None, None)
+
+
+def test_operations_whose_connection_was_ended_met_a_dead_one(embedded: EmbeddedPostgres) -> None:
+    suicide = "SELECT pg_terminate_backend(pg_backend_pid())"
+    spec = spec_of(embedded, pool="asyncpg", scenario="stress", query=suicide, warmup_s=0.0)
+    total, checkout = BenchStats(), CheckoutStats()
+
+    def send(snapshot: Snapshot) -> None:
+        assert snapshot.checkout is not None
+        total.merge(snapshot.targets[0])
+        checkout.merge(snapshot.checkout)
+
+    asyncio.run(generate(spec, send, asyncio.Event()))
+    ended = {FailureKind.SERVER_SHUTDOWN, FailureKind.RESET, FailureKind.CLOSED}
+    assert {key.kind for key in total.failures} <= ended
+    assert checkout.dead_met == total.failed > 0
+
+
+def test_a_lease_that_nobody_gives_back_is_a_leak_and_stays_open_after_the_close(
+    embedded: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workload, "_SETTLE_S", 0.1)
+    # Its close does not wait for what is leased.
+    spec = spec_of(embedded, pool="psycopg", scenario="stress")
+
+    async def main() -> CheckoutStats:
+        load = workload.PoolWorkload(spec, ServerEvents())
+        await load.prepare()
+        lost = load._contender.lease()
+        await lost.__aenter__()
+        await load.start()
+        load.measure()
+        load.stop()
+        await load.drain(spec.grace_s)
+        await load.close()
+        checkout = load.take(Stretch(Stage.DONE, 1.0, 1.0, ClientUsage())).checkout
+        await lost.__aexit__(None, None, None)
+        assert checkout is not None
+        return checkout
+
+    checkout = asyncio.run(main())
+    assert (checkout.leaked, checkout.left_open) == (1, 1)
 
 
 def test_bursts_are_whole_and_counted(embedded: EmbeddedPostgres) -> None:
