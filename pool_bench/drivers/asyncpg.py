@@ -15,7 +15,8 @@ from pool_bench.drivers.network.tls import postgres_context
 from pool_bench.drivers.refusals import check_settings
 from pool_bench.errors import ConnectError, FailureKind, Phase, QueryTimeoutError, kind_of_os_error
 from pool_bench.targets.addresses import label_of
-from pool_bench.targets.postgres import PostgresTarget
+from pool_bench.targets.postgres import PostgresTarget, SessionAttrs
+from pool_bench.targets.session_attrs import CONTENT, unfit
 
 if TYPE_CHECKING:
     from pool_bench.drivers.asyncpg_session import Session
@@ -46,14 +47,19 @@ class _Options(AsyncpgOptions):
 class AsyncpgConnection(Connection):
     """One asyncpg connection behind the driver protocol.
 
+    Args:
+        raw: asyncpg's own object.
+        attrs: of which sort its server is to be.
+
     Attributes:
         touched: whether it was used since somebody last set this to False.
     """
 
-    __slots__ = ("_raw", "_tapped", "touched")
+    __slots__ = ("_attrs", "_raw", "_tapped", "touched")
 
-    def __init__(self, raw: "Session") -> None:
+    def __init__(self, raw: "Session", attrs: SessionAttrs = "any") -> None:
         self._raw = raw
+        self._attrs = attrs
         self._tapped: _TappedProtocol | None = None
         self.touched = True
 
@@ -67,6 +73,7 @@ class AsyncpgConnection(Connection):
         """A new handle of this session; this one refuses from now on."""
         fresh = object.__new__(type(self))
         fresh._raw = self._raw
+        fresh._attrs = self._attrs
         fresh._tapped = self._tapped
         fresh.touched = self.touched
         self._raw = _LENT_AGAIN
@@ -78,6 +85,16 @@ class AsyncpgConnection(Connection):
             return False
         is_open: bool = self._raw.is_in_transaction()
         return is_open
+
+    @property
+    def may_turn_unfit(self) -> bool:
+        """Whether its server may become one that `target_session_attrs` rules out."""
+        return self._attrs not in CONTENT
+
+    def unfit(self) -> str | None:
+        """Why its server is not of the wanted sort any more, by its last answer; None where it is."""
+        settings = self._raw.get_settings()
+        return unfit(self._attrs, lambda name: getattr(settings, name, None))
 
     @property
     def address(self) -> str:
@@ -224,6 +241,7 @@ class AsyncpgDriver(Driver):
         self._options = _Options(**asyncpg_options(target), timeout=None)
         # Of several addresses asyncpg does not say which one it failed at.
         self._address = target.only_address
+        self._attrs = target.target_session_attrs
 
     async def connect(self) -> AsyncpgConnection:
         """Open one connection.
@@ -235,7 +253,7 @@ class AsyncpgDriver(Driver):
 
         try:
             raw = await asyncpg.connect(**self._options, **self._cache, connection_class=self._class)
-            return AsyncpgConnection(raw)
+            return AsyncpgConnection(raw, self._attrs)
         except Exception as error:
             raise connect_error(error, Phase.CONNECT).at(self._address) from error
 

@@ -25,7 +25,8 @@ from pool_bench.errors import (
     kind_of_words,
 )
 from pool_bench.targets.addresses import label_of
-from pool_bench.targets.postgres import PostgresTarget
+from pool_bench.targets.postgres import PostgresTarget, SessionAttrs
+from pool_bench.targets.session_attrs import CONTENT, unfit
 
 if TYPE_CHECKING:
     import psycopg
@@ -78,14 +79,19 @@ _LOST: Final = (FailureKind.CLOSED, FailureKind.RESET, FailureKind.TLS)
 class PsycopgConnection(Connection):
     """One psycopg connection behind the driver protocol.
 
+    Args:
+        raw: psycopg's own object.
+        attrs: of which sort its server is to be.
+
     Attributes:
         touched: whether it was used since somebody last set this to False.
     """
 
-    __slots__ = ("_has_prepared", "_last_error", "_lost", "_raw", "_watched_fd", "touched")
+    __slots__ = ("_attrs", "_has_prepared", "_last_error", "_lost", "_raw", "_watched_fd", "touched")
 
-    def __init__(self, raw: "Session") -> None:
+    def __init__(self, raw: "Session", attrs: SessionAttrs = "any") -> None:
         self._raw = raw
+        self._attrs = attrs
         self.touched = True
         self._has_prepared = False
         self._lost: Callable[[ConnectError], None] | None = None
@@ -105,8 +111,24 @@ class PsycopgConnection(Connection):
         fresh = object.__new__(type(self))
         fresh._raw, fresh.touched, fresh._has_prepared = self._raw, self.touched, self._has_prepared
         fresh._lost, fresh._last_error, fresh._watched_fd = None, self._last_error, -1
+        fresh._attrs = self._attrs
         self._raw = cast("Session", LENT_AGAIN)
         return fresh
+
+    @property
+    def may_turn_unfit(self) -> bool:
+        """Whether its server may become one that `target_session_attrs` rules out."""
+        return self._attrs not in CONTENT
+
+    def unfit(self) -> str | None:
+        """Why its server is not of the wanted sort any more, by its last answer; None where it is."""
+        pgconn = self._raw.pgconn
+
+        def reported(name: str) -> str | None:
+            value = pgconn.parameter_status(name.encode())
+            return None if value is None else value.decode()
+
+        return unfit(self._attrs, reported)
 
     @property
     def address(self) -> str:
@@ -264,6 +286,7 @@ class PsycopgDriver(Driver):
             postgres_context(target)
         self._options = libpq_options(target)
         self._address = target.only_address
+        self._attrs = target.target_session_attrs
         limit_s = connect_timeout_s or 0.0
         self.bounds_itself = limit_s >= _LEAST_TIMEOUT_S and not target.has_one_address
         if self.bounds_itself:
@@ -287,7 +310,7 @@ class PsycopgDriver(Driver):
         # connection that has ended already has none.
         with suppress(psycopg.Error):
             LOCAL_PORTS.look_at(raw.fileno())
-        return PsycopgConnection(raw)
+        return PsycopgConnection(raw, self._attrs)
 
 
 def _address_of(pgconn: "psycopg.pq.abc.PGconn") -> str:

@@ -70,6 +70,21 @@ class Transactional(Protocol):
 
 
 @runtime_checkable
+class Choosy(Protocol):
+    """A connection that asks for a certain sort of server, as by `target_session_attrs`.
+
+    Attributes:
+        may_turn_unfit: whether there is any sort of server that it does not ask for.
+    """
+
+    @property
+    def may_turn_unfit(self) -> bool: ...
+
+    def unfit(self) -> str | None:
+        """Why its server is of another sort, None where it fits or cannot be told; does no I/O."""
+
+
+@runtime_checkable
 class Settleable(Protocol):
     """A connection on whose own side something may outlast a reset."""
 
@@ -138,6 +153,23 @@ def as_renewable(connection: object) -> Renewable | None:
 def as_tracked(connection: object) -> Tracked | None:
     """`connection`, where it can tell whether it was used."""
     return connection if isinstance(connection, Tracked) else None
+
+
+def may_turn_unfit(connection: object) -> bool:
+    """Whether the server of `connection` fits, and could cease to.
+
+    One that does not fit when it is ready for use was made so by its user's own settings.
+    """
+    return isinstance(connection, Choosy) and connection.may_turn_unfit and unfitness(connection) is None
+
+
+def unfitness(connection: object) -> str | None:
+    """Why the server of `connection` does not fit any more, None where that is not known."""
+    try:
+        return connection.unfit() if isinstance(connection, Choosy) else None
+    except Exception:
+        # It has ended, which is found out elsewhere.
+        return None
 
 
 def transaction_state(connection: object) -> bool | None:

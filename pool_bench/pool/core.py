@@ -189,6 +189,6 @@ class PoolCore(Generic[C]):
         return len(self.waiters) >= max_waiters + coming
 
     def require_validation(self) -> None:
-        """One connection turned out dead: none is leased again before it has shown life."""
-        for slot in self.idle:
+        """One connection turned out to be of no use: none is leased again before it has shown life."""
+        for slot in self.slots.values():
             slot.fresh_until_ns = 0

@@ -8,7 +8,14 @@ is closed politely.
 from collections.abc import Callable
 from typing import Final, Generic
 
-from pool_bench.pool.connections import C, as_executable, limit_queries, terminate, transaction_state
+from pool_bench.pool.connections import (
+    C,
+    as_executable,
+    limit_queries,
+    terminate,
+    transaction_state,
+    unfitness,
+)
 from pool_bench.pool.context import PoolContext
 from pool_bench.pool.errors import describe
 from pool_bench.pool.events import EventKind
@@ -108,7 +115,12 @@ class Recycler(Generic[C]):
                 self.make_available(slot, now_ns)
 
     def make_available(self, slot: Slot[C], now_ns: int, *, coldest: bool = False) -> None:
-        """Hand on a clean slot that is not idle, unless it is spent."""
+        """Hand on a clean slot that is not idle, unless it is spent or its server does not fit any more."""
+        # The server said so with its last answer, whoever had asked: all others may have to go, too.
+        if slot.may_turn_unfit and (unfit := unfitness(slot.conn)) is not None:
+            self._ctx.core.require_validation()
+            self.retire(slot, unfit)
+            return
         reason = self.retire_reason(slot, now_ns)
         if reason is not None:
             self.retire(slot, reason)

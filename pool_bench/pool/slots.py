@@ -13,7 +13,7 @@ from enum import Enum
 from types import CodeType, FrameType
 from typing import Final, Generic, Self, TypeAlias
 
-from pool_bench.pool.connections import C, Renewable, Tracked, as_renewable, as_tracked
+from pool_bench.pool.connections import C, Renewable, Tracked, as_renewable, as_tracked, may_turn_unfit
 
 NEVER_NS: Final = sys.maxsize
 LOGGER: Final = logging.getLogger("pool_bench.pool")
@@ -57,6 +57,7 @@ class Slot(Generic[C]):
         stack: of the acquire, where stacks are kept.
         reported: the lease that was reported as a leak, by its number.
         renewable: the connection, where its session can be handed to a new handle.
+        may_turn_unfit: whether its server fits, and could cease to.
         revoked: whether it was taken away from its holder, who may still return it.
         own_references: what `sys.getrefcount(slot.conn)` gives while nobody but this slot has the connection.
         suspect: whether its use ended with an exception, possibly in the middle of an exchange.
@@ -70,6 +71,7 @@ class Slot(Generic[C]):
         "fresh_until_ns",
         "idle_since_ns",
         "is_closed",
+        "may_turn_unfit",
         "number",
         "opened_ns",
         "own_references",
@@ -91,6 +93,7 @@ class Slot(Generic[C]):
         self.state = SlotState.BUSY
         self.is_closed = conn.is_closed
         self.tracker: Tracked | None = as_tracked(conn)
+        self.may_turn_unfit = may_turn_unfit(conn)
         self.uses = 0
         self.opened_ns = now_ns
         self.validated_ns = now_ns

@@ -15,14 +15,12 @@ from pool_bench.drivers.wire.driver import WireDriver
 from pool_bench.errors import ConnectError, FailureKind, Phase, UsageError
 from pool_bench.load.drivers import make_drivers
 from pool_bench.load.spec import ConnectSpec
-from pool_bench.servers.kept import Keeper
-from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig, distribution_bin_dir
+from pool_bench.servers.postgres import EmbeddedPostgres
 from tests.support import hostile_postgres as h
 from tests.support.generators import enough, run, target
-from tests.support.servers import missing_server
+from tests.support.replication import replicated_pair, replicated_url
 
 every_driver = pytest.mark.parametrize("driver", ["wire", "asyncpg", "psycopg"])
-_HBA: Final = "local all all trust\nlocal replication all trust\nhost all all 127.0.0.1/32 trust\n"
 # Fails with 22012 where it runs on a standby.
 _ON_PRIMARY: Final = "SELECT 1 / (CASE WHEN pg_is_in_recovery() THEN 0 ELSE 1 END)"
 _SILENT_S: Final = 0.3
@@ -37,46 +35,11 @@ sys.stdin.read()
 """
 
 
-class _Standby(EmbeddedPostgres):
-    """A hot standby that streams from `primary`."""
-
-    def __init__(self, primary: EmbeddedPostgres) -> None:
-        super().__init__(primary.config)
-        self._primary = primary
-
-    def _create_cluster(self, keeper: Keeper) -> None:
-        assert self._primary.socket_dir is not None
-        assert self._primary.config.bin_dir is not None
-        keeper.run(
-            [
-                str(self._primary.config.bin_dir / "pg_basebackup"),
-                f"--pgdata={self.data_directory}",
-                "--write-recovery-conf",
-                "--checkpoint=fast",
-                "--no-sync",
-                f"--host={self._primary.socket_dir}",
-                f"--port={self._primary.port}",
-                f"--username={self.superuser}",
-            ],
-            timeout_s=60,
-        )
-
-
 @pytest.fixture(scope="module")
 def replicated() -> Iterator[tuple[EmbeddedPostgres, EmbeddedPostgres]]:
     """A primary and its streaming standby."""
-    bin_dir = distribution_bin_dir()
-    if bin_dir is None:
-        missing_server("PostgreSQL with pg_basebackup", "postgresql")
-    settings = {"wal_level": "replica", "max_wal_senders": "4"}
-    config = PostgresConfig(bin_dir=bin_dir, settings=settings, files={"pg_hba.conf": _HBA})
-    with EmbeddedPostgres(config) as primary, _Standby(primary) as standby:
-        yield primary, standby
-
-
-def _url(*servers: EmbeddedPostgres, options: str) -> str:
-    places = ",".join(f"{server.host}:{server.port}" for server in servers)
-    return f"postgresql://postgres@{places}/postgres?sslmode=disable&{options}"
+    with replicated_pair() as pair:
+        yield pair
 
 
 async def _is_primary(driver: DriverName, url: str) -> bool:
@@ -117,8 +80,12 @@ async def test_only_a_server_of_the_wanted_sort_is_taken_wherever_it_stands_in_t
 ) -> None:
     primary, standby = replicated
     options = f"target_session_attrs={attrs}"
-    assert await _is_primary(driver, _url(primary, standby, options=options)) is (is_primary is not False)
-    assert await _is_primary(driver, _url(standby, primary, options=options)) is (is_primary is True)
+    assert await _is_primary(driver, replicated_url(primary, standby, options=options)) is (
+        is_primary is not False
+    )
+    assert await _is_primary(driver, replicated_url(standby, primary, options=options)) is (
+        is_primary is True
+    )
 
 
 @every_driver
@@ -127,9 +94,9 @@ async def test_where_no_server_is_of_the_wanted_sort_that_is_the_failure(
 ) -> None:
     primary, _ = replicated
     with pytest.raises(ConnectError) as caught:
-        await _is_primary(driver, _url(primary, primary, options="target_session_attrs=standby"))
+        await _is_primary(driver, replicated_url(primary, primary, options="target_session_attrs=standby"))
     assert caught.value.kind is FailureKind.SESSION_ATTRS
-    assert await _is_primary(driver, _url(primary, options="target_session_attrs=prefer-standby"))
+    assert await _is_primary(driver, replicated_url(primary, options="target_session_attrs=prefer-standby"))
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,17 @@
 """What the pool does with a connection that nobody has, and what it spares it."""
 
 import asyncio
+from dataclasses import dataclass
 
 import pytest
 
-from pool_bench.pool import BreakerConfig, ConnectionPool, PoolConfig, PoolUnavailableError
+from pool_bench.pool import (
+    BreakerConfig,
+    ConnectionPool,
+    PoolConfig,
+    PoolEvent,
+    PoolUnavailableError,
+)
 from tests.support.simulation import FakeConnection, FakeServer, make_pool, now_ns, now_s, simulate
 
 
@@ -228,5 +235,98 @@ def test_a_limit_of_queries_is_refused_where_connections_cannot_keep_it() -> Non
         pool = make_pool(FakeServer(), min_size=1, query_timeout=60)
         with pytest.raises(PoolUnavailableError, match="query_timeout needs connections that can bound"):
             await pool.open()
+
+    simulate(main())
+
+
+@dataclass(eq=False)
+class _Choosy(FakeConnection):
+    """A connection that learns with each answer of what sort its server is.
+
+    Attributes:
+        told: what the server said last.
+    """
+
+    told: str | None = None
+    may_turn_unfit: bool = True
+
+    async def _ask(self, what: str, seconds: float) -> None:
+        await super()._ask(what, seconds)
+        assert isinstance(self.server, _FailingOver)
+        self.told = "a standby" if self.number <= self.server.demoted else None
+
+    def unfit(self) -> str | None:
+        return self.told
+
+
+@dataclass
+class _FailingOver(FakeServer):
+    """Opens choosy connections.
+
+    Attributes:
+        demoted: those up to this number lead to a server that does not fit any more.
+    """
+
+    demoted: int = 0
+
+    async def connect(self) -> FakeConnection:
+        made = await super().connect()
+        self.connections[-1] = choosy = _Choosy(self, made.number)
+        return choosy
+
+
+def test_where_one_connection_turned_unfit_no_other_is_lent_before_it_was_asked() -> None:
+    async def main() -> None:
+        server = _FailingOver()
+        settings = {"validate_after_idle": None, "health_check_interval": 8.0}
+        async with make_pool(server, min_size=4, max_size=4, **settings) as pool:
+            closed = asyncio.Event()
+
+            async def hear(event: PoolEvent) -> None:
+                if event.message.endswith(" is closed: a standby"):
+                    closed.set()
+
+            pool.subscribe(hear)
+            async with pool.acquire() as unused:
+                server.demoted = 4
+                async with asyncio.timeout(20):
+                    await closed.wait()
+            assert sum(not connection.done for connection in server.connections[:4]) == 3
+            held = [await pool.acquire() for _ in range(4)]
+            assert unused not in held
+            assert min(connection.number for connection in held) > 4
+            for connection in held:
+                await pool.release(connection)
+
+    simulate(main())
+
+
+@pytest.mark.parametrize("policy", ["always", "transaction", "never"])
+def test_what_turned_unfit_while_it_was_used_is_not_lent_again(policy: str) -> None:
+    async def main() -> None:
+        server = _FailingOver()
+        async with make_pool(server, max_size=1, validate_after_idle=None, reset_on_return=policy) as pool:
+            async with pool.acquire() as before:
+                server.demoted = 1
+                await before.execute("SELECT 1")
+            async with pool.acquire() as after:
+                assert after is not before
+            assert before.done[-1] == "close"
+
+    simulate(main())
+
+
+def test_what_its_users_own_settings_made_unfit_is_kept() -> None:
+    async def main() -> None:
+        server = _FailingOver(demoted=1)
+
+        async def read_only(connection: FakeConnection) -> None:
+            await connection.execute("SET read_only")
+
+        async with make_pool(server, max_size=1, on_connect=read_only) as pool:
+            for _ in range(3):
+                async with pool.acquire() as connection:
+                    await connection.execute("SELECT 1")
+            assert pool.get_stats().closed == 0
 
     simulate(main())

@@ -18,6 +18,7 @@ from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.pgwire import NeedData, RemoteProtocolError
 from pool_bench.pgwire.events import BackendKeyData, ParameterStatus, Query, ServerEvent
 from pool_bench.targets.postgres import SessionAttrs
+from pool_bench.targets.session_attrs import complaint, is_restricted
 
 # ERRCODE_CANNOT_CONNECT_NOW: starting, stopping, or in a recovery that takes no connections.
 CANNOT_CONNECT_NOW: Final = "57P03"
@@ -29,14 +30,6 @@ _MAX_PARAMETER_CHARACTERS: Final = 100_000
 _MOST_NAMED: Final = 8
 _IS_STANDBY: Final = Query("SELECT 1 WHERE pg_catalog.pg_is_in_recovery()")
 _IS_READ_ONLY: Final = Query("SELECT 1 WHERE pg_catalog.current_setting('transaction_read_only') = 'on'")
-# What libpq says of a server that will not do, by what was wanted of it.
-_UNSUITED: Final[dict[SessionAttrs, str]] = {
-    "read-write": "session is read-only",
-    "read-only": "session is not read-only",
-    "primary": "server is in hot standby mode",
-    "standby": "server is not in hot standby mode",
-    "prefer-standby": "server is not in hot standby mode",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +67,11 @@ class SessionCheck:
         """What to ask the server that has reported `parameters`; None where it is known."""
         if self._is is not None:
             return None
-        standby = parameters.get("in_hot_standby")
-        if self._attrs in ("read-write", "read-only"):
-            read_only = parameters.get("default_transaction_read_only")
-            if standby is None or read_only is None:
-                self.asked = True
-                return _IS_READ_ONLY
-            self._is = "on" in (standby, read_only)
-        elif standby is None:
-            self.asked = True
-            return _IS_STANDBY
-        else:
-            self._is = standby == "on"
-        return None
+        self._is = is_restricted(self._attrs, parameters.get)
+        if self._is is not None:
+            return None
+        self.asked = True
+        return _IS_READ_ONLY if self._attrs in ("read-write", "read-only") else _IS_STANDBY
 
     def answered(self, rows: int) -> None:
         """The answer to the question had so many rows: one for yes."""
@@ -95,8 +80,7 @@ class SessionCheck:
 
     def complaint(self) -> str | None:
         """Why this server will not do, None where it will."""
-        suits = self._is is (self._attrs in ("read-only", "standby", "prefer-standby"))
-        return None if suits else f"{_UNSUITED[self._attrs]} (target_session_attrs={self._attrs})"
+        return complaint(self._attrs, self._is)
 
 
 class Route:
