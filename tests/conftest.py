@@ -3,10 +3,16 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Final
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from pool_bench.servers.scripted import server as known
+from tests.support import forkserver
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
@@ -31,6 +37,13 @@ def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("PYTHONDONTWRITEBYTECODE") and config.pluginmanager.has_plugin("cacheprovider"):
         del os.environ["PYTHONDONTWRITEBYTECODE"]
         os.environ["PYTHONPYCACHEPREFIX"] = str(config.cache.mkdir("bytecode"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forked_known_servers() -> Iterator[None]:
+    """Servers of known behaviour are forks, too: what a new Python imports was most of their time."""
+    with patch.object(known, "mp", SimpleNamespace(get_context=lambda _method: forkserver.context)):
+        yield
 
 
 def _is_worker(config: pytest.Config) -> bool:

@@ -67,9 +67,10 @@ def run_tool(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     command: str = COMMAND,
+    constants: Mapping[str, float] | None = None,
 ) -> Outcome:
-    """Run it to its end."""
-    return Outcome(*run_warm(command, arguments, environment(env), cwd, timeout_s=200))
+    """Run it to its end, with constants of modules changed for it."""
+    return Outcome(*run_warm(command, arguments, environment(env), cwd, 200, constants or {}))
 
 
 def run_here(

@@ -20,7 +20,11 @@ _import_all(pool_bench.cli)
 _import_all(pool_bench.report)
 for name in (
     *("pg_connection_bench", "pg_connection_load", "surreal_bench", "pool_bench.__main__"),
-    *("pool_bench.servers.scripted.postgres", "pool_bench.servers.scripted.surreal"),
-    *("aiohttp", "asyncpg", "hdrh.histogram", "psutil", "psycopg", "surrealdb"),
+    *(
+        "pool_bench.load.process",
+        "pool_bench.servers.scripted.postgres",
+        "pool_bench.servers.scripted.surreal",
+    ),
+    *("aiohttp", "asyncpg", "hdrh.histogram", "psutil", "psycopg", "surrealdb", "uvloop"),
 ):
     importlib.import_module(name)

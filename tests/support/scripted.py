@@ -1,7 +1,6 @@
 """A server whose behaviour is known, in a process of its own, to hold against what is measured."""
 
 import asyncio
-import multiprocessing as mp
 import socket
 import time
 from collections import deque
@@ -11,6 +10,7 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Self
 
+from tests.support.forkserver import context
 from tests.support.hostile_postgres import READY, RESULT, WELCOME
 
 # It keeps a pipe from the first process on, which would look like something left behind.
@@ -111,7 +111,6 @@ class KnownServer:
     """
 
     def __init__(self, behaviour: Behaviour) -> None:
-        context = mp.get_context("spawn")
         self._control, far = context.Pipe()
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=4096)
         self.port: int = self._socket.getsockname()[1]

@@ -5,23 +5,8 @@ import pytest
 
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig, distribution_bin_dir
 from tests.support.held_sessions import await_true, clients
+from tests.support.patience import PATIENT
 from tests.support.servers import StartPostgres, missing_server
-
-# A machine that stands still for a while is not a server that does not answer.
-_PATIENT = {
-    "postgres.client._PATIENCE_S": 30.0,
-    "postgres.client._CONNECT_TIMEOUT_S": 30,
-    "postgres.sampler.CLOSE_WAIT_S": 30.0,
-    "postgres.sampler._POOLED_PATIENCE_S": 30.0,
-    "postgres.client.CLOSE_WAIT_S": 30.0,
-    "postgres.route.CLOSE_WAIT_S": 30.0,
-    "machine.cpu._SHORTEST_S": 0.0,
-    "machine.memory._BUDGET_S": 30.0,
-    "postgres.backends._START_TOLERANCE_S": 30.0,
-    "watcher.START_WAIT_S": 60.0,
-    "watcher.STOP_WAIT_S": 60.0,
-    "watcher._GONE_WAIT_S": 30.0,
-}
 
 
 @pytest.fixture
@@ -33,8 +18,8 @@ def real_bounds() -> None:
 def patience(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever watches waits for long, except where a test asks for `real_bounds`."""
     if "real_bounds" not in request.fixturenames:
-        for name, seconds in _PATIENT.items():
-            monkeypatch.setattr(f"pool_bench.watch.{name}", seconds)
+        for name, seconds in PATIENT.items():
+            monkeypatch.setattr(name, seconds)
 
 
 @pytest.fixture(scope="module", params=["embedded", "distribution"])
