@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pool_bench.cli.options import loop
 from pool_bench.servers.pgbouncer import PgBouncer
-from tests.support.commands import NOWHERE, Started, load, only, run_here, run_tool
+from tests.support.commands import NOWHERE, Started, load, only, run_tool
 from tests.support.scripted import Behaviour, KnownServer
 
 QUICK = ("--warmup", "0.2s", "--no-save", "--json", "r.json")
@@ -134,8 +133,8 @@ def test_the_maximum_of_a_server_of_known_capacity_is_found(tmp_path: Path) -> N
     assert "Maximum: " in outcome.stdout
 
 
-def test_a_search_that_meets_no_limit_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "_SHORTEST_S", 0.2)
+def test_a_search_that_meets_no_limit_says_so(tmp_path: Path) -> None:
+    shortest = {"pool_bench.cli.options.loop._SHORTEST_S": 0.2}
     with KnownServer(Behaviour()) as server:
         command = (
             "-u",
@@ -148,7 +147,8 @@ def test_a_search_that_meets_no_limit_says_so(tmp_path: Path, monkeypatch: pytes
             "--max-rate",
             "200/s",
         )
-        outcome = run_here(*command, "-d", "1s", "--wait-between-runs", "0s", "-q", *QUICK, cwd=tmp_path)
+        times = ("-d", "1s", "--wait-between-runs", "0s")
+        outcome = run_tool(*command, *times, "-q", *QUICK, cwd=tmp_path, constants=shortest)
     assert outcome.code == 0, outcome.stderr
     assert load(tmp_path / "r.json")["find_max"]["limit"] == "max_rate"
     assert "no limit was found" in " ".join(outcome.stdout.split())

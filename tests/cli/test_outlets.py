@@ -2,6 +2,7 @@
 
 import io
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -13,9 +14,10 @@ import pytest
 
 from pool_bench.cli import outlets as module
 from pool_bench.cli.outlets import Outlet, deliver, outlets, stalled
+from pool_bench.servers.postgres import EmbeddedPostgres
 from tests.support.commands import COMMAND, environment
 
-RUN = ("-c", "2", "-d", "1s", "--warmup", "0s", "--no-watch", "--plot-format", "svg")
+RUN = ("-c", "2", "-d", "200ms", "--warmup", "0s", "--no-watch", "--plot-format", "svg")
 
 
 @pytest.fixture
@@ -28,9 +30,9 @@ def pipe() -> Iterator[tuple[int, io.TextIOWrapper]]:
         os.close(read)
 
 
-def ran(*arguments: str, place: Path, shell: str, env: dict[str, str] | None = None) -> int:
+def ran(url: str, *, place: Path, shell: str, env: dict[str, str] | None = None) -> int:
     """Run the command in `place` with the redirections of `shell`; its exit code."""
-    command = " ".join((f"{sys.executable} -m {COMMAND}", *RUN, *arguments, shell))
+    command = " ".join((f"{sys.executable} -m {COMMAND}", *RUN, "--url", shlex.quote(url), shell))
     return subprocess.run(["sh", "-c", command], cwd=place, env=environment(env), timeout=200).returncode
 
 
@@ -129,10 +131,10 @@ def test_streams_that_a_test_captures_are_left_alone() -> None:
     [(">/dev/full", 0), (">&- 2>&-", 0), (">/dev/full --no-save", 1), (">/dev/full --json -", 1)],
 )
 def test_the_result_and_the_exit_code_survive_a_stdout_that_cannot_be_written(
-    tmp_path: Path, shell: str, code: int
+    tmp_path: Path, embedded: EmbeddedPostgres, shell: str, code: int
 ) -> None:
     (tmp_path / "spare").mkdir()
-    assert ran(place=tmp_path, shell=shell, env={"TMPDIR": str(tmp_path / "spare")}) == code
+    assert ran(embedded.url, place=tmp_path, shell=shell, env={"TMPDIR": str(tmp_path / "spare")}) == code
     rescued = list((tmp_path / "spare").glob("pg-connection-bench_*.json"))
     if "--json" in shell:
         assert len(rescued) == 1
@@ -141,7 +143,9 @@ def test_the_result_and_the_exit_code_survive_a_stdout_that_cannot_be_written(
         assert saved(tmp_path) == [".json", ".svg"]
 
 
-def test_a_run_ends_and_is_saved_although_nobody_reads_its_lines(tmp_path: Path) -> None:
+def test_a_run_ends_and_is_saved_although_nobody_reads_its_lines(
+    tmp_path: Path, embedded: EmbeddedPostgres
+) -> None:
     read, write = os.pipe()
     # The smallest pipe there is: a page.
     import fcntl
@@ -149,7 +153,7 @@ def test_a_run_ends_and_is_saved_although_nobody_reads_its_lines(tmp_path: Path)
     fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
     os.write(write, b"x" * 4096)
     process = subprocess.Popen(
-        [sys.executable, "-m", COMMAND, *RUN],
+        [sys.executable, "-m", COMMAND, *RUN, "--url", embedded.url],
         stdout=write,
         stderr=subprocess.PIPE,
         cwd=tmp_path,

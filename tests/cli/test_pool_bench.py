@@ -13,10 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from wsgiref.simple_server import WSGIServer
 
-import pytest
 from prometheus_client import CollectorRegistry, start_http_server
 
-from pool_bench.cli.commands import pools as pool_run
 from pool_bench.drivers.asyncpg import AsyncpgConnection, AsyncpgDriver
 from pool_bench.faults import PASS, Conditions, FaultProxy, Mode, ThreadedProxy
 from pool_bench.pool import ConnectionPool, PoolConfig
@@ -26,7 +24,7 @@ from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig
 from pool_bench.servers.surreal.server import EmbeddedSurreal
 from pool_bench.surreal_pool import SurrealDBConnectionPool
 from pool_bench.targets.postgres import parse_target
-from tests.support.commands import Outcome, Started, all_gone, load, only, run_here, run_tool
+from tests.support.commands import Outcome, Started, all_gone, load, only, run_tool
 from tests.support.servers import StartPostgres
 
 COMMAND = "pool_bench.__main__"
@@ -193,11 +191,11 @@ def test_the_embedded_server_is_restarted_in_the_middle_and_everybody_comes_back
     assert [path.name for path in tmp_path.iterdir()] == ["results"], "the server's directory is left"
 
 
-def test_a_restart_that_came_too_late_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_run, "_RESTART_AT", 2.0)
+def test_a_restart_that_came_too_late_is_told(tmp_path: Path) -> None:
+    late = {"pool_bench.cli.commands.pools._RESTART_AT": 2.0}
     arguments = ("run", "-s", "reconnect", "-p", "reference", "--rounds", "1", "-c", "2", "--size", "1")
     timing = ("--duration", "300ms", "--warmup", "0", "--no-save", "-q")
-    outcome = run_here(*arguments, *timing, command=COMMAND, cwd=tmp_path)
+    outcome = run_tool(*arguments, *timing, command=COMMAND, cwd=tmp_path, constants=late)
     assert outcome.code == 0, outcome.stderr
     assert "before its server was restarted" in outcome.stderr
 

@@ -69,7 +69,12 @@ def test_no_command_goes_through_a_proxy_of_the_environment(
         "SURREAL_USER": surreal.user,
         "SURREAL_PASS": surreal.password,
     }
-    short = () if arguments[0] == "check" else ("--duration", "300ms", "--no-save", "--quiet", "--json", "-")
+    short: tuple[str, ...] = (
+        () if arguments[0] == "check" else ("--duration", "100ms", "--no-save", "--quiet", "--json", "-")
+    )
+    if short and arguments[0] != "load":
+        # What begins first is measured, however slow the machine.
+        short += ("--warmup", "0", "--grace", "60s")
     done = run_tool(*arguments, *short, cwd=tmp_path, env=env, command="surreal_bench")
     assert proxy.visits == 0
     assert done.code == 0, done.stderr

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from pool_bench.cli.commands import connect as measure
 from pool_bench.servers.scripted.behaviour import Behaviour, Fixed
 from pool_bench.servers.scripted.server import ScriptedPostgres
 from pool_bench.servers.scripted.tls import can_make_certificates
-from tests.support.commands import COMMAND, LOAD_COMMAND, load, run_here, run_tool
+from tests.support.commands import COMMAND, LOAD_COMMAND, load, run_tool
+
+_CALIBRATION_S = "pool_bench.cli.commands.connect._CALIBRATION_S"
 
 
 def test_calibrate_measures_every_driver_alone_and_at_the_concurrency(tmp_path: Path) -> None:
@@ -40,15 +41,24 @@ def test_calibrate_writes_json_to_stdout_and_the_table_for_people_to_stderr() ->
     assert "a server that answers at once" in done.stderr
 
 
-def test_a_calibrated_run_says_how_much_of_it_is_the_client(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(measure, "_CALIBRATION_S", 0.2)
+def test_a_calibrated_run_says_how_much_of_it_is_the_client(tmp_path: Path) -> None:
     # So slow that no client takes as long, be it ten times slower than usual.
     with ScriptedPostgres(Behaviour(auth=Fixed(0.1))) as server:
-        arguments = ("-c", "2", "-d", "500ms", "--calibrate", "--json", "run.json", "--no-save", "-q")
+        arguments = (
+            "-c",
+            "2",
+            "-d",
+            "500ms",
+            "--warmup",
+            "0",
+            "--calibrate",
+            "--json",
+            "run.json",
+            "--no-save",
+            "-q",
+        )
         for _attempt in range(3):
-            done = run_here("-u", server.url(), *arguments, cwd=tmp_path)
+            done = run_tool("-u", server.url(), *arguments, cwd=tmp_path, constants={_CALIBRATION_S: 0.2})
             assert done.code == 0
             floors = load(tmp_path / "run.json")["calibration"]["floors"]
             if all(floor["ok"] for floor in floors):  # none so short that it was slept through
@@ -88,14 +98,12 @@ def test_calibrate_can_go_through_tls(tmp_path: Path) -> None:
         ("sslmode=disable", "trust, no TLS"),
     ],
 )
-def test_runs_are_calibrated_with_tls_where_they_have_it(
-    options: str, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(measure, "_CALIBRATION_S", 0.1)
+def test_runs_are_calibrated_with_tls_where_they_have_it(options: str, way: str, tmp_path: Path) -> None:
     with ScriptedPostgres(tls=True) as server:
         url = server.url(options.replace("CERTIFICATE", server.certificate))
-        arguments = ("-c", "1", "-d", "200ms", "--calibrate", "--json", "run.json", "--no-save", "-q")
-        done = run_here("-u", url, *arguments, cwd=tmp_path)
+        short = ("-c", "1", "-d", "200ms", "--warmup", "0", "--no-save", "-q")
+        given = ("-u", url, *short, "--calibrate", "--json", "run.json")
+        done = run_tool(*given, cwd=tmp_path, constants={_CALIBRATION_S: 0.1})
     assert done.code == 0, done.stderr
     content = load(tmp_path / "run.json")
     assert content["calibration"]["operation"].endswith(way)
@@ -104,7 +112,7 @@ def test_runs_are_calibrated_with_tls_where_they_have_it(
 
 
 def test_without_openssl_a_calibration_says_that_it_has_no_tls(tmp_path: Path) -> None:
-    done = run_here("calibrate", "--tls", "-c", "1", "-d", "100ms", env={"PATH": str(tmp_path)})
+    done = run_tool("calibrate", "--tls", "-c", "1", "-d", "100ms", env={"PATH": str(tmp_path)})
     assert done.code == 0, done.stderr
     words = " ".join(done.stdout.split())
     assert "trust, no TLS, as there is no openssl here to make a certificate with" in words

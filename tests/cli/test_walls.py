@@ -288,10 +288,11 @@ def test_walls_that_can_be_seen_are_said_before_the_start(
     config = PgBouncerConfig(backend_port=server.port, max_client_conn=150)
     with few_descriptors(monkeypatch, 200), PgBouncer(config) as narrow:
         given = ("-n", "300", "-d", "100ms", "-b", "300", "--open-concurrency", "200", "--give-up", "5s")
+        short = ("-d", "100ms", "--warmup", "0", "--no-save")
         shared = ("--url", narrow.url, "--no-save", "--pgbouncer-admin", narrow.url)
         held = run_tool(*shared, *given, cwd=tmp_path, command=LOAD_COMMAND)
-        cycles = run_tool("--url", narrow.url, "-c", "140", "-d", "1s", "--no-save", cwd=tmp_path)
-        few = run_tool("--url", narrow.url, "-c", "20", "-d", "1s", "--no-save", cwd=tmp_path)
+        cycles = run_tool("--url", narrow.url, "-c", "140", *short, cwd=tmp_path)
+        few = run_tool("--url", narrow.url, "-c", "20", *short, cwd=tmp_path)
     said = [line for line in held.error_lines if line.startswith("ahead: ")]
     assert "has room for 128, but 200 connects may begin at once (--open-concurrency)" in said[0]
     assert re.search(r"pgbouncer \(process \d+\) may have 200 descriptors, .*: 300 connections", said[1])
