@@ -11,6 +11,7 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -52,7 +53,10 @@ class Forked:
 
 @contextmanager
 def forking_modules() -> Iterator[None]:
-    """Runs of this process get their generators as forks meanwhile."""
+    """Runs of this process get their generators as forks meanwhile, on Linux."""
+    if not sys.platform.startswith("linux"):
+        yield
+        return
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if not os.fork():
         ours.close()
