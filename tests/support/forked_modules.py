@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from types import FrameType
 from typing import Final, NoReturn
 from unittest.mock import patch
 
@@ -77,20 +78,31 @@ def forking_modules() -> Iterator[None]:
 
 def _serve(asking: socket.socket) -> NoReturn:
     """Fork for everyone who asks, until nobody can any more."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # they are waited for elsewhere
-    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(one, signal.SIG_IGN)
-    while True:
-        asked, descriptors, *_ = socket.recv_fds(asking, _MOST_BYTES, _MOST_DESCRIPTORS)
-        if not asked:
-            os._exit(0)
-        pid = os.fork()
-        if not pid:
-            asking.close()
-            _become(asked, descriptors)
-        for number in descriptors:
-            os.close(number)
-        asking.send(str(pid).encode())
+    try:
+        signal.signal(signal.SIGCHLD, _reap)
+        for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(one, signal.SIG_IGN)
+        while True:
+            asked, descriptors, *_ = socket.recv_fds(asking, _MOST_BYTES, _MOST_DESCRIPTORS)
+            if not asked:
+                break
+            pid = os.fork()
+            if not pid:
+                asking.close()
+                _become(asked, descriptors)
+            for number in descriptors:
+                os.close(number)
+            asking.send(str(pid).encode())
+    except OSError:
+        traceback.print_exc()
+    finally:
+        os._exit(0)
+
+
+def _reap(_number: int, _frame: FrameType | None) -> None:
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            continue
 
 
 def _become(asked: bytes, descriptors: list[int]) -> NoReturn:

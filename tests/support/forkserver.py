@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from importlib import import_module
+from multiprocessing import forkserver
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -25,6 +26,11 @@ context.set_forkserver_preload(["tests.support.forkserver_imports"])
 
 class NeverEndedError(Exception):
     """A command was still running when its time was up."""
+
+
+def ensure_running() -> None:
+    """Start the server process, unless it runs."""
+    forkserver.ensure_running()
 
 
 def run_warm(

@@ -28,6 +28,7 @@ from pool_bench.stats.operations import BenchStats
 from pool_bench.stats.runs import Snapshot, Stage
 from pool_bench.stats.timeline import Timeline
 from pool_bench.targets.postgres import Host, PostgresTarget, parse_target
+from tests.support.forkserver import ensure_running
 
 LoopName = Literal["asyncio", "uvloop"]
 # "far" is epoll, with every address taken for one of another machine.
@@ -63,6 +64,10 @@ def go_far(patch: pytest.MonkeyPatch) -> None:
 def target(url: str) -> PostgresTarget:
     """A target from a URL and nothing else."""
     return parse_target(url, env={}, default_user="nobody")
+
+
+# It keeps a pipe from the first process on, which would look like something left behind.
+ensure_running()
 
 
 def open_fds() -> dict[int, str]:

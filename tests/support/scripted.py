@@ -5,16 +5,12 @@ import socket
 import time
 from collections import deque
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Self
 
 from tests.support.forkserver import context
 from tests.support.hostile_postgres import READY, RESULT, WELCOME
-
-# It keeps a pipe from the first process on, which would look like something left behind.
-resource_tracker.ensure_running()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
