@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from wsgiref.simple_server import WSGIServer
 
+import pytest
 from prometheus_client import CollectorRegistry, start_http_server
 
 from pool_bench.drivers.asyncpg import AsyncpgConnection, AsyncpgDriver
