@@ -109,8 +109,9 @@ class AsyncpgConnection(Connection):
     async def execute(self, sql: str) -> None:
         """Run `sql` by the simple protocol; rows are thrown away."""
         raw = self.raw
+        execute = raw.execute
         try:
-            await raw.execute(sql)
+            await execute(sql)
         except Exception as error:
             if isinstance(error, TimeoutError) and raw.query_timeout is not None:
                 raise QueryTimeoutError(beyond_limit(raw.query_timeout)) from error
