@@ -90,8 +90,9 @@ def local_ports_note(
         return None
     needed: Counter[tuple[str, int]] = Counter()
     for target, count in zip(targets, connections, strict=True):
-        if (server := target.first_address) is not None:
-            needed[server] += count
+        first = target.ways[0]
+        if not first.path:
+            needed[first.name, first.port] += count
     most = max(needed.values(), default=0)
     have = ports * max(len(source_ips), 1)
     if most <= have - taken:
@@ -119,13 +120,13 @@ def time_wait_s(target: Target, driver: DriverName) -> float:
 
 def is_loopback(target: Target) -> bool:
     """Whether the first host of `target` is plainly this machine."""
-    address = target.first_address
-    if address is None:
+    first = target.ways[0]
+    if first.path:
         return True
     try:
-        return ip_address(address[0]).is_loopback
+        return ip_address(first.name).is_loopback
     except ValueError:
-        return address[0] == "localhost"
+        return first.name == "localhost"
 
 
 def time_wait_note(
@@ -149,13 +150,14 @@ def time_wait_note(
     needed: Counter[tuple[str, int]] = Counter()
     longest_s = 0.0
     for target in targets:
-        if (server := target.first_address) is None:
+        first = target.ways[0]
+        if first.path:
             continue
         wait_s = time_wait_s(target, driver)
         closed = 0.0 if rate is None else rate * (min(wait_s, seconds) if seconds else wait_s)
         if driver == "surrealdb" and wait_s:
             closed *= _CLIENT_REQUESTS
-        needed[server] += ceil((concurrency + closed) / len(targets))
+        needed[first.name, first.port] += ceil((concurrency + closed) / len(targets))
         longest_s = max(longest_s, wait_s)
     most = max(needed.values(), default=0)
     if most <= ports:

@@ -5,13 +5,11 @@ without channel binding (`asyncpg/protocol/scram.pyx`), names the server by SNI 
 speaks protocol 3.0. A setting that only states a preference (`channel_binding=prefer`) is met by any driver.
 """
 
-import ipaddress
 from collections.abc import Iterable
 from typing import Final
 
 from pool_bench.errors import UsageError
 from pool_bench.targets import Target
-from pool_bench.targets.postgres import Host, PostgresTarget
 
 # The driver through which a pool opens its connections; who is not in it is a driver itself.
 _DRIVERS: Final = {"reference": "asyncpg", "naive": "asyncpg", "sqlalchemy": "asyncpg"}
@@ -28,13 +26,12 @@ def check_settings(driver: str, targets: Iterable[Target]) -> None:
     """
     driver = _DRIVERS.get(driver, driver)
     for target in targets:
-        if isinstance(target, PostgresTarget):
-            setting = _unknown(driver, target)
-            if setting is not None:
+        for setting in target.uncommon_settings:
+            if not _honours(driver, setting):
                 others = "wire or psycopg" if driver == "asyncpg" else "wire"
                 raise UsageError(f"{target}: {driver} cannot honour {setting}; {others} can")
-            if driver in ("asyncpg", "psycopg"):
-                target.shared_password(driver)
+        if driver in ("asyncpg", "psycopg"):
+            target.shared_password(driver)
 
 
 def has_protocol_3_2() -> bool:
@@ -44,28 +41,8 @@ def has_protocol_3_2() -> bool:
     return pq.version() >= _LIBPQ_18
 
 
-def _unknown(driver: str, target: PostgresTarget) -> str | None:
-    """The first setting of `target` that `driver` has no way to honour."""
-    newer = target.max_protocol_version == "3.2"
+def _honours(driver: str, setting: str) -> bool:
+    """Whether `driver` can do as one of `Target.uncommon_settings` says."""
     if driver == "psycopg":
-        return "max_protocol_version=3.2" if newer and not has_protocol_3_2() else None
-    if driver != "asyncpg":
-        return None
-    if target.channel_binding == "require":
-        return "channel_binding=require"
-    if target.load_balance_hosts:
-        return "load_balance_hosts=random"
-    if not target.sslsni and target.sslmode != "disable" and any(map(_has_name, target.hosts)):
-        return "sslsni=0"
-    return "max_protocol_version=3.2" if newer else None
-
-
-def _has_name(host: Host) -> bool:
-    """Whether TLS would tell a server this host's name: addresses are never told (RFC 6066, section 3)."""
-    if host.is_unix:
-        return False
-    try:
-        ipaddress.ip_address(host.address or host.name)
-    except ValueError:
-        return True
-    return False
+        return setting != "max_protocol_version=3.2" or has_protocol_3_2()
+    return driver != "asyncpg"

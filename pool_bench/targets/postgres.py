@@ -13,7 +13,7 @@ from typing import Final, Literal, TypeVar, cast, get_args
 from urllib.parse import quote, unquote
 
 from pool_bench.errors import UsageError
-from pool_bench.targets.addresses import label_of
+from pool_bench.targets.addresses import Way, label_of
 from pool_bench.targets.conninfo import PARAMETERS, check_values, from_environment
 from pool_bench.targets.service_file import read_service
 
@@ -73,10 +73,28 @@ class Host:
         return self.address is None and self.name.startswith(("/", "@"))
 
     @property
+    def is_named(self) -> bool:
+        """True where it has a name and no address; TLS tells only names (RFC 6066, section 3)."""
+        if self.is_unix:
+            return False
+        try:
+            ip_address(self.address or self.name)
+        except ValueError:
+            return True
+        return False
+
+    @property
     def socket_path(self) -> str:
         """Path of the Unix socket; an abstract one starts with a zero byte."""
         path = f"{self.name}/.s.PGSQL.{self.port}"
         return "\0" + path[1:] if path.startswith("@") else path
+
+    @property
+    def way(self) -> Way:
+        """The way to it."""
+        if self.is_unix:
+            return Way(str(self), path=self.socket_path)
+        return Way(str(self), self.address or self.name, self.port)
 
     def __str__(self) -> str:
         name = re.sub(
@@ -138,13 +156,7 @@ class PostgresTarget:
         host = self.hosts[0]
         if len(self.hosts) > 1 or self.target_session_attrs == "prefer-standby":
             return False
-        if host.is_unix:
-            return True
-        try:
-            ip_address(host.address or host.name)
-        except ValueError:
-            return False
-        return True
+        return not host.is_named
 
     @property
     def only_address(self) -> str:
@@ -155,10 +167,21 @@ class PostgresTarget:
         return label_of(host.socket_path if host.is_unix else (host.address or host.name, host.port))
 
     @property
-    def first_address(self) -> tuple[str, int] | None:
-        """Host and port that connections go to at first; None for a Unix socket, which has no port."""
-        host = self.hosts[0]
-        return None if host.is_unix else (host.address or host.name, host.port)
+    def ways(self) -> tuple[Way, ...]:
+        """The ways to its hosts, in the order in which they are tried."""
+        return tuple(host.way for host in self.hosts)
+
+    @property
+    def uncommon_settings(self) -> tuple[str, ...]:
+        """What it asks for that not every driver can honour, as it stands in a URL."""
+        is_named = self.sslmode != "disable" and any(host.is_named for host in self.hosts)
+        asked = {
+            "channel_binding=require": self.channel_binding == "require",
+            "load_balance_hosts=random": self.load_balance_hosts,
+            "sslsni=0": not self.sslsni and is_named,
+            "max_protocol_version=3.2": self.max_protocol_version == "3.2",
+        }
+        return tuple(setting for setting, is_asked in asked.items() if is_asked)
 
     def client_closes_first(self, driver: str) -> bool:
         """Whether `driver` closes the socket before the server does, and so keeps its local port."""

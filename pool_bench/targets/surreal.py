@@ -11,6 +11,7 @@ from typing import Final, Literal, get_args
 from urllib.parse import quote, unquote, urlsplit
 
 from pool_bench.errors import UsageError
+from pool_bench.targets.addresses import Way
 from pool_bench.targets.postgres import shown_url
 
 Scheme = Literal["ws", "wss", "http", "https"]
@@ -83,9 +84,18 @@ class SurrealTarget:
         return self.scheme in ("ws", "wss")
 
     @property
-    def first_address(self) -> tuple[str, int] | None:
-        """Host and port that connections go to."""
-        return self.host, self.port
+    def ways(self) -> tuple[Way, ...]:
+        """The one way to it."""
+        return (Way(self.authority, self.host, self.port),)
+
+    @property
+    def uncommon_settings(self) -> tuple[str, ...]:
+        """What it asks for that not every driver can honour: nothing."""
+        return ()
+
+    def shared_password(self, driver: str) -> str | None:
+        """The one password, for any driver."""
+        return self.password
 
     def client_closes_first(self, driver: str) -> bool:
         """Whether this side closes the socket before the server does, and so keeps its local port.

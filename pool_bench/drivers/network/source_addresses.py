@@ -11,7 +11,6 @@ from typing import Final
 
 from pool_bench.errors import UsageError
 from pool_bench.targets import Target
-from pool_bench.targets.surreal import SurrealTarget
 
 # Linux: bind the address alone and choose the port when connecting, so that a port can serve again for
 # another peer. Python names the option from 3.12 on.
@@ -73,21 +72,15 @@ def check_sources(addresses: Sequence[str], targets: Iterable[Target]) -> None:
                 reason = (error.strerror or "").lower()
                 raise UsageError(f"--source-ip {text}: not an address of this machine ({reason})") from None
     for target in targets if addresses else ():
-        for host, address in _addresses(target):
+        for way in target.ways:
+            if way.path:
+                raise UsageError(f"--source-ip: {way.shown} is a Unix socket, which has no addresses")
             with contextlib.suppress(ValueError):  # a name: what it leads to is known only later
-                version = ipaddress.ip_address(address).version
+                version = ipaddress.ip_address(way.name).version
                 if _FAMILIES[version] not in families:
-                    raise UsageError(f"--source-ip: {host} needs an IPv{version} address to connect from")
-
-
-def _addresses(target: Target) -> list[tuple[str, str]]:
-    """The hosts of a target, as they are shown, and their addresses or names."""
-    if isinstance(target, SurrealTarget):
-        return [(target.authority, target.host)]
-    for host in target.hosts:
-        if host.is_unix:
-            raise UsageError(f"--source-ip: {host} is a Unix socket, which has no addresses")
-    return [(str(host), host.address or host.name) for host in target.hosts]
+                    raise UsageError(
+                        f"--source-ip: {way.shown} needs an IPv{version} address to connect from"
+                    )
 
 
 def _family(text: str) -> socket.AddressFamily:

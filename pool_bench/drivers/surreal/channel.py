@@ -8,7 +8,7 @@ its goodbye is noticed while nobody waits for anything.
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from pool_bench.drivers.network.failures import StreamError
 from pool_bench.drivers.network.stream import Stream
@@ -24,7 +24,10 @@ class Channel(ABC):
     Attributes:
         arrived_ns: when the end of the latest answer arrived, as `perf_counter_ns` counts.
         on_end: called once when the connection ends without our asking.
+        upgrades: whether `open` turns HTTP into something else.
     """
+
+    upgrades: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.stream = Stream(self)
@@ -42,6 +45,19 @@ class Channel(ABC):
     def is_waiting(self) -> bool:
         """Whether a request is under way."""
         return self._waiting is not None
+
+    async def open(self) -> None:  # noqa: B027 - nothing is to be done by default
+        """Get ready for requests, the stream being open.
+
+        Raises:
+            StreamError: the server does not play along.
+        """
+
+    def signed_in(self, token: str) -> None:  # noqa: B027 - nothing is to be done by default
+        """Requests come from the bearer of `token` from now on, where the server does not remember it."""
+
+    def selected(self, namespace: str, database: str | None) -> None:  # noqa: B027 - as above
+        """Requests are for these from now on, where the server does not remember it."""
 
     async def request(self, message: bytes) -> Answer:
         """Send a request and wait for its answer; where that fails or is cancelled the channel is closed.

@@ -321,16 +321,13 @@ class _Connect:
         try:
             await self._open(channel)
             if sign_in:
-                if isinstance(channel, HttpChannel) and token:
-                    channel.token = token
+                channel.signed_in(token)
                 result = await self._request(channel, sign_in, Phase.SIGNIN)
                 self.token = _access_token(result) or token
-                if isinstance(channel, HttpChannel):
-                    channel.token = self.token
+                channel.signed_in(self.token)
             if use and target.namespace is not None:
                 await self._request(channel, use_request, Phase.USE)
-                if isinstance(channel, HttpChannel):
-                    channel.namespace, channel.database = target.namespace, target.database
+                channel.selected(target.namespace, target.database)
         except BaseException:
             channel.abort()
             raise
@@ -358,7 +355,7 @@ class _Connect:
             began_ns = perf_counter_ns()
             await channel.stream.start_tls(self._tls, target.host)
             self._phases_ns[Phase.TLS] = channel.stream.arrived_ns - began_ns
-        if isinstance(channel, WebSocketChannel):
+        if channel.upgrades:
             self.phase = Phase.UPGRADE
             began_ns = perf_counter_ns()
             await channel.open()

@@ -15,13 +15,7 @@ _MAX_HEADER_BYTES: Final = 64 << 10
 
 
 class HttpChannel(Channel):
-    """Requests as HTTP requests, one after the other on one connection (RFC 9112).
-
-    Attributes:
-        token: sent along with each request once it is set.
-        namespace: likewise.
-        database: likewise.
-    """
+    """Requests as HTTP requests, one after the other on one connection (RFC 9112)."""
 
     def __init__(self, target: SurrealTarget) -> None:
         super().__init__()
@@ -30,9 +24,18 @@ class HttpChannel(Channel):
         self._status = 0
         self._is_page = False
         self._body = bytearray()
-        self.token: str | None = None
-        self.namespace: str | None = None
-        self.database: str | None = None
+        # Sent along with each request once they are set.
+        self._token = ""
+        self._namespace: str | None = None
+        self._database: str | None = None
+
+    def signed_in(self, token: str) -> None:
+        """Send `token` along."""
+        self._token = token
+
+    def selected(self, namespace: str, database: str | None) -> None:
+        """Send both along."""
+        self._namespace, self._database = namespace, database
 
     async def close(self) -> None:
         """Close the connection; HTTP has no goodbye."""
@@ -107,12 +110,12 @@ class HttpChannel(Channel):
             ("Accept", "application/cbor"),
             ("Content-Length", str(len(message))),
         ]
-        if self.token is not None:
-            headers.append(("Authorization", f"Bearer {self.token}"))
-        if self.namespace is not None:
-            headers.append(("Surreal-NS", self.namespace))
-        if self.database is not None:
-            headers.append(("Surreal-DB", self.database))
+        if self._token:
+            headers.append(("Authorization", f"Bearer {self._token}"))
+        if self._namespace is not None:
+            headers.append(("Surreal-NS", self._namespace))
+        if self._database is not None:
+            headers.append(("Surreal-DB", self._database))
         http = self._http
         try:
             head = http.send(h11.Request(method="POST", target=self._target.path, headers=headers))

@@ -5,7 +5,7 @@ The protocol is `websockets`, without its I/O, but for the plainest of frames (`
 
 import asyncio
 import logging
-from typing import Final
+from typing import ClassVar, Final
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus
@@ -36,6 +36,8 @@ class WebSocketChannel(Channel):
         target: where the server is.
         max_message_bytes: longest message that is taken; None for any.
     """
+
+    upgrades: ClassVar = True
 
     def __init__(self, target: SurrealTarget, *, max_message_bytes: int | None = _MAX_MESSAGE_BYTES) -> None:
         super().__init__()

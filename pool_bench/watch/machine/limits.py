@@ -18,7 +18,6 @@ from typing import Final
 
 from pool_bench.stats.walls import AcceptQueue, Evidence, MemoryUse, ServerProcess, Use
 from pool_bench.targets import Target
-from pool_bench.targets.postgres import PostgresTarget
 from pool_bench.watch.machine.queues import (
     Listening,
     Reaching,
@@ -41,7 +40,7 @@ _PORT_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class Destination:
     """Where connections go to: a TCP port at any of some addresses, or a Unix socket's path."""
 
     addresses: frozenset[str]
@@ -63,7 +62,7 @@ class LimitsReader:
     """
 
     def __init__(self, targets: Sequence[Target], source_ips: int = 0) -> None:
-        self._ways = ways_to(targets)
+        self._ways = destinations_of(targets)
         self._sources = max(source_ips, 1)
         self._local = {way for way in self._ways if way.path or _is_here(way.addresses)}
         self._pids: list[int] = []
@@ -132,18 +131,15 @@ class LimitsReader:
         )
 
 
-def ways_to(targets: Sequence[Target]) -> list[Way]:
+def destinations_of(targets: Sequence[Target]) -> list[Destination]:
     """Where connections to `targets` go; blocks for two seconds at most where a name is to be looked up."""
-    ways: dict[tuple[str, int, str], Way] = {}
+    ways: dict[tuple[str, int, str], Destination] = {}
     for target in targets:
-        if not isinstance(target, PostgresTarget):
-            name, port, path = target.host.partition("%")[0], target.port, ""
-        elif target.hosts[0].is_unix:
-            name, port, path = "", 0, target.hosts[0].socket_path
-        else:
-            name, port, path = target.hosts[0].address or target.hosts[0].name, target.hosts[0].port, ""
-        if (name, port, path) not in ways:
-            ways[name, port, path] = Way(frozenset() if path else _addresses(name), port, path)
+        first = target.ways[0]
+        key = (first.name, first.port, first.path)
+        if key not in ways:
+            addresses = frozenset[str]() if first.path else _addresses(first.name)
+            ways[key] = Destination(addresses, first.port, first.path)
     return list(ways.values())
 
 
@@ -172,7 +168,7 @@ def _is_here(addresses: Iterable[str]) -> bool:
     return any(address in ours or ip_address(address).is_loopback for address in addresses)
 
 
-def _listening(way: Way) -> list[Listening]:
+def _listening(way: Destination) -> list[Listening]:
     try:
         if way.path:
             return listening_at(way.path)
@@ -185,7 +181,7 @@ def _listening(way: Way) -> list[Listening]:
         return []
 
 
-def _reaching(way: Way) -> list[Reaching]:
+def _reaching(way: Destination) -> list[Reaching]:
     try:
         return [way_in for way_in in reaching(way.port) if way_in.address in way.addresses]
     except OSError:

@@ -17,13 +17,13 @@ from pool_bench.stats.walls import MemoryUse, Use
 from pool_bench.targets.surreal import surreal_target
 from pool_bench.watch.machine.limits import (
     LimitsReader,
+    destinations_of,
     files_of,
     killed_processes,
     local_port_count,
     memory_of,
     owners,
     process_of,
-    ways_to,
 )
 from tests.support.held_sessions import await_true, quiet_port, target
 
@@ -121,9 +121,9 @@ def test_a_unix_socket_leads_to_its_process_and_a_name_to_its_addresses(tmp_path
         assert [one.pid for one in reader.processes()] == [os.getpid()]
         assert [(one.waiting, one.limit) for one in reader.queues()] == [(0, 5)]
         assert reader.ports() == (None, 0)
-    (way,) = ways_to([target("postgresql://u@localhost:7/d"), target("postgresql://u@localhost:7/e")])
+    (way,) = destinations_of([target("postgresql://u@localhost:7/d"), target("postgresql://u@localhost:7/e")])
     assert "127.0.0.1" in way.addresses
-    (way,) = ways_to([surreal_target("ws://[::1]:8000", user="u", password="p", environ={})])
+    (way,) = destinations_of([surreal_target("ws://[::1]:8000", user="u", password="p", environ={})])
     assert (way.addresses, way.port) == (frozenset({"::1"}), 8000)
 
 
