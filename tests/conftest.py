@@ -1,5 +1,6 @@
 """Fixtures for all tests, and a run of their own for those that need the machine to themselves."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -28,6 +29,9 @@ pytest_plugins = ["tests.support.servers", "tests.support.server_programs", "tes
 
 _LEFT_OUT: Final = pytest.StashKey[list[str]]()
 
+# What is made until all tests are known is kept: looking through it for garbage was a third of that time.
+gc.disable()
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let the hundreds of processes that tests start find their modules compiled.
@@ -39,9 +43,18 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["PYTHONPYCACHEPREFIX"] = str(config.cache.mkdir("bytecode"))
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Keep thousands of tests out of every look for garbage that comes while they run."""
+    gc.freeze()
+    gc.enable()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def forked_known_servers() -> Iterator[None]:
     """Servers of known behaviour are forks, too: what a new Python imports was most of their time."""
+    # It keeps a pipe from the first process on, which would look like something that a test has left behind.
+    forkserver.ensure_running()
     with patch.object(known, "mp", SimpleNamespace(get_context=lambda _method: forkserver.context)):
         yield
 

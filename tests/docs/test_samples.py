@@ -1,6 +1,6 @@
 """The Python in the documents, run as a reader would run it, and the examples."""
 
-import os
+import re
 import shutil
 import socket
 import subprocess
@@ -59,4 +59,10 @@ def test_an_example_runs_at_a_server_that_is_named_and_without_one(
     )
     # One of each kind is enough to see that a server is started where none is named.
     alone = path.name in ("using_the_pool.py", "leasing_clients.py")
-    assert PRINTS[path.name] in _run(tmp_path, os.fspath(path), *(() if alone else named))
+    program = tmp_path / path.name
+    # Those that compare have measured enough to be seen to work after a tenth of a second of each.
+    pattern = re.compile(r"^(.*\bSECONDS = .*, )[\d.]+$", re.MULTILINE)
+    quick, lines = pattern.subn(r"\g<1>0.1", path.read_text(encoding="utf-8"))
+    assert lines == path.name.startswith("comparing_")
+    program.write_text(quick, encoding="utf-8")
+    assert PRINTS[path.name] in _run(tmp_path, program.name, *(() if alone else named))

@@ -28,7 +28,6 @@ from pool_bench.stats.operations import BenchStats
 from pool_bench.stats.runs import Snapshot, Stage
 from pool_bench.stats.timeline import Timeline
 from pool_bench.targets.postgres import Host, PostgresTarget, parse_target
-from tests.support.forkserver import ensure_running
 
 LoopName = Literal["asyncio", "uvloop"]
 # "far" is epoll, with every address taken for one of another machine.
@@ -46,8 +45,8 @@ uvloop.new_event_loop().close()
 
 # What a busy machine may add to any bound; what must not be waited for takes a minute.
 MARGIN_S = 30.0
-# All of pytest's objects would be looked at before each run, which takes longer than most of these.
-_QUICK_GC = SimpleNamespace(collect=lambda: gc.collect(0), freeze=gc.freeze, unfreeze=gc.unfreeze)
+# What pytest has is frozen already (`conftest.py`); to unfreeze it would have all of it looked at again.
+_QUICK_GC = SimpleNamespace(collect=lambda: gc.collect(0), freeze=lambda: None, unfreeze=lambda: None)
 
 
 def go_far(patch: pytest.MonkeyPatch) -> None:
@@ -64,10 +63,6 @@ def go_far(patch: pytest.MonkeyPatch) -> None:
 def target(url: str) -> PostgresTarget:
     """A target from a URL and nothing else."""
     return parse_target(url, env={}, default_user="nobody")
-
-
-# It keeps a pipe from the first process on, which would look like something left behind.
-ensure_running()
 
 
 def open_fds() -> dict[int, str]:
