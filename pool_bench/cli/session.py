@@ -18,7 +18,6 @@ from pool_bench.errors import PoolBenchError, SaveError, UsageError, reason_of
 from pool_bench.load.run import GeneratorError, Run, StopSwitch
 from pool_bench.report.brief.screen import Brief, Part, rows_of
 from pool_bench.report.live.view import LiveView, QuietView
-from pool_bench.report.plot.figures import save_plot
 from pool_bench.report.summary.session_markdown import session_markdown
 from pool_bench.report.summary.thresholds import failed_thresholds, threshold_lines
 from pool_bench.report.summary.verdict import suspects_of
@@ -307,6 +306,8 @@ class BenchSession:
         plot = self._plot_path()
         if plot is not None and not all(run.not_started for run in self.session.runs):
             with busy(f"drawing {plot}"):
+                from pool_bench.report.plot.figures import save_plot
+
                 save_plot(plot, [from_session(self.session)])
             self.written.append(plot)
 

@@ -16,7 +16,8 @@ from pool_bench.compare.pools import group_by_load
 from pool_bench.compare.rounds import in_rounds
 from pool_bench.report.brief.hold import hold_brief
 from pool_bench.report.brief.pools import contests_brief, sizes_brief
-from pool_bench.report.brief.run import rounds_brief, run_brief, search_brief, sweep_brief
+from pool_bench.report.brief.rounds import rounds_brief
+from pool_bench.report.brief.run import run_brief, search_brief, sweep_brief
 from pool_bench.report.brief.screen import Brief, Part
 from pool_bench.report.plot.figures import save_plot
 from pool_bench.report.summary.thresholds import failed_thresholds

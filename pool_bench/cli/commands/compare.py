@@ -89,7 +89,8 @@ def _compare(
     from pool_bench.compare.rounds import compare_within, in_rounds
     from pool_bench.report.brief.comparison import comparisons_brief
     from pool_bench.report.brief.screen import rows_of
-    from pool_bench.report.plot.figures import plot_format, save_differences
+    from pool_bench.report.plot.figures import save_differences
+    from pool_bench.report.plot.formats import plot_format
     from pool_bench.report.summary.comparison import comparison_markdown, comparison_text, comparisons_json
     from pool_bench.report.text import colour_wanted
     from pool_bench.results.files import check_writable, write_atomically

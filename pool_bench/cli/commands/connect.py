@@ -16,17 +16,15 @@ from pool_bench.cli.session import BenchSession, lose
 from pool_bench.cli.status import notify
 from pool_bench.cli.walls import KnownLimits, warn_of_walls
 from pool_bench.cli.watching import follow_watched, is_wanted
-from pool_bench.compare.readiness import settings_too_short
 from pool_bench.drivers.refusals import check_settings
 from pool_bench.errors import UsageError
 from pool_bench.load.calibrate import calibrate, settings_for
 from pool_bench.load.run import GeneratorError, Run
 from pool_bench.load.spec import ConnectSpec
-from pool_bench.report.brief.run import rounds_brief, run_brief, search_brief, sweep_brief
+from pool_bench.report.brief.run import run_brief, search_brief, sweep_brief
 from pool_bench.report.brief.screen import Brief
 from pool_bench.report.live.view import make_view
 from pool_bench.report.summary.calibration import calibration_table
-from pool_bench.report.summary.rounds import round_line, rounds_summary
 from pool_bench.report.summary.run import sweep_table
 from pool_bench.report.summary.server_lines import watched_summary
 from pool_bench.results.model import ResultRecord, SearchRecord, from_session
@@ -234,6 +232,8 @@ class _ConnectRun:
     def _measure_all(self, work: BenchSession) -> None:
         own, steps = self.plan, self.steps
         if own.variants:
+            from pool_bench.compare.readiness import settings_too_short
+
             for line in settings_too_short(own.options.rounds, own.spec.duration_s):
                 notify(line)
         lost: set[str] = set()
@@ -261,6 +261,8 @@ class _ConnectRun:
             if step.round is None:
                 work.detail(watched_summary(RunRecord.of(run.result), colour=work.colour))
             if len(steps) > 1 and (step.round is not None or not work.output.verbose):
+                from pool_bench.report.summary.rounds import round_line
+
                 work.print(round_line(_loaded(work, run.result).runs[0]))
 
     def _follow(self, work: BenchSession, run: Run, step: Step) -> None:
@@ -279,6 +281,9 @@ class _ConnectRun:
         if session.find_max is not None:
             return search_brief(runs, SearchRecord.of(session.find_max), colour=colour)
         if runs[0].round is not None:
+            from pool_bench.report.brief.rounds import rounds_brief
+            from pool_bench.report.summary.rounds import rounds_summary
+
             loaded = _loaded(work, *session.runs)
             work.detail(rounds_summary(loaded, colour=colour))
             return rounds_brief(loaded, colour=colour)

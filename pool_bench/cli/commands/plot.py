@@ -26,8 +26,8 @@ def plot(ctx: click.Context, files: tuple[Path, ...], output: Path | None, plot_
     """
 
     def draw() -> int:
-        from pool_bench.report.plot.figures import plot_format as format_of
         from pool_bench.report.plot.figures import save_plot
+        from pool_bench.report.plot.formats import plot_format as format_of
         from pool_bench.results.files import check_writable
         from pool_bench.results.read import load_result
 

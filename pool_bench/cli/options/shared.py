@@ -66,7 +66,7 @@ class Output:
         Raises:
             UsageError: something cannot; names the option and the path.
         """
-        from pool_bench.report.plot.figures import plot_format
+        from pool_bench.report.plot.formats import plot_format
         from pool_bench.results.files import check_writable
 
         if self.json is not None and not self.json_on_stdout:

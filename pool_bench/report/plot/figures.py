@@ -10,10 +10,11 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING
 
 from pool_bench.compare.rounds import by_setting
 from pool_bench.errors import UsageError
+from pool_bench.report.plot.formats import Format, plot_format
 from pool_bench.report.summary.verdict import suspects_words
 from pool_bench.results.files import write_atomically
 from pool_bench.results.model import ResultRecord, SearchRecord
@@ -22,21 +23,6 @@ from pool_bench.results.run import RunRecord
 if TYPE_CHECKING:
     from pool_bench.compare.comparison import Comparison
     from pool_bench.report.plot.sheet import Sheet
-
-Format = Literal["png", "svg"]
-_FORMATS: Final[dict[str, Format]] = {".png": "png", ".svg": "svg"}
-
-
-def plot_format(path: Path, *, option: str = "") -> Format:
-    """The format that `path` asks for by its suffix.
-
-    Raises:
-        UsageError: the suffix is neither `.png` nor `.svg`; names `option` and the path.
-    """
-    found = _FORMATS.get(path.suffix.lower())
-    if found is None:
-        raise UsageError(f"{f'{option}: ' if option else ''}{path} must end in .png or .svg")
-    return found
 
 
 def plot_run(result: ResultRecord, *, run: int = 0, file_format: Format = "png") -> bytes:

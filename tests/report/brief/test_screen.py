@@ -15,7 +15,8 @@ from pool_bench.errors import FailureKind, Phase
 from pool_bench.report.brief.comparison import comparisons_brief
 from pool_bench.report.brief.hold import hold_brief
 from pool_bench.report.brief.pools import contests_brief, sizes_brief
-from pool_bench.report.brief.run import CLOSED_LOOP_LINE, rounds_brief, run_brief, search_brief, sweep_brief
+from pool_bench.report.brief.rounds import rounds_brief
+from pool_bench.report.brief.run import CLOSED_LOOP_LINE, run_brief, search_brief, sweep_brief
 from pool_bench.report.brief.screen import COLUMNS, ROWS, Brief, Part, crop, fit, rows_of, width
 from pool_bench.report.summary.run import run_summary
 from pool_bench.results.model import SearchRecord, from_session

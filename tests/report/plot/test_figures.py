@@ -13,7 +13,8 @@ from matplotlib.transforms import Bbox
 
 from pool_bench.errors import Phase, UsageError
 from pool_bench.report.plot.compare import draw_compare, series_of
-from pool_bench.report.plot.figures import plot, plot_compare, plot_format, plot_run, plot_sweep, save_plot
+from pool_bench.report.plot.figures import plot, plot_compare, plot_run, plot_sweep, save_plot
+from pool_bench.report.plot.formats import plot_format
 from pool_bench.report.plot.run import draw_run, marks_of, stretches
 from pool_bench.report.plot.sheet import Sheet, style
 from pool_bench.report.plot.sweep import draw_sweep
