@@ -2,8 +2,10 @@
 
 import gc
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Final
@@ -13,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from pool_bench.servers.scripted import server as known
+from pool_bench.servers.template import VARIABLE
 from tests.support import forkserver
 
 if TYPE_CHECKING:
@@ -41,6 +44,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("PYTHONDONTWRITEBYTECODE") and config.pluginmanager.has_plugin("cacheprovider"):
         del os.environ["PYTHONDONTWRITEBYTECODE"]
         os.environ["PYTHONPYCACHEPREFIX"] = str(config.cache.mkdir("bytecode"))
+    if VARIABLE not in os.environ:
+        # Clusters are made once for all workers, and not in the home of whoever runs the tests.
+        os.environ[VARIABLE] = tempfile.mkdtemp(prefix="pool-bench-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(VARIABLE), ignore_errors=True))
 
 
 @pytest.hookimpl(trylast=True)

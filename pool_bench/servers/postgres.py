@@ -13,12 +13,11 @@ in a directory that nobody else can enter. https://www.postgresql.org/docs/curre
 """
 
 import contextlib
-import hashlib
 import importlib.util
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal
@@ -28,6 +27,7 @@ from pool_bench.errors import ServerStartError, UsageError
 from pool_bench.servers.host import LOOPBACK, Account, check_known, fits_socket, is_reachable
 from pool_bench.servers.kept import Keeper, KeptServer, Readiness, StopStep
 from pool_bench.servers.priority import give_way
+from pool_bench.servers.template import Template, find_template
 
 AuthMethod = Literal["trust", "password", "md5", "scram-sha-256"]
 StopMode = Literal["smart", "fast", "immediate"]
@@ -36,6 +36,22 @@ AUTH_METHODS: Final = ("trust", "password", "md5", "scram-sha-256")
 
 _EXE: Final = ".exe" if os.name == "nt" else ""
 _INITDB_TIMEOUT_S: Final = 120.0
+_USER: Final = "bench"
+_SUPERUSER: Final = "postgres"
+_DATA: Final = "data"
+# Who may connect is said later, in pg_hba.conf; so is the kind of verifier that passwords become.
+_INITDB_OPTIONS: Final = (
+    f"--username={_SUPERUSER}",
+    "--encoding=UTF8",
+    "--locale=C",
+    "--auth=trust",
+    "--no-sync",
+    "--no-instructions",
+)
+_ROLE: Final = (
+    f"CREATE ROLE {_USER} LOGIN IN ROLE pg_monitor",
+    f"GRANT CREATE ON SCHEMA public TO {_USER}",
+)
 _SETTING_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?")
 # What others rely on to find the server, and what keeps it on this machine.
 _OUR_SETTINGS: Final = frozenset(
@@ -130,8 +146,9 @@ class _Binaries:
 class EmbeddedPostgres(KeptServer):
     """PostgreSQL on a free port of 127.0.0.1 and on a Unix socket, in a directory of its own.
 
-    As root the server runs as `nobody`. Starting takes about a second, most of it for initdb. However this
-    process ends, the server is stopped and its directory removed.
+    As root the server runs as `nobody`. The first start takes half a second, most of it for initdb; the
+    cluster that it makes is kept for later ones (`template.py`). However this process ends, the server is
+    stopped and its directory removed.
 
     Args:
         config: what to start; None is the default of everything.
@@ -144,8 +161,8 @@ class EmbeddedPostgres(KeptServer):
     """
 
     product = "PostgreSQL"
-    user: Final = "bench"
-    superuser: Final = "postgres"
+    user: Final = _USER
+    superuser: Final = _SUPERUSER
     dbname: Final = "postgres"
 
     def __init__(self, config: PostgresConfig | None = None) -> None:
@@ -173,7 +190,7 @@ class EmbeddedPostgres(KeptServer):
     @property
     def data_directory(self) -> Path:
         """PostgreSQL's data directory."""
-        return self.directory / "data"
+        return self.directory / _DATA
 
     def restart(self, mode: StopMode = "fast", *, stopped: Callable[[], None] | None = None) -> None:
         """Stop and start the server, on the same port and with the same data; `pid` changes.
@@ -215,52 +232,74 @@ class EmbeddedPostgres(KeptServer):
             self.version = line.partition("(PostgreSQL)")[2].split()[0]
 
     def _create_cluster(self, keeper: Keeper) -> None:
-        assert self._binaries is not None  # noqa: S101 - set by _start
-        argv = [
-            self._binaries.initdb,
-            f"--pgdata={self.data_directory}",
-            f"--username={self.superuser}",
-            "--encoding=UTF8",
-            "--locale=C",
-            f"--auth-local={self.config.auth}",
-            f"--auth-host={self.config.auth}",
-            "--no-sync",
-            "--no-instructions",
-        ]
-        password_file: Path | None = None
-        if self.config.password is not None:
-            # In a file: everybody on the machine can read the arguments of a process.
-            password_file = keeper.write("password", self.config.password + "\n")
-            argv.append(f"--pwfile={password_file}")
-        keeper.run(argv, timeout_s=_INITDB_TIMEOUT_S)
-        if password_file is not None:
-            password_file.unlink()
-        self._create_role(keeper)
+        """Make the database cluster and its roles while nothing listens yet.
 
-    def _create_role(self, keeper: Keeper) -> None:
-        """Make the plain role while nothing listens yet."""
+        The embedded PostgreSQL's is kept for the next start as it is before it has passwords.
+        """
         assert self._binaries is not None  # noqa: S101 - set by _start
-        lines = [
-            f"CREATE ROLE {self.user} LOGIN IN ROLE pg_monitor",
-            f"GRANT CREATE ON SCHEMA public TO {self.user}",
-        ]
+        template = self._template() if self.config.bin_dir is None else None
+        if template is None or not template.unpack(keeper.directory, _DATA, keeper.account):
+            argv = [self._binaries.initdb, f"--pgdata={self.data_directory}", *_INITDB_OPTIONS]
+            keeper.run(argv, timeout_s=_INITDB_TIMEOUT_S)
+            self._execute(keeper, _ROLE)
+            if template is not None:
+                template.keep(self.data_directory)
         if self.config.password is not None:
-            lines.append(f"ALTER ROLE {self.user} PASSWORD {_literal(self._stored_password())}")
-        # In a file, for the same reason as the superuser's. Single-user mode takes a command a line.
-        commands = keeper.write("role.sql", "".join(f"{line}\n" for line in lines))
+            roles = (self.superuser, self.user)
+            self._execute(
+                keeper,
+                [f"ALTER ROLE {role} PASSWORD {_literal(self._stored_password(role))}" for role in roles],
+            )
+
+    def _template(self) -> Template | None:
+        """Where a cluster is kept that differs in nothing from what would be made now."""
+        bin_dir = _embedded_bin_dir()
+        made_by = {}
+        for path in (
+            bin_dir / f"postgres{_EXE}",
+            bin_dir / f"initdb{_EXE}",
+            bin_dir.parent / "share" / "postgres.bki",
+        ):
+            try:
+                status = path.stat()
+            except OSError:
+                return None
+            made_by[path.name] = f"{status.st_size} {status.st_mtime_ns}"
+        # initdb writes the machine's time zone and kind of shared memory into the settings.
+        clock = Path("/etc/localtime")
+        zone = clock.lstat() if os.path.lexists(clock) else None
+        return find_template(
+            {
+                **made_by,
+                "options": " ".join(_INITDB_OPTIONS),
+                "roles": "; ".join(_ROLE),
+                "TZ": os.environ.get("TZ", ""),
+                "localtime": "" if zone is None else f"{clock.resolve()} {zone.st_size} {zone.st_mtime_ns}",
+                "shared memory": str(os.access("/dev/shm", os.W_OK | os.X_OK)),  # noqa: S108 - only asked
+            },
+            os.environ,
+        )
+
+    def _execute(self, keeper: Keeper, lines: Sequence[str]) -> None:
+        """Run SQL in single-user mode, which takes a command a line."""
+        assert self._binaries is not None  # noqa: S101 - set by _start
+        # In a file: everybody on the machine can read the arguments of a process.
+        commands = keeper.write("commands.sql", "".join(f"{line}\n" for line in lines))
         argv = [self._binaries.postgres, "--single", "-D", str(self.data_directory)]
         for setting in ("exit_on_error=on", "log_min_error_statement=panic", "fsync=off"):
             argv += ["-c", setting]
         keeper.run([*argv, self.dbname], timeout_s=_INITDB_TIMEOUT_S, source=commands)
         commands.unlink()
 
-    def _stored_password(self) -> str:
+    def _stored_password(self, role: str) -> str:
         """The password as `ALTER ROLE` takes it: itself, or a verifier that is not of the default kind."""
         password = self.config.password or ""
         if self.config.auth != "md5":
             return password
+        import hashlib
+
         # https://www.postgresql.org/docs/current/protocol-flow.html, AuthenticationMD5Password.
-        return "md5" + hashlib.md5((password + self.user).encode(), usedforsecurity=False).hexdigest()
+        return "md5" + hashlib.md5((password + role).encode(), usedforsecurity=False).hexdigest()
 
     def _access(self) -> str:
         """pg_hba.conf: the line for the role of a run comes first, as the server tries them in turn."""
@@ -277,8 +316,11 @@ class EmbeddedPostgres(KeptServer):
     def _launch(self, port: int) -> int:
         assert self._binaries is not None  # noqa: S101 - set by _start
         socket_dir = "" if self.socket_dir is None else _quote_list_item(str(self.socket_dir))
+        # As initdb's --auth=md5 has it: also for the roles that a run makes.
+        encryption = {"password_encryption": "md5"} if self.config.auth == "md5" else {}
         settings = {
             **_CHEAP_SETTINGS,
+            **encryption,
             **self.config.settings,
             "max_connections": str(self.config.max_connections),
             "listen_addresses": LOOPBACK,
