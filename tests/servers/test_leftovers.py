@@ -20,6 +20,7 @@ import pytest
 import pool_bench
 from pool_bench.servers import leftovers as remains
 from pool_bench.servers.kept import Keeper, Readiness, StopStep
+from pool_bench.servers.template import VARIABLE
 from tests.support.leftovers import assert_nothing_left, is_running, processes_of
 
 pytestmark = pytest.mark.skipif(not Path("/proc/sysvipc/shm").exists(), reason="needs Linux's /proc")
@@ -114,7 +115,7 @@ def programs() -> Iterator[list[_Program]]:
         shutil.rmtree(program.place.parent)
 
 
-def _start(programs: list[_Program]) -> _Program:
+def _start(programs: list[_Program], *, cache: str | None = None) -> _Program:
     # Below /tmp, so that a socket's path fits, and open to the server's account.
     place = Path(tempfile.mkdtemp(dir="/tmp")) / "tmp"
     place.mkdir()
@@ -125,6 +126,7 @@ def _start(programs: list[_Program]) -> _Program:
         **os.environ,
         "PYTHONPATH": str(Path(pool_bench.__file__).parents[1]),
         "TMPDIR": str(place),
+        **({} if cache is None else {VARIABLE: cache}),
     }
     process = subprocess.Popen(
         [sys.executable, "-c", _STARTING, str(started)],
@@ -139,7 +141,7 @@ def _start(programs: list[_Program]) -> _Program:
 def _stopped_in_initdb(programs: list[_Program]) -> tuple[_Program, _SharedMemory]:
     """A program whose initdb was stopped while a PostgreSQL of it has shared memory."""
     for _ in range(10):
-        program = _start(programs)
+        program = _start(programs, cache="off")
         while not program.started.exists():
             assert program.process.poll() is None
             for process in program.servers():

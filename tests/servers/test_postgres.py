@@ -23,6 +23,7 @@ from pool_bench.errors import ServerStartError, UsageError
 from pool_bench.servers import host
 from pool_bench.servers import kept as process
 from pool_bench.servers.postgres import EmbeddedPostgres, PostgresConfig, distribution_bin_dir
+from pool_bench.servers.template import VARIABLE
 from tests.support.leftovers import assert_nothing_left
 from tests.support.server_programs import POSTGRES, StartProgram
 from tests.support.servers import StartPostgres, TlsPostgres
@@ -253,6 +254,7 @@ async def test_a_password_is_never_in_the_arguments_of_a_process(monkeypatch: py
 
     # All that the keeper starts, for some of it ends before it can be looked at.
     monkeypatch.setattr(process.Keeper, "_command", remember)
+    monkeypatch.setenv(VARIABLE, "off")
     server = EmbeddedPostgres(PostgresConfig(auth="scram-sha-256", password=_PASSWORD))
     server.start()
     try:
