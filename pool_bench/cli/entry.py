@@ -81,9 +81,11 @@ def run_command(ctx: click.Context, prepare: Callable[[], Callable[[], int]]) ->
 @contextmanager
 def _nothing_collected() -> Iterator[None]:
     """Let imports make objects that stay, which the garbage collector would look through again and again."""
+    collects = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
-        gc.enable()
+        if collects:
+            gc.freeze()
+            gc.enable()
