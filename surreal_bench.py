@@ -22,6 +22,7 @@ from pool_bench.cli.entry import run_cli, run_command
 from pool_bench.cli.help_pages import DefaultGroup
 from pool_bench.cli.options.connect import ConnectOptions, connect_options
 from pool_bench.cli.options.hold import HoldOptions, check_batches, hold_options
+from pool_bench.cli.options.monitor import MonitorOptions, monitor_options
 from pool_bench.cli.options.pool import (
     MAX_CLIENTS,
     Names,
@@ -228,6 +229,36 @@ def pool(
             spec=options.spec(place.targets, timing),
             stress=stress,
         ).run
+
+    run_command(ctx, prepare)
+
+
+@cli.command()
+@server_options
+@monitor_options
+@click.pass_context
+def monitor(ctx: click.Context, server: SurrealOptions, options: MonitorOptions) -> None:
+    """Show a live pool's statistics, and what can be seen of the server, once a second.
+
+    A pool lives in its application's process, and can only be watched through what that shows: its
+    Prometheus metrics. Without them a pool of this tool's own is shown.
+
+    \b
+    surreal-bench monitor --url ws://db:8000 --size 20
+    surreal-bench monitor --metrics http://app:9090/metrics
+    """
+    if options.metrics is not None and server.urls:
+        raise click.UsageError("--metrics and --url exclude each other")
+
+    def prepare() -> Callable[[], int]:
+        from pool_bench.cli.commands.monitor import monitor as watch_pool
+
+        if options.metrics is not None:
+            return partial(watch_pool, options)
+        from pool_bench.cli.commands.monitor_surreal import demonstrate
+        from pool_bench.cli.places.surreal import find_surreal
+
+        return partial(watch_pool, options, partial(demonstrate, find_surreal(server), TOOL))
 
     run_command(ctx, prepare)
 

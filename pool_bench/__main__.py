@@ -21,6 +21,7 @@ from pool_bench.cli.commands.plot import plot
 from pool_bench.cli.entry import run_cli, run_command
 from pool_bench.cli.help_pages import Group
 from pool_bench.cli.options.loop import MAX_IN_FLIGHT
+from pool_bench.cli.options.monitor import MonitorOptions, monitor_options
 from pool_bench.cli.options.pool import (
     MAX_CLIENTS,
     Names,
@@ -28,6 +29,7 @@ from pool_bench.cli.options.pool import (
     PoolRateOptions,
     Sizes,
     Timing,
+    any_url_option,
     pool_options,
     pool_rate_options,
     prepared_option,
@@ -39,6 +41,7 @@ from pool_bench.cli.options.shared import CONTEXT_SETTINGS, SessionOptions, sess
 from pool_bench.cli.options.types import Duration
 from pool_bench.contenders.base import CONTENDER_NAMES, RESET_MODES, ContenderName, ResetMode
 from pool_bench.load.spec import OPEN_SCENARIOS, SCENARIO_NAMES, ScenarioName
+from pool_bench.targets.surreal import names_surreal
 
 TOOL = "pool-bench"
 
@@ -286,75 +289,35 @@ def check(ctx: click.Context, urls: tuple[str, ...]) -> None:
 
 
 @cli.command()
-@url_option
-@click.option(
-    "--metrics",
-    metavar="URL",
-    help="An application's Prometheus metrics, http://host:port/metrics, with the pools it registered "
-    "(pool_bench.pool.metrics). Without it: a demonstration, a pool of this tool's own against --url.",
-)
-@click.option(
-    "--size",
-    type=click.IntRange(min=1),
-    default=10,
-    show_default=True,
-    help="Size of the demonstration's pool.",
-)
-@click.option(
-    "--clients",
-    "-c",
-    type=click.IntRange(min=1, max=MAX_CLIENTS),
-    default=20,
-    show_default=True,
-    help="Clients of the demonstration.",
-)
-@click.option("--interval", type=Duration(), default="1s", show_default=True, help="Time between two looks.")
-@click.option(
-    "--duration",
-    "-d",
-    type=Duration(zero=True),
-    default="0",
-    show_default=True,
-    help="How long to watch; 0 until Ctrl-C.",
-)
+@any_url_option
+@monitor_options
 @click.pass_context
-def monitor(
-    ctx: click.Context,
-    url: str | None,
-    metrics: str | None,
-    size: int,
-    clients: int,
-    interval: float,
-    duration: float,
-) -> None:
+def monitor(ctx: click.Context, url: str | None, options: MonitorOptions) -> None:
     """Show a live pool's statistics: a table on a terminal, elsewhere a line a second.
 
     A pool lives in its application's process, and can only be watched through what that shows: its
-    Prometheus metrics.
+    Prometheus metrics. Beside a demonstration against SurrealDB its server is looked at, too.
     """
-    if metrics is not None and url is not None:
+    if options.metrics is not None and url is not None:
         raise click.UsageError("--metrics and --url exclude each other")
 
     def prepare() -> Callable[[], int]:
-        from pool_bench.cli.commands.monitor import Monitoring
         from pool_bench.cli.commands.monitor import monitor as watch_pool
-        from pool_bench.cli.places.postgres import PostgresPlace, find_targets
 
-        place = PostgresPlace((), "--metrics")
-        if metrics is None:
-            place = find_targets(() if url is None else (url,), application_name=TOOL)
-        return partial(
-            watch_pool,
-            Monitoring(
-                tool=TOOL,
-                metrics=metrics,
-                place=place,
-                size=size,
-                clients=clients,
-                interval_s=interval,
-                duration_s=duration,
-            ),
-        )
+        if options.metrics is not None:
+            return partial(watch_pool, options)
+        if url is not None and names_surreal(url):
+            from pool_bench.cli.commands.monitor_surreal import demonstrate as demonstrate_surreal
+            from pool_bench.cli.options.surreal import SurrealOptions
+            from pool_bench.cli.places.surreal import find_surreal
+
+            surreal = find_surreal(SurrealOptions(urls=(url,)))
+            return partial(watch_pool, options, partial(demonstrate_surreal, surreal, TOOL))
+        from pool_bench.cli.commands.monitor_postgres import demonstrate
+        from pool_bench.cli.places.postgres import find_targets
+
+        place = find_targets(() if url is None else (url,), application_name=TOOL)
+        return partial(watch_pool, options, partial(demonstrate, place, TOOL))
 
     run_command(ctx, prepare)
 

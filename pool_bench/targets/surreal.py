@@ -146,6 +146,11 @@ class SurrealTarget:
         return f"{self.scheme}://{user}{self.authority}{self.path}"
 
 
+def names_surreal(url: str) -> bool:
+    """Whether `url` has a scheme by which SurrealDB is reached."""
+    return url.partition("://")[0].lower() in SCHEMES
+
+
 def surreal_target(
     url: str | None = None,
     *,

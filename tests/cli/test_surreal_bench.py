@@ -1,5 +1,6 @@
 """surreal-bench as its users meet it: a command with output, files and exit codes."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -17,8 +18,12 @@ import psutil
 import pytest
 
 from pool_bench.cli.argv import redacted_argv
+from pool_bench.cli.commands.monitor_surreal import SurrealLookout
+from pool_bench.cli.places.surreal import SurrealSite
+from pool_bench.report.live.pool_monitor import ServerLook
 from pool_bench.servers.host import free_port
 from pool_bench.servers.surreal.server import EmbeddedSurreal, SurrealConfig
+from pool_bench.targets.surreal import surreal_target
 from tests.support.commands import Outcome, Started, all_gone, load, only, run_tool
 from tests.support.servers import StartSurreal, TlsSurreal
 
@@ -40,7 +45,7 @@ def reach(server: EmbeddedSurreal) -> dict[str, str]:
 
 def test_help_answers_without_importing_what_only_a_run_needs() -> None:
     commands: tuple[list[str], ...]
-    commands = ([], ["connect"], ["load"], ["pool"], ["check"], ["serve"], ["calibrate"])
+    commands = ([], ["connect"], ["load"], ["pool"], ["monitor"], ["check"], ["serve"], ["calibrate"])
     script = (
         "import sys, surreal_bench\n"
         "heavy = {'numpy', 'matplotlib', 'rich', 'asyncio', 'asyncpg', 'aiohttp', 'surrealdb', 'psutil',"
@@ -559,3 +564,37 @@ def test_a_second_interrupt_leaves_at_once_and_leaves_nothing(tmp_path: Path) ->
     assert started.finish().code == 130
     assert all_gone(family)
     assert {path.name for path in tmp_path.iterdir()} == {"stdout", "stderr"}
+
+
+@pytest.mark.parametrize("command", [COMMAND, "pool_bench.__main__"])
+def test_monitor_shows_a_pool_and_what_can_be_seen_of_its_server(
+    tmp_path: Path, surreal: EmbeddedSurreal, command: str
+) -> None:
+    make_place(surreal, "cli")
+    env = reach(surreal) | {"SURREAL_NAMESPACE": "cli", "SURREAL_DATABASE": "cli"}
+    arguments = ("monitor", "-u", env["SURREAL_URL"], "-c", "1", "--interval", "200ms", "-d", "400ms")
+    outcome = run_tool(*arguments, cwd=tmp_path, env=env, command=command)
+    assert outcome.code == 0, outcome.stderr
+    head, *rows = outcome.stdout.splitlines()
+    seen = dict(zip(head.split(), rows[-1].split(), strict=True))
+    assert (seen["pool"], seen["state"], seen["size"]) == ("demo", "running", "1/10")
+    assert float(seen["ping_ms"]) > 0
+    # The pool's own, and the one that asks; others of these tests may be there.
+    assert int(seen["conns"]) >= 2
+    assert float(seen["srv_MB"]) > 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_monitor_says_what_it_cannot_see_of_a_server() -> None:
+    with unanswered_port() as nobody:
+        target = surreal_target(f"ws://127.0.0.1:{nobody}", user="u", password=SECRET, environ={})
+        site = SurrealSite(targets=(target,), origin="--url", auth="signin")
+
+        async def look() -> tuple[SurrealLookout, ServerLook]:
+            server = SurrealLookout(site)
+            return server, await server.look()
+
+        server, seen = asyncio.run(look())
+    assert seen == ServerLook(ping_ms=None, connections=None, cores=None, memory_mb=None)
+    assert "refused" in server.trouble
+    assert SECRET not in server.trouble

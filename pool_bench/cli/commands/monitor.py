@@ -1,8 +1,9 @@
-"""`pool-bench monitor`: a live pool's figures, once a second.
+"""`monitor`: a live pool's figures, once a second.
 
 A pool lives in its application's process, and nobody else can look into it. What can be watched is what
 the application shows: the Prometheus metrics of its pools (`--metrics`). Without those, the tool runs a
-pool of its own against the target, under a light load, to show what is to be seen.
+pool of its own against the target, under a light load, to show what is to be seen (`monitor_postgres.py`,
+`monitor_surreal.py`).
 """
 
 import asyncio
@@ -10,57 +11,58 @@ import contextlib
 import random
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
 
-from pool_bench.cli.limits import raise_file_limit
+from pool_bench.cli.options.monitor import MonitorOptions
 from pool_bench.cli.options.types import EXIT_FAILED, EXIT_LEFT, EXIT_OK
-from pool_bench.cli.places.postgres import PostgresPlace
+from pool_bench.cli.places.base import Site
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
 from pool_bench.cli.status import notify
-from pool_bench.drivers.asyncpg import AsyncpgConnection, AsyncpgDriver
-from pool_bench.drivers.refusals import check_settings
 from pool_bench.errors import ConnectError, PoolBenchError, UsageError
 from pool_bench.load.run import StopSwitch
-from pool_bench.pool import ConnectionPool, EventKind, PoolConfig, PoolError, PoolEvent
-from pool_bench.report.live.pool_monitor import MetricsError, PoolRow, header, line, picture, rows_of_metrics
-from pool_bench.targets.postgres import PostgresTarget, redact
+from pool_bench.pool import ConnectionPool, EventKind, PoolConfig, PoolError, PoolEvent, PoolStatistics
+from pool_bench.pool.connections import C, Connector
+from pool_bench.report.live.pool_monitor import (
+    MetricsError,
+    PoolRow,
+    ServerLook,
+    header,
+    line,
+    picture,
+    rows_of_metrics,
+)
+from pool_bench.targets import Target
+from pool_bench.targets.postgres import redact
 
 if TYPE_CHECKING:
     from rich.live import Live
 
-_FETCH_S: Final = 3.0
+FETCH_S: Final = 3.0
 _LARGEST_ANSWER: Final = 4 << 20
 # Clients of the demonstration: each asks about this often.
 _PAUSE_S: Final = 0.05
 Read = Callable[[], Awaitable[list[PoolRow]]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Monitoring:
-    """What to watch.
+class Server(Protocol):
+    """Looks at the server beside a demonstration's pool."""
 
-    Attributes:
-        tool: for the target's application name.
-        metrics: URL of Prometheus metrics, None for a pool of our own.
-        place: where that one's target comes from.
-        size, clients: of that one.
-        interval_s: seconds between two looks.
-        duration_s: how long, seconds; 0 until stopped.
-    """
+    @property
+    def trouble(self) -> str:
+        """What is wrong with it, "" where nothing is."""
 
-    tool: str
-    metrics: str | None
-    place: PostgresPlace
-    size: int
-    clients: int
-    interval_s: float
-    duration_s: float
+    async def look(self) -> ServerLook:
+        """What there is to be seen of it now; what cannot be seen is None."""
 
 
-def monitor(watched: Monitoring) -> int:
+def monitor(
+    options: MonitorOptions, demonstrate: Callable[[MonitorOptions, StopSwitch], int] | None = None
+) -> int:
     """Show a pool's figures until the time is up or the user stops it.
+
+    Args:
+        demonstrate: shows a pool of our own, where the options name no metrics.
 
     Returns:
         The exit code: 0, 1 where nothing could be seen, 130 where the user left.
@@ -68,28 +70,33 @@ def monitor(watched: Monitoring) -> int:
     Raises:
         UsageError: the metrics' URL makes no sense, or their package is missing.
         ServerStartError: the embedded server does not start.
+        PoolBenchError: the target cannot be used.
     """
     try:
         with stop_on_signals(notify) as stop:
-            if watched.metrics is not None:
-                url = checked_url(watched.metrics)
+            if demonstrate is not None and options.metrics is None:
+                return demonstrate(options, stop)
+            url = checked_url(options.metrics or "")
 
-                async def read() -> list[PoolRow]:
-                    return rows_of_metrics(await asyncio.to_thread(fetch, url))
+            async def read() -> list[PoolRow]:
+                return rows_of_metrics(await asyncio.to_thread(fetch, url))
 
-                return asyncio.run(_watch(read, watched, stop, f"metrics of {redact(url)}"))
-            check_settings("asyncpg", watched.place.targets)
-            raise_file_limit(watched.size, option="--size")
-            with watched.place.serve(tool=watched.tool, connections=watched.size) as site:
-                if not site.greet(stop, timeout_s=_FETCH_S):
-                    return EXIT_FAILED
-                notify(
-                    f"a demonstration: a pool of our own, with {watched.clients} clients that ask now and "
-                    "then; --metrics URL shows an application's"
-                )
-                return asyncio.run(_demonstrate(site.targets[0], watched, stop))
+            return asyncio.run(_watch(read, options, stop, f"metrics of {redact(url)}"))
     except LeaveNow:
         return EXIT_LEFT
+
+
+def greeted(site: Site, options: MonitorOptions, stop: StopSwitch) -> bool:
+    """Whether the server answers; says what it is, and what is shown.
+
+    Raises:
+        PoolBenchError: the target cannot be used.
+    """
+    if not site.greet(stop, timeout_s=FETCH_S):
+        return False
+    load = f"with {options.clients:,} clients that ask now and then" if options.clients else "without clients"
+    notify(f"a demonstration: a pool of our own, {load}; --metrics URL shows an application's")
+    return True
 
 
 def checked_url(url: str) -> str:
@@ -123,7 +130,7 @@ def fetch(url: str) -> str:
 
     try:
         # The scheme was checked; a proxy of the environment would look for a loopback address at its own.
-        with build_opener(ProxyHandler({})).open(url, timeout=_FETCH_S) as answer:
+        with build_opener(ProxyHandler({})).open(url, timeout=FETCH_S) as answer:
             body: bytes = answer.read(_LARGEST_ANSWER)
     except (OSError, HTTPException, ValueError) as error:
         raise MetricsError(f"cannot read {redact(url)}: {_reason(error)}") from error
@@ -138,7 +145,7 @@ def _reason(error: Exception) -> str:
 
 
 async def _watch(
-    read: Read, watched: Monitoring, stop: StopSwitch, title: str, trouble: Callable[[], str] = str
+    read: Read, options: MonitorOptions, stop: StopSwitch, title: str, trouble: Callable[[], str] = str
 ) -> int:
     """Show what `read` gives at every look; a look that fails is said, and the next one is taken.
 
@@ -161,8 +168,8 @@ async def _watch(
                 if looks == 0:
                     return EXIT_FAILED
             looks += 1
-            due = begin + looks * watched.interval_s
-            if watched.duration_s and due - begin > watched.duration_s + 1e-9:
+            due = begin + looks * options.interval_s
+            if options.duration_s and due - begin > options.duration_s + 1e-9:
                 break
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, due - loop.time())):
@@ -202,7 +209,7 @@ class _Screen:
             return
         for row in rows:
             if self._lines % 20 == 0:
-                print(header(), flush=True)
+                print(header(row), flush=True)
             self._lines += 1
             print(line(row), flush=True)
         if trouble and trouble != self._trouble:
@@ -225,14 +232,33 @@ class _Screen:
         live.update(picture(self._rows, width, self._title, trouble, outdated=outdated), refresh=True)
 
 
-async def _demonstrate(target: PostgresTarget, watched: Monitoring, stop: StopSwitch) -> int:
-    config = PoolConfig(min_size=1, max_size=watched.size, acquire_timeout=_FETCH_S)
-    pool: ConnectionPool[AsyncpgConnection] = ConnectionPool(AsyncpgDriver(target), config, name="demo")
+async def show_pool(
+    connector: Connector[C],
+    ask: Callable[[C], Awaitable[None]],
+    options: MonitorOptions,
+    stop: StopSwitch,
+    *,
+    target: Target,
+    server: Server | None = None,
+) -> int:
+    """Show a pool of our own under a light load.
 
+    Args:
+        connector: opens its connections.
+        ask: what a client does with one.
+        target: where they go, for the title.
+        server: looks at the server meanwhile.
+
+    Returns:
+        The exit code: 0, 1 where nothing could be seen.
+    """
+    config = PoolConfig(min_size=1, max_size=options.size, acquire_timeout=FETCH_S)
+    pool = ConnectionPool(connector, config, name="demo")
     failure = ""
 
     async def read() -> list[PoolRow]:
-        return [row_of(pool)]
+        seen = None if server is None else await server.look()
+        return [row_of(pool.get_stats(), seen)]
 
     async def hear(event: PoolEvent) -> None:
         nonlocal failure
@@ -241,13 +267,15 @@ async def _demonstrate(target: PostgresTarget, watched: Monitoring, stop: StopSw
         elif event.kind is EventKind.CONNECTION_OPENED:
             failure = ""
 
+    def trouble() -> str:
+        return failure or ("" if server is None else server.trouble)
+
     try:
         pool.subscribe(hear)
         async with pool:
-            clients = [asyncio.create_task(_client(pool)) for _ in range(watched.clients)]
+            clients = [asyncio.create_task(_client(pool, ask)) for _ in range(options.clients)]
             try:
-                title = f"demonstration, at {target}"
-                return await _watch(read, watched, stop, title, lambda: failure)
+                return await _watch(read, options, stop, f"demonstration, at {target}", trouble)
             finally:
                 for client in clients:
                     client.cancel()
@@ -257,19 +285,18 @@ async def _demonstrate(target: PostgresTarget, watched: Monitoring, stop: StopSw
         return EXIT_FAILED
 
 
-async def _client(pool: ConnectionPool[AsyncpgConnection]) -> None:
+async def _client(pool: ConnectionPool[C], ask: Callable[[C], Awaitable[None]]) -> None:
     rng = random.Random()
     while True:
         await asyncio.sleep(rng.expovariate(1 / _PAUSE_S))
         # What fails is in the figures.
         with contextlib.suppress(PoolError, ConnectError):
             async with pool.acquire() as connection:
-                await connection.execute("SELECT pg_sleep(0.005)")
+                await ask(connection)
 
 
-def row_of(pool: ConnectionPool[AsyncpgConnection]) -> PoolRow:
+def row_of(stats: PoolStatistics, server: ServerLook | None = None) -> PoolRow:
     """A pool's own statistics as a row."""
-    stats = pool.get_stats()
     return PoolRow(
         name=stats.name,
         state=str(stats.state),
@@ -289,4 +316,5 @@ def row_of(pool: ConnectionPool[AsyncpgConnection]) -> PoolRow:
         timeouts=stats.timeouts,
         connect_errors=stats.connect_errors,
         leaks=stats.leaks,
+        server=server,
     )

@@ -103,16 +103,23 @@ def _only(_ctx: click.Context, param: click.Parameter, urls: tuple[str, ...]) ->
     return urls[0] if urls else None
 
 
-def url_option(command: _Command) -> _Command:
-    """`--url`, once."""
+def _url_option(means: str) -> Decorator[Callable[..., None]]:
     return click.option(
         "--url",
         "-u",
         multiple=True,
         callback=_only,
         metavar="URL",
-        help=f"PostgreSQL URL, postgresql://user@host:port/database?sslmode=... {WITHOUT_URL}",
-    )(command)
+        help=f"{means} {WITHOUT_URL}",
+    )
+
+
+_POSTGRES_URL: Final = "PostgreSQL URL, postgresql://user@host:port/database?sslmode=..."
+# `--url`, once.
+url_option = _url_option(_POSTGRES_URL)
+any_url_option = _url_option(
+    f"{_POSTGRES_URL}, or SurrealDB's, ws://host:port, with SURREAL_USER and SURREAL_PASS."
+)
 
 
 urls_option = url_option_to("look at several")

@@ -22,6 +22,23 @@ class MetricsError(PoolBenchError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServerLook:
+    """The server beside a pool at one moment; None for what cannot be seen from here.
+
+    Attributes:
+        ping_ms: a round trip on a connection that does nothing else, milliseconds.
+        connections: at the server's port, of all clients.
+        cores: busy since the look before, 1.0 for a core.
+        memory_mb: of its process (PSS), megabytes of 1,000,000 bytes.
+    """
+
+    ping_ms: float | None
+    connections: int | None
+    cores: float | None
+    memory_mb: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolRow:
     """One pool at one moment; None for what its metrics do not say.
 
@@ -32,6 +49,7 @@ class PoolRow:
         rate: leases a second over the last ten seconds.
         wait_p50_ms, wait_p95_ms, wait_p99_ms: checkout latency since the pool was opened, milliseconds.
         acquisitions, timeouts, connect_errors, leaks: counts since then.
+        server: what was seen of the server beside it, None where nobody looked.
     """
 
     name: str
@@ -52,6 +70,7 @@ class PoolRow:
     timeouts: float | None
     connect_errors: float | None
     leaks: float | None
+    server: ServerLook | None = None
 
 
 def rows_of_metrics(text: str) -> list[PoolRow]:
@@ -132,6 +151,8 @@ HEADS: Final = (
     ("leaks", 5),
     ("breaker", 9),
 )
+# Behind them where somebody looks at the server too.
+SERVER_HEADS: Final = (("ping_ms", 8), ("conns", 5), ("srv_cpu", 7), ("srv_MB", 6))
 
 
 # What a narrow terminal does without, in this order; what is left tells whether something is wrong.
@@ -139,8 +160,11 @@ _SPARED: Final = (
     "use%",
     "leaks",
     "p50_ms",
+    "srv_MB",
     "idle",
     "breaker",
+    "conns",
+    "srv_cpu",
     "leases/s",
     "state",
     "p99_ms",
@@ -150,7 +174,7 @@ _SPARED: Final = (
 
 
 def cells(row: PoolRow) -> list[str]:
-    """The row's cells, in the order of `HEADS`; `-` for what is not known."""
+    """The row's cells, in the order of `heads`; `-` for what is not known."""
     size = "-" if row.size is None else f"{row.size:.0f}"
     most = "" if row.max_size is None else f"/{row.max_size:.0f}"
     return [
@@ -169,7 +193,15 @@ def cells(row: PoolRow) -> list[str]:
         _count(row.connect_errors),
         _count(row.leaks),
         clean(row.breaker) or "-",
+        *_server_cells(row.server),
     ]
+
+
+def _server_cells(seen: ServerLook | None) -> list[str]:
+    if seen is None:
+        return []
+    cores = "-" if seen.cores is None else f"{seen.cores:.2f}"
+    return [_ms(seen.ping_ms), _count(seen.connections), cores, _count(seen.memory_mb)]
 
 
 def _count(value: float | None) -> str:
@@ -184,14 +216,19 @@ def _ms(value: float | None) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.3f}"
 
 
-def header() -> str:
+def heads(row: PoolRow) -> tuple[tuple[str, int], ...]:
+    """Names and widths of the columns of a row."""
+    return HEADS if row.server is None else HEADS + SERVER_HEADS
+
+
+def header(row: PoolRow) -> str:
     """Names of the columns of `line`."""
-    return " ".join(name.rjust(width) for name, width in HEADS)
+    return " ".join(name.rjust(width) for name, width in heads(row))
 
 
 def line(row: PoolRow) -> str:
     """One row as one line."""
-    return " ".join(cell.rjust(width) for cell, (_, width) in zip(cells(row), HEADS, strict=True))
+    return " ".join(cell.rjust(width) for cell, (_, width) in zip(cells(row), heads(row), strict=True))
 
 
 def picture(
@@ -210,10 +247,11 @@ def picture(
     drawn = [cells(row) for row in rows]
     for line in drawn:
         line[0] = ellipsize(line[0], _LONGEST_NAME)
-    shown = _fitting(drawn, width)
+    names = [name for name, _ in (heads(rows[0]) if rows else HEADS)]
+    shown = _fitting(names, drawn, width)
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     for index in shown:
-        table.add_column(HEADS[index][0], justify="left" if index < 3 else "right", no_wrap=True)
+        table.add_column(names[index], justify="left" if index < 3 else "right", no_wrap=True)
     for row, line in zip(rows, drawn, strict=True):
         style = "dim" if outdated else "red" if row.health == "critical" else "yellow" if row.waiters else ""
         table.add_row(*(line[index] for index in shown), style=style)
@@ -226,13 +264,13 @@ def picture(
     return Group(*parts)
 
 
-def _fitting(drawn: Sequence[Sequence[str]], width: int) -> list[int]:
-    """Which columns there is room for, by their index in `HEADS`."""
+def _fitting(names: Sequence[str], drawn: Sequence[Sequence[str]], width: int) -> list[int]:
+    """Which columns there is room for, by their index in `names`."""
     widths = {
         name: max(len(name), *(len(line[index]) for line in drawn)) if drawn else len(name)
-        for index, (name, _) in enumerate(HEADS)
+        for index, name in enumerate(names)
     }
-    spared = list(_SPARED)
+    spared = [name for name in _SPARED if name in widths]
     while spared and sum(widths.values()) + len(widths) - 1 > width - 1:
         del widths[spared.pop(0)]
-    return [index for index, (name, _) in enumerate(HEADS) if name in widths]
+    return [index for index, name in enumerate(names) if name in widths]

@@ -111,4 +111,4 @@ def test_waits_have_digits_enough_and_no_more(ms: float | None, shown: str) -> N
 
 
 def test_a_line_has_a_word_for_each_column() -> None:
-    assert len(line(row("a pool", count=None, waiters=None, ms=None)).split()) == len(header().split())
+    assert len(line(row("a pool", count=None, waiters=None, ms=None)).split()) == len(header(row()).split())
