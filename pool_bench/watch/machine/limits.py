@@ -5,7 +5,6 @@ that takes a look at every descriptor of every process; afterwards only their ow
 another account Linux tells the limit, and from 6.2 on how many descriptors are open, but not which.
 """
 
-import os
 import re
 import socket
 import threading
@@ -18,6 +17,7 @@ from typing import Final
 
 from pool_bench.stats.walls import AcceptQueue, Evidence, MemoryUse, ServerProcess, Use
 from pool_bench.targets import Target
+from pool_bench.watch.machine.listeners import owners
 from pool_bench.watch.machine.queues import (
     Listening,
     Reaching,
@@ -32,7 +32,6 @@ _GROUPS: Final = Path("/sys/fs/cgroup")
 _RESOLVE_S: Final = 2.0
 _FILES: Final = re.compile(r"^Max open files\s+(\d+|unlimited)", re.MULTILINE)
 _KILLED: Final = re.compile(r"^oom_kill (\d+)", re.MULTILINE)
-_SOCKET: Final = re.compile(r"socket:\[(\d+)\]")
 # What the kernel gives a group without a limit in version 1: the largest number of whole pages.
 _NO_LIMIT: Final = 1 << 60
 _SOMAXCONN: Final = Path("/proc/sys/net/core/somaxconn")
@@ -186,34 +185,6 @@ def _reaching(way: Destination) -> list[Reaching]:
         return [way_in for way_in in reaching(way.port) if way_in.address in way.addresses]
     except OSError:
         return []
-
-
-def owners(inodes: Iterable[int], proc: Path = _PROC) -> list[int]:
-    """The processes that have one of these sockets open, as far as we may look, without their children.
-
-    What a process has forked may have the socket as well, and is passed over.
-    """
-    wanted = {str(inode) for inode in inodes}
-    if not wanted:
-        return []
-    open_in = []
-    for pid in sorted(int(entry.name) for entry in proc.iterdir() if entry.name.isdigit()):
-        # As strings: a Path for each descriptor costs about as much as all the rest of the search.
-        directory = f"{proc}/{pid}/fd"
-        with suppress(OSError):
-            for name in os.listdir(directory):  # noqa: PTH208
-                match = _SOCKET.match(os.readlink(f"{directory}/{name}"))  # noqa: PTH115
-                if match is not None and match[1] in wanted:
-                    open_in.append(pid)
-                    break
-    return [pid for pid in open_in if _parent_of(pid, proc) not in open_in]
-
-
-def _parent_of(pid: int, proc: Path) -> int | None:
-    stat = _text(proc / str(pid) / "stat")
-    # The name, in brackets, may have any character.
-    fields = stat.rpartition(")")[2].split()
-    return int(fields[1]) if len(fields) > 1 else None
 
 
 def process_of(pid: int, proc: Path = _PROC) -> ServerProcess | None:

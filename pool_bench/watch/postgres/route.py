@@ -13,7 +13,8 @@ from typing import Final
 from pool_bench.errors import ConnectError
 from pool_bench.stats.intermediaries import UNKNOWN, Between, Sight, is_decided, judge
 from pool_bench.targets.postgres import PostgresTarget
-from pool_bench.watch.machine.processes import UnseenError, listeners, program_of
+from pool_bench.watch.machine.listeners import listeners, program_of
+from pool_bench.watch.machine.processes import UnseenError
 from pool_bench.watch.postgres.client import CLOSE_WAIT_S, WatchClient, ask_briefly
 
 # The row of a session is kept by the server for a moment after the connection's end.

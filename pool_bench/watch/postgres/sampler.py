@@ -18,8 +18,9 @@ from pool_bench.stats.server import CpuUse, ServerObservation, ServerSample
 from pool_bench.stats.timeline import Coarsening
 from pool_bench.targets.postgres import Host, PostgresTarget
 from pool_bench.watch.machine.cpu import CpuMeter, ThreadMeter
+from pool_bench.watch.machine.listeners import listeners, program_of
 from pool_bench.watch.machine.memory import measure_one, measure_pooler, measure_postgres
-from pool_bench.watch.machine.processes import UnseenError, listeners, process_of, program_of
+from pool_bench.watch.machine.processes import UnseenError, process_of
 from pool_bench.watch.postgres.backends import PROCESS_NAMES, count_states, find_postmaster, list_backends
 from pool_bench.watch.postgres.client import CLOSE_WAIT_S, WatchClient
 from pool_bench.watch.postgres.counters import CounterDelta, count_sessions

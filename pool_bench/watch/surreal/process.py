@@ -9,6 +9,7 @@ import ipaddress
 from typing import TYPE_CHECKING, Final
 
 from pool_bench.targets.surreal import SurrealTarget
+from pool_bench.watch.machine.listeners import listening_pids
 from pool_bench.watch.machine.processes import UnseenError
 
 if TYPE_CHECKING:
@@ -40,10 +41,9 @@ def find_surreal(target: SurrealTarget) -> "psutil.Process | None":
     if not is_here(target):
         raise UnseenError("the server is not on this machine")
     try:
-        listening = psutil.net_connections("tcp")
-    except psutil.Error as error:
+        pids = listening_pids(target.port, _is_met)
+    except UnseenError as error:
         raise UnseenError("no permission to look for the server's process") from error
-    pids = {one.pid for one in listening if one.status == psutil.CONN_LISTEN and _meets(one.laddr, target)}
     if not pids:
         return None
     if pids == {None}:
@@ -65,11 +65,9 @@ def find_surreal(target: SurrealTarget) -> "psutil.Process | None":
     return None
 
 
-def _meets(listening: "tuple[str, int] | tuple[()]", target: SurrealTarget) -> bool:
-    """Whether a connection to the loopback address of `target` arrives where somebody listens."""
-    if not listening or listening[1] != target.port:
-        return False
-    address = ipaddress.ip_address(listening[0])
+def _is_met(listening: str) -> bool:
+    """Whether a connection to a loopback address arrives where somebody listens."""
+    address = ipaddress.ip_address(listening)
     return address.is_loopback or address.is_unspecified
 
 

@@ -22,7 +22,6 @@ from pool_bench.watch.machine.limits import (
     killed_processes,
     local_port_count,
     memory_of,
-    owners,
     process_of,
 )
 from tests.support.held_sessions import await_true, quiet_port, target
@@ -94,23 +93,6 @@ def test_after_a_restart_the_process_is_another_one() -> None:
             assert [one.pid for one in reader.processes()] == [process.pid]
         assert reader.processes() == []
         assert [one.pid for one in LimitsReader([target(url)]).processes()] == [os.getpid()]
-
-
-def test_of_a_server_that_forks_only_the_parent_counts() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as ours:
-        os.set_inheritable(ours.fileno(), True)
-        child = subprocess.Popen(
-            [sys.executable, "-c", "import sys; print(); sys.stdin.read()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            close_fds=False,
-        )
-        with child:
-            assert child.stdout is not None
-            child.stdout.readline()
-            inode = os.fstat(ours.fileno()).st_ino
-            assert owners([inode]) == [os.getpid()]
-            child.kill()
 
 
 def test_a_unix_socket_leads_to_its_process_and_a_name_to_its_addresses(tmp_path: Path) -> None:

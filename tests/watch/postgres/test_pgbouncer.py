@@ -8,7 +8,7 @@ import pytest
 
 from pool_bench.servers.pgbouncer import PgBouncer, PgBouncerConfig
 from pool_bench.servers.postgres import EmbeddedPostgres
-from pool_bench.watch.machine.processes import listeners
+from pool_bench.watch.machine.listeners import listeners
 from pool_bench.watch.postgres.client import WatchClient
 from pool_bench.watch.postgres.pgbouncer import console_target, show_pools
 from pool_bench.watch.watcher import watch_postgres
