@@ -22,14 +22,18 @@ _ARGUMENTS = {
 _RUNNING = {COMMAND: r"^ +\d.* measure ", LOAD_COMMAND: r"^ +\d.* hold "}
 
 
-@pytest.mark.parametrize("command", [COMMAND, LOAD_COMMAND])
-def test_no_process_that_a_command_starts_has_a_password_in_its_environment_or_arguments(
-    start_postgres: StartPostgres, command: str, tmp_path: Path
-) -> None:
-    # One that is asked for a password gets the environment's, the other the URL's.
+@pytest.fixture(scope="module")
+def urls(start_postgres: StartPostgres) -> tuple[str, str]:
+    """Two servers: one that is asked for a password gets the environment's, the other the URL's."""
     first = start_postgres(PostgresConfig(auth="scram-sha-256", password=_PASSWORD))
     second = start_postgres(PostgresConfig(auth="scram-sha-256", password=_URL_PASSWORD))
-    urls = (first.url, second.url.replace("//bench@", f"//bench:{_URL_PASSWORD}@"))
+    return first.url, second.url.replace("//bench@", f"//bench:{_URL_PASSWORD}@")
+
+
+@pytest.mark.parametrize("command", [COMMAND, LOAD_COMMAND])
+def test_no_process_that_a_command_starts_has_a_password_in_its_environment_or_arguments(
+    urls: tuple[str, str], command: str, tmp_path: Path
+) -> None:
     started = Started(
         tmp_path,
         *(part for url in urls for part in ("--url", url)),

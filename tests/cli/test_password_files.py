@@ -24,6 +24,15 @@ def servers(start_postgres: StartPostgres) -> tuple[EmbeddedPostgres, EmbeddedPo
     return first, second
 
 
+@pytest.fixture(scope="module")
+def alike(
+    start_postgres: StartPostgres, servers: tuple[EmbeddedPostgres, EmbeddedPostgres]
+) -> tuple[EmbeddedPostgres, EmbeddedPostgres]:
+    """Two servers that have the same password."""
+    third = start_postgres(PostgresConfig(auth="scram-sha-256", password=_PASSWORDS[0]))
+    return servers[0], third
+
+
 def _passfile(place: Path, *lines: str) -> dict[str, str]:
     path = place / "pgpass"
     path.touch(mode=0o600)
@@ -79,22 +88,21 @@ def test_asyncpg_refuses_to_shuffle_hosts_before_anything_is_sent() -> None:
 
 @pytest.mark.parametrize("driver", DRIVER_NAMES)
 def test_one_password_for_all_hosts_is_taken_from_the_file_by_every_driver(
-    start_postgres: StartPostgres,
-    servers: tuple[EmbeddedPostgres, EmbeddedPostgres],
-    driver: DriverName,
-    tmp_path: Path,
+    alike: tuple[EmbeddedPostgres, EmbeddedPostgres], driver: DriverName, tmp_path: Path
 ) -> None:
-    third = start_postgres(PostgresConfig(auth="scram-sha-256", password=_PASSWORDS[0]))
     path = tmp_path / "result.json"
     environment = _passfile(tmp_path, f"*:*:postgres:bench:{_PASSWORDS[0]}")
-    url = _url(servers[0], third)
+    url = _url(*alike)
     outcome = run_tool("-u", url, "--driver", driver, *_SHORT, "--json", str(path), env=environment)
     assert outcome.code == 0, outcome.stderr
     assert load(path)["runs"][0]["failed"] == 0
 
 
-@pytest.mark.parametrize("how", ["PGSERVICE", "service="])
-@pytest.mark.parametrize("driver", DRIVER_NAMES)
+@pytest.mark.parametrize(
+    # What names the service is read before there is a driver.
+    ("how", "driver"),
+    [("PGSERVICE", "wire"), *(("service=", driver) for driver in DRIVER_NAMES)],
+)
 def test_a_service_names_hosts_user_and_database_for_every_driver(
     servers: tuple[EmbeddedPostgres, EmbeddedPostgres], driver: DriverName, how: str, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """What commands and scripted servers import sooner or later; for `forkserver.py`."""
 
+import gc
 import importlib
 import pkgutil
 from types import ModuleType
@@ -28,3 +29,7 @@ for name in (
     *("aiohttp", "asyncpg", "hdrh.histogram", "psutil", "psycopg", "surrealdb", "uvloop"),
 ):
     importlib.import_module(name)
+
+# Forks look for garbage among what is theirs, and share the pages of all else.
+gc.collect()
+gc.freeze()

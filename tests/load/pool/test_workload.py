@@ -370,6 +370,8 @@ def test_clients_come_back_after_a_restart_and_their_times_are_told(
         scenario="reconnect",
         clients=6,
         size=3,
+        # Clients without a pause would take a core for all of it.
+        query="SELECT pg_sleep(0.02)",
         duration_s=2.5,
         grace_s=40.0,
         timeout_s=40.0,
