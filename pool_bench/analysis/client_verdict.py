@@ -7,7 +7,7 @@ from typing import Final
 
 from pool_bench.analysis.reasons import NoteCode, Reason, ReasonCode
 from pool_bench.stats.client_time import ClientState
-from pool_bench.stats.runs import SATURATED_CPU_SHARE, RunResult
+from pool_bench.stats.runs import RunResult
 from pool_bench.units import format_duration, format_ms
 
 # What a client adds of its own must not be seen in the result.
@@ -31,15 +31,29 @@ def client_reasons(run: RunResult) -> tuple[Reason | None, ...]:
             late = _blocked(run)
         case ClientState.STARVED if not _is_slight(run):
             late = _starved(run)
-    return late, _suspended(run)
+    return late, _suspended(run), _lost(run)
+
+
+def _lost(run: RunResult) -> Reason | None:
+    lost = [part for part in run.generators if part.lost]
+    if not lost:
+        return None
+    who = "; ".join(f"process {part.number}: {part.lost}" for part in lost)
+    return Reason(
+        ReasonCode.GENERATOR_LOST,
+        f"{len(lost)} of {len(run.generators)} generator processes were lost before the end ({who}). What "
+        "they had measured until their last second counts, and the others went on, with less load than was "
+        "asked for.",
+        "find out who ended them (the out-of-memory killer, a limit of a service manager); measure again",
+    )
 
 
 def _saturated(run: RunResult) -> Reason | None:
-    why = " and ".join(run.client_limits)
-    if not why:
+    why = run.client_limits
+    if why is None:
         return None
     words = [f"{_where(run)}The client was the bottleneck: {why}."]
-    if run.client.cpu_share > SATURATED_CPU_SHARE * run.client.processes:
+    if run.worst.is_busy:
         words.append(
             "The rate is what this client can do, not the limit of the target, and the latency is an "
             "upper bound: part of it was spent waiting for the client. "
@@ -64,6 +78,8 @@ def _cures(run: RunResult) -> list[str]:
     if run.driver not in CHEAPEST and run.pool is None:
         cheapest = cheapest_beside(run.driver)
         cures.append(f"use --driver {cheapest}, which spends a fraction of the CPU on each connection")
+    if run.worst.is_busy and run.worst.client.time.cores > run.client.processes:
+        cures.append("let more processes generate the load (--processes auto)")
     if run.embedded:
         cures.append(
             "measure a server on another machine (--url), since the embedded one shares this machine's cores "
@@ -76,10 +92,10 @@ def _cures(run: RunResult) -> list[str]:
 
 
 def _blocked(run: RunResult) -> Reason | None:
-    why = " and ".join(run.client_limits)
-    if not why:
+    why = run.client_limits
+    if why is None:
         return None
-    time = run.client.time
+    time = run.worst.client.time
     if time.late_running_s >= time.late_standing_s:
         what = f"ran for {_seconds(time.late_running_s)} in all without looking at its sockets"
     else:
@@ -100,7 +116,7 @@ def _seconds(seconds: float) -> str:
 
 def _is_slight(run: RunResult) -> bool:
     """Whether what the client waited for a core is small beside the latency that contains it."""
-    lag_ms, latency_ms = run.client.lag.percentile_ms(99), run.total.latency.percentile_ms(99)
+    lag_ms, latency_ms = run.worst.client.lag.percentile_ms(99), run.total.latency.percentile_ms(99)
     return run.rate is None and lag_ms is not None and lag_ms <= SLIP_SHARE * (latency_ms or 0.0)
 
 
@@ -109,14 +125,15 @@ def _by(run: RunResult) -> str:
 
 
 def _starved(run: RunResult) -> Reason | None:
-    why = " and ".join(run.client_limits)
-    if not why:
+    why = run.client_limits
+    if why is None:
         return None
-    quota = ["a higher CPU quota for the client"] if run.client.time.throttled_s else []
+    client = run.worst.client
+    quota = ["a higher CPU quota for the client"] if client.time.throttled_s else []
     return Reason(
         ReasonCode.CLIENT_STARVED,
         f"{_where(run)}The client waited for a core{_by(run)}: {why}, though it used only "
-        f"{run.client.cpu_share:.0%} of one. The rate is what target and client do together on these cores. "
+        f"{client.cpu_share:.0%} of one. The rate is what target and client do together on these cores. "
         "The latency is an upper bound: part of it was spent waiting for the client.",
         "; or ".join([*quota, *_cures(run)]),
     )
@@ -126,7 +143,7 @@ def starved_note(run: RunResult) -> Reason | None:
     """What the client waited for a core, where that is small beside the latency."""
     if run.client_state is not ClientState.STARVED or not _is_slight(run):
         return None
-    lag_ms, latency_ms = run.client.lag.percentile_ms(99), run.total.latency.percentile_ms(99)
+    lag_ms, latency_ms = run.worst.client.lag.percentile_ms(99), run.total.latency.percentile_ms(99)
     return Reason(
         NoteCode.CLIENT_STARVED,
         f"{_where(run)}The client waited for a core{_by(run)}: of a latency of {format_ms(latency_ms)} ms "

@@ -20,6 +20,7 @@ class ReasonCode(StrEnum):
     WARMUP_NOT_OVER = "warmup_not_over"
     FEW_SAMPLES = "few_samples"
     NO_SUCCESS = "no_success"
+    GENERATOR_LOST = "generator_lost"
 
 
 class NoteCode(StrEnum):

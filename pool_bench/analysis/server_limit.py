@@ -11,7 +11,8 @@ from typing import Final, Literal
 
 from pool_bench.errors import FailureKind
 from pool_bench.stats.client_time import ClientState
-from pool_bench.stats.runs import SATURATED_CPU_SHARE, RunResult
+from pool_bench.stats.generators import SATURATED_CPU_SHARE
+from pool_bench.stats.runs import RunResult
 from pool_bench.stats.server_cpu import is_measured, mean_cpu
 
 What = Literal["client", "server", "pooler", "pool", "slots", "machine", "neither", "unknown"]

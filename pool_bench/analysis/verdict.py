@@ -20,7 +20,8 @@ from pool_bench.analysis.reasons import NoteCode, Reason, ReasonCode
 from pool_bench.analysis.steadiness import hidden_pause, warmup_transient
 from pool_bench.analysis.syn_retransmits import syn_steps, waited_words
 from pool_bench.errors import FailureKind, Phase
-from pool_bench.stats.runs import SATURATED_LAG_P99_MS, RunResult
+from pool_bench.stats.generators import SATURATED_LAG_P99_MS
+from pool_bench.stats.runs import RunResult
 from pool_bench.units import format_duration, format_ms
 
 __all__ = [
@@ -53,6 +54,7 @@ _SHORT: Final = {
     "client_starved": "client waited for a core",
     "client_blocked": "client blocked itself",
     "client_suspended": "client was suspended",
+    "generator_lost": "generator process lost",
     "client_fds": "client out of file descriptors",
     "client_ports": "client out of local ports",
     "port_search": "client searched for local ports",

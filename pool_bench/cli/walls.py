@@ -76,7 +76,7 @@ class KnownLimits:
 
 def warn_of_walls(asked: Asked, reader: LimitsReader, known: KnownLimits, say: Callable[[str], None]) -> None:
     """Say which walls a run will meet, as far as they can be seen before it."""
-    seen = reader.look(None)
+    seen = reader.look(())
     most = known.setting("max_client_conn")
     if most is not None:
         seen = replace(seen, clients=Use(most, known.clients))
@@ -131,7 +131,7 @@ class WallWatch:
             self._say(wall_words(wall))
 
     def _evidence(self, stall: Stall) -> Evidence:
-        seen = self._reader.look(self._run.pid)
+        seen = self._reader.look(self._run.pids)
         known, slots = self._known, self._known.slots
         side = ServerObservation() if self._watcher is None else self._watcher.side
         look = side.seconds[-1] if side.seconds else None

@@ -138,26 +138,41 @@ def spike(rate: float, high: float, begin_s: float, seconds: float) -> Profile:
 
 
 class Arrivals:
-    """The moments at which operations are due, in order and without an end.
+    """The moments at which operations are due, in order and without an end: all, or one part of several.
+
+    Of even gaps the part `index` has every `parts`-th moment, so that all parts together are the whole. Of a
+    Poisson process each part is one of that share of the rate, and all together are one of the whole rate
+    where their seeds are independent (superposition: Kingman, Poisson Processes, 1993, section 2.2).
 
     Args:
-        profile: the rate over time.
+        profile: the rate over time, of the whole.
         spacing: `constant` for even gaps, `poisson` for a Poisson process of that rate.
         seed: makes a Poisson process repeatable.
+        index: which part, from 0.
+        parts: how many parts there are.
     """
 
-    __slots__ = ("_count", "_profile", "_rng", "next_ns")
+    __slots__ = ("_count", "_parts", "_profile", "_rng", "next_ns")
 
-    def __init__(self, profile: Profile, spacing: Spacing = "constant", seed: int | None = None) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        spacing: Spacing = "constant",
+        seed: int | None = None,
+        *,
+        index: int = 0,
+        parts: int = 1,
+    ) -> None:
         self._profile = profile
+        self._parts = float(parts)
         self._rng = random.Random(seed) if spacing == "poisson" else None
-        self._count = 0.0 if self._rng is None else self._rng.expovariate(1.0)
+        self._count = float(index) if self._rng is None else self._rng.expovariate(1.0) * parts
         # When the next operation is due, nanoseconds after the beginning.
         self.next_ns = round(profile.when(self._count) * 1e9)
 
     def advance(self) -> int:
         """Go on to the operation after the next; returns when the next one is due, nanoseconds."""
         due_ns = self.next_ns
-        self._count += 1.0 if self._rng is None else self._rng.expovariate(1.0)
+        self._count += self._parts if self._rng is None else self._rng.expovariate(1.0) * self._parts
         self.next_ns = round(self._profile.when(self._count) * 1e9)
         return due_ns

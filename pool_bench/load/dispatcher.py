@@ -15,6 +15,7 @@ from time import perf_counter_ns
 from typing import Final
 
 from pool_bench.load.arrivals import Arrivals
+from pool_bench.load.share import Share
 from pool_bench.load.spec import ConnectSpec, OpenLoop, PoolSpec
 from pool_bench.load.timer import Timer, make_timer
 from pool_bench.load.workload import Recorders
@@ -46,7 +47,14 @@ class Dispatcher:
     def __init__(
         self, spec: ConnectSpec | PoolSpec, open_loop: OpenLoop, recorders: Recorders, begin: Begin
     ) -> None:
-        self._arrivals = Arrivals(open_loop.profile.after(spec.warmup_s), open_loop.spacing, spec.seed)
+        share = spec.share or Share()
+        self._arrivals = Arrivals(
+            open_loop.profile.after(spec.warmup_s),
+            open_loop.spacing,
+            spec.seed,
+            index=share.index,
+            parts=share.processes,
+        )
         self._targets = len(spec.targets)
         self._most = spec.concurrency
         self._timeout_ns = round(spec.connect_timeout_s * 1e9)
@@ -58,8 +66,8 @@ class Dispatcher:
         self._began_ns = 0
         self._end_ns = 0
         self._waiting: deque[int] = deque()
-        self._enqueued = 0
-        self._taken = 0
+        # Targets are taken in turn, by each process from another one on.
+        self._enqueued = self._taken = share.index
         self._full_until_ns = 0
         self._busy = False
         self._shifted_ns = 0
@@ -73,7 +81,7 @@ class Dispatcher:
     def start(self, wake: Callable[[], None]) -> None:
         """The schedule begins now; `wake` is called whenever `dispatch` is to be."""
         self._timer = make_timer(asyncio.get_running_loop(), wake)
-        self._began_ns = perf_counter_ns()
+        self._began_ns = self._recorders.begins_ns or perf_counter_ns()
         self._end_ns = self._began_ns + self._length_ns if self._length_ns is not None else _NEVER_NS
         self._recorders.measured_from_ns = self._began_ns + self._warmup_ns
         self._shifted_ns = self._recorders.suspended_ns

@@ -14,6 +14,7 @@ from time import perf_counter_ns
 
 from pool_bench.drivers.network.local_ports import LOCAL_PORTS
 from pool_bench.errors import Phase
+from pool_bench.load.gates import Gates
 from pool_bench.load.probes import LagProbe, PauseProbe
 from pool_bench.load.rehearsal import rehearse
 from pool_bench.load.resident import make_resident_bytes
@@ -33,8 +34,11 @@ class Generator:
     The timeline has an entry for every `spec.interval_s`, which a snapshot sends on every `spec.tick_s`.
     """
 
-    def __init__(self, spec: Spec, workload: Workload, send: Send, stop: asyncio.Event) -> None:
+    def __init__(
+        self, spec: Spec, workload: Workload, send: Send, stop: asyncio.Event, gates: Gates | None
+    ) -> None:
         self._spec = spec
+        self._gates = gates
         self._workload = workload
         self._course = workload.course
         self._ledger = workload.ledger
@@ -56,10 +60,13 @@ class Generator:
         try:
             try:
                 await workload.prepare()
+                begins_ns = perf_counter_ns()
+                if self._gates is not None:
+                    begins_ns = self._ledger.begins_ns = await self._gates.begin(self._stop)
                 self._probe.start()
                 if workload.garbage_is_ours:
                     self._pauses.start()
-                self._reset_clock(perf_counter_ns() + round(self._spec.warmup_s * 1e9))
+                self._reset_clock(begins_ns + round(self._spec.warmup_s * 1e9))
                 await self._through()
             finally:
                 await workload.close()
@@ -94,6 +101,8 @@ class Generator:
             self._snapshot()
             await self._workload.start()
             await self._pass_time(None, self._workload.opened)
+            if self._gates is not None:
+                await self._pass_time(None, self._gates.arrive("opened"))
         elif self._spec.warmup_s:
             await self._workload.start()
             await self._pass_time(self._spec.warmup_s)
@@ -224,7 +233,11 @@ class Generator:
 
 
 async def generate(
-    spec: Spec, send: Send, stop: asyncio.Event, server_events: ServerEvents | None = None
+    spec: Spec,
+    send: Send,
+    stop: asyncio.Event,
+    server_events: ServerEvents | None = None,
+    gates: Gates | None = None,
 ) -> None:
     """Run `spec` and send its snapshots, the last one with `final` set.
 
@@ -233,13 +246,14 @@ async def generate(
         send: called in the event loop; must not block.
         stop: set it to end the run early, with its grace period.
         server_events: how to tell of a restart.
+        gates: where it waits for the other generators of its run, None where there is none.
 
     Raises:
         UsageError: the run could not even begin.
         ConnectError: the pool could not be opened.
     """
     workload = make_workload(spec, server_events or ServerEvents())
-    generator = Generator(spec, workload, send, stop)
+    generator = Generator(spec, workload, send, stop, gates)
     rehearse((Phase.TCP, Phase.AUTH, Phase.READY))
     # What exists now lives as long as the process: keep the collector from looking at it again.
     gc.collect()

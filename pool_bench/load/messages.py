@@ -1,6 +1,7 @@
 """What a generator says to whoever started it."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pool_bench.stats.runs import Snapshot
 
@@ -20,4 +21,15 @@ class Hello:
     event_loop: str
 
 
-Message = Snapshot | Failure | Hello
+Point = Literal["ready", "opened"]
+"""Where several generators of one run wait for each other: before anything begins, and before they hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """What one of several generators sends when it has come to where it waits for the others."""
+
+    point: Point
+
+
+Message = Snapshot | Failure | Hello | Reached

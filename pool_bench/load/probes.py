@@ -18,7 +18,7 @@ from pool_bench.stats.client_time import ClientTime
 from pool_bench.stats.histogram import Int64Array
 
 _PROBE_NS: Final = 10_000_000
-# From here on the loop was so late that it is worth knowing why (`runs.SATURATED_LAG_P99_MS`).
+# From here on the loop was so late that it is worth knowing why (`generators.SATURATED_LAG_P99_MS`).
 _LATE_NS: Final = 10_000_000
 # A stop that is shorter is lag like any other.
 _STANDSTILL_NS: Final = 50_000_000

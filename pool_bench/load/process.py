@@ -17,8 +17,10 @@ from typing import cast
 from pool_bench.drivers.network.local_ports import LOCAL_PORTS
 from pool_bench.drivers.network.port_loop import with_ports
 from pool_bench.errors import ConnectError, UsageError
+from pool_bench.load.gates import POINTS, Gates
 from pool_bench.load.generator import generate
 from pool_bench.load.messages import Failure, Hello, Message
+from pool_bench.load.share import Share
 from pool_bench.load.spec import Spec
 from pool_bench.load.workload import ServerEvents
 from pool_bench.processes import ignore_interrupts
@@ -47,6 +49,8 @@ def run_generator(
     """
     forget_pg_environment()
     forget_proxies()
+    if spec.share is not None:
+        _take_place(spec.share)
     # A parent that is busy drawing must not hold up the event loop, so a thread does the writing.
     outbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
     writer = threading.Thread(target=_write_all, args=(outbox, snapshots), name="writer")
@@ -54,10 +58,11 @@ def run_generator(
 
     async def main() -> None:
         stop, server_events = asyncio.Event(), ServerEvents()
+        gates = None if spec.share is None else Gates(outbox.put)
         loop = asyncio.get_running_loop()
         outbox.put(Hello(type(loop).__module__.partition(".")[0]))
         reader = threading.Thread(
-            target=_listen, args=(control, loop, stop, server_events), name="control", daemon=True
+            target=_listen, args=(control, loop, stop, server_events, gates), name="control", daemon=True
         )
         reader.start()
         if sys.platform != "win32":
@@ -65,7 +70,7 @@ def run_generator(
             for number in (signal.SIGTERM, signal.SIGHUP):
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     loop.add_signal_handler(number, stop.set)
-        await generate(spec, outbox.put, stop, server_events)
+        await generate(spec, outbox.put, stop, server_events, gates)
 
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
@@ -81,6 +86,16 @@ def run_generator(
     finally:
         outbox.put(None)
         writer.join()
+
+
+def _take_place(share: Share) -> None:
+    """Connect from this process's own ports, and stay on its own core, where that is wanted and possible."""
+    if share.ports is not None:
+        LOCAL_PORTS.confine(*share.ports)
+    if share.cpu is not None and hasattr(os, "sched_setaffinity"):
+        # A core that is not there any more is no reason not to measure.
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, {share.cpu})
 
 
 def _where(error: BaseException) -> str:
@@ -105,8 +120,9 @@ def _listen(
     loop: asyncio.AbstractEventLoop,
     stop: asyncio.Event,
     server_events: ServerEvents,
+    gates: Gates | None,
 ) -> None:
-    """Set `stop` when told to, pass on what happens to the server; end the process with its parent."""
+    """Set `stop` when told to, pass on what else is said; end the process with its parent."""
     while True:
         try:
             message = control.recv()
@@ -117,6 +133,8 @@ def _listen(
         with contextlib.suppress(RuntimeError):
             if event == "stop":
                 loop.call_soon_threadsafe(stop.set)
+            elif gates is not None and event in POINTS:
+                loop.call_soon_threadsafe(gates.release, event, int(at_ns))
             else:
                 loop.call_soon_threadsafe(server_events.on_event, event, int(at_ns))
 

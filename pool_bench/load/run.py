@@ -1,35 +1,40 @@
 """Runs generators in processes of their own and adds up what they send.
 
 The parent only merges and shows; the operations, and everything that could delay them, are in the
-child. Snapshots come through one pipe, the wish to stop goes through another; when the parent dies,
-the second one ends, and so does the child.
+children (`child.py`). Snapshots come through one pipe, the wish to stop goes through another; when the
+parent dies, the second one ends, and so does the child. Several generators wait for each other before they
+begin, and again before they hold; one that is lost is reported, and the others go on.
 """
 
-import contextlib
 import math
 import os
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from multiprocessing.connection import Connection, Pipe, wait
+from multiprocessing.connection import wait
 from time import perf_counter_ns
-from typing import Final, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 from pool_bench.errors import PoolBenchError, UsageError
-from pool_bench.load.messages import Failure, Hello, Message
+from pool_bench.load.child import Child
+from pool_bench.load.messages import Failure, Hello, Point, Reached
 from pool_bench.load.parameters import parameters_of
 from pool_bench.load.spec import ConnectSpec, HoldSpec, PoolSpec, Spec
-from pool_bench.processes import is_stopped, start_module
 from pool_bench.stats.checkouts import CheckoutInterval, CheckoutStats
+from pool_bench.stats.generators import GeneratorPart
 from pool_bench.stats.holds import HoldInterval, HoldStats
-from pool_bench.stats.operations import BenchStats, Interval
+from pool_bench.stats.operations import BenchStats, ClientUsage, Interval
 from pool_bench.stats.runs import PoolSetting, RunResult, Snapshot, Stage
 from pool_bench.stats.timeline import Coarsening, Timeline
 
+if TYPE_CHECKING:
+    from pool_bench.load.merging import Merger
+
 # How long the child may take beyond its own bounds before it is taken for dead.
 _PATIENCE_S: Final = 30.0
-_EXIT_S: Final = 5.0
 _GLANCE_S: Final = 1.0
+# How far ahead generators are told when they begin: enough for the last one to hear of it.
+_LEAD_NS: Final = 100_000_000
+_AFTERWARDS: Final[dict[Point, int]] = {"ready": _LEAD_NS, "opened": 0}
 # The summary needs percentiles of whole runs; only the view needs those of the last seconds.
 _OPEN_INTERVALS: Final = 2
 
@@ -75,18 +80,26 @@ class Run:
         spec: what the generator is to do.
         label: names the run.
         stop: ends it early.
+
+    Attributes:
+        say: takes what a person is to know while it runs, one line at a time.
+
+    Raises:
+        UsageError: there is not something to do for each of `spec.processes`.
     """
 
     def __init__(self, spec: Spec, label: str, stop: StopSwitch) -> None:
         self._spec = spec
         self._stop = stop
+        self._children = [Child(part, number) for number, part in enumerate(_parts_of(spec))]
+        self.say: Callable[[str], None] = lambda line: None
         self._parts = tuple(BenchStats() for _ in spec.targets)
         self._timeline: Coarsening[Interval] = Coarsening()
         self._hold_timeline: Coarsening[HoldInterval] = Coarsening()
         self._checkout_timeline: Coarsening[CheckoutInterval] = Coarsening()
         self._ending = False
-        self._pid: int | None = None
-        self._control: Connection[Spec | str, str] | None = None
+        self._passed: set[Point] = set()
+        self._waited_ns = perf_counter_ns()
         self.result = RunResult(
             label=label,
             concurrency=spec.concurrency,
@@ -96,6 +109,8 @@ class Run:
             parameters=parameters_of(spec),
             by_address=spec.by_address,
         )
+        if spec.processes > 1:
+            self.result.generators = tuple(GeneratorPart(number + 1) for number in range(spec.processes))
         match spec:
             case HoldSpec():
                 self.result.hold = HoldStats()
@@ -107,109 +122,171 @@ class Run:
                 assert_never(spec)
 
     @property
-    def pid(self) -> int | None:
-        """The generator's process, None before it was started."""
-        return self._pid
+    def pids(self) -> tuple[int, ...]:
+        """The generators' processes, none before they were started."""
+        return tuple(child.pid for child in self._children if child.pid is not None)
 
     def signal_server_event(self, event: str) -> None:
-        """Tell the generator what happens to the server, now; safe from any thread, and when it is gone."""
-        if self._control is not None:
-            with contextlib.suppress(OSError):
-                self._control.send(f"{event} {perf_counter_ns()}")
+        """Tell the generators what happens to the server, now; safe from any thread, and after their end."""
+        word = f"{event} {perf_counter_ns()}"
+        for child in self._children:
+            child.tell(word)
 
     def snapshots(self) -> Iterator[Snapshot]:
-        """Start the generator and yield its snapshots as they come, each already in `result`.
+        """Start the generators and yield what they send as it comes, each already in `result`.
 
         Raises:
             UsageError: the run could not begin.
-            GeneratorError: the generator failed or vanished.
+            GeneratorError: the generator, or all of them, failed or vanished.
         """
-        snapshots, child_snapshots = Pipe(duplex=False)
-        child_control, control = Pipe(duplex=False)
-        with child_snapshots, child_control:
-            process = start_module(
-                "pool_bench.load.process", child_snapshots.fileno(), child_control.fileno()
-            )
-        self._pid = process.pid
         complete = False
         try:
-            # Before anything else may be said; one that is gone already shows by the end of its snapshots.
-            with contextlib.suppress(OSError):
-                control.send(self._spec)
-            self._control = control
-            yield from self._receive(snapshots, control)
+            for child in self._children:
+                child.start()
+            for snapshot in self._receive():
+                self._absorb(snapshot)
+                yield snapshot
             complete = True
         finally:
-            # Without this pipe the child ends itself; it is waited for only where it had its say.
-            self._control = None
-            control.close()
-            try:
-                process.wait(_EXIT_S if complete else 0)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            snapshots.close()
+            # Without it a child ends itself; it is waited for only where it had its say.
+            for child in self._children:
+                child.hang_up()
+            for child in self._children:
+                child.end(patient=complete)
             self._conclude()
 
-    def _receive(
-        self, snapshots: "Connection[Message, Message]", control: "Connection[Spec | str, str]"
-    ) -> Iterator[Snapshot]:
+    def _receive(self) -> Iterator[Snapshot]:
+        """Snapshots of the run, each for all generators, until the last one."""
+        merger = self._make_merger()
         stopping = False
-        while True:
-            ready = self._wait([snapshots, *([] if stopping else [self._stop.fileno()])])
+        while live := [child for child in self._children if not child.over]:
+            ready = self._wait(live, stopping=stopping)
             if not stopping and self._stop.requested:
                 stopping = True
                 # Closing belongs to a run that has had its time.
                 self.result.interrupted = not self._ending
-                # A generator that is gone shows by the end of its snapshots.
-                with contextlib.suppress(OSError):
-                    control.send("stop")
-            if snapshots not in ready:
-                continue
-            try:
-                message = snapshots.recv()
-            except (EOFError, OSError):
-                raise GeneratorError("the generator process ended without a result") from None
-            match message:
-                case Failure(text, usage):
-                    raise UsageError(text) if usage else GeneratorError(text)
-                case Hello(event_loop):
-                    self.result.event_loop = event_loop
-                case Snapshot():
-                    self._absorb(message)
-                    yield message
-                    if message.final:
-                        return
+                for child in live:
+                    child.tell("stop")
+            for child in live:
+                snapshot = None
+                try:
+                    if child.snapshots in ready:
+                        snapshot = self._hear(child)
+                    elif child.silent_s >= self._silence_limit_s():
+                        raise GeneratorError("the generator process has stopped answering")
+                except GeneratorError as error:
+                    if merger is None or "ready" not in child.reached:
+                        raise
+                    self._lose(child, str(error))
+                    merger.lose(child.number)
+                if snapshot is None:
+                    continue
+                child.over = snapshot.final
+                if merger is not None:
+                    self._book(child, snapshot)
+                    merger.add(child.number, snapshot)
+                else:
+                    yield snapshot
+            if merger is not None:
+                self._open_gates()
+                yield from merger.take()
 
-    def _wait(self, sources: "list[Connection[Message, Message] | int]") -> list[object]:
-        """What of `sources` can be read, within the time that a generator may be silent.
+    def _make_merger(self) -> "Merger | None":
+        """What adds up several generators' snapshots, None where there is one."""
+        if len(self._children) == 1:
+            return None
+        from pool_bench.load.merging import Merger
 
-        Time for which it, or this process, was stopped does not count: the wait is made of short ones.
+        return Merger(len(self._children), tick_s=self._spec.tick_s, interval_s=self._spec.interval_s)
+
+    def _hear(self, child: Child) -> Snapshot | None:
+        """Take what `child` has sent; returns it if it is a snapshot.
 
         Raises:
-            GeneratorError: it is silent for longer.
+            UsageError: the run cannot begin.
+            GeneratorError: it failed, or is gone.
         """
-        silent_s = 0.0
-        while silent_s < self._silence_limit_s():
-            if ready := wait(sources, _GLANCE_S):
-                return list(ready)
-            if not is_stopped(self._pid):
-                silent_s += _GLANCE_S
-        raise GeneratorError("the generator process has stopped answering")
+        child.silent_s = 0.0
+        try:
+            message = child.snapshots.recv()
+        except (EOFError, OSError):
+            raise GeneratorError("the generator process ended without a result") from None
+        match message:
+            case Failure(text, usage):
+                raise UsageError(text) if usage else GeneratorError(text)
+            case Hello(event_loop):
+                self.result.event_loop = event_loop
+            case Reached(point):
+                child.reached.add(point)
+            case Snapshot():
+                return message
+        return None
+
+    def _lose(self, child: Child, why: str) -> None:
+        """One of several is lost: what it has sent counts, and the others go on.
+
+        Raises:
+            GeneratorError: there is no other.
+        """
+        child.over = True
+        child.hang_up()
+        self.result.generators[child.number].lost = why
+        self.result.interrupted = True
+        if all(part.lost for part in self.result.generators):
+            raise GeneratorError(f"all generator processes are lost, the last one: {why}")
+        self.say(
+            f"generator process {child.number + 1} of {len(self._children)} is lost: {why}; the others go on"
+        )
+
+    def _open_gates(self) -> None:
+        """Let those go on who wait for others that have come to the same point."""
+        waiting = [child for child in self._children if not child.over]
+        for point, lead_ns in _AFTERWARDS.items():
+            if point not in self._passed and waiting and all(point in child.reached for child in waiting):
+                self._passed.add(point)
+                word = f"{point} {perf_counter_ns() + lead_ns}"
+                for child in waiting:
+                    child.tell(word)
+
+    def _book(self, child: Child, snapshot: Snapshot) -> None:
+        """Add what one of several generators did to what is known of it alone."""
+        part = self.result.generators[child.number]
+        if snapshot.stage in (Stage.MEASURE, Stage.OPEN):
+            part.client.merge(snapshot.client)
+        for stats in snapshot.targets:
+            part.stats.merge(replace(stats, intervals=Timeline()))
+
+    def _wait(self, live: Sequence[Child], *, stopping: bool) -> list[object]:
+        """What can be read of those who still send; it is not waited for longer than a glance.
+
+        Time for which a generator, or this process, was stopped does not count as its silence.
+        """
+        sources = [child.snapshots for child in live]
+        ready = wait([*sources, *([] if stopping else [self._stop.fileno()])], _GLANCE_S)
+        now_ns = perf_counter_ns()
+        passed_s = min((now_ns - self._waited_ns) / 1e9, _GLANCE_S)
+        self._waited_ns = now_ns
+        for child in live:
+            if child.snapshots not in ready:
+                child.pass_silence(passed_s)
+        return list(ready)
 
     def _silence_limit_s(self) -> float:
         return self._spec.tick_s + self._spec.grace_s + _PATIENCE_S
 
     def _absorb(self, snapshot: Snapshot) -> None:
         result = self.result
+        is_measured = snapshot.stage in (Stage.MEASURE, Stage.OPEN)
         if snapshot.stage is Stage.WARMUP:
             result.warmup_s += snapshot.seconds
         elif snapshot.stage is Stage.MEASURE:
             result.duration_s = self._measured_s(snapshot.elapsed_s)
-            result.client.merge(snapshot.client)
         elif snapshot.stage is Stage.OPEN:
             # The rate of opening is what the run's throughput, and its client, are about.
             result.duration_s = snapshot.elapsed_s
+        if result.generators:
+            result.client = ClientUsage.together(part.client for part in result.generators)
+        elif is_measured:
             result.client.merge(snapshot.client)
         if result.hold is not None and snapshot.hold is not None:
             self._ending = snapshot.stage in (Stage.CLOSE, Stage.DONE)
@@ -238,6 +315,17 @@ class Run:
             self.result.hold.intervals.seal()
         if self.result.checkout is not None:
             self.result.checkout.intervals.seal()
+
+
+def _parts_of(spec: Spec) -> tuple[Spec, ...]:
+    """What each generator is to do."""
+    if spec.processes == 1:
+        return (spec,)
+    # What most runs do not need costs none of them its import.
+    from pool_bench.drivers.network.local_ports import port_range
+    from pool_bench.load.division import divided
+
+    return divided(spec, port_range())
 
 
 def _pool_setting(spec: PoolSpec) -> PoolSetting:

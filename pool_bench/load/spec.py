@@ -6,6 +6,7 @@ from typing import Final, Literal, TypeVar
 from pool_bench.contenders.base import ContenderName, ResetMode
 from pool_bench.drivers.base import DriverName
 from pool_bench.load.arrivals import Profile, Spacing
+from pool_bench.load.share import Share
 from pool_bench.targets import Target
 from pool_bench.targets.postgres import PostgresTarget
 from pool_bench.targets.surreal import AuthMode, SurrealTarget
@@ -104,9 +105,13 @@ class ConnectSpec(_Targeted):
         auth: how SurrealDB learns who we are.
         scram_cache: keep derived SCRAM keys between connections.
         resolve_once: look names up once, not for every connection.
+        source_ips: local addresses to connect from in turn; empty leaves the choice to the system.
         by_address: count by the address that was used also where there can be only one.
         tick_s: seconds between snapshots.
         seed: makes the jitter and random arrivals repeatable.
+        processes: how many generator processes do it together; each has a part, see `division.py`.
+        cpus: cores that these run on, in turn; empty leaves the choice to the system.
+        share: which part this is, where it is one.
     """
 
     targets: tuple[Target, ...]
@@ -121,14 +126,13 @@ class ConnectSpec(_Targeted):
     auth: AuthMode = "signin"
     scram_cache: bool = True
     resolve_once: bool = False
+    source_ips: tuple[str, ...] = ()
     by_address: bool = False
     tick_s: float = 1.0
     seed: int | None = None
-
-    @property
-    def source_ips(self) -> tuple[str, ...]:
-        """None: the system chooses where connections come from."""
-        return ()
+    processes: int = 1
+    cpus: tuple[int, ...] = ()
+    share: Share | None = None
 
     @property
     def interval_s(self) -> float:
@@ -163,6 +167,9 @@ class HoldSpec(_Targeted):
         by_address: count by the address that was used also where there can be only one.
         tick_s: seconds between snapshots.
         seed: makes the jitter repeatable.
+        processes: how many generator processes do it together; each has a part, see `division.py`.
+        cpus: cores that these run on, in turn; empty leaves the choice to the system.
+        share: which part this is, where it is one.
     """
 
     targets: tuple[Target, ...]
@@ -186,6 +193,9 @@ class HoldSpec(_Targeted):
     by_address: bool = False
     tick_s: float = 1.0
     seed: int | None = None
+    processes: int = 1
+    cpus: tuple[int, ...] = ()
+    share: Share | None = None
 
     @property
     def concurrency(self) -> int:
@@ -241,6 +251,9 @@ class PoolSpec:
         interval_s: the length of one entry of the timeline, seconds.
         tick_s: seconds between snapshots.
         seed: makes the jitter and random arrivals repeatable.
+        processes: how many generator processes do it together; each has such a pool and its clients.
+        cpus: cores that these run on, in turn; empty leaves the choice to the system.
+        share: which part this is, where it is one.
     """
 
     targets: tuple[Target, ...]
@@ -261,6 +274,14 @@ class PoolSpec:
     tick_s: float = 1.0
     seed: int | None = None
     open_loop: OpenLoop | None = None
+    processes: int = 1
+    cpus: tuple[int, ...] = ()
+    share: Share | None = None
+
+    @property
+    def source_ips(self) -> tuple[str, ...]:
+        """None: a pool leaves the choice to the system."""
+        return ()
 
     @property
     def concurrency(self) -> int:

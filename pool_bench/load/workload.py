@@ -19,9 +19,11 @@ class Ledger(Protocol):
 
     Attributes:
         suspended_ns: for how long this client was suspended so far.
+        begins_ns: when several generators begin together, perf_counter_ns; 0 where there is one.
     """
 
     suspended_ns: int = 0
+    begins_ns: int = 0
 
     @abstractmethod
     def recorders(self) -> Iterable[Recorder]:

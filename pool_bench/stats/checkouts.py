@@ -4,6 +4,7 @@
 phase `checkout` of the operations in `BenchStats`.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -170,6 +171,30 @@ class Recovery:
     opening_peak: int = 0
     opened: int = 0
     failed: int = 0
+
+    @staticmethod
+    def together(parts: Iterable["Recovery"]) -> "Recovery | None":
+        """What clients of several generators came through; None where there is none.
+
+        The peaks add up to an upper bound.
+        """
+        known = list(parts)
+        if not known:
+            return None
+        firsts = [part.first_s for part in known if part.first_s is not None]
+        lasts = [part.all_s for part in known if part.all_s is not None]
+        return Recovery(
+            stopping_s=min(part.stopping_s for part in known),
+            down_s=min((part.down_s for part in known if part.down_s is not None), default=None),
+            up_s=max((part.up_s for part in known if part.up_s is not None), default=None),
+            first_s=min(firsts, default=None),
+            all_s=max(lasts) if len(lasts) == len(known) else None,
+            recovered=sum(part.recovered for part in known),
+            clients=sum(part.clients for part in known),
+            opening_peak=sum(part.opening_peak for part in known),
+            opened=sum(part.opened for part in known),
+            failed=sum(part.failed for part in known),
+        )
 
 
 @dataclass(slots=True)

@@ -282,6 +282,18 @@ class ClientUsage:
         self.time.merge(other.time)
         self.port_searches += other.port_searches
 
+    @staticmethod
+    def together(parts: Iterable["ClientUsage"]) -> "ClientUsage":
+        """What generators cost that ran at the same time, none of which is changed."""
+        whole = ClientUsage(processes=0)
+        for part in parts:
+            wall_s = max(whole.wall_s, part.wall_s)
+            rss_bytes = whole.rss_bytes + part.rss_bytes
+            whole.merge(part)
+            whole.wall_s, whole.rss_bytes = wall_s, rss_bytes
+            whole.processes += part.processes
+        return whole
+
 
 class Recorder:
     """Takes operations one by one at the cost of an `array.extend`, and fills histograms in bulk.

@@ -10,20 +10,13 @@ from enum import StrEnum
 from pool_bench.stats.calibration import ClientShare
 from pool_bench.stats.checkouts import CheckoutStats
 from pool_bench.stats.client_time import ClientState
+from pool_bench.stats.generators import GeneratorPart, apart_words, worst_of
 from pool_bench.stats.holds import HoldStats
 from pool_bench.stats.operations import BenchStats, ClientUsage
 from pool_bench.stats.server import ServerObservation
 from pool_bench.stats.server_cpu import mean_cpu
 from pool_bench.stats.starvation import starver_words
 from pool_bench.stats.walls import Wall
-from pool_bench.units import format_ms
-
-# A client that uses more of its core, or whose loop is later than this, was part of what it measured.
-SATURATED_CPU_SHARE = 0.90
-SATURATED_LAG_P99_MS = 10.0
-SATURATED_PAUSE_SHARE = 0.05
-# Among fewer the nearest rank of p99 is the last.
-_FEW_LOOKS = 100
 
 
 class Stage(StrEnum):
@@ -135,6 +128,8 @@ class RunResult:
         not_started: why it could not even begin, in words; "" where it did.
         by_address: results are wanted by address also where there is only one.
         wall: what connections met when they stopped growing, None where they did not.
+        generators: what each of several generator processes did; empty where there is one.
+        per_process: results are wanted by process, too.
     """
 
     label: str
@@ -163,6 +158,8 @@ class RunResult:
     not_started: str = ""
     by_address: bool = False
     wall: Wall | None = None
+    generators: tuple[GeneratorPart, ...] = ()
+    per_process: bool = False
 
     @property
     def throughput(self) -> float:
@@ -170,46 +167,30 @@ class RunResult:
         return self.total.ok / self.duration_s if self.duration_s else 0.0
 
     @property
-    def client_limits(self) -> list[str]:
-        """Where the client itself was at a limit, in words, whatever the cause; none where it was not."""
-        reasons = []
-        if self.client.cpu_share > SATURATED_CPU_SHARE * self.client.processes:
-            reasons.append(f"it used {self.client.cpu_share:.0%} of a core")
-        looks = self.client.lag.count
-        # Of few looks p99 is the latest one, and once is no state: then the one before it counts.
-        few = 1 < looks < _FEW_LOOKS
-        lag = self.client.lag.percentile_ms(100 * (looks - 1) / looks if few else 99)
-        if lag is not None and lag > SATURATED_LAG_P99_MS:
-            how_often = "more than once" if few else "p99"
-            reasons.append(f"its event loop was {format_ms(lag)} ms late ({how_often})")
-        if self.client.pause_share > SATURATED_PAUSE_SHARE * self.client.processes:
-            reasons.append(f"its garbage collector took {self.client.pause_share:.0%} of the time")
-        return reasons
+    def worst(self) -> GeneratorPart:
+        """The generator process that was furthest from being on time."""
+        if self.generators:
+            return worst_of(list(self.generators))
+        return GeneratorPart(client=self.client, stats=self.total)
+
+    @property
+    def client_limits(self) -> str | None:
+        """Where a client was at a limit, in words, whatever the cause; None where none was."""
+        worst = self.worst
+        reasons = " and ".join(worst.limits)
+        return f"{apart_words(worst, self.generators)}{reasons}" if reasons else None
 
     @property
     def client_trouble(self) -> str | None:
-        """How the client was at a limit, its schedule included, in words; None where it was not."""
-        reasons = self.client_limits
-        late = self.total.schedule_error.percentile_ms(99)
-        if late is not None and late > SATURATED_LAG_P99_MS:
-            reasons.append(f"it began operations {format_ms(late)} ms after they were due (p99)")
-        return " and ".join(reasons) or None
+        """How a client was at a limit, its schedule included, in words; None where none was."""
+        worst = self.worst
+        reasons = " and ".join(worst.trouble)
+        return f"{apart_words(worst, self.generators)}{reasons}" if reasons else None
 
     @property
     def client_state(self) -> ClientState:
-        """What kept the client from being on time, by the kernel's account where there is one."""
-        client, time = self.client, self.client.time
-        if self.client_trouble is None:
-            return ClientState.SUSPENDED if time.suspensions else ClientState.FREE
-        busy = (
-            client.cpu_share > SATURATED_CPU_SHARE * client.processes
-            or client.pause_share > SATURATED_PAUSE_SHARE * client.processes
-        )
-        if busy or not time.seen_s or not time.late_s:
-            return ClientState.SATURATED
-        # What the hypervisor took looks like standing still from inside.
-        waiting_s = time.late_waiting_s + min(time.stolen_s, time.late_standing_s)
-        return ClientState.STARVED if waiting_s >= time.late_s / 2 else ClientState.BLOCKED
+        """What kept the client from being on time, by the kernel's account; of several, the worst one."""
+        return self.worst.state
 
     @property
     def saturation(self) -> str | None:
@@ -221,9 +202,11 @@ class RunResult:
     def starved_by(self) -> str:
         """Who had the cores that the client waited for, in words; "" where that is not known."""
         side = self.server_side
-        length_s = self.duration_s + self.client.time.suspended_s
+        client = self.worst.client
+        length_s = self.duration_s + client.time.suspended_s
         server = None if side is None else mean_cpu(side.seconds, side.origin_s or 0.0, length_s)[0].server
-        return starver_words(self.client, server, embedded=self.embedded)
+        siblings = max(self.client.cpu_share - client.cpu_share, 0.0) if self.generators else 0.0
+        return starver_words(client, server, embedded=self.embedded, siblings=siblings)
 
     @property
     def cpu_us_per_op(self) -> float | None:

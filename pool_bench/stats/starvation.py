@@ -9,13 +9,14 @@ _SHARE: Final = 0.2
 _LEAST_OTHERS: Final = 0.1
 
 
-def starver_words(client: ClientUsage, server: float | None, *, embedded: bool) -> str:
+def starver_words(client: ClientUsage, server: float | None, *, embedded: bool, siblings: float = 0.0) -> str:
     """Who had the cores: a quota, the hypervisor, the server, others; "" where that is not known.
 
     Args:
         client: what the generator cost, and where its time went.
         server: cores that a server on this machine used, None where that was not seen.
         embedded: the target is the embedded server, which is on this machine.
+        siblings: cores that the other generators of the run used.
     """
     time = client.time
     if not time.seen_s:
@@ -28,10 +29,11 @@ def starver_words(client: ClientUsage, server: float | None, *, embedded: bool) 
         parts.append(f"the hypervisor took {time.stolen_s / time.seen_s:.0%} of a core")
     if parts:
         return " and ".join(parts)
-    others = max(time.busy_s / time.seen_s - client.cpu_share, 0.0)
+    others = max(time.busy_s / time.seen_s - client.cpu_share - siblings, 0.0)
+    ours = f", the other generators {siblings:.1f}" if siblings >= _LEAST_OTHERS else ""
     if server is None:
         who = "the embedded server and others" if embedded else "others"
-        return f"{who} used {others:.1f} of {cores}"
+        return f"{who} used {others:.1f} of {cores}{ours}"
     others = max(others - server, 0.0)
-    also = f", others {others:.1f}" if others >= _LEAST_OTHERS else ""
+    also = ours + (f", others {others:.1f}" if others >= _LEAST_OTHERS else "")
     return f"the {'embedded ' if embedded else ''}server used {server:.1f} of {cores}{also}"

@@ -20,7 +20,7 @@ from pool_bench.report.summary.search import search_summary, step_line
 from pool_bench.results.model import SearchRecord
 from pool_bench.results.run import RunRecord
 from pool_bench.results.session import Limit, SearchResult, SearchStep
-from pool_bench.stats.runs import SATURATED_CPU_SHARE, RunResult
+from pool_bench.stats.runs import RunResult
 
 TOLERANCE: Final = 0.05
 
@@ -90,10 +90,10 @@ def is_client_to_blame(run: RunResult, breaches: Sequence[Breach]) -> bool:
     """Whether this client may be the reason for what was missed: at its limit, or late by as much."""
     if not breaches or run.client_trouble is None:
         return False
-    if run.client.cpu_share > SATURATED_CPU_SHARE * run.client.processes:
+    if run.worst.is_busy:
         return True
     # Whoever had its core, or blocked it: what it was late by is not the server's.
-    late = (run.client.lag.percentile_ms(99), run.total.schedule_error.percentile_ms(99))
+    late = (run.worst.client.lag.percentile_ms(99), run.total.schedule_error.percentile_ms(99))
     late_ms = max(value or 0.0 for value in late)
     return all(
         breach.objective.is_latency

@@ -8,7 +8,8 @@ connections that have half of the range, each further `connect` begins with a se
 either parity is found at once, or its lack. Slices are used in turn, so that a port does not come again
 sooner than the system would hand it out again: the other end may still remember it.
 
-As long as few sockets are in use, nothing of this is done: the option is one more system call.
+As long as few sockets are in use, nothing of this is done: the option is one more system call. A process that
+shares the work with others has slices of its own (`confine`), so that they do not search each other's.
 """
 
 import asyncio
@@ -73,9 +74,24 @@ class LocalPorts:
         self._searches = 0
         self._range = bounds or _DEFAULT_RANGE
         self._all = _slices_of(*self._range, slice_ports)
+        # Ours among several processes of one run; None where it is the only one.
+        self._own: tuple[int, int] | None = None
         self._searched_ns = self._renewed_ns = -_REMEMBERED_NS
         # The slices that may have a free port, by where connections come from and go to.
         self._slices: dict[tuple[str, SocketAddress], deque[bytes]] = {}
+
+    def confine(self, low: int, high: int) -> None:
+        """Connect from these ports from now on, and from others only where none of them is free."""
+        if self._narrows:
+            self._own, self.crowded = (low, high), True
+            self._all = self._own_slices()
+            self._slices.clear()
+
+    def _own_slices(self) -> deque[bytes]:
+        low, high = self._range
+        if self._own is not None:
+            low, high = max(low, self._own[0]), min(high, self._own[1])
+        return _slices_of(low, high, self._slice_ports)
 
     def look(self, now_ns: int) -> None:
         """See how many sockets are in use."""
@@ -86,12 +102,14 @@ class LocalPorts:
         low, high = self._range
         in_use = _sockets_in_use(self._net)
         is_many = in_use is None or in_use > (high - low + 1) * _CROWDED_SHARE
-        self.crowded = is_many or now_ns - self._searched_ns < _REMEMBERED_NS
+        is_confined = self._own is not None and self._narrows
+        self.crowded = is_confined or is_many or now_ns - self._searched_ns < _REMEMBERED_NS
 
     def _renew(self) -> None:
-        bounds = self._bounds or _port_range() or self._range
+        bounds = self._bounds or port_range() or self._range
         if bounds != self._range:
-            self._range, self._all = bounds, _slices_of(*bounds, self._slice_ports)
+            self._range = bounds
+            self._all = self._own_slices()
             self._slices.clear()
         for place in [place for place, slices in self._slices.items() if len(slices) < len(self._all)]:
             del self._slices[place]
@@ -231,7 +249,8 @@ def _slices_of(low: int, high: int, ports: int) -> deque[bytes]:
     return deque(_option(first, min(first + ports - 1, high)) for first in firsts)
 
 
-def _port_range() -> tuple[int, int] | None:
+def port_range() -> tuple[int, int] | None:
+    """The lowest and the highest local port of this machine; None where it does not tell."""
     try:
         low, high = map(int, _RANGE.read_text().split())
     except (OSError, ValueError):

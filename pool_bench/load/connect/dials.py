@@ -119,8 +119,10 @@ class CycleLoad(DialLoad[Worker]):
     def __init__(self, spec: ConnectSpec, plans: tuple[WirePlan, ...], recorders: Recorders) -> None:
         super().__init__(spec, plans, recorders)
         self._targets = len(plans)
+        first = spec.share.first if spec.share else 0
         self._workers = [
-            Worker(recorders.current[0], len(plans), index % len(plans)) for index in range(spec.concurrency)
+            Worker(recorders.current[0], len(plans), (first + index) % len(plans))
+            for index in range(spec.concurrency)
         ]
         self._due: list[Worker] = []
         self._backing_off = 0

@@ -75,7 +75,7 @@ class WorkerLoad(MeasuredLoad):
 
     async def _work(self, worker: int) -> None:
         count = len(self._drivers)
-        turn = worker % count
+        turn = (worker + (self._spec.share.first if self._spec.share else 0)) % count
         failures = [0] * count
         retry_ns = [0] * count
         while not self._stopping.is_set():

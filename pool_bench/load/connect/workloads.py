@@ -21,7 +21,10 @@ def _dial_load(spec: ConnectSpec) -> MeasuredLoad:
     from pool_bench.pgwire import ScramKeyCache
 
     cache = ScramKeyCache() if spec.scram_cache else None
-    plans = tuple(make_plan(target, query=spec.query, cache=cache) for target in spec.postgres_targets)
+    plans = tuple(
+        make_plan(target, query=spec.query, cache=cache, source_ips=spec.source_ips)
+        for target in spec.postgres_targets
+    )
     phases = tuple(plan.phases for plan in plans)
     open_loop = spec.open_loop
     recorders = Recorders(phases, responses=open_loop is not None, by_address=splits_of(spec))

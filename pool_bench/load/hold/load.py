@@ -55,7 +55,7 @@ class HoldLoad(Workload):
             lambda slot: self._begin(slot, again=True),
             lambda: self.in_flight < spec.open_concurrency,
         )
-        self._ring = KeepaliveRing(len(self._targets), spec.keepalive_s, self._keep_alive)
+        self._ring = KeepaliveRing(len(self._targets), spec.keepalive_s, self._keep_alive, spec.share)
         self._overdue = f"after {format_duration(spec.connect_timeout_s)} (--connect-timeout)"
         self._is_opening = True
         self._stopping = False
@@ -107,7 +107,7 @@ class HoldLoad(Workload):
         self._rehearsed = None
         self._began_ns = self._ledger.now_ns()
         self._ring.start()
-        self._opening.start()
+        self._opening.start(self._ledger.begins_ns)
 
     def measure(self) -> None:
         """Holding begins."""

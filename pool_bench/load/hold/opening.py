@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from pool_bench.errors import ConnectError, Phase
+from pool_bench.load.share import Share
 from pool_bench.load.spec import HoldSpec
 from pool_bench.load.workload import Ledger
 from pool_bench.stats.histogram import Histogram
@@ -130,9 +131,14 @@ def spread_targets(connections: Iterable[int]) -> list[int]:
     return order
 
 
+def active_count(count: int, share: float) -> int:
+    """How many of `count` connections never rest: a share of them, at least one."""
+    return min(count, max(round(count * share), 1)) if share else 0
+
+
 def active_slots(count: int, share: float) -> list[bool]:
-    """Which of `count` connections never rest: a share of them, at least one, evenly spread."""
-    active = min(count, max(round(count * share), 1)) if share else 0
+    """Which of `count` connections never rest, evenly spread; see `active_count`."""
+    active = active_count(count, share)
     return [(slot + 1) * active // count > slot * active // count for slot in range(count)]
 
 
@@ -162,6 +168,7 @@ class Opening:
         clock: Callable[[], int],
     ) -> None:
         self._spec = spec
+        self._share = spec.share or Share()
         self._count = count
         self._begin = begin
         self._abandon = abandon
@@ -180,9 +187,9 @@ class Opening:
         self.over_ns = 0
         self.gave_up_ns = 0
 
-    def start(self) -> None:
-        """Begin the first ones."""
-        self._began_ns = perf_counter_ns()
+    def start(self, begins_ns: int = 0) -> None:
+        """Begin the first ones; a rate counts from `begins_ns`, perf_counter_ns, or from now."""
+        self._began_ns = begins_ns or perf_counter_ns()
         if self._give_up_ns:
             self._look_at_growth()
         self._allow()
@@ -215,13 +222,14 @@ class Opening:
             self._allowed = min(self._next + self._spec.batch_size, self._count)
         else:
             elapsed_s = (perf_counter_ns() - self._began_ns) / 1e9
-            # The first is due at once, the next after 1/rate.
-            self._allowed = min(int(elapsed_s * rate) + 1, self._count)
+            index, processes = self._share.index, self._share.processes
+            # The first is due at once, the next after 1/rate; each process has every n-th of all.
+            due = max(math.floor((elapsed_s * rate - index) / processes) + 1, 0)
+            self._allowed = min(due, self._count)
             if self._allowed < self._count:
-                wait_s = self._allowed / rate - elapsed_s
-                self._timer = loop.call_later(
-                    max(wait_s, _FINEST_S if rate > 1 / _FINEST_S else 0), self._allow
-                )
+                wait_s = (self._allowed * processes + index) / rate - elapsed_s
+                is_dense = rate > processes / _FINEST_S
+                self._timer = loop.call_later(max(wait_s, _FINEST_S if is_dense else 0), self._allow)
         self._fill()
 
     def _fill(self) -> None:
@@ -274,9 +282,15 @@ class KeepaliveRing:
 
     Args:
         ask: called with a connection's number when its turn has come.
+        share: which of several processes this is, whose turns come between those of the others.
     """
 
-    def __init__(self, count: int, interval_s: float, ask: Callable[[int], None]) -> None:
+    def __init__(
+        self, count: int, interval_s: float, ask: Callable[[int], None], share: Share | None = None
+    ) -> None:
+        share = share or Share()
+        # When the first turn comes, in steps after the beginning.
+        self._lead = (share.index + 1) / share.processes
         self._count = count
         self._interval_s = interval_s
         self._ask = ask
@@ -299,7 +313,7 @@ class KeepaliveRing:
     def _go_round(self) -> None:
         loop = asyncio.get_running_loop()
         step_s = self._interval_s / self._count
-        due = int((loop.time() - self._began_s) / step_s)
+        due = max(math.floor((loop.time() - self._began_s) / step_s + 1 - self._lead), 0)
         # After a standstill all go on from where they were, at the same distance: nobody is asked twice for
         # what was missed, and never are all asked at once.
         late = due - self._turn - min(math.ceil(_LATEST_S / step_s), self._count)
@@ -309,5 +323,5 @@ class KeepaliveRing:
         while self._turn < due:
             self._ask(self._turn % self._count)
             self._turn += 1
-        wait_s = self._began_s + (self._turn + 1) * step_s - loop.time()
+        wait_s = self._began_s + (self._turn + self._lead) * step_s - loop.time()
         self._timer = loop.call_later(max(wait_s, _FINEST_S), self._go_round)

@@ -16,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pool_bench.report.text import clean, ellipsize
-from pool_bench.stats.runs import SATURATED_CPU_SHARE, SATURATED_LAG_P99_MS, Snapshot
+from pool_bench.stats.generators import SATURATED_CPU_SHARE, SATURATED_LAG_P99_MS
+from pool_bench.stats.runs import Snapshot
 from pool_bench.units import format_ms
 
 SPARK_SECONDS: Final = 60

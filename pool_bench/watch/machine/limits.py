@@ -106,25 +106,26 @@ class LimitsReader:
         taken = max(way_in.taken for way_in in reached)
         return Use(have * self._sources, taken), sum(way_in.unanswered for way_in in reached)
 
-    def look(self, own_pid: int | None) -> Evidence:
+    def look(self, own_pids: Sequence[int]) -> Evidence:
         """All of it, as evidence that lacks what only the run knows.
 
         Args:
-            own_pid: the process that connects.
+            own_pids: the processes that connect.
         """
         processes = self.processes()
         ports, unanswered = self.ports()
-        pids = [pid for pid in (own_pid, *self._pids) if pid is not None]
+        files = [use for pid in own_pids if (use := files_of(pid)) is not None]
         return Evidence(
             held=0,
             in_flight=0,
-            own_files=None if own_pid is None else files_of(own_pid),
+            # Each has a limit of its own: the fullest one fails first.
+            own_files=min(files, key=lambda use: use.limit - use.used, default=None),
             processes=processes,
             queues=self.queues(),
             dropped=max(dropped_requests() - self._dropped, 0),
             unanswered=unanswered,
             ports=ports,
-            memory=memory_of(pids),
+            memory=memory_of([*own_pids, *self._pids]),
             killed=max(killed_processes() - self._killed, 0),
             is_here=self.is_here,
         )

@@ -66,7 +66,7 @@ def test_the_process_that_listens_is_found_with_its_descriptors_and_its_queue() 
             one.setblocking(False)
             one.connect_ex((host.name, host.port))
         await_true(lambda: reader.queues()[0].waiting == 4)
-        seen = reader.look(os.getpid())
+        seen = reader.look([os.getpid()])
         assert [(one.where, one.waiting, one.limit) for one in seen.queues] == [(f"port {host.port}", 4, 3)]
         assert seen.queues[0].is_full
         assert seen.unanswered == 2
@@ -111,7 +111,7 @@ def test_a_unix_socket_leads_to_its_process_and_a_name_to_its_addresses(tmp_path
 
 def test_of_a_server_elsewhere_nothing_is_said_but_what_is_here() -> None:
     reader = LimitsReader([target("postgresql://u@192.0.2.1:5432/d?sslmode=disable")])
-    seen = reader.look(os.getpid())
+    seen = reader.look([os.getpid()])
     assert not seen.is_here
     assert (seen.processes, seen.queues, seen.ports, seen.unanswered) == ([], [], None, 0)
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
