@@ -20,10 +20,12 @@ from pool_bench.cli.commands.plot import plot
 from pool_bench.cli.entry import run_cli, run_command
 from pool_bench.cli.help_pages import Group
 from pool_bench.cli.options.connect import ConnectOptions, connect_options
+from pool_bench.cli.options.generators import GeneratorOptions, generator_options
 from pool_bench.cli.options.rounds import POSTGRES
 from pool_bench.cli.options.shared import (
     CONTEXT_SETTINGS,
     SessionOptions,
+    check_source_driver,
     driver_option,
     pgbouncer_admin_option,
     scram_cache_option,
@@ -52,6 +54,7 @@ TOOL = "pg-connection-bench"
 @driver_option
 @scram_cache_option
 @pgbouncer_admin_option
+@generator_options
 @session_options("-n")
 @click.version_option(__version__, prog_name=TOOL)
 @click.pass_context
@@ -62,6 +65,7 @@ def cli(
     driver: DriverName,
     scram_cache: bool,
     admin_url: str | None,
+    generators: GeneratorOptions,
     session: SessionOptions,
 ) -> None:
     """Open and close PostgreSQL connections, and say how fast that goes and what it costs.
@@ -80,6 +84,7 @@ def cli(
     if ctx.invoked_subcommand is not None:
         return
     loop = options.loop()
+    check_source_driver(options.source_ips, driver, "wire")
 
     def prepare() -> Callable[[], int]:
         from pool_bench.cli.commands.connect import ConnectPlan
@@ -93,11 +98,14 @@ def cli(
             session=session,
             options=options,
             loop=loop,
-            spec=replace(
-                options.spec(place.targets, driver, loop),
-                connect_timeout_s=shortest_timeout(place.targets, options.connect_timeout_s),
-                scram_cache=scram_cache,
+            spec=generators.ask(
+                replace(
+                    options.spec(place.targets, driver, loop),
+                    connect_timeout_s=shortest_timeout(place.targets, options.connect_timeout_s),
+                    scram_cache=scram_cache,
+                )
             ),
+            generators=generators,
             variants=read_variants(
                 options.interleave, lambda url: read_url(url, os.environ, application_name=TOOL)
             ),

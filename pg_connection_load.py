@@ -17,6 +17,7 @@ from pool_bench import __version__
 from pool_bench.cli.commands.plot import plot
 from pool_bench.cli.entry import run_cli, run_command
 from pool_bench.cli.help_pages import Group
+from pool_bench.cli.options.generators import GeneratorOptions, generator_options
 from pool_bench.cli.options.hold import HoldOptions, check_batches, hold_options
 from pool_bench.cli.options.shared import (
     CONTEXT_SETTINGS,
@@ -57,6 +58,7 @@ TOOL = "pg-connection-load"
 )
 @pgbouncer_admin_option
 @scram_cache_option
+@generator_options
 @session_options()
 @click.version_option(__version__, prog_name=TOOL)
 @click.pass_context
@@ -68,6 +70,7 @@ def cli(
     reserve: bool,
     admin_url: str | None,
     scram_cache: bool,
+    generators: GeneratorOptions,
     session: SessionOptions,
 ) -> None:
     """Open N PostgreSQL connections, hold them, watch them, and let go cleanly.
@@ -100,7 +103,10 @@ def cli(
             place=place,
             session=session,
             options=options,
-            spec=replace(options.spec(place.targets, driver, timeout_s), scram_cache=scram_cache),
+            spec=generators.ask(
+                replace(options.spec(place.targets, driver, timeout_s), scram_cache=scram_cache)
+            ),
+            generators=generators,
             reserve=reserve,
             admin=None if admin_url is None else find_console(admin_url, application_name=TOOL),
         ).run

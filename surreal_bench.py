@@ -21,6 +21,7 @@ from pool_bench.cli.commands.plot import plot
 from pool_bench.cli.entry import run_cli, run_command
 from pool_bench.cli.help_pages import DefaultGroup
 from pool_bench.cli.options.connect import ConnectOptions, connect_options
+from pool_bench.cli.options.generators import GeneratorOptions, generator_options
 from pool_bench.cli.options.hold import HoldOptions, check_batches, hold_options
 from pool_bench.cli.options.monitor import MonitorOptions, monitor_options
 from pool_bench.cli.options.pool import (
@@ -73,6 +74,7 @@ def cli() -> None:
 @server_options
 @connect_options("SURQL", SURREAL, _WATCHED)
 @surreal_driver_option
+@generator_options
 @session_options("-n")
 @click.pass_context
 def connect(
@@ -80,6 +82,7 @@ def connect(
     server: SurrealOptions,
     options: ConnectOptions,
     driver: DriverName,
+    generators: GeneratorOptions,
     session: SessionOptions,
 ) -> None:
     """Open a connection, sign in, select, query if asked to, close; with N workers, or at a rate.
@@ -92,6 +95,7 @@ def connect(
     surreal-bench connect --concurrency-min 1 --concurrency-max 32 --url http://db:8000
     """
     loop = options.loop()
+    check_source_driver(options.source_ips, driver, "surreal")
     check_split_driver(options.by_address, driver)
 
     def prepare() -> Callable[[], int]:
@@ -100,7 +104,7 @@ def connect(
 
         place = find_surreal(server)
         place.check_driver(driver)
-        spec = replace(options.spec(place.targets, driver, loop), auth=server.auth)
+        spec = generators.ask(replace(options.spec(place.targets, driver, loop), auth=server.auth))
         return ConnectPlan(
             tool=TOOL,
             place=place,
@@ -109,6 +113,7 @@ def connect(
             loop=loop,
             spec=spec,
             variants=place.read_variants(options.interleave, spec),
+            generators=generators,
         ).run
 
     run_command(ctx, prepare)
@@ -124,6 +129,7 @@ def connect(
     watched=_WATCHED,
 )
 @surreal_driver_option
+@generator_options
 @session_options()
 @click.pass_context
 def load(
@@ -131,6 +137,7 @@ def load(
     server: SurrealOptions,
     options: HoldOptions,
     driver: DriverName,
+    generators: GeneratorOptions,
     session: SessionOptions,
 ) -> None:
     """Open N connections, hold them idle, keep them alive, notice at once which are dropped, and let go.
@@ -159,7 +166,10 @@ def load(
             place=place,
             session=session,
             options=options,
-            spec=replace(spec, auth=server.auth, keepalive_query=spec.keepalive_query.strip()),
+            spec=generators.ask(
+                replace(spec, auth=server.auth, keepalive_query=spec.keepalive_query.strip())
+            ),
+            generators=generators,
         ).run
 
     run_command(ctx, prepare)

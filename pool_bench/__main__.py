@@ -20,6 +20,7 @@ from pool_bench.cli.commands.compare import compare
 from pool_bench.cli.commands.plot import plot
 from pool_bench.cli.entry import run_cli, run_command
 from pool_bench.cli.help_pages import Group
+from pool_bench.cli.options.generators import GeneratorOptions, generator_options
 from pool_bench.cli.options.loop import MAX_IN_FLIGHT
 from pool_bench.cli.options.monitor import MonitorOptions, monitor_options
 from pool_bench.cli.options.pool import (
@@ -92,6 +93,7 @@ def cli() -> None:
 @prepared_option
 @pool_rate_options
 @timing_options("5s", 5)
+@generator_options
 @session_options("-n", keep_going=False)
 @click.pass_context
 def run(
@@ -102,6 +104,7 @@ def run(
     prepared: bool,
     rates: PoolRateOptions,
     timing: Timing,
+    generators: GeneratorOptions,
     session: SessionOptions,
 ) -> None:
     """Measure pools under the same loads, in turn, each time in a fresh process.
@@ -145,12 +148,15 @@ def run(
             session=session,
             options=wanted,
             timing=timing,
-            spec=replace(
-                wanted.spec(place.targets, timing),
-                prepared=prepared,
-                seed=rates.seed_or_new,
-                open_loop=open_loop,
+            spec=generators.ask(
+                replace(
+                    wanted.spec(place.targets, timing),
+                    prepared=prepared,
+                    seed=rates.seed_or_new,
+                    open_loop=open_loop,
+                )
             ),
+            generators=generators,
             span="" if arrivals is None else rates.label,
             outage_s=outage,
         ).run

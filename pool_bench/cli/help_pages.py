@@ -60,6 +60,7 @@ SECTIONS: Final = (
             *("--no-prepared",),
             *("--stress", "--outage", "--keepalive", "--keepalive-query", "--active", "--reconnect"),
             *("--batch-size", "--batch-pause", "--open-concurrency", "--scram-cache"),
+            *("--processes", "--pin"),
         ),
     ),
     Section(
@@ -85,7 +86,7 @@ SECTIONS: Final = (
         "Output",
         (
             *("--verbose", "--quiet", "--name", "--output-dir", "--output-name", "--json", "--plot"),
-            *("--plot-format", "--summary", "--no-save"),
+            *("--plot-format", "--summary", "--per-process", "--no-save"),
         ),
     ),
 )

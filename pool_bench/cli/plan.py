@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from pool_bench.cli.argv import redacted_argv
 from pool_bench.cli.limits import raise_file_limit
+from pool_bench.cli.options.generators import ONE_PROCESS, GeneratorOptions
 from pool_bench.cli.options.shared import SessionOptions
 from pool_bench.cli.options.types import EXIT_LEFT
 from pool_bench.cli.places.base import Config, Place, Site
@@ -36,11 +37,13 @@ class Plan(ABC):
         tool: as in the result file.
         place: where the targets come from.
         session: what all commands that measure are told alike.
+        generators: who generates the load.
     """
 
     tool: str
     place: Place
     session: SessionOptions
+    generators: GeneratorOptions = ONE_PROCESS
 
     @property
     @abstractmethod
@@ -115,7 +118,7 @@ class Plan(ABC):
                     argv=redacted_argv(sys.argv),
                     targets=tuple(dict.fromkeys(map(str, (*site.targets, *measurement.other_targets)))),
                     server=greeting,
-                    config=site.config() | measurement.config,
+                    config=site.config() | measurement.config | self.generators.config(),
                 )
                 stack.callback(measurement.view.close)
                 work = BenchSession(
@@ -128,6 +131,7 @@ class Plan(ABC):
                     levels=measurement.levels,
                     span=measurement.span,
                     thresholds=thresholds,
+                    per_process=self.generators.per_process,
                 )
                 try:
                     measurement.measure(work)

@@ -44,6 +44,7 @@ class BenchSession:
         span: stands there instead of the levels.
         checks, thresholds: what must hold of each run.
         require_valid: whether a suspect run makes the exit code 1.
+        per_process: results are wanted by generator process, too.
         written: files written so far.
     """
 
@@ -56,6 +57,7 @@ class BenchSession:
     checks: Checks = NO_CHECKS
     thresholds: tuple[Threshold, ...] = ()
     require_valid: bool = False
+    per_process: bool = False
     written: list[Path] = field(default_factory=list)
     _json_path: Path | None = None
     _kept: int = 0
@@ -82,6 +84,7 @@ class BenchSession:
         """
         watch = Watch(self.thresholds if self.checks.abort_on_fail else ())
         self._describe(run.result)
+        run.say = self.message
         ended = False
         try:
             for snapshot in run.snapshots():
@@ -108,6 +111,7 @@ class BenchSession:
 
     def _describe(self, result: RunResult) -> None:
         """Tell a run what the session knows and its generator does not."""
+        result.per_process = self.per_process
         result.embedded = bool(self.session.server.get("embedded"))
         if self.session.calibration is not None:
             result.own = self.session.calibration.own(result.driver, result.concurrency)

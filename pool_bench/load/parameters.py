@@ -16,14 +16,15 @@ Parameters: TypeAlias = dict[str, str | int | float | bool]
 
 def parameters_of(spec: Spec) -> Parameters:
     """The parameters of a run of `spec`; durations in seconds, rates per second."""
+    several: Parameters = {"processes": spec.processes} if spec.processes > 1 else {}
     match spec:
         case HoldSpec():
-            return _held(spec)
+            return {**_held(spec), **several}
         case PoolSpec():
             # What load it was is in fields of its own, `runs[].scenario` and those beside it.
-            return {**_timing(spec), **_schedule(spec.open_loop, spec.clients)}
+            return {**_timing(spec), **_schedule(spec.open_loop, spec.clients), **several}
         case ConnectSpec():
-            return _cycles(spec)
+            return {**_cycles(spec), **several}
         case _:
             assert_never(spec)
 

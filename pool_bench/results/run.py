@@ -11,6 +11,7 @@ from pool_bench.analysis.verdict import Verdict, judge, verdict_words
 from pool_bench.results.addresses import AddressRecord
 from pool_bench.results.checkout import CheckoutRecord
 from pool_bench.results.client import ClientRecord
+from pool_bench.results.generators import GeneratorRecord
 from pool_bench.results.hold import HoldRecord
 from pool_bench.results.parts import (
     Count,
@@ -330,6 +331,7 @@ class RunRecord:
     wall: WallRecord | None = None
     not_started: Text = ""
     addresses: tuple[AddressRecord, ...] = ()
+    generators: tuple[GeneratorRecord, ...] = ()
     targets: tuple[TargetRecord, ...] = ()
 
     @classmethod
@@ -347,7 +349,7 @@ class RunRecord:
         return record(
             cls,
             run,
-            processes=run.client.processes,
+            processes=max(len(run.generators), 1),
             target=", ".join(run.targets),
             round=run.round if pool is None else pool.round,
             ok=total.ok,
@@ -408,6 +410,7 @@ class RunRecord:
             ),
             wall=None if run.wall is None else WallRecord.of(run.wall),
             addresses=AddressRecord.all_of(run) if courses else (),
+            generators=GeneratorRecord.all_of(run) if courses else (),
             targets=tuple(
                 TargetRecord.of(name, stats, duration_s=run.duration_s, open_loop=open_loop)
                 for name, stats in zip(run.targets, run.per_target, strict=True)

@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Final
 
+from pool_bench.analysis.client_verdict import CHEAPEST
 from pool_bench.analysis.walls_ahead import Asked
 from pool_bench.cli.commands.find_max import find_maximum
 from pool_bench.cli.limits import time_wait_note
@@ -16,6 +17,7 @@ from pool_bench.cli.session import BenchSession, lose
 from pool_bench.cli.status import notify
 from pool_bench.cli.walls import KnownLimits, warn_of_walls
 from pool_bench.cli.watching import follow_watched, is_wanted
+from pool_bench.drivers.network.source_addresses import check_sources
 from pool_bench.drivers.refusals import check_settings
 from pool_bench.errors import UsageError
 from pool_bench.load.calibrate import calibrate, settings_for
@@ -82,11 +84,19 @@ class ConnectPlan(Plan):
     def steps(self, targets: tuple[Target, ...]) -> tuple[Step, ...]:
         """All runs, in their order."""
         spec = replace(self.spec, targets=targets)
-        return plan(spec, self.loop.levels, self.variants, self.options.rounds, self.loop.label)
+        steps = plan(spec, self.loop.levels, self.variants, self.options.rounds, self.loop.label)
+        return tuple(replace(step, spec=self.generators.fit(step.spec)) for step in steps)
 
     def check(self) -> None:
         """Make sure that drivers can honour what targets ask for, and that watching is not contradicted."""
         _ = self.watched
+        if self.options.calibrate and any(step.spec.processes > 1 for step in self.steps(self.place.targets)):
+            raise UsageError("--calibrate measures what one process can do: leave out --processes")
+        if self.options.source_ips:
+            check_sources(self.options.source_ips, self.place.targets)
+            for step in self.steps(self.place.targets):
+                if step.spec.driver not in CHEAPEST:
+                    raise UsageError(f"--source-ip: {step.spec.driver} cannot choose its address")
         for step in self.steps(self.place.targets):
             check_settings(step.spec.driver, step.spec.targets)
 
@@ -122,7 +132,7 @@ class ConnectPlan(Plan):
         if note is not None:
             notify(note)
         if spec.open_loop is None and not start.stop.requested:
-            reader = LimitsReader(targets)
+            reader = LimitsReader(targets, len(spec.source_ips))
             asked = Asked(connections=most, at_once=most, option="--concurrency", servers=reader.servers)
             warn_of_walls(asked, reader, KnownLimits(), notify)
         run = _ConnectRun(self, start.site, self.steps(targets), start.greeting)
@@ -193,6 +203,7 @@ class _ConnectRun:
             "query": spec.query,
             "scram_cache": spec.scram_cache,
             "resolve": "once" if spec.resolve_once else "each",
+            "source_ips": list(spec.source_ips),
             "wait_between_runs_s": own.options.pause_s,
             "rounds": own.options.rounds,
             "interleave": [variant.name for variant in own.variants],
@@ -206,7 +217,8 @@ class _ConnectRun:
             self._calibrate(work)
         search = self.plan.find_max
         if search is not None:
-            find_maximum(work, search, replace(self.spec, concurrency=self.plan.connections))
+            spec = replace(self.spec, concurrency=self.plan.connections)
+            find_maximum(work, search, self.plan.generators, spec)
         else:
             self._measure_all(work)
 
@@ -270,7 +282,7 @@ class _ConnectRun:
         watches = self.plan.watched and step.spec.targets == self.site.targets
         wanted = run.result.concurrency
         with self.site.watcher(wanted, admin=self.plan.admin) if watches else nullcontext() as watcher:
-            follow_watched(work, run, watcher, LimitsReader(step.spec.targets))
+            follow_watched(work, run, watcher, LimitsReader(step.spec.targets, len(step.spec.source_ips)))
 
     def answer(self, work: BenchSession) -> Brief | None:
         """The last screen; with `-v`, what else is known of all runs together is printed as well."""

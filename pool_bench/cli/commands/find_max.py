@@ -10,6 +10,7 @@ from typing import Final
 
 from pool_bench.analysis.objectives import Breach
 from pool_bench.analysis.rate_search import RateSearch, Trial
+from pool_bench.cli.options.generators import GeneratorOptions
 from pool_bench.cli.options.loop import FindMax
 from pool_bench.cli.session import BenchSession
 from pool_bench.load.arrivals import constant
@@ -25,8 +26,11 @@ from pool_bench.stats.runs import RunResult
 TOLERANCE: Final = 0.05
 
 
-def find_maximum(work: BenchSession, plan: FindMax, spec: ConnectSpec) -> None:
+def find_maximum(work: BenchSession, plan: FindMax, generators: GeneratorOptions, spec: ConnectSpec) -> None:
     """Search, show every trial and what was found, and keep it all in the session of `work`.
+
+    Where the machine says how many processes generate the load, the search begins with one, and doubles them
+    where a rate was missed that the client may be the reason for: the same rate is tried again.
 
     Raises:
         UsageError, GeneratorError: as `BenchSession.follow`; the trials until then are kept.
@@ -37,6 +41,9 @@ def find_maximum(work: BenchSession, plan: FindMax, spec: ConnectSpec) -> None:
     work.session.find_max = result
     search = RateSearch(plan.first, lowest=plan.lowest, highest=plan.highest, tolerance=TOLERANCE)
     last: RunResult | None = None
+    most = spec.processes
+    if generators.is_auto:
+        spec = replace(spec, processes=1)
     try:
         while (trial := search.trial) is not None and not work.stop.requested:
             if last is not None and work.stop.sleep(plan.pause_s):
@@ -45,6 +52,7 @@ def find_maximum(work: BenchSession, plan: FindMax, spec: ConnectSpec) -> None:
             if last.interrupted:
                 break
             breaches = objectives.breaches(last.total)
+            to_blame = is_client_to_blame(last, breaches)
             result.steps.append(
                 SearchStep(
                     run=len(work.session.runs) - 1,
@@ -53,9 +61,15 @@ def find_maximum(work: BenchSession, plan: FindMax, spec: ConnectSpec) -> None:
                     passed=not breaches,
                     breaches=tuple(map(str, breaches)),
                     client=last.client_trouble,
-                    client_to_blame=is_client_to_blame(last, breaches),
+                    client_to_blame=to_blame,
                 )
             )
+            if to_blame and spec.processes < most:
+                spec = replace(spec, processes=min(2 * spec.processes, most))
+                work.row(step_line(result.steps[-1], RunRecord.of(last)))
+                work.message(f"the client was at its limit: going on with {spec.processes} processes")
+                work.keep()
+                continue
             if not last.total.ok and search.passed is None:
                 # A lower rate would only fail more slowly.
                 result.limit, result.why = Limit.SERVER, f"at {trial.rate:.4g}/s no operation succeeded"

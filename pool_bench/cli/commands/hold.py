@@ -64,6 +64,7 @@ class HoldPlan(Plan):
     def check(self) -> None:
         """Make sure that the driver can honour what targets ask for."""
         check_settings(self.spec.driver, self.place.targets)
+        self.generators.fit(replace(self.spec, connections=(self.options.connections,)))
 
     def begin(self, start: Start) -> Measurement:
         """See how many connections may be held, and say what will be in their way."""
@@ -80,7 +81,7 @@ class HoldPlan(Plan):
                 admin=self.admin,
                 timeout_s=self.timeout_s,
             )
-        spec = replace(self.spec, targets=targets, connections=shares)
+        spec = self.generators.fit(replace(self.spec, targets=targets, connections=shares))
         reader = LimitsReader(targets, len(spec.source_ips))
         ports, _ = reader.ports()
         taken = 0 if ports is None else ports.used

@@ -66,8 +66,8 @@ class PoolPlan(Plan):
 
     @property
     def connections(self) -> int:
-        """Connections of the largest pool."""
-        return max(load.spec.size for load in self.loads())
+        """Connections of the largest pool, in all processes."""
+        return max(load.spec.size * load.spec.processes for load in self.loads())
 
     @property
     def connections_option(self) -> str:

@@ -15,6 +15,7 @@ from pool_bench.cli.options.shared import (
     connect_timeout_option,
     grace_option,
     resolve_option,
+    source_option,
     warmup_option,
     watch_option,
 )
@@ -39,6 +40,7 @@ class ConnectOptions:
         connect_timeout_s: bound on one operation, seconds.
         resolve: how often names are looked up.
         by_address: results by address also where there is only one.
+        source_ips: local addresses to connect from in turn.
         rounds: how often each setting is measured.
         interleave: settings measured in turn with these.
         watch: watch the server; None: where it is on this machine.
@@ -57,6 +59,7 @@ class ConnectOptions:
     connect_timeout_s: float
     resolve: Literal["each", "once"]
     by_address: bool
+    source_ips: tuple[str, ...]
     rounds: int
     interleave: tuple[str, ...]
     watch: bool | None
@@ -90,6 +93,7 @@ class ConnectOptions:
             query=self.query,
             resolve_once=self.resolve == "once",
             by_address=self.by_address,
+            source_ips=self.source_ips,
             seed=self.rates.seed_or_new,
         )
 
@@ -141,6 +145,7 @@ def connect_options(language: str, settings: Settings, watched: str) -> Decorato
         connect_timeout_option("Bound on one operation, from the first packet to the close."),
         resolve_option,
         by_address_option,
+        source_option,
         rounds_options(settings),
         watch_option(watched),
         calibrate_option,

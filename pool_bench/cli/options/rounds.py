@@ -48,12 +48,12 @@ class Settings:
 
 POSTGRES: Final = Settings(
     drivers=DRIVER_NAMES,
-    keys=("driver", "url", "query", "concurrency", "scram-cache", "resolve"),
+    keys=("driver", "url", "query", "concurrency", "processes", "scram-cache", "resolve"),
     examples='"driver=asyncpg" or "query=SELECT 1,concurrency=20"',
 )
 SURREAL: Final = Settings(
     drivers=SURREAL_DRIVER_NAMES,
-    keys=("driver", "url", "query", "concurrency", "auth", "resolve"),
+    keys=("driver", "url", "query", "concurrency", "processes", "auth", "resolve"),
     examples='"auth=token" or "driver=surrealdb,concurrency=20"',
 )
 
@@ -201,6 +201,10 @@ def _change(
         if not re.fullmatch(r"[1-9][0-9]{0,8}", value, re.ASCII):
             raise UsageError(f"{OPTION}: concurrency={value} is not a number of workers")
         return value, lambda spec: replace(spec, concurrency=int(value))
+    if key == "processes":
+        if not re.fullmatch(r"[1-9][0-9]{0,2}", value, re.ASCII):
+            raise UsageError(f"{OPTION}: processes={value} is not a number of processes")
+        return value, lambda spec: replace(spec, processes=int(value))
     if key == "resolve":
         if value not in ("each", "once"):
             raise UsageError(f"{OPTION}: unknown resolve={value} (choose from each, once)")

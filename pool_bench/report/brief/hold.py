@@ -3,6 +3,7 @@
 from pool_bench.report.brief.headline import verdict_lines
 from pool_bench.report.brief.screen import COLUMNS, Brief, Part
 from pool_bench.report.summary.addresses import address_lines
+from pool_bench.report.summary.generators import generator_lines
 from pool_bench.report.summary.hold import (
     drop_lines,
     held_by,
@@ -39,6 +40,7 @@ def hold_brief(run: RunRecord, *, asked: int, colour: bool = False) -> Brief:
             Part(opening, rank=60),
             Part(target_lines(run, paint, width=COLUMNS), rank=50, fewest=4, rows="targets"),
             Part(address_lines(run, paint, width=COLUMNS), rank=86, fewest=4, rows="lines"),
+            Part(generator_lines(run, paint, width=COLUMNS), rank=84, fewest=3, rows="processes"),
             Part(failure_lines(run, paint, width=COLUMNS), rank=90, fewest=4, rows="lines"),
             Part(hanging, rank=88),
             Part(drop_lines(hold, paint), rank=85, fewest=4, rows="lines"),

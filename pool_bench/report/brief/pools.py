@@ -9,6 +9,7 @@ from pool_bench.compare.pools import PoolComparison, PoolRounds
 from pool_bench.compare.ranking import best
 from pool_bench.report.brief.screen import Brief, Part
 from pool_bench.report.summary.acceptance import acceptance_sentences
+from pool_bench.report.summary.generators import process_words
 from pool_bench.report.summary.pool_sizes import believed
 from pool_bench.report.summary.pools import client_limit, verdict
 from pool_bench.report.summary.run import wrap
@@ -39,6 +40,8 @@ def contests_brief(
         ]
     else:
         parts.append(Part([paint("Details, and how to read them: -v", "dim")], rank=60))
+    several = process_words(contests[0].groups[0].runs[0]) if contests else ""
+    parts.append(Part([paint(line, "dim") for line in wrap(several, "  ")], rank=78))
     accepted = [
         line
         for contest in contests

@@ -7,6 +7,7 @@ from pool_bench.analysis.verdict import NoteCode
 from pool_bench.report.brief.headline import figures, headline
 from pool_bench.report.brief.screen import COLUMNS, ROWS, Brief, Part
 from pool_bench.report.summary.addresses import address_lines
+from pool_bench.report.summary.generators import generator_lines
 from pool_bench.report.summary.run import failure_lines, phase_lines, response_lines, target_lines, wrap
 from pool_bench.report.summary.search import answer_lines, confirmed_run
 from pool_bench.report.summary.unfinished import hanging_of_runs, hanging_words
@@ -35,6 +36,7 @@ def run_brief(run: RunRecord, *, colour: bool = False) -> Brief:
             Part(latency, rank=90),
             Part(target_lines(run, paint, width=COLUMNS), rank=85, fewest=4, rows="targets"),
             Part(address_lines(run, paint, width=COLUMNS), rank=86, fewest=4, rows="lines"),
+            Part(generator_lines(run, paint, width=COLUMNS), rank=84, fewest=3, rows="processes"),
             Part(phase_lines(run, paint, bars=_BAR), rank=50),
             Part(failure_lines(run, paint, width=COLUMNS), rank=80, fewest=4, rows="lines"),
             Part(_hanging([run], paint), rank=88),

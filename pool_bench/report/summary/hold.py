@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from pool_bench.report.summary.addresses import address_lines
+from pool_bench.report.summary.generators import generator_lines
 from pool_bench.report.summary.hold_notes import hold_notes
 from pool_bench.report.summary.hold_words import gave_up_words, kinds_words, latency_words, who_and_why
 from pool_bench.report.summary.run import (
@@ -60,6 +61,7 @@ def hold_summary(run: RunRecord, *, asked: int, colour: bool = False) -> str:
         phase_lines(run, paint),
         target_lines(run, paint),
         address_lines(run, paint, width=WIDTH),
+        generator_lines(run, paint, width=WIDTH),
         failure_lines(run, paint),
         drop_lines(hold, paint),
         reconnect_lines(hold, paint),
@@ -238,9 +240,10 @@ def _client(run: RunRecord, hold: HoldRecord, paint: Paint) -> list[str]:
     if hold.cpu_share is not None:
         lines.append(f"  CPU {hold.cpu_share:.1%} of a core while holding")
     per_op = "-" if client.cpu_us_per_op is None else f"{client.cpu_us_per_op:,.0f}"
+    processes = f" · {run.processes} processes" if run.processes > 1 else ""
     lines.append(
         f"  CPU {client.cpu_words} of a core while opening, {per_op} us per connect"
-        f" · RSS {client.rss_mb or 0:,.0f} MB"
+        f" · RSS {client.rss_mb or 0:,.0f} MB{processes}"
     )
     lag = f"loop lag while opening {lag_words(client)}"
     return [*lines, *wrap(f"  {lag} · {pauses_words(client)}", "    ")]

@@ -13,6 +13,7 @@ from pool_bench.analysis.verdict import FEWEST_BEYOND, is_thin
 from pool_bench.compare.pools import PoolComparison, PoolRounds, Spread
 from pool_bench.compare.ranking import best, is_ranked, left_out, rounds_needed
 from pool_bench.report.summary.acceptance import acceptance_lines
+from pool_bench.report.summary.generators import process_words
 from pool_bench.report.summary.run import WIDTH, wrap
 from pool_bench.report.summary.scenarios import shape_lines
 from pool_bench.report.text import Paint, clean, ellipsize, format_percent, format_rate, table
@@ -110,6 +111,8 @@ def _headline(contest: PoolComparison, meaning: str, paint: Paint) -> list[str]:
     parts.append(f"{rounds} round{'s' if rounds > 1 else ''} of {format_duration(round(longest_s, 1))}")
     lines = [paint(clean(contest.label), "bold")]
     lines += [f"  {line}" for line in wrap(f"{meaning}.", "  ")]
+    if words := process_words(contest.groups[0].runs[0]):
+        lines += [f"  {line}" for line in wrap(f"{words}.", "  ")]
     lines += [f"  {line}" for line in wrap(" · ".join(parts), "  ")]
     return lines
 

@@ -13,6 +13,7 @@ from pool_bench.analysis.verdict import FEWEST_BEYOND, NoteCode, ReasonCode, is_
 from pool_bench.errors import Phase
 from pool_bench.report.buckets import log_bars
 from pool_bench.report.summary.addresses import address_lines
+from pool_bench.report.summary.generators import generator_lines
 from pool_bench.report.summary.unfinished import hanging_words
 from pool_bench.report.summary.verdict import (
     lag_words,
@@ -73,6 +74,7 @@ def run_summary(run: RunRecord, *, colour: bool = False) -> str:
         phase_lines(run, paint),
         target_lines(run, paint),
         address_lines(run, paint, width=WIDTH),
+        generator_lines(run, paint, width=WIDTH),
         failure_lines(run, paint),
         _histogram(run.histogram, paint),
         _client(run, paint),

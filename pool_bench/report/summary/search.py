@@ -51,7 +51,8 @@ def search_summary(runs: Sequence[RunRecord], search: SearchRecord, *, colour: b
     for step in steps:
         run = runs[step.run]
         latency = run.latency_ms
-        cpu = f"{run.client.cpu_words}{' !' if step.client else '  '}"
+        several = f" of {run.processes}" if run.processes > 1 else ""
+        cpu = f"{run.client.cpu_words}{several}{' !' if step.client else '  '}"
         verdict = ("confirmed" if step.kind == "confirm" else "met") if step.passed else "missed"
         rows.append(
             [
