@@ -90,9 +90,10 @@ class Merger:
         """Up to which second snapshots belong to the next merged one; None where it is not complete."""
         heads = [sender.at_s(sender.queue[0]) for sender in self._senders if sender.queue]
         awaited = any(not sender.queue and not sender.over for sender in self._senders)
-        if awaited:
-            # What is behind goes along with the next ones that are not.
-            heads = [at_s for at_s in heads if at_s >= self._until_s]
+        # What is behind goes along with the next ones that are not.
+        on_time = [at_s for at_s in heads if at_s >= self._until_s]
+        if on_time or awaited:
+            heads = on_time
         if not heads:
             return None
         first_s = min(heads)
@@ -107,12 +108,13 @@ class Merger:
         parts = []
         for sender in self._senders:
             taken: list[Snapshot] = []
-            while sender.queue and (
-                (at_s := sender.at_s(sender.queue[0])) < behind_s or (not taken and at_s < until_s)
-            ):
-                sender.last = sender.queue.popleft()
-                taken.append(sender.last)
+            # All that is behind, and one that is not.
+            while sender.queue and sender.at_s(sender.queue[0]) < behind_s:
+                taken.append(sender.queue.popleft())
+            if sender.queue and sender.at_s(sender.queue[0]) < until_s:
+                taken.append(sender.queue.popleft())
             if taken:
+                sender.last = taken[-1]
                 parts.append((sender, taken[0] if len(taken) == 1 else _in_a_row(taken)))
         # Those that are on time say when entries end.
         parts.sort(key=lambda part: part[1].elapsed_s, reverse=True)
