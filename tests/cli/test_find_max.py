@@ -1,18 +1,29 @@
 """Whose limit a search has found, and how long its trials last."""
 
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from pool_bench.analysis.objectives import parse_objectives
 from pool_bench.analysis.rate_search import RateSearch, Trial
-from pool_bench.cli.commands.find_max import conclude, is_client_to_blame
+from pool_bench.cli.commands import find_max
+from pool_bench.cli.commands.find_max import conclude, find_maximum, is_client_to_blame
+from pool_bench.cli.options.generators import GeneratorOptions
 from pool_bench.cli.options.loop import FindMax
+from pool_bench.cli.options.shared import Output
+from pool_bench.cli.session import BenchSession
+from pool_bench.load.run import StopSwitch
+from pool_bench.load.spec import ConnectSpec
 from pool_bench.report.brief.run import search_brief
+from pool_bench.report.live.view import QuietView
 from pool_bench.results.model import SearchRecord
 from pool_bench.results.run import RunRecord
 from pool_bench.results.session import Limit, SearchResult
 from pool_bench.stats.operations import ClientUsage
+from pool_bench.stats.runs import RunResult
+from tests.support.generators import target
 from tests.support.results.open_loop import search_session
 from tests.support.results.runs import REFUSED, client_of, run_of, stats_of
 
@@ -85,3 +96,46 @@ def test_a_trial_lasts_until_its_percentile_means_something(rate: float, kind: s
 def test_no_rate_is_tried_that_the_longest_trial_could_not_judge() -> None:
     plan = FindMax(objectives=OBJECTIVES, first=100, highest=20_000, spacing="constant", pause_s=0)
     assert plan.lowest == pytest.approx(1000 / 60)
+
+
+def test_processes_double_while_the_client_is_the_limit_and_the_same_rate_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tried: list[tuple[float, int]] = []
+
+    def measured(
+        work: BenchSession, plan: FindMax, spec: ConnectSpec, trial: Trial, *, number: int
+    ) -> RunResult:
+        tried.append((trial.rate, spec.processes))
+        # One process does 200 a second, each further one as much, and the server 500.
+        slow = trial.rate > 500 or trial.rate > 200 * spec.processes
+        busy = trial.rate > 200 * spec.processes
+        stats = stats_of([500 if slow else 5] * 1000)
+        stats.offered = 1000
+        run = run_of(stats, client=client_of(cpu_share=0.99 if busy else 0.3))
+        work.session.runs.append(run)
+        return run
+
+    monkeypatch.setattr(find_max, "_measure", measured)
+    said: list[str] = []
+    output = Output(
+        directory=tmp_path, json=None, plot=None, plot_format="png", no_save=True, quiet=True, verbose=False
+    )
+    work = BenchSession(
+        output=output, stop=StopSwitch(), view=QuietView(), session=search_session(), levels=(100,)
+    )
+    work.session.runs.clear()
+    monkeypatch.setattr(BenchSession, "message", lambda self, text: said.append(text))
+    plan = FindMax(objectives=OBJECTIVES, first=100, highest=20_000, spacing="constant", pause_s=0)
+    spec = ConnectSpec(targets=(target("postgresql://u@127.0.0.1/d"),), concurrency=100, processes=4)
+    find_maximum(work, plan, GeneratorOptions(processes=0), spec)
+    work.stop.close()
+    assert said == [f"the client was at its limit: going on with {count} processes" for count in (2, 4)]
+    again = [(rate, then) for (rate, count), (then, more) in pairwise(tried) if more > count]
+    assert len(again) == 2
+    assert all(rate == then for rate, then in again)
+    search = work.session.find_max
+    assert search is not None
+    assert search.found is not None
+    assert 400 < search.found <= 500
+    assert search.limit is Limit.SERVER

@@ -72,7 +72,7 @@ def forking_modules() -> Iterator[None]:
         os.close(held)
         return Forked(int(ours.recv(_MOST_BYTES)), ended)
 
-    with ours, patch("pool_bench.load.run.start_module", start):
+    with ours, patch("pool_bench.load.child.start_module", start):
         yield
 
 

@@ -9,7 +9,6 @@ from pool_bench.cli.options.gathering import gathered
 from pool_bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from pool_bench.cli.places.base import Config
     from pool_bench.load.spec import ConnectSpec, HoldSpec, PoolSpec
     from pool_bench.targets import Target
 
@@ -57,7 +56,7 @@ class GeneratorOptions:
         """Whether the machine says how many."""
         return self.processes == 0
 
-    def config(self) -> "Config":
+    def config(self) -> dict[str, str | int | float | bool | list[str] | None]:
         """The settings, for the result file; none where they are the usual ones."""
         if self == ONE_PROCESS:
             return {}
