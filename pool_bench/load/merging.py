@@ -37,9 +37,11 @@ class _Sender:
         self.queue: deque[Snapshot] = deque()
         self.last: Snapshot | None = None
         self.suspended_s = 0.0
-        self.over = False
+        self.over = self.lost = False
         # What it took before its first connection, or its pool, and with all that it holds.
         self.base_bytes = self.held_bytes = 0
+        # What it held at the end of its last entry.
+        self.held = 0
         self.recovery: Recovery | None = None
 
     def at_s(self, snapshot: Snapshot) -> float:
@@ -79,7 +81,8 @@ class Merger:
 
     def lose(self, number: int) -> None:
         """A generator will send no more."""
-        self._senders[number].over = True
+        sender = self._senders[number]
+        sender.over = sender.lost = True
 
     def take(self) -> Iterator[Snapshot]:
         """What is complete by now, in order; the last one is final, once all generators are over."""
@@ -207,7 +210,27 @@ class Merger:
             whole.held_rss_bytes = sum(sender.held_bytes for sender in self._senders)
             for interval in whole.intervals:
                 interval.stage = str(stages[interval.t])
+            self._hold_on(whole, parts)
         return whole
+
+    def _hold_on(self, whole: HoldStats, parts: list[tuple[_Sender, Snapshot]]) -> None:
+        """Add to each entry what those generators hold that have none with the same end."""
+        entries = {
+            id(sender): {interval.t: interval.held for interval in snapshot.hold.intervals}
+            for sender, snapshot in parts
+            if snapshot.hold is not None
+        }
+        for interval in whole.intervals:
+            for sender in self._senders:
+                held = entries.get(id(sender), {}).get(interval.t)
+                if held is None:
+                    interval.held += sender.held
+                    interval.held_peak += sender.held
+                else:
+                    sender.held = held
+        for sender in self._senders:
+            if sender.lost and sender.is_done:
+                sender.held = 0
 
     def _checkout(self, parts: list[tuple[_Sender, Snapshot]]) -> CheckoutStats | None:
         whole: CheckoutStats | None = None

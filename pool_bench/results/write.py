@@ -30,6 +30,7 @@ _OF_RUNS: Final = (
     "wall",
     "not_started",
     "addresses",
+    "generators",
     "targets",
 )
 _ADDITIONS: Final = {

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -213,6 +214,28 @@ def test_what_is_held_and_what_it_costs_adds_up_over_processes_and_not_over_time
         (1.0, "open", 10),
         (2.0, "hold", 10),
     ]
+
+
+def test_an_entry_of_one_process_has_what_the_others_hold_meanwhile() -> None:
+    def holding(t: float, held: int) -> Snapshot:
+        entry = HoldInterval(t, 1.0, "hold", held, held, 0, 0, 0, Histogram(), Histogram())
+        return replace(
+            _snapshot(t, stage=Stage.HOLD), hold=HoldStats(intervals=Timeline([entry])), final=False
+        )
+
+    merger = Merger(2, tick_s=1.0, interval_s=1.0)
+    seen: list[Snapshot] = []
+    for number, t, held in ((0, 1.0, 3), (1, 1.0, 4), (0, 2.0, 3), (0, 3.0, 2), (0, 4.0, 2)):
+        merger.add(number, holding(t, held))
+        seen += merger.take()
+    merger.lose(1)
+    merger.add(0, replace(holding(5.0, 2), final=True))
+    seen += merger.take()
+    whole = HoldStats()
+    for each in seen:
+        assert each.hold is not None
+        whole.merge(each.hold)
+    assert [(each.t, each.held) for each in whole.intervals] == [(1, 7), (2, 7), (3, 6), (4, 2), (5, 2)]
 
 
 def test_clients_of_different_processes_are_different_clients() -> None:
