@@ -91,7 +91,6 @@ def test_calibrate_can_go_through_tls(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "way"),
     [
-        ("sslmode=require", "trust, TLS"),
         ("sslmode=verify-full&sslrootcert=CERTIFICATE", "trust, TLS"),
         # What the first connection found decides.
         ("sslmode=prefer", "trust, TLS"),

@@ -156,11 +156,12 @@ def test_no_text_is_answered_with_anything_but_a_usage_error(text: str) -> None:
 @pytest.mark.parametrize("hold", [False, True])
 def test_every_field_that_is_known_is_in_the_result_file(hold: bool) -> None:
     run = held_run(restarted(), server_side=watched()) if hold else typical_run(2000)
-    for field, unit in known_fields(hold=hold).items():
+    content = session_to_json(session_of(run))["runs"]
+    assert isinstance(content, Sequence)
+    fields = known_fields(hold=hold)
+    for field, unit in fields.items():
         text = f"{field}=={'false' if unit is Unit.FLAG else 0}"
-        (threshold,) = read_thresholds([text], known_fields(hold=hold))
-        content = session_to_json(session_of(run))["runs"]
-        assert isinstance(content, Sequence)
+        (threshold,) = read_thresholds([text], fields)
         found: object = content[0]
         for part in field.split("."):
             found = found.get(part) if isinstance(found, dict) else None

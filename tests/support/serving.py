@@ -16,7 +16,7 @@ from pool_bench.pool import (
     shut_down_on,
 )
 from pool_bench.surreal_pool import SurrealDBConnectionPool
-from tests.support.generators import target
+from pool_bench.targets import PostgresTarget, from_url
 
 CLIENTS = 4
 
@@ -37,7 +37,7 @@ async def main(url: str, password: str | None, drain_s: float, endless: bool, ma
         pool = SurrealDBConnectionPool(url, credentials, "served", "here", max_connections=CLIENTS)
         await pool.initialize()
     else:
-        pool = ConnectionPool(AsyncpgDriver(target(url)), PoolConfig(max_size=CLIENTS))
+        pool = ConnectionPool(AsyncpgDriver(from_url(url, kind=PostgresTarget)), PoolConfig(max_size=CLIENTS))
         await pool.open()
     closable: ClosablePool = pool
     if managed:
