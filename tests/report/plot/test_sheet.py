@@ -1,15 +1,18 @@
 from decimal import Decimal
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from pool_bench.report.plot.sheet import (
     Sheet,
     format_latency,
     format_tick,
+    latency_axis,
     latency_ticks,
     short_count,
     spread,
@@ -77,6 +80,20 @@ def test_there_is_always_a_tick_and_never_more_than_fit(low: float, ratio: float
 def test_a_wide_axis_has_powers_of_ten_and_a_narrow_one_even_steps() -> None:
     assert latency_ticks(0.05, 60_000, 8) == [0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0]
     assert [round(tick, 3) for tick in latency_ticks(3.9, 4.45, 8)] == [3.9, 4.0, 4.1, 4.2, 4.3, 4.4]
+
+
+def test_an_axis_marks_all_steps_of_its_decades_once_between_its_ends() -> None:
+    figure = Figure()
+    axes = figure.add_subplot()
+    latency_axis(axes, "x", 0.85, 25.0, at_most=8)
+    latency_axis(axes, "y", 2.5, 4.5, at_most=2)
+    across, up = (artist for artist in figure.get_children() if isinstance(artist, Line2D))
+    marked = [*np.asarray(across.get_xdata()), *axes.get_xticks()]
+    assert sorted(round(tick, 9) for tick in marked) == [0.9, *range(1, 11), 20]
+    assert sorted([*np.asarray(up.get_ydata()), *axes.get_yticks()]) == [3, 4]
+    # Where the axis is, whatever the other one shows.
+    assert (axes.transAxes - across.get_transform()).transform((0.0, 0.0))[1] == 0
+    assert not len(axes.get_xticks(minor=True))
 
 
 @given(st.floats(0.001, 1e6), st.floats(1, 1e6))
