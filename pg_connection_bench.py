@@ -98,6 +98,7 @@ def cli(
             session=session,
             options=options,
             loop=loop,
+            watch=options.watch,
             spec=generators.ask(
                 replace(
                     options.spec(place.targets, driver, loop),

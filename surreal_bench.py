@@ -41,6 +41,7 @@ from pool_bench.cli.options.shared import (
     check_source_driver,
     check_split_driver,
     session_options,
+    watch_option,
 )
 from pool_bench.cli.options.surreal import SurrealOptions, server_options, surreal_driver_option
 from pool_bench.contenders.base import SURREAL_CONTENDER_NAMES
@@ -111,6 +112,7 @@ def connect(
             session=session,
             options=options,
             loop=loop,
+            watch=options.watch,
             spec=spec,
             variants=place.read_variants(options.interleave, spec),
             generators=generators,
@@ -201,6 +203,7 @@ def load(
     help="How many clients the scenario stress has.",
 )
 @timing_options("5s", 1)
+@watch_option(_WATCHED)
 @session_options("-n", keep_going=False)
 @click.pass_context
 def pool(
@@ -209,6 +212,7 @@ def pool(
     options: PoolOptions,
     stress: tuple[int, ...],
     timing: Timing,
+    watch: bool | None,
     session: SessionOptions,
 ) -> None:
     """Put the reference pool beside one shared connection and a connection for each query.
@@ -234,6 +238,7 @@ def pool(
             tool=TOOL,
             place=place,
             session=session,
+            watch=watch,
             options=options,
             timing=timing,
             spec=options.spec(place.targets, timing),

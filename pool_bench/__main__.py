@@ -38,13 +38,22 @@ from pool_bench.cli.options.pool import (
     url_option,
     urls_option,
 )
-from pool_bench.cli.options.shared import CONTEXT_SETTINGS, SessionOptions, session_options
+from pool_bench.cli.options.shared import (
+    CONTEXT_SETTINGS,
+    SessionOptions,
+    pgbouncer_admin_option,
+    session_options,
+    watch_option,
+)
 from pool_bench.cli.options.types import Duration
 from pool_bench.contenders.base import CONTENDER_NAMES, RESET_MODES, ContenderName, ResetMode
 from pool_bench.load.spec import OPEN_SCENARIOS, SCENARIO_NAMES, ScenarioName
 from pool_bench.targets.surreal import names_surreal
 
 TOOL = "pool-bench"
+_watch_option = watch_option(
+    "over a connection of its own sessions, counters, PgBouncer's pools, and on this machine CPU and memory"
+)
 
 
 @click.group(
@@ -94,6 +103,8 @@ def cli() -> None:
 @pool_rate_options
 @timing_options("5s", 5)
 @generator_options
+@_watch_option
+@pgbouncer_admin_option
 @session_options("-n", keep_going=False)
 @click.pass_context
 def run(
@@ -105,6 +116,8 @@ def run(
     rates: PoolRateOptions,
     timing: Timing,
     generators: GeneratorOptions,
+    watch: bool | None,
+    admin_url: str | None,
     session: SessionOptions,
 ) -> None:
     """Measure pools under the same loads, in turn, each time in a fresh process.
@@ -126,7 +139,7 @@ def run(
 
     def prepare() -> Callable[[], int]:
         from pool_bench.cli.commands.pools import PoolPlan
-        from pool_bench.cli.places.postgres import find_targets
+        from pool_bench.cli.places.postgres import find_console, find_targets
         from pool_bench.contenders import ALWAYS_PREPARE, check_installed, is_installed
         from pool_bench.load.spec import OpenLoop
 
@@ -146,6 +159,8 @@ def run(
             tool=TOOL,
             place=place,
             session=session,
+            watch=watch,
+            admin=None if admin_url is None else find_console(admin_url, application_name=TOOL),
             options=wanted,
             timing=timing,
             spec=generators.ask(
@@ -230,6 +245,8 @@ def _open_scenarios(ctx: click.Context, scenarios: tuple[ScenarioName, ...]) -> 
 )
 @prepared_option
 @timing_options("2s", 3)
+@_watch_option
+@pgbouncer_admin_option
 @session_options("-n", keep_going=False)
 @click.pass_context
 def size(
@@ -243,6 +260,8 @@ def size(
     reset: ResetMode,
     prepared: bool,
     timing: Timing,
+    watch: bool | None,
+    admin_url: str | None,
     session: SessionOptions,
 ) -> None:
     """Recommend a pool size for a load: sweep sizes, fit the Universal Scalability Law, find the knee.
@@ -262,7 +281,7 @@ def size(
 
     def prepare() -> Callable[[], int]:
         from pool_bench.cli.commands.pool_size import SizePlan
-        from pool_bench.cli.places.postgres import find_targets
+        from pool_bench.cli.places.postgres import find_console, find_targets
         from pool_bench.contenders import check_installed
 
         check_installed(pool)
@@ -271,6 +290,8 @@ def size(
             tool=TOOL,
             place=place,
             session=session,
+            watch=watch,
+            admin=None if admin_url is None else find_console(admin_url, application_name=TOOL),
             timing=timing,
             spec=replace(options.spec(place.targets, timing), prepared=prepared, query=query, hold_s=hold),
             sizes=sizes,

@@ -25,6 +25,9 @@ _FULL_MACHINE: Final = 0.90
 # Of all looks: a pool in which clients wait at most of them is a queue.
 _QUEUE: Final = 0.5
 _REFUSED: Final = 0.01
+# What bounds a load on which nothing else does.
+CONCURRENCY: Final = "the concurrency"
+POOL_SIZE: Final = "the pool's size"
 _LEAST_SECONDS: Final = 1.5
 
 
@@ -51,6 +54,7 @@ class Facts:
         waiting: at what share of the looks PgBouncer had clients waiting; `most_waiting` of them at once.
         refused: share of the attempts for which the server had no slot; it has `max_connections`.
         ok: operations that succeeded.
+        bound: what else bounds such a load.
     """
 
     ok: int
@@ -71,6 +75,7 @@ class Facts:
     most_waiting: int = 0
     refused: float = 0.0
     max_connections: int | None = None
+    bound: str = CONCURRENCY
 
 
 def judge(facts: Facts) -> Limit:
@@ -134,7 +139,7 @@ def judge(facts: Facts) -> Limit:
         )
     return Limit(
         "neither",
-        f"limit: neither was busy: network, locks or the concurrency ({_shares(facts)} of {_cores(facts)})",
+        f"limit: neither was busy: network, locks or {facts.bound} ({_shares(facts)} of {_cores(facts)})",
     )
 
 
@@ -213,5 +218,6 @@ def limit_of(run: RunResult) -> Limit | None:
             most_waiting=max(queues, default=0),
             refused=refused / run.total.attempts if run.total.attempts else 0.0,
             max_connections=side.max_connections,
+            bound=CONCURRENCY if run.pool is None else POOL_SIZE,
         )
     )

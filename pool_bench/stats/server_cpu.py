@@ -51,13 +51,18 @@ def mean_cpu(looks: Sequence[Look], begin_s: float, duration_s: float) -> tuple[
         and is_measured(before, begin_s, duration_s)
         and is_measured(after, begin_s, duration_s)
     ]
+    return cpu_together(parts), sum(length for length, _ in parts)
+
+
+def cpu_together(parts: Sequence[tuple[float, Cores]]) -> CpuUse:
+    """Mean use of CPU over parts of which each has its length, seconds."""
 
     def mean(values: Sequence[tuple[float, float | None]]) -> float | None:
         known = [(length, value) for length, value in values if value is not None]
         total = sum(length for length, _ in known)
         return sum(length * value for length, value in known) / total if total else None
 
-    use = CpuUse(
+    return CpuUse(
         machine=mean([(length, cpu.machine) for length, cpu in parts]),
         server=mean([(length, cpu.server) for length, cpu in parts]),
         postmaster=mean([(length, cpu.postmaster) for length, cpu in parts]),
@@ -65,7 +70,6 @@ def mean_cpu(looks: Sequence[Look], begin_s: float, duration_s: float) -> tuple[
         pooler=mean([(length, cpu.pooler) for length, cpu in parts]),
         pooler_busiest=mean([(length, cpu.pooler_busiest) for length, cpu in parts]),
     )
-    return use, sum(length for length, _ in parts)
 
 
 def is_measured(look: Look, begin_s: float, duration_s: float) -> bool:

@@ -188,6 +188,8 @@ def test_the_embedded_server_is_restarted_in_the_middle_and_everybody_comes_back
     assert recovery["up_s"] - recovery["down_s"] >= 0.3
     assert recovery["stopping_s"] < recovery["down_s"] < recovery["first_s"] <= recovery["all_s"]
     assert "server away" in outcome.stdout
+    # Who watches loses the server, and finds it again.
+    assert run["server_side"]["in_use_after"] == 0
     assert "8/8" in outcome.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["results"], "the server's directory is left"
 
@@ -261,7 +263,8 @@ def test_more_connections_than_the_server_has_are_an_error_in_one_line(
 
 
 def test_sizes_are_swept_up_and_down_and_a_law_is_told(tmp_path: Path, embedded: EmbeddedPostgres) -> None:
-    arguments = ("size", "-u", embedded.url, "--sizes", "1..16", "--clients", "32", "--hold", "20ms")
+    where = ("size", "-u", embedded.url, "--no-watch")
+    arguments = (*where, "--sizes", "1..16", "--clients", "32", "--hold", "20ms")
     timing = ("--duration", "200ms", "--warmup", "0", "--rounds", "2", "--json", "r.json", "--plot", "r.png")
     for _ in range(3):
         outcome = tool(*arguments, *timing, cwd=tmp_path)
@@ -274,6 +277,8 @@ def test_sizes_are_swept_up_and_down_and_a_law_is_told(tmp_path: Path, embedded:
             break
     assert sizing["statement"]
     assert sizing["law"]["rate"] > 0
+    assert result["config"]["watch"] is False
+    assert not any("server_side" in run for run in result["runs"])
     low, high = sizing["knee_interval"]
     assert 1 <= low <= high <= 16
     assert re.search(r"Recommended: \d+|No recommendation: ", outcome.stdout)
@@ -281,7 +286,8 @@ def test_sizes_are_swept_up_and_down_and_a_law_is_told(tmp_path: Path, embedded:
 
 
 def test_thresholds_are_held_against_every_run_of_a_sweep(tmp_path: Path, embedded: EmbeddedPostgres) -> None:
-    arguments = ("size", "-u", embedded.url, "--sizes", "1,2,3,4,5", "--clients", "5", "--rounds", "1")
+    sizes = ("--sizes", "1,2,3,4,5", "--clients", "5", "--rounds", "1")
+    arguments = ("size", "-u", embedded.url, "--no-watch", *sizes)
     checks = ("--threshold", "ok>0", "--threshold", "throughput>10000000/s", "--json", "r.json", "--no-save")
     outcome = tool(*arguments, "--duration", "100ms", "--warmup", "0", *checks, cwd=tmp_path)
     assert outcome.code == 1, outcome.stderr

@@ -406,6 +406,8 @@ def test_pools_are_measured_side_by_side(tmp_path: Path) -> None:
     assert all(run["ok"] > 0 and run["failed"] == 0 for run in runs)
     assert runs[-1]["concurrency"] == 50
     assert "one connection, which all clients use" in outcome.stdout
+    assert all(run["server_side"]["one_process"] for run in runs)
+    assert "server, the rounds together" in outcome.stdout
 
 
 def test_without_a_pool_every_query_signs_in(tmp_path: Path) -> None:

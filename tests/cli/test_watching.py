@@ -1,4 +1,4 @@
-"""pg-connection-bench watches the server of its runs, and says what it saw."""
+"""Commands watch the server of their runs, and say what they saw."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -37,17 +37,23 @@ _GENTLE = ("-c", "2", "-d", "300ms", "--warmup", "0")
 def server(start_postgres: StartPostgres) -> EmbeddedPostgres:
     """A PostgreSQL of these tests' own: its counters must be exact."""
     server = start_postgres(
-        PostgresConfig(settings={"autovacuum": "off"}, access=("host all plain,somebody 127.0.0.1/32 trust",))
+        PostgresConfig(
+            settings={"autovacuum": "off"}, access=("host all plain,somebody,narrow 127.0.0.1/32 trust",)
+        )
     )
     with psycopg.connect(server.superuser_url, autocommit=True) as connection:
         connection.execute("CREATE ROLE plain LOGIN")
+        connection.execute("CREATE ROLE narrow LOGIN CONNECTION LIMIT 2")
     return server
 
 
-def measured(tmp_path: Path, *arguments: str) -> tuple[Outcome, list[dict[str, Any]]]:
+def measured(
+    tmp_path: Path, *arguments: str, command: str = "pg_connection_bench"
+) -> tuple[Outcome, list[dict[str, Any]]]:
     """What the command said, and its runs."""
     path = tmp_path / "result.json"
-    outcome = run_tool("--quiet", "--no-save", "--json", str(path), *arguments, constants=PATIENT)
+    saving = ("--quiet", "--no-save", "--json", str(path))
+    outcome = run_tool(*arguments, *saving, constants=PATIENT, command=command)
     assert outcome.code == 0, outcome.stderr
     # What was written is what can be read.
     load_result(path)
@@ -83,6 +89,41 @@ def test_the_server_counts_as_many_sessions_as_the_client_began_in_each_run(
         assert all(0 <= cpu["postmaster"] <= cpu["server"] for cpu in looks)
         assert max(cpu["server"] for cpu in looks) > 0
         assert f"  {side['limit']['words']}"[:60] in outcome.stdout
+
+
+def test_pools_are_watched_without_taking_one_of_their_connections(
+    server: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    # There is no slot beside the pool's: who took one would keep a pool from filling.
+    url = server.url.replace(f"{server.user}@", "narrow@", 1)
+    await_true(lambda: not clients(server))
+    load_ = ("--scenario", "query", "--pool", "reference,asyncpg", "--clients", "8", "--size", "2")
+    timing = ("-d", "1s", "--warmup", "200ms", "--rounds", "2", "--timeout", "60s", "-v", "--no-prepared")
+    outcome, runs = measured(tmp_path, "run", "-u", url, *load_, *timing, command="pool_bench.__main__")
+    assert len(runs) == 4
+    for run in runs:
+        side = run["server_side"]
+        assert (run["failed"], run["checkout"]["opened"]) == (0, 2)
+        # The watcher's own are none of them.
+        assert side["sessions"] == {"sessions": 2, "abandoned": 0, "fatal": 0, "killed": 0}
+        assert "the watcher gave its own connection back" in " ".join(side["notes"])
+        assert side["memory"].keys() == {"before", "after"}
+        assert any(look["cpu"] for look in side["timeline"])
+    assert "server, the rounds together" in outcome.stdout
+    assert "limit: " in outcome.stdout
+
+
+def test_the_console_that_is_named_is_asked_while_pools_are_measured(
+    server: EmbeddedPostgres, start_pgbouncer: StartPgBouncer, tmp_path: Path
+) -> None:
+    bouncer = start_pgbouncer(PgBouncerConfig(backend_port=server.port))
+    sizes = ("size", "--sizes", "1..16", "--clients", "16", "--rounds", "1", "-d", "100ms", "--warmup", "0")
+    # Pools go past the pooler, so that nobody is its client.
+    where = ("-u", server.url, "--pgbouncer-admin", bouncer.url, "--timeout", "60s")
+    _, runs = measured(tmp_path, *sizes, *where, command="pool_bench.__main__")
+    for run in runs:
+        looks = run["server_side"]["timeline"]
+        assert {look["lists"]["used_clients"] for look in looks} == {0}
 
 
 def test_the_embedded_server_tells_its_own_time_for_each_connection(tmp_path: Path) -> None:
@@ -148,10 +189,15 @@ def test_the_run_s_clock_is_that_of_measuring_and_not_what_the_warm_up_took_for_
             saw(snapshot(stage, began_ns))
 
     told = _Told()
+    seen: list[Snapshot] = []
     work = cast(BenchSession, SimpleNamespace(follow=follow, message=print))
     run = cast(Run, SimpleNamespace(result=SimpleNamespace(concurrency=1, server_side=None, wall=None)))
-    follow_watched(work, run, cast(Watcher, told), LimitsReader(()))
+    follow_watched(work, run, cast(Watcher, told), LimitsReader(()), saw=seen.append)
     assert told.began == [(7, True), (9, False)]
+    # Who has an eye on the run himself sees all of it, watched or not.
+    assert len(seen) == 5
+    follow_watched(work, run, None, saw=seen.append)
+    assert len(seen) == 10
 
 
 def test_the_run_s_clock_does_not_depend_on_when_word_of_it_came() -> None:

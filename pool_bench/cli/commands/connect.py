@@ -1,6 +1,6 @@
 """Opening and closing connections: sweeps, rounds of several settings, open loops and searches."""
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -12,11 +12,11 @@ from pool_bench.cli.options.connect import ConnectOptions
 from pool_bench.cli.options.loop import FindMax, Loop
 from pool_bench.cli.options.rounds import Step, Variant, plan
 from pool_bench.cli.places.base import Config, Site
-from pool_bench.cli.plan import Measurement, Plan, Start
+from pool_bench.cli.plan import Measurement, Start
 from pool_bench.cli.session import BenchSession, lose
 from pool_bench.cli.status import notify
 from pool_bench.cli.walls import KnownLimits, warn_of_walls
-from pool_bench.cli.watching import follow_watched, is_wanted
+from pool_bench.cli.watching import WatchedPlan, follow_watched
 from pool_bench.drivers.network.source_addresses import check_sources
 from pool_bench.drivers.refusals import check_settings
 from pool_bench.errors import UsageError
@@ -33,7 +33,6 @@ from pool_bench.results.model import ResultRecord, SearchRecord, from_session
 from pool_bench.results.run import RunRecord
 from pool_bench.stats.runs import RunResult
 from pool_bench.targets import Target
-from pool_bench.targets.postgres import PostgresTarget
 from pool_bench.units import format_duration
 from pool_bench.watch.machine.limits import LimitsReader
 
@@ -44,7 +43,7 @@ _OPEN_LOOP_LEVEL: Final = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectPlan(Plan):
+class ConnectPlan(WatchedPlan):
     """Open and close connections.
 
     Attributes:
@@ -52,14 +51,12 @@ class ConnectPlan(Plan):
         loop: how operations begin.
         spec: the settings of every run; targets and concurrency are filled in.
         variants: settings measured in turn with `spec`.
-        admin: PgBouncer's administration console, where there is one to ask.
     """
 
     options: ConnectOptions
     loop: Loop
     spec: ConnectSpec
     variants: tuple[Variant, ...] = ()
-    admin: PostgresTarget | None = None
 
     @property
     def connections(self) -> int:
@@ -75,11 +72,6 @@ class ConnectPlan(Plan):
     def timeout_s(self) -> float:
         """As of every connect."""
         return self.spec.connect_timeout_s
-
-    @property
-    def watched(self) -> bool:
-        """Whether the server is watched."""
-        return is_wanted(self.options.watch, self.admin, self.place)
 
     def steps(self, targets: tuple[Target, ...]) -> tuple[Step, ...]:
         """All runs, in their order."""
@@ -207,8 +199,7 @@ class _ConnectRun:
             "wait_between_runs_s": own.options.pause_s,
             "rounds": own.options.rounds,
             "interleave": [variant.name for variant in own.variants],
-            "watch": own.watched,
-            "pgbouncer_admin": None if own.admin is None else str(own.admin),
+            **own.watching_config,
         }
 
     def measure(self, work: BenchSession) -> None:
@@ -278,10 +269,8 @@ class _ConnectRun:
                 work.print(round_line(_loaded(work, run.result).runs[0]))
 
     def _follow(self, work: BenchSession, run: Run, step: Step) -> None:
-        # Only the site's own server is watched, not one that a setting names instead.
-        watches = self.plan.watched and step.spec.targets == self.site.targets
         wanted = run.result.concurrency
-        with self.site.watcher(wanted, admin=self.plan.admin) if watches else nullcontext() as watcher:
+        with self.plan.watcher(self.site, step.spec.targets, wanted) as watcher:
             follow_watched(work, run, watcher, LimitsReader(step.spec.targets, len(step.spec.source_ips)))
 
     def answer(self, work: BenchSession) -> Brief | None:

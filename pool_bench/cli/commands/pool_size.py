@@ -7,10 +7,11 @@ from importlib.util import find_spec
 from pool_bench.analysis.scalability import FEWEST_SIZES
 from pool_bench.cli.commands.pools import follow_pool, make_pool_view, require_answer
 from pool_bench.cli.options.pool import Timing
-from pool_bench.cli.places.base import Config
-from pool_bench.cli.plan import Measurement, Plan, Start
+from pool_bench.cli.places.base import Config, Site
+from pool_bench.cli.plan import Measurement, Start
 from pool_bench.cli.session import BenchSession
 from pool_bench.cli.status import notify
+from pool_bench.cli.watching import WatchedPlan
 from pool_bench.compare.pool_sizes import by_size, sizing_of
 from pool_bench.drivers.refusals import check_settings
 from pool_bench.errors import UsageError
@@ -24,7 +25,7 @@ from pool_bench.units import format_duration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SizePlan(Plan):
+class SizePlan(WatchedPlan):
     """Find the size of a pool.
 
     Attributes:
@@ -58,6 +59,7 @@ class SizePlan(Plan):
 
     def check(self) -> None:
         """Make sure that a law can be fitted, and that the pool can honour what the target asks for."""
+        _ = self.watched
         if find_spec("scipy") is None:
             raise UsageError("size needs scipy to fit a law; install pool-bench[sizing]")
         if len(self.sizes) < FEWEST_SIZES:
@@ -75,7 +77,7 @@ class SizePlan(Plan):
         """Make sure that the server answers."""
         require_answer(start)
         targets = start.site.targets
-        run = _SizeRun(self, replace(self.spec, targets=targets))
+        run = _SizeRun(self, start.site, replace(self.spec, targets=targets))
         return Measurement(
             config=run.config(),
             view=make_pool_view(self.session.output, targets[0]),
@@ -96,10 +98,12 @@ class _SizeRun:
 
     Attributes:
         plan: what the user asked for.
+        site: where the server is.
         spec: the settings of every run; the size is filled in.
     """
 
     plan: SizePlan
+    site: Site
     spec: PoolSpec
 
     def config(self) -> Config:
@@ -118,6 +122,7 @@ class _SizeRun:
             "duration_s": spec.duration_s,
             "warmup_s": spec.warmup_s,
             "grace_s": spec.grace_s,
+            **own.watching_config,
         }
 
     def measure(self, work: BenchSession) -> None:
@@ -130,7 +135,8 @@ class _SizeRun:
             if work.stop.requested:
                 return
             sized = replace(spec, size=size, round=round_)
-            follow_pool(work, sized, number=number, total=total, rounds=rounds)
+            with self.plan.watcher(self.site, sized.targets, size) as watcher:
+                follow_pool(work, sized, watcher, number=number, total=total, rounds=rounds)
             work.keep()
 
     def answer(self, work: BenchSession) -> Brief | None:

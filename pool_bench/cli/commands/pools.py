@@ -7,10 +7,11 @@ from typing import Final
 
 from pool_bench.cli.options.pool import PoolOptions, Timing
 from pool_bench.cli.options.shared import Output
-from pool_bench.cli.places.base import Config, Restart
-from pool_bench.cli.plan import Measurement, Plan, Start
+from pool_bench.cli.places.base import Config, Restart, Site
+from pool_bench.cli.plan import Measurement, Start
 from pool_bench.cli.session import BenchSession
 from pool_bench.cli.status import notify
+from pool_bench.cli.watching import WatchedPlan, follow_watched
 from pool_bench.compare.pools import group_by_load
 from pool_bench.compare.readiness import pools_too_few
 from pool_bench.contenders.base import PREPARE, ContenderName
@@ -31,6 +32,7 @@ from pool_bench.results.thresholds import Threshold
 from pool_bench.stats.runs import Snapshot, Stage
 from pool_bench.targets import Target
 from pool_bench.units import format_duration
+from pool_bench.watch.watcher import Watcher
 
 # A warm-up, a grace period and a process take this long beside their measuring.
 _OVERHEAD_S: Final = 1.0
@@ -45,7 +47,7 @@ _DEFAULT_HOLD_S: Final = 0.001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PoolPlan(Plan):
+class PoolPlan(WatchedPlan):
     """Put pools under the same loads, in turn.
 
     Attributes:
@@ -109,6 +111,7 @@ class PoolPlan(Plan):
 
     def check(self) -> None:
         """Make sure that pools can honour what the target asks for, and that it may be restarted."""
+        _ = self.watched
         for pool in self.options.pools:
             check_settings(pool, self.place.targets)
         if "reconnect" in self.options.scenarios and not self.place.is_embedded:
@@ -130,7 +133,7 @@ class PoolPlan(Plan):
         loads = [replace(load, spec=replace(load.spec, targets=targets)) for load in self.loads()]
         restart = start.site.restart
         outage = None if restart is None else OutagePlan(restart, self.outage_s)
-        run = _PoolRun(self, loads, outage)
+        run = _PoolRun(self, start.site, loads, outage)
         return Measurement(
             config=run.config(),
             view=make_pool_view(self.session.output, targets[0]),
@@ -171,11 +174,13 @@ class _PoolRun:
 
     Attributes:
         plan: what the user asked for.
+        site: where the server is.
         loads: what is measured, in this order.
         outage: how the server is restarted, None where that is not possible.
     """
 
     plan: PoolPlan
+    site: Site
     loads: list[PoolLoad]
     outage: "OutagePlan | None"
 
@@ -197,6 +202,7 @@ class _PoolRun:
             "duration_s": spec.duration_s,
             "warmup_s": spec.warmup_s,
             "grace_s": spec.grace_s,
+            **own.watching_config,
         }
 
     def measure(self, work: BenchSession) -> None:
@@ -239,7 +245,16 @@ class _PoolRun:
                 continue
             spec = replace(load.spec, pool=pool, round=round_)
             try:
-                follow_pool(work, spec, number=number, total=total, rounds=rounds, outage=self.outage)
+                with self.plan.watcher(self.site, spec.targets, spec.size * spec.processes) as watcher:
+                    follow_pool(
+                        work,
+                        spec,
+                        watcher,
+                        number=number,
+                        total=total,
+                        rounds=rounds,
+                        outage=self.outage,
+                    )
             except (GeneratorError, UsageError) as error:
                 lost.add(pool)
                 if not_started(work, spec, error) and lost == set(load.pools):
@@ -305,6 +320,7 @@ def not_started(work: BenchSession, spec: PoolSpec, error: PoolBenchError) -> bo
 def follow_pool(
     work: BenchSession,
     spec: PoolSpec,
+    watcher: Watcher | None,
     *,
     number: int,
     total: int,
@@ -312,6 +328,9 @@ def follow_pool(
     outage: "OutagePlan | None" = None,
 ) -> None:
     """Measure one run, number `number` of `total`, and restart the server in it where the scenario says so.
+
+    Args:
+        watcher: looks at the server, entered already; None where it is not watched.
 
     Raises:
         GeneratorError: the generator failed; what it had measured until then is kept.
@@ -331,7 +350,7 @@ def follow_pool(
     run = Run(spec, f"{load} · {spec.pool}{repeat}", work.stop)
     work.view.begin_run(run.result.label, number, total, spec.duration_s, spec.warmup_s)
     if not restarts or outage is None:
-        work.follow(run)
+        follow_watched(work, run, watcher)
         return
     restart = _ServerRestart(outage, run, work.stop)
 
@@ -341,7 +360,7 @@ def follow_pool(
             restart.begin()
 
     try:
-        work.follow(run, saw)
+        follow_watched(work, run, watcher, saw=saw)
     finally:
         restart.join()
     seen = run.result.checkout

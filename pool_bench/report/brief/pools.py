@@ -10,6 +10,7 @@ from pool_bench.compare.ranking import best
 from pool_bench.report.brief.screen import Brief, Part
 from pool_bench.report.summary.acceptance import acceptance_sentences
 from pool_bench.report.summary.generators import process_words
+from pool_bench.report.summary.pool_server import limits, size_limit
 from pool_bench.report.summary.pool_sizes import believed
 from pool_bench.report.summary.pools import client_limit, verdict
 from pool_bench.report.summary.run import wrap
@@ -50,7 +51,7 @@ def contests_brief(
     ]
     parts.append(Part(accepted, rank=70))
     runs = [run for contest in contests for group in contest.groups for run in group.runs]
-    return Brief(parts, [*answer, *believed(runs, paint, client_limit(contests))])
+    return Brief(parts, [*answer, *believed(runs, paint, limits(contests, client_limit(contests)))])
 
 
 def _pools(contests: Sequence[PoolComparison]) -> int:
@@ -119,7 +120,8 @@ def sizes_brief(groups: Sequence[tuple[int, PoolRounds]], sizing: Sizing, *, col
     limit = bottlenecks(groups, sizing)
     style = "yellow" if sizing.why_not or limit else "green"
     answer = [paint(line, "bold", style) for sentence in told for line in wrap(sentence, "  ")]
-    answer += believed([run for _, group in groups for run in group.runs], paint, limit)
+    runs = [run for _, group in groups for run in group.runs]
+    answer += believed(runs, paint, limit or size_limit(groups, sizing.knee))
     return Brief(
         (
             Part([paint(drawn[0], "bold"), *drawn[1:]], rank=90, fewest=4, rows="sizes"),

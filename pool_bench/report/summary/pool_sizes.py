@@ -6,6 +6,7 @@ from typing import Final
 from pool_bench.analysis.scalability import Sizing, statement
 from pool_bench.compare.pool_sizes import bottlenecks
 from pool_bench.compare.pools import PoolRounds
+from pool_bench.report.summary.pool_server import pool_server_lines, size_limit
 from pool_bench.report.summary.run import wrap
 from pool_bench.report.summary.verdict import suspects_words
 from pool_bench.report.text import Paint, clean, format_rate, table
@@ -73,9 +74,13 @@ def sizes_summary(groups: Sequence[tuple[int, PoolRounds]], sizing: Sizing, *, c
         *drawn[1:],
         "",
     ]
+    if server := pool_server_lines("size", [(f"{size:,}", group) for size, group in groups], paint):
+        lines += [*server, ""]
+    limit = bottlenecks(groups, sizing)
     for index, sentence in enumerate(statement(sizing)):
-        doubtful = sizing.why_not or bottlenecks(groups, sizing)
+        doubtful = sizing.why_not or limit
         style = ("bold", "yellow" if doubtful else "green") if index == 0 else ()
         lines += [paint(line, *style) for line in wrap(sentence, "  ")]
-    lines += believed([run for _, group in groups for run in group.runs], paint, bottlenecks(groups, sizing))
+    runs = [run for _, group in groups for run in group.runs]
+    lines += believed(runs, paint, limit or size_limit(groups, sizing.knee))
     return "\n".join(lines)

@@ -14,6 +14,7 @@ from pool_bench.compare.pools import PoolComparison, PoolRounds, Spread
 from pool_bench.compare.ranking import best, is_ranked, left_out, rounds_needed
 from pool_bench.report.summary.acceptance import acceptance_lines
 from pool_bench.report.summary.generators import process_words
+from pool_bench.report.summary.pool_server import pool_server_lines
 from pool_bench.report.summary.run import WIDTH, wrap
 from pool_bench.report.summary.scenarios import shape_lines
 from pool_bench.report.text import Paint, clean, ellipsize, format_percent, format_rate, table
@@ -62,6 +63,7 @@ def contest_summary(
         acceptance_lines(contest, thresholds, paint),
         _behaviour(contest, paint),
         _failures(contest, paint),
+        pool_server_lines("pool", [(group.pool, group) for group in contest.groups], paint),
         _notes(contest, paint),
         [paint(line, "bold") for line in wrap(verdict(contest), "  ")],
     ]
