@@ -56,7 +56,8 @@ STOREYS = {
         ("options",),
         ("entry", "help_pages", "walls", "reserve", "session"),
         ("places",),
-        ("plan", "watching"),
+        ("plan",),
+        ("watching",),
         ("commands",),
     ),
 }

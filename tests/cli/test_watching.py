@@ -98,9 +98,9 @@ def test_pools_are_watched_without_taking_one_of_their_connections(
     url = server.url.replace(f"{server.user}@", "narrow@", 1)
     await_true(lambda: not clients(server))
     load_ = ("--scenario", "query", "--pool", "reference,asyncpg", "--clients", "8", "--size", "2")
-    timing = ("-d", "1s", "--warmup", "200ms", "--rounds", "2", "--timeout", "60s", "-v", "--no-prepared")
+    timing = ("-d", "500ms", "--warmup", "0", "--rounds", "1", "--timeout", "60s", "-v", "--no-prepared")
     outcome, runs = measured(tmp_path, "run", "-u", url, *load_, *timing, command="pool_bench.__main__")
-    assert len(runs) == 4
+    assert len(runs) == 2
     for run in runs:
         side = run["server_side"]
         assert (run["failed"], run["checkout"]["opened"]) == (0, 2)
@@ -110,7 +110,6 @@ def test_pools_are_watched_without_taking_one_of_their_connections(
         assert side["memory"].keys() == {"before", "after"}
         assert any(look["cpu"] for look in side["timeline"])
     assert "server, the rounds together" in outcome.stdout
-    assert "limit: " in outcome.stdout
 
 
 def test_the_console_that_is_named_is_asked_while_pools_are_measured(
