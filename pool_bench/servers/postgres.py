@@ -305,7 +305,8 @@ class EmbeddedPostgres(KeptServer):
         """pg_hba.conf: the line for the role of a run comes first, as the server tries them in turn."""
         auth = self.config.auth
         lines = [
-            f"host all {self.user} {LOOPBACK}/32 {auth}",
+            # All of them are this machine, and clients may choose theirs (`--source-ip`).
+            f"host all {self.user} 127.0.0.0/8 {auth}",
             f"local all all {auth}",
             *self.config.access,
             "host all all all reject",

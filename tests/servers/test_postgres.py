@@ -68,6 +68,18 @@ def test_it_says_what_it_is(embedded: EmbeddedPostgres) -> None:
     assert _query(embedded.url, "SHOW data_directory") == str(embedded.data_directory)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.7 is an address of this machine on Linux only")
+def test_a_client_may_come_from_any_loopback_address(embedded: EmbeddedPostgres) -> None:
+    words = b"user\0" + embedded.user.encode() + b"\0database\0postgres\0\0"
+    startup = (len(words) + 8).to_bytes(4, "big") + (3 << 16).to_bytes(4, "big") + words
+    with socket.create_connection(
+        (embedded.host, embedded.port), timeout=60, source_address=("127.0.0.7", 0)
+    ) as sock:
+        sock.sendall(startup)
+        # AuthenticationOk.
+        assert sock.recv(9, socket.MSG_WAITALL) == b"R\0\0\0\x08\0\0\0\0"
+
+
 def test_it_listens_on_loopback_only(embedded: EmbeddedPostgres) -> None:
     assert _query(embedded.url, "SHOW listen_addresses") == "127.0.0.1"
     assert embedded.host == "127.0.0.1"
