@@ -43,6 +43,7 @@ from pool_bench.cli.options.shared import (
     session_options,
     watch_option,
 )
+from pool_bench.cli.options.size import SizeOptions, rounds_of, size_options
 from pool_bench.cli.options.surreal import SurrealOptions, server_options, surreal_driver_option
 from pool_bench.contenders.base import SURREAL_CONTENDER_NAMES
 from pool_bench.drivers.base import DriverName
@@ -51,6 +52,11 @@ from pool_bench.load.spec import ScenarioName
 TOOL = "surreal-bench"
 _WATCHED: Final = "CPU, memory and connections of its process on this machine; the server is asked nothing"
 _SCENARIOS: Final[tuple[ScenarioName, ...]] = ("query", "burst", "sustained", "churn", "stress")
+
+_RESET_HELP: Final = "never: the reference pool restores nothing on return."
+_query_option = click.option(
+    "--query", metavar="SURQL", default="RETURN 1", show_default=True, help="What each operation runs."
+)
 
 
 @click.group(
@@ -189,10 +195,8 @@ def load(
     clients=100,
     clients_help="Tasks that ask for connections.",
     size=10,
-    reset_help="never: the reference pool restores nothing on return.",
-    query=click.option(
-        "--query", metavar="SURQL", default="RETURN 1", show_default=True, help="What each operation runs."
-    ),
+    reset_help=_RESET_HELP,
+    query=_query_option,
 )
 @click.option(
     "--stress",
@@ -243,6 +247,57 @@ def pool(
             timing=timing,
             spec=options.spec(place.targets, timing),
             stress=stress,
+        ).run
+
+    run_command(ctx, prepare)
+
+
+@cli.command()
+@server_options
+@size_options(
+    pools=("reference", "purreal"),
+    clients=100,
+    sizes="1..16",
+    query=_query_option,
+    reset_help=_RESET_HELP,
+)
+@timing_options("2s", 3)
+@watch_option(_WATCHED)
+@session_options("-n", keep_going=False)
+@click.pass_context
+def size(
+    ctx: click.Context,
+    server: SurrealOptions,
+    options: SizeOptions,
+    timing: Timing,
+    watch: bool | None,
+    session: SessionOptions,
+) -> None:
+    """Recommend a pool size for a load, or compare settings of the pool and name the winner.
+
+    Sizes are swept and a law is fitted, as pool-bench size does. Settings such as 1-5,5-10 are measured in
+    turn, by default in 5 rounds; the winner is the one that all others are behind, and where intervals do
+    not part there is none.
+
+    \b
+    surreal-bench size --clients 200 --hold 2ms --sizes 1..32
+    surreal-bench size --sizes 1-5,5-10,10-20 --rounds 5
+    """
+
+    def prepare() -> Callable[[], int]:
+        from pool_bench.cli.commands.pool_size import size_plan
+        from pool_bench.cli.places.surreal import find_surreal
+
+        place = find_surreal(server)
+        place.check_pool()
+        place.check_ca_file()
+        return size_plan(
+            tool=TOOL,
+            place=place,
+            session=session,
+            watch=watch,
+            options=options,
+            timing=rounds_of(ctx, options.asked, timing),
         ).run
 
     run_command(ctx, prepare)

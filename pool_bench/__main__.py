@@ -24,11 +24,9 @@ from pool_bench.cli.options.generators import GeneratorOptions, generator_option
 from pool_bench.cli.options.loop import MAX_IN_FLIGHT
 from pool_bench.cli.options.monitor import MonitorOptions, monitor_options
 from pool_bench.cli.options.pool import (
-    MAX_CLIENTS,
     Names,
     PoolOptions,
     PoolRateOptions,
-    Sizes,
     Timing,
     any_url_option,
     pool_options,
@@ -45,8 +43,9 @@ from pool_bench.cli.options.shared import (
     session_options,
     watch_option,
 )
+from pool_bench.cli.options.size import SizeOptions, rounds_of, size_options
 from pool_bench.cli.options.types import Duration
-from pool_bench.contenders.base import CONTENDER_NAMES, RESET_MODES, ContenderName, ResetMode
+from pool_bench.contenders.base import CONTENDER_NAMES
 from pool_bench.load.spec import OPEN_SCENARIOS, SCENARIO_NAMES, ScenarioName
 from pool_bench.targets.surreal import names_surreal
 
@@ -202,46 +201,14 @@ def _open_scenarios(ctx: click.Context, scenarios: tuple[ScenarioName, ...]) -> 
 
 @cli.command()
 @url_option
-@click.option(
-    "--pool",
-    "-p",
-    type=click.Choice([name for name in CONTENDER_NAMES if name != "naive"]),
-    default="reference",
-    show_default=True,
-    help="The pool whose size it is.",
-)
-@click.option(
-    "--clients",
-    "-c",
-    type=click.IntRange(min=1, max=MAX_CLIENTS),
-    default=200,
-    show_default=True,
-    help="Tasks that ask for connections; as many as the largest size at least.",
-)
-@click.option(
-    "--sizes",
-    type=Sizes(),
-    default="1..64",
-    show_default=True,
-    metavar="A..B|A,B,...",
-    help="Sizes to try: from A to B by doubling, or those named; five at least.",
-)
-@click.option(
-    "--hold",
-    type=Duration(zero=True),
-    default="0",
-    show_default=True,
-    help="How long an operation keeps its connection after the query, as your application does.",
-)
-@click.option(
-    "--query", metavar="SQL", default="SELECT 1", show_default=True, help="What each operation runs."
-)
-@click.option(
-    "--reset",
-    type=click.Choice(RESET_MODES),
-    default="own",
-    show_default=True,
-    help="What happens to a connection that comes back: see run.",
+@size_options(
+    pools=tuple(name for name in CONTENDER_NAMES if name != "naive"),
+    clients=200,
+    sizes="1..64",
+    query=click.option(
+        "--query", metavar="SQL", default="SELECT 1", show_default=True, help="What each operation runs."
+    ),
+    reset_help="What happens to a connection that comes back: see run.",
 )
 @prepared_option
 @timing_options("2s", 3)
@@ -252,12 +219,7 @@ def _open_scenarios(ctx: click.Context, scenarios: tuple[ScenarioName, ...]) -> 
 def size(
     ctx: click.Context,
     url: str | None,
-    pool: ContenderName,
-    clients: int,
-    sizes: tuple[int, ...],
-    hold: float,
-    query: str,
-    reset: ResetMode,
+    options: SizeOptions,
     prepared: bool,
     timing: Timing,
     watch: bool | None,
@@ -267,34 +229,24 @@ def size(
     """Recommend a pool size for a load: sweep sizes, fit the Universal Scalability Law, find the knee.
 
     The recommendation is the smallest size with 95% of the best throughput, with the interval that the
-    rounds allow; where they allow none, that is what it says.
+    rounds allow; where they allow none, that is what it says. Settings such as 1-5,5-10 are compared with
+    each other instead, by default in 5 rounds, and the winner is the one that all others are behind.
     """
-    options = PoolOptions(
-        pools=(pool,),
-        scenarios=("size",),
-        clients=clients,
-        size=sizes[0],
-        hold_s=hold,
-        query=query,
-        reset=reset,
-    )
 
     def prepare() -> Callable[[], int]:
-        from pool_bench.cli.commands.pool_size import SizePlan
+        from pool_bench.cli.commands.pool_size import size_plan
         from pool_bench.cli.places.postgres import find_console, find_targets
-        from pool_bench.contenders import check_installed
 
-        check_installed(pool)
         place = find_targets(() if url is None else (url,), application_name=TOOL)
-        return SizePlan(
+        return size_plan(
             tool=TOOL,
             place=place,
             session=session,
             watch=watch,
             admin=None if admin_url is None else find_console(admin_url, application_name=TOOL),
-            timing=timing,
-            spec=replace(options.spec(place.targets, timing), prepared=prepared, query=query, hold_s=hold),
-            sizes=sizes,
+            options=options,
+            timing=rounds_of(ctx, options.asked, timing),
+            prepared=prepared,
         ).run
 
     run_command(ctx, prepare)

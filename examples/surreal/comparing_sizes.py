@@ -2,8 +2,8 @@
 
     uv run python examples/surreal/comparing_sizes.py [URL USER PASSWORD]
 
-Without a URL it starts the embedded SurrealDB, and removes it at the end. `surreal-bench pool` does this
-for more loads, in a process of its own and with everything that a benchmark has to look after; here client
+Without a URL it starts the embedded SurrealDB, and removes it at the end. `surreal-bench size` does this
+for other loads, in a process of its own and with everything that a benchmark has to look after; here client
 and pool share this one, which is enough to see that more connections are not always faster.
 """
 

@@ -49,8 +49,8 @@ class PoolRounds:
 
     @property
     def pool(self) -> str:
-        """The pool's name."""
-        return self.setting.name
+        """The pool's name, with its sizes where there are two."""
+        return self.setting.label
 
     @property
     def throughput(self) -> Spread:
@@ -169,7 +169,7 @@ def group_by_load(runs: Sequence[RunRecord]) -> list[PoolComparison]:
         setting = run.pool_setting
         if setting is not None:
             pools = loads.setdefault((setting.scenario, setting.clients, run.rate), {})
-            pools.setdefault(setting.name, []).append(run)
+            pools.setdefault(setting.label, []).append(run)
     # The first round goes in the order in which the pools were named.
     return [
         PoolComparison(

@@ -95,7 +95,7 @@ def _of_pool(result: ResultRecord, run: RunRecord, setting: PoolSetting) -> dict
         "kind": "pool",
         "scenario": setting.scenario,
         clients: f"{setting.clients:,}",
-        "size of a sweep" if setting.scenario == _SIZES else "size": f"{setting.size:,}",
+        "size of a sweep" if setting.scenario == _SIZES else "size": setting.size_words,
         "hold": format_duration(setting.hold_s) or "0s",
         "reset": setting.reset,
         **({} if setting.prepared else {"prepared": "no"}),
@@ -173,7 +173,7 @@ class Setting:
         elif setting.scenario == _STRESS:
             load += f" {setting.clients:,}"
         # The scenario of a sweep of sizes says nothing that its size does not.
-        return " · ".join((setting.name, *(() if load == _SIZES else (load,)), f"size {setting.size:,}"))
+        return " · ".join((setting.name, *(() if load == _SIZES else (load,)), f"size {setting.size_words}"))
 
     @property
     def driver(self) -> str:

@@ -56,10 +56,9 @@ class AsyncpgContender:
         """Open the pool and all connections."""
         import asyncpg
 
-        size = self._config.size
         self._pool = await asyncpg.create_pool(
-            min_size=size,
-            max_size=size,
+            min_size=self._config.least,
+            max_size=self._config.size,
             connect=self._connect,
             reset=_no_reset if self._config.reset == "never" else None,
             **asyncpg_options(self._config.target),

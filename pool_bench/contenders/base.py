@@ -32,6 +32,9 @@ RESET_MODES: Final[tuple[ResetMode, ...]] = ("own", "always", "never")
 L = TypeVar("L")
 T_co = TypeVar("T_co", bound=Target, covariant=True)
 
+# Those that can have fewer connections than `size`, and then get more as they are asked for.
+RANGED: Final[tuple[ContenderName, ...]] = ("reference", "asyncpg", "psycopg")
+
 # Those that prepare what they run, and those of them that know no other way.
 PREPARE: Final[tuple[ContenderName, ...]] = ("psycopg", "sqlalchemy")
 ALWAYS_PREPARE: Final[tuple[ContenderName, ...]] = ("sqlalchemy",)
@@ -45,7 +48,8 @@ class ContenderConfig(Generic[T_co]):
 
     Attributes:
         target: where connections go.
-        size: connections to keep, no more and no fewer.
+        size: connections to have at most.
+        min_size: connections to keep at least, of those in `RANGED`; None for as many as `size`.
         timeout_s: bound on one acquire, seconds.
         reset: what happens to a connection on its return: `own` is what the pool does by itself,
             `always` one round trip that resets the session, `never` none.
@@ -57,6 +61,12 @@ class ContenderConfig(Generic[T_co]):
     timeout_s: float = 5.0
     reset: ResetMode = "own"
     prepared: bool = True
+    min_size: int | None = None
+
+    @property
+    def least(self) -> int:
+        """Connections to keep at least."""
+        return self.size if self.min_size is None else self.min_size
 
 
 def opened_at_first(name: ContenderName, size: int) -> int:

@@ -59,7 +59,7 @@ class PsycopgContender:
                 "autocommit": True,
                 **({} if config.prepared else {"prepare_threshold": None}),
             },
-            min_size=config.size,
+            min_size=config.least,
             max_size=config.size,
             timeout=config.timeout_s,
             reset=_reset if config.reset == "always" else None,

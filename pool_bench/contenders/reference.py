@@ -57,7 +57,7 @@ class Reference(Generic[C]):
         self._pool: ConnectionPool[C] = ConnectionPool(
             _Counting(connector, self.opens),
             PoolConfig(
-                min_size=config.size,
+                min_size=config.least,
                 max_size=config.size,
                 acquire_timeout=config.timeout_s,
                 connect_timeout=connect_timeout_s,

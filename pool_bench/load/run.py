@@ -336,6 +336,7 @@ def _pool_setting(spec: PoolSpec) -> PoolSetting:
         size=spec.size,
         reset=spec.reset,
         prepared=spec.prepared,
+        min_size=spec.min_size,
         query=spec.query,
         hold_s=spec.hold_s,
         timeout_s=spec.timeout_s,

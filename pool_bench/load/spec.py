@@ -239,6 +239,7 @@ class PoolSpec:
         clients: tasks that ask for connections, at most at once; in an open loop, those in flight at most.
         open_loop: when operations are due, None where clients ask again by themselves; of `OPEN_SCENARIOS`.
         size: connections the pool may have.
+        min_size: connections it keeps without a load, None for all of them.
         timeout_s: bound on one acquire, seconds; in an open loop also on waiting to begin.
         reset: what happens to connections on their return.
         prepared: whether the pool may prepare statements as it does by itself.
@@ -274,6 +275,7 @@ class PoolSpec:
     tick_s: float = 1.0
     seed: int | None = None
     open_loop: OpenLoop | None = None
+    min_size: int | None = None
     processes: int = 1
     cpus: tuple[int, ...] = ()
     share: Share | None = None

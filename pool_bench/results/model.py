@@ -28,7 +28,7 @@ from pool_bench.results.parts import (
     rounded,
 )
 from pool_bench.results.run import RunRecord
-from pool_bench.results.session import Limit, SearchResult, SearchStep, Session, ThresholdOutcome
+from pool_bench.results.session import Contest, Limit, SearchResult, SearchStep, Session, ThresholdOutcome
 from pool_bench.stats.calibration import Calibration, ClientFloor
 from pool_bench.stats.histogram import Histogram
 
@@ -217,7 +217,7 @@ class ResultRecord:
 
     Attributes:
         target: the first of `targets`, "" without any.
-        find_max, sizing, calibration: only in the file of a session that has them.
+        find_max, sizing, contest, calibration: only in the file of a session that has them.
     """
 
     source: str = ""
@@ -237,6 +237,7 @@ class ResultRecord:
     runs: tuple[RunRecord, ...]
     find_max: SearchRecord | None = None
     sizing: SizingRecord | None = None
+    contest: Contest | None = None
     calibration: CalibrationRecord | None = None
 
     @property
@@ -265,5 +266,6 @@ def from_session(session: Session) -> ResultRecord:
         runs=runs,
         find_max=None if session.find_max is None else SearchRecord.of(session.find_max),
         sizing=None if session.sizing is None else SizingRecord.of(session.sizing),
+        contest=session.contest,
         calibration=None if session.calibration is None else CalibrationRecord.of(session.calibration),
     )

@@ -272,7 +272,8 @@ class RunRecord:
         round: which repetition of its setting it is, from 1; None where settings are measured once.
         setting: how it differs from the session's other settings, "" where it does not.
         set_aside: operations that saw this client suspended.
-        pool, scenario, clients, size, reset, prepared, query, hold_s, timeout_s: as in `PoolSetting`.
+        pool, scenario, clients, size, min_size, reset, prepared, query, hold_s, timeout_s: as `PoolSetting`
+            has them.
         parameters: what it was asked to do; {} in files of older versions.
         not_started: why it could not even begin; "" where it did.
     """
@@ -313,6 +314,7 @@ class RunRecord:
     scenario: Text = ""
     clients: Count | None = None
     size: Count | None = None
+    min_size: Count | None = None
     reset: Text | None = None
     prepared: bool = True
     query: Text | None = None
@@ -380,6 +382,7 @@ class RunRecord:
             scenario="" if pool is None else pool.scenario,
             clients=None if pool is None else pool.clients,
             size=None if pool is None else pool.size,
+            min_size=None if pool is None else pool.min_size,
             reset=None if pool is None else pool.reset,
             prepared=True if pool is None else pool.prepared,
             query=None if pool is None else pool.query,
@@ -453,4 +456,5 @@ class RunRecord:
             timeout_s=self.timeout_s or 0.0,
             round=self.round or 1,
             prepared=self.prepared,
+            min_size=self.min_size,
         )

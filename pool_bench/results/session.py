@@ -89,6 +89,49 @@ class ThresholdOutcome:
     round: Count | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rival:
+    """A setting of a pool beside the one with the most operations, as it is in the result file.
+
+    Attributes:
+        name: the setting, such as `reference 5-10`.
+        throughput: its operations a second.
+        change, low, high: how its throughput differs from the other's, a share of that, and the interval
+            of it; None where nothing can be said.
+        behind: whether the whole interval says that it is slower.
+    """
+
+    name: Text
+    throughput: Number
+    change: Number | None
+    low: Number | None
+    high: Number | None
+    behind: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contest:
+    """Settings of a pool compared with each other, as they are in the result file.
+
+    Attributes:
+        best: the one with the most operations, "" where none had any.
+        throughput: its operations a second.
+        won: whether all others are behind it.
+        confidence: that all intervals hold together, 0 to 1.
+        rivals: the others, the fastest first.
+        left_out: settings that were not compared, and why, in sentences.
+        why_not: why no interval is to be believed, "" where they are.
+    """
+
+    best: Text
+    throughput: Number
+    won: bool
+    confidence: Number
+    rivals: tuple[Rival, ...]
+    left_out: tuple[Text, ...] = ()
+    why_not: Text = ""
+
+
 @dataclass(slots=True)
 class Session:
     """All that one command did: what the result file holds.
@@ -105,6 +148,7 @@ class Session:
         find_max: the search that the runs are the trials of, None where there was none.
         thresholds: what came of each threshold in each run.
         sizing: what a sweep of pool sizes allows to be said, in a session that is one.
+        contest: the same of settings that were compared.
     """
 
     tool: str
@@ -121,3 +165,4 @@ class Session:
     find_max: SearchResult | None = None
     thresholds: list[ThresholdOutcome] = field(default_factory=list)
     sizing: Sizing | None = None
+    contest: Contest | None = None

@@ -21,8 +21,9 @@ JsonValue: TypeAlias = "Mapping[str, JsonValue] | Sequence[JsonValue] | str | in
 JsonObject = dict[str, JsonValue]
 
 # Fields that are in the file only where they say something.
-_OF_RESULTS: Final = ("find_max", "sizing", "calibration")
+_OF_RESULTS: Final = ("find_max", "sizing", "contest", "calibration")
 _OF_RUNS: Final = (
+    "min_size",
     "calibration",
     "hold",
     "server_side",
@@ -40,7 +41,7 @@ _ADDITIONS: Final = {
     "checkout": ("dead_met", "leaked", "left_open"),
 }
 _OF_POOLS: Final = (
-    *("pool", "scenario", "clients", "size", "reset", "prepared", "query", "hold_s", "timeout_s"),
+    *("pool", "scenario", "clients", "size", "min_size", "reset", "prepared", "query", "hold_s", "timeout_s"),
     "checkout",
 )
 _OF_OPEN_LOOPS: Final = (

@@ -81,6 +81,7 @@ class PoolSetting:
         size: connections the pool might have.
         reset: `own`, `always` or `never`.
         prepared: whether the pool might prepare statements.
+        min_size: connections it kept without a load, None where that was all of them.
         query: what each operation ran, None for nothing.
         hold_s, timeout_s: how long a connection was kept after the query, and the bound on an acquire.
         round: which repetition this was, from 1.
@@ -96,6 +97,17 @@ class PoolSetting:
     timeout_s: float
     round: int
     prepared: bool = True
+    min_size: int | None = None
+
+    @property
+    def size_words(self) -> str:
+        """Its size, `10`, or from which to which, `5-10`."""
+        return f"{self.size:,}" if self.min_size is None else f"{self.min_size:,}-{self.size:,}"
+
+    @property
+    def label(self) -> str:
+        """What tells it from others under the same load: the pool, and its sizes where there are two."""
+        return self.name if self.min_size is None else f"{self.name} {self.size_words}"
 
 
 @dataclass(slots=True)

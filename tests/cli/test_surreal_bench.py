@@ -45,7 +45,17 @@ def reach(server: EmbeddedSurreal) -> dict[str, str]:
 
 def test_help_answers_without_importing_what_only_a_run_needs() -> None:
     commands: tuple[list[str], ...]
-    commands = ([], ["connect"], ["load"], ["pool"], ["monitor"], ["check"], ["serve"], ["calibrate"])
+    commands = (
+        [],
+        ["connect"],
+        ["load"],
+        ["pool"],
+        ["size"],
+        ["monitor"],
+        ["check"],
+        ["serve"],
+        ["calibrate"],
+    )
     script = (
         "import sys, surreal_bench\n"
         "heavy = {'numpy', 'matplotlib', 'rich', 'asyncio', 'asyncpg', 'aiohttp', 'surrealdb', 'psutil',"
@@ -408,6 +418,23 @@ def test_pools_are_measured_side_by_side(tmp_path: Path) -> None:
     assert "one connection, which all clients use" in outcome.stdout
     assert all(run["server_side"]["one_process"] for run in runs)
     assert "server, the rounds together" in outcome.stdout
+
+
+def test_settings_are_compared_in_turn_and_where_nothing_can_be_said_nobody_wins(tmp_path: Path) -> None:
+    outcome = run_it(
+        *("size", "-c", "4", "--sizes", "1-2,4", "-d", "100ms", "--warmup", "0", "--timeout", "60s"),
+        *("--rounds", "2", "--json", "r.json", "--plot", "r.png"),
+        cwd=tmp_path,
+    )
+    assert outcome.code == 0, outcome.stderr
+    result = load(tmp_path / "r.json")
+    assert [(run["min_size"], run["size"]) for run in result["runs"]] == [(1, 2), (4, 4), (4, 4), (1, 2)]
+    opened = [run["checkout"]["opened"] for run in result["runs"]]
+    assert opened[1:3] == [4, 4]
+    assert {opened[0], opened[3]} <= {1, 2}
+    assert not result["contest"]["won"]
+    assert "No winner: 2 rounds are too few" in outcome.stdout
+    assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_without_a_pool_every_query_signs_in(tmp_path: Path) -> None:

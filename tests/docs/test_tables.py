@@ -18,7 +18,7 @@ POOL_FAILURES = ROOT / "docs" / "pool-failures.md"
 RESULT_FILE = ROOT / "docs" / "result-file.md"
 GOLDEN = ROOT / "tests" / "results" / "golden"
 # Keys that none of the kept files has.
-WHOLE_SELDOM = {"sizing"}
+WHOLE_SELDOM = {"contest", "sizing"}
 RUN_SELDOM = {"generators", "hanging", "not_started", "targets", "wall"}
 _CODE = re.compile(r"`(\w+)`")
 _ROW = re.compile(r"^\| (?P<id>[PL]\d+) \|.*\| (?P<tests>[^|]*) \|$", re.MULTILINE)

@@ -5,14 +5,19 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 from pool_bench.analysis.scalability import FEWEST_SIZES
+from pool_bench.cli.commands.pool_contest import PoolContestPlan
 from pool_bench.cli.commands.pools import follow_pool, make_pool_view, require_answer
 from pool_bench.cli.options.pool import Timing
-from pool_bench.cli.places.base import Config, Site
-from pool_bench.cli.plan import Measurement, Start
+from pool_bench.cli.options.shared import SessionOptions
+from pool_bench.cli.options.size import SizeOptions
+from pool_bench.cli.places.base import Config, Place, Site
+from pool_bench.cli.plan import Measurement, Plan, Start
 from pool_bench.cli.session import BenchSession
 from pool_bench.cli.status import notify
 from pool_bench.cli.watching import WatchedPlan
 from pool_bench.compare.pool_sizes import by_size, sizing_of
+from pool_bench.contenders import check_installed
+from pool_bench.contenders.base import RANGED
 from pool_bench.drivers.refusals import check_settings
 from pool_bench.errors import UsageError
 from pool_bench.load.spec import PoolSpec
@@ -21,6 +26,7 @@ from pool_bench.report.brief.screen import Brief
 from pool_bench.report.summary.pool_sizes import sizes_summary
 from pool_bench.results.model import from_session
 from pool_bench.results.thresholds import Threshold
+from pool_bench.targets.postgres import PostgresTarget
 from pool_bench.units import format_duration
 
 
@@ -63,9 +69,10 @@ class SizePlan(WatchedPlan):
         if find_spec("scipy") is None:
             raise UsageError("size needs scipy to fit a law; install pool-bench[sizing]")
         if len(self.sizes) < FEWEST_SIZES:
-            raise UsageError(
-                f"--sizes: it takes at least {FEWEST_SIZES} sizes to fit a law, not {len(self.sizes)}"
-            )
+            fewest = f"--sizes: it takes at least {FEWEST_SIZES} sizes to fit a law, not {len(self.sizes)}"
+            pairs = ",".join(f"{size}-{size}" for size in self.sizes)
+            is_comparable = len(self.sizes) > 1 and self.spec.pool in RANGED
+            raise UsageError(f"{fewest}; {pairs} compares them" if is_comparable else fewest)
         if self.spec.clients < self.connections:
             raise UsageError(
                 f"--clients {self.spec.clients:,} use one connection each at most, and --sizes "
@@ -85,6 +92,58 @@ class SizePlan(WatchedPlan):
             answer=run.answer,
             levels=(self.spec.clients,),
         )
+
+
+def size_plan(
+    *,
+    tool: str,
+    place: Place,
+    session: SessionOptions,
+    options: SizeOptions,
+    timing: Timing,
+    prepared: bool = True,
+    watch: bool | None = None,
+    admin: PostgresTarget | None = None,
+) -> Plan:
+    """What the options of `size` ask for: a sweep of sizes, or a comparison of settings."""
+    check_installed(options.pool)
+    spec = PoolSpec(
+        targets=place.targets,
+        pool=options.pool,
+        scenario="size",
+        clients=options.clients,
+        size=options.asked.largest,
+        timeout_s=timing.timeout_s,
+        reset=options.reset,
+        prepared=prepared,
+        query=options.query,
+        hold_s=options.hold_s,
+        warmup_s=timing.warmup_s,
+        duration_s=timing.duration_s,
+        grace_s=timing.grace_s,
+    )
+    asked = options.asked
+    if asked.pairs:
+        return PoolContestPlan(
+            tool=tool,
+            place=place,
+            session=session,
+            watch=watch,
+            admin=admin,
+            timing=timing,
+            spec=spec,
+            pairs=asked.pairs,
+        )
+    return SizePlan(
+        tool=tool,
+        place=place,
+        session=session,
+        watch=watch,
+        admin=admin,
+        timing=timing,
+        spec=spec,
+        sizes=asked.sizes,
+    )
 
 
 def order(sizes: Sequence[int], round_: int) -> list[int]:

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeVar
 
 from pool_bench.cli.options.pool import PoolOptions, Timing
 from pool_bench.cli.options.shared import Output
@@ -34,8 +34,10 @@ from pool_bench.targets import Target
 from pool_bench.units import format_duration
 from pool_bench.watch.watcher import Watcher
 
+_Item = TypeVar("_Item")
+
 # A warm-up, a grace period and a process take this long beside their measuring.
-_OVERHEAD_S: Final = 1.0
+OVERHEAD_S: Final = 1.0
 # What share of a run passes before its server is restarted.
 _RESTART_AT: Final = 1 / 3
 _LOOKS: Final = 6
@@ -162,10 +164,15 @@ class PoolLoad:
     pools: tuple[ContenderName, ...]
 
     def order(self, round_: int) -> tuple[ContenderName, ...]:
-        """The pools' turns in a round (from 1): each begins once, and none always follows the same one."""
-        turn = (round_ - 1) % len(self.pools)
-        turned = (*self.pools[turn:], *self.pools[:turn])
-        return turned if (round_ - 1) // len(self.pools) % 2 == 0 else turned[::-1]
+        """The pools' turns in a round (from 1)."""
+        return in_turn(self.pools, round_)
+
+
+def in_turn(items: tuple[_Item, ...], round_: int) -> tuple[_Item, ...]:
+    """`items` for a round (from 1): each begins once, and none always follows the same one."""
+    turn = (round_ - 1) % len(items)
+    turned = (*items[turn:], *items[:turn])
+    return turned if (round_ - 1) // len(items) % 2 == 0 else turned[::-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +216,7 @@ class _PoolRun:
         """Put every pool under every load, and sum each load up."""
         options, spec, rounds = self.plan.options, self.plan.spec, self.plan.timing.rounds
         total = sum(len(load.pools) for load in self.loads) * rounds
-        each_s = spec.duration_s + spec.warmup_s + _OVERHEAD_S
+        each_s = spec.duration_s + spec.warmup_s + OVERHEAD_S
         if total > 1:
             notify(f"{total} runs, about {format_duration(total * each_s)}")
         for line in pools_too_few(options.pools, options.scenarios, rounds, spec.duration_s):
@@ -347,7 +354,8 @@ def follow_pool(
         # The moment for it must come while there is time left, in a short run too.
         tick_s = min(spec.tick_s, spec.duration_s / _LOOKS)
         spec = replace(spec, tick_s=tick_s, interval_s=min(spec.interval_s, tick_s))
-    run = Run(spec, f"{load} · {spec.pool}{repeat}", work.stop)
+    pool = spec.pool if spec.min_size is None else f"{spec.pool} {spec.min_size:,}-{spec.size:,}"
+    run = Run(spec, f"{load} · {pool}{repeat}", work.stop)
     work.view.begin_run(run.result.label, number, total, spec.duration_s, spec.warmup_s)
     if not restarts or outage is None:
         follow_watched(work, run, watcher)

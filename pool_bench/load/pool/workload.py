@@ -50,6 +50,7 @@ class PoolWorkload(MeasuredLoad):
             timeout_s=spec.timeout_s,
             reset=spec.reset,
             prepared=spec.prepared,
+            min_size=spec.min_size,
         )
         self._contender = make(spec.pool, config)
         self._extra.version = self._contender.version
@@ -99,7 +100,7 @@ class PoolWorkload(MeasuredLoad):
             cause = self._contender.as_error(error, Phase.CONNECT)
             if limit.expired():
                 cause = ConnectError(FailureKind.TIMEOUT, Phase.CONNECT, f"not open after {_OPEN_S:g} s")
-            count = opened_at_first(self._spec.pool, self._spec.size)
+            count = opened_at_first(self._spec.pool, self._spec.min_size or self._spec.size)
             whose = "its connection" if count == 1 else f"its {count:,} connections"
             what = f"the pool {self._spec.pool} did not open {whose}: {cause.message}"
             raise ConnectError(cause.kind, cause.phase, what, sqlstate=cause.sqlstate) from error

@@ -10,17 +10,35 @@ from pool_bench.compare.ranking import best
 from pool_bench.report.brief.screen import Brief, Part
 from pool_bench.report.summary.acceptance import acceptance_sentences
 from pool_bench.report.summary.generators import process_words
+from pool_bench.report.summary.pool_contest import rivals_table, statement_of
 from pool_bench.report.summary.pool_server import limits, size_limit
 from pool_bench.report.summary.pool_sizes import believed
 from pool_bench.report.summary.pools import client_limit, verdict
 from pool_bench.report.summary.run import wrap
 from pool_bench.report.text import Paint, clean, format_rate, table
+from pool_bench.results.session import Contest
 from pool_bench.results.thresholds import Threshold
 from pool_bench.units import format_ms
 
 _HEADS: Final = ("op/s", "min..max", "wait p50", "p99 ms", "op p50", "p99 ms", "failed")
 # Loads with a sentence of their own at the end; where there are more, it stands above their table.
 _SENTENCES: Final = 4
+
+
+def contest_brief(compared: PoolComparison, contest: Contest, *, colour: bool = False) -> Brief:
+    """The last screen of settings of one pool: their figures, how they differ from the best, who won."""
+    paint = Paint(colour=colour)
+    runs = [run for group in compared.groups for run in group.runs]
+    style = "green" if contest.won else "yellow"
+    answer = [paint(line, "bold", style) for line in wrap(" ".join(statement_of(contest)), "  ")]
+    return Brief(
+        (
+            Part(_table(compared, paint, by_size=True), rank=90, fewest=3, rows="settings"),
+            Part(rivals_table(contest, paint), rank=80, fewest=3, rows="settings"),
+            Part([paint("Details, and how to read them: -v", "dim")], rank=60),
+        ),
+        [*answer, *believed(runs, paint, limits([compared], client_limit([compared])))],
+    )
 
 
 def contests_brief(
@@ -58,13 +76,18 @@ def _pools(contests: Sequence[PoolComparison]) -> int:
     return len({group.pool for contest in contests for group in contest.groups})
 
 
-def _table(contest: PoolComparison, paint: Paint) -> list[str]:
-    rows = [[clean(contest.label), *_HEADS]]
+def _table(contest: PoolComparison, paint: Paint, *, by_size: bool = False) -> list[str]:
+    rows = [["size" if by_size else clean(contest.label), *_HEADS]]
     for group in contest.groups:
         wait50, wait99 = group.phase("checkout").percentiles_ms((50, 99))
         op50, op99 = group.latency.percentiles_ms((50, 99))
         rows.append(
-            [group.pool, *_rates(group), *map(format_ms, (wait50, wait99, op50, op99)), f"{group.failed:,}"]
+            [
+                group.setting.size_words if by_size else group.pool,
+                *_rates(group),
+                *map(format_ms, (wait50, wait99, op50, op99)),
+                f"{group.failed:,}",
+            ]
         )
     drawn = table(rows)
     lines = [paint(drawn[0], "bold")]

@@ -31,14 +31,14 @@ class Progress:
         load = f"{setting.scenario}, {setting.clients:,} clients"
         if run.rate is not None:
             load = f"{setting.scenario}, {run.rate:g}/s"
-        is_sweep = setting.scenario == "size"
+        is_sweep = setting.scenario == "size" or setting.min_size is not None
         lines = []
         if load != self._load:
             self._load = load
             lines.append(_row(("size" if is_sweep else "pool", *_HEAD[1:]), load))
         left_s = (self._total - number) * self._each_s
         left = format_duration(float(round(left_s))) if left_s >= 1 else "-"
-        name = f"{setting.size:,}" if is_sweep else setting.name
+        name = setting.size_words if is_sweep else setting.name
         turn = f"{setting.round}/{self._rounds}"
         if run.not_started:
             lines.append(f"{name:<{_WIDTHS[0]}}{turn:>{_WIDTHS[1]}}  did not start")

@@ -158,12 +158,12 @@ def _subject(results: Sequence[ResultRecord]) -> str:
 def _setting(results: Sequence[ResultRecord], bands: Sequence[tuple[PoolComparison, list[Entry]]]) -> str:
     first = results[0]
     groups = [entry.group for _, entries in bands for entry in entries]
-    sizes = sorted({group.setting.size for group in groups})
+    sizes = dict.fromkeys(group.setting.size_words for group in groups)
     resets = sorted({group.setting.reset for group in groups})
     rounds = max(len(group.runs) for group in groups)
     parts = [
         first.name if len(results) == 1 else "",
-        f"size {', '.join(f'{size:,}' for size in sizes)}",
+        f"size {', '.join(sizes)}",
         f"reset {', '.join(resets)}",
         f"median of {rounds} rounds, whiskers from lowest to highest" if rounds > 1 else "one round",
         f"{first.started_at:%Y-%m-%d %H:%M} UTC",

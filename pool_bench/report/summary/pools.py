@@ -41,13 +41,19 @@ _FOOTNOTE: Final = f"~ fewer than {FEWEST_BEYOND} operations beyond it"
 
 
 def contest_summary(
-    contest: PoolComparison, meaning: str, *, thresholds: Sequence[Threshold] = (), colour: bool = False
+    contest: PoolComparison,
+    meaning: str,
+    *,
+    answer: str | None = None,
+    thresholds: Sequence[Threshold] = (),
+    colour: bool = False,
 ) -> str:
     """The figures of the pools under one load; `behaviour_summary` says how to read them.
 
     Args:
         contest: the pools, each with its rounds.
         meaning: what the scenario shows, in words.
+        answer: what is to be said of who did best, None for what the extremes of the rounds allow.
         thresholds: the user's own, which take the place of the targets of `stress` on the same fields.
         colour: use ANSI colours.
 
@@ -65,7 +71,7 @@ def contest_summary(
         _failures(contest, paint),
         pool_server_lines("pool", [(group.pool, group) for group in contest.groups], paint),
         _notes(contest, paint),
-        [paint(line, "bold") for line in wrap(verdict(contest), "  ")],
+        [paint(line, "bold") for line in wrap(verdict(contest) if answer is None else answer, "  ")],
     ]
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
@@ -101,7 +107,7 @@ def _headline(contest: PoolComparison, meaning: str, paint: Paint) -> list[str]:
     rounds = max(len(group.runs) for group in contest.groups)
     parts = [
         contest.who,
-        f"size {setting.size:,}",
+        f"size {', '.join(dict.fromkeys(group.setting.size_words for group in contest.groups))}",
         ellipsize(clean(setting.query), 40) if setting.query is not None else "no query",
     ]
     if setting.hold_s:
