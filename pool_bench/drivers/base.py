@@ -74,9 +74,9 @@ class _LentAgain:
 LENT_AGAIN: Final = _LentAgain()
 
 
-def beyond_limit(limit_s: float) -> str:
-    """What to say of a query that did not end within `limit_s` seconds."""
-    return f"the query did not end within {limit_s:g} s (query_timeout), and was cancelled"
+def beyond_limit(limit_s: float, *, outcome: str = "was cancelled") -> str:
+    """What to say of a query that did not end within `limit_s` seconds, and what became of it."""
+    return f"the query did not end within {limit_s:g} s (query_timeout), and {outcome}"
 
 
 class Connection(Protocol):

@@ -59,6 +59,7 @@ def read_settings(
     connection_retry_delay: float,
     health_check_interval: float,
     reset_on_return: bool,
+    query_timeout: float | None,
     log_queries: bool,
     scaling: ScalingConfig | None,
 ) -> PoolConfig:
@@ -83,6 +84,7 @@ def read_settings(
         retry_cap=max(connection_retry_delay, _RETRY_CAP_S) if is_number else _RETRY_CAP_S,
         health_check_interval=health_check_interval,
         reset_on_return=reset_on_return,
+        query_timeout=query_timeout,
         log_queries=log_queries,
         scaling=scaling,
     )

@@ -72,6 +72,10 @@ class PooledClient(SurrealClientConnection):
         if value:
             raise ValueError("a session is changed by changing it")
 
+    def limit_queries(self, seconds: float | None) -> None:
+        """From now on wait no longer for the answer to a request; None for any time."""
+        self.raw.query_timeout = seconds
+
     async def reset(self) -> None:
         """Make the session what it was when it was first lent.
 
@@ -226,6 +230,9 @@ class SurrealDBConnectionPool:
         connection_retry_delay: longest pause after the first failed connect, seconds; doubles with each.
         health_check_interval: idle clients that showed no life for this long are checked, seconds.
         reset_on_return: restore namespace, database, variables and sign-in where a borrower changed them.
+        query_timeout: limit of each request of a borrower, seconds, after which it has a TimeoutError; None
+            for none. SurrealDB takes no cancellation and may go on with it (`TIMEOUT` in a statement ends it
+            there); a client whose answer is still owed a moment after its return is replaced.
         schema_file: statements that are run on each new connection.
         on_connection_create: see `SurrealClientConnector`.
         log_queries: log each `execute_query` with its times; literals are left out.
@@ -252,6 +259,7 @@ class SurrealDBConnectionPool:
         connection_retry_delay: float = 1.0,
         health_check_interval: float = 30.0,
         reset_on_return: bool = True,
+        query_timeout: float | None = None,
         schema_file: str | Path | None = None,
         on_connection_create: "OnCreate | None" = None,
         log_queries: bool = False,
@@ -271,6 +279,7 @@ class SurrealDBConnectionPool:
             connection_retry_delay=connection_retry_delay,
             health_check_interval=health_check_interval,
             reset_on_return=reset_on_return,
+            query_timeout=query_timeout,
             log_queries=log_queries,
             scaling=scaling,
         )
@@ -393,7 +402,8 @@ class SurrealDBConnectionPool:
             The result of the first statement, as the client gives it.
 
         Raises:
-            ConnectError: a statement failed, whichever, or the connection was lost.
+            ConnectError: a statement failed, whichever, or the connection was lost; also a `TimeoutError`
+                where it took longer than `query_timeout`.
             PoolError: no client could be leased; see `acquire`.
         """
         began_ns = leased_ns = perf_counter_ns()

@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import itertools
 import logging
+import random
 import re
 import uuid
 from collections.abc import Callable, Hashable
@@ -15,7 +16,7 @@ import cbor2
 import pytest
 
 from pool_bench.drivers.surreal.client_transport import FastWebSocket
-from pool_bench.errors import ConnectError, FailureKind
+from pool_bench.errors import ConnectError, FailureKind, QueryTimeoutError
 from pool_bench.pool import (
     PoolClosedError,
     PoolConfig,
@@ -435,6 +436,59 @@ async def test_p45_requests_that_are_given_up_cost_neither_the_client_nor_a_sign
         assert methods.count("signin") == 1
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_p45_a_query_beyond_its_limit_leaves_no_answer_to_the_next_user(
+    surreal: EmbeddedSurreal, methods: list[str], monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr("pool_bench.surreal_pool.pool._DRAIN_S", 60.0)
+    rng = random.Random(seed)
+    async with make_pool(
+        surreal, min_connections=1, max_connections=1, acquisition_timeout=90.0, query_timeout=60.0
+    ) as pool:
+        outcomes = set()
+        for number in range(30):
+            async with pool.acquire() as client:
+                assert await client.query("RETURN $number", {"number": -number}) == -number
+                client.query_timeout = rng.uniform(0.0001, 0.01)
+                try:
+                    query = f"SLEEP {rng.choice(('1us', '5ms', '20ms'))}; RETURN $number"
+                    answer = await client.query_raw(query, {"number": number})
+                except QueryTimeoutError:
+                    outcomes.add("given up")
+                else:
+                    outcomes.add("answered")
+                    assert answer["result"][1]["result"] == number
+                client.query_timeout = 60.0
+        assert "given up" in outcomes
+        assert pool.get_stats()["total_connections_created"] == 1
+        assert methods.count("signin") == 1
+
+
+@pytest.mark.parametrize("scheme", ["ws", "http"])
+async def test_a_query_without_end_is_given_up_at_its_limit_and_its_client_is_not_lent_while_it_runs(
+    surreal: EmbeddedSurreal, scheme: str
+) -> None:
+    credentials = credentials_of(surreal)
+    url = surreal.url if scheme == "ws" else surreal.http_url
+    pool = SurrealDBConnectionPool(
+        url, credentials, "limited", "here", 1, 1, acquisition_timeout=90.0, query_timeout=0.05
+    )
+    beyond = r"within 0\.05 s \(query_timeout\), and is waited for no longer"
+    async with pool:
+        # What the pool itself asks, a sign-in say, has limits of its own.
+        with pytest.raises(QueryTimeoutError, match=beyond):
+            await pool.execute_query("SLEEP 5m")
+        with pytest.raises(TimeoutError, match=beyond):
+            async with pool.acquire() as client:
+                await client.query("SLEEP 5m")
+        async with pool.acquire() as client:
+            client.query_timeout = None
+            assert await client.query("RETURN 1") == 1
+        created = pool.get_stats()["total_connections_created"]
+        # Over HTTP each request has a connection, and that of this one has gone.
+        assert created == (3 if scheme == "ws" else 1)
+
+
 async def test_p45_what_a_given_up_request_did_to_the_session_is_undone(surreal: EmbeddedSurreal) -> None:
     async with make_pool(surreal, min_connections=1, max_connections=1) as pool:
         for _ in range(20):
@@ -628,6 +682,7 @@ async def test_over_http_it_is_a_pool_of_requests_with_the_same_rules(surreal: E
         ({"connection_retry_delay": "soon"}, "connection_retry_delay must be .* not 'soon'"),
         ({"health_check_interval": 0}, "health_check_interval must be"),
         ({"reset_on_return": "sometimes"}, "reset_on_return must be"),
+        ({"query_timeout": 0}, "query_timeout must be"),
         ({"scaling": "much"}, "scaling must be"),
         ({"name": ""}, "name must not be empty"),
     ],

@@ -7,8 +7,9 @@ answer when the connection is lost, which looks like the cancellation of a task.
 
 import asyncio
 import re
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from surrealdb.connections.async_http import AsyncHttpSurrealConnection
@@ -18,12 +19,34 @@ from surrealdb.request_message.message import RequestMessage
 from surrealdb.request_message.methods import RequestMethod
 from websockets.protocol import State
 
+from pool_bench.drivers.base import beyond_limit
+from pool_bench.errors import QueryTimeoutError
+
+T = TypeVar("T")
+
 _SIGN_IN_METHODS: Final = frozenset(
     {RequestMethod.SIGN_IN, RequestMethod.SIGN_UP, RequestMethod.AUTHENTICATE, RequestMethod.INVALIDATE}
 )
 _USE: Final = re.compile(r"\buse\b", re.IGNORECASE)
 _LIVE: Final = re.compile(r"\blive\b", re.IGNORECASE)
 _USE_OR_LIVE: Final = re.compile(r"\b(?:use|live)\b", re.IGNORECASE)
+
+
+async def answered_within(limit_s: float | None, request: Awaitable[T]) -> T:
+    """Wait for the answer to a request, but not for longer than `limit_s` seconds; None for any time.
+
+    Raises:
+        QueryTimeoutError: the time is up. SurrealDB takes no cancellation: it may go on with the request.
+    """
+    if limit_s is None:
+        return await request
+    try:
+        async with asyncio.timeout(limit_s) as limit:
+            return await request
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise QueryTimeoutError(beyond_limit(limit_s, outcome="is waited for no longer")) from error
 
 
 @dataclass(slots=True)
@@ -128,11 +151,13 @@ class TrackingWebSocket(AsyncWsSurrealConnection):
 
     Attributes:
         changes: what its user changed since they were last forgotten.
+        query_timeout: limit of each request, seconds; None for none.
     """
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self.changes = SessionChanges()
+        self.query_timeout: float | None = None
         self._was_open = False
 
     @property
@@ -160,6 +185,9 @@ class TrackingWebSocket(AsyncWsSurrealConnection):
         self._was_open = True
 
     async def _send(self, message: RequestMessage, process: str, bypass: bool = False) -> dict[str, Any]:
+        return await answered_within(self.query_timeout, self._send_unbounded(message, process, bypass))
+
+    async def _send_unbounded(self, message: RequestMessage, process: str, bypass: bool) -> dict[str, Any]:
         self.changes.note(message)
         try:
             answer = await super()._send(message, process, bypass)
@@ -198,11 +226,13 @@ class TrackedHttp(AsyncHttpSurrealConnection):
 
     Attributes:
         changes: what its user changed since they were last forgotten.
+        query_timeout: limit of each request, seconds; None for none.
     """
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self.changes = SessionChanges()
+        self.query_timeout: float | None = None
         self.is_lost = False
 
     @property
@@ -215,7 +245,7 @@ class TrackedHttp(AsyncHttpSurrealConnection):
         if self.is_lost:
             raise ConnectionUnavailableError("the connection is closed")
         self.changes.note(message)
-        return await super()._send(message, operation, bypass)
+        return await answered_within(self.query_timeout, super()._send(message, operation, bypass))
 
     async def connect(self, url: str | None = None) -> None:
         """Nothing is connected before the first request."""

@@ -22,9 +22,9 @@ from pool_bench.drivers.network.addresses import resolve
 from pool_bench.drivers.network.connecting import connect
 from pool_bench.drivers.network.failures import StreamError, one_line
 from pool_bench.drivers.surreal.client_codec import decode_message, encode_query
-from pool_bench.drivers.surreal.client_session import TrackingWebSocket
+from pool_bench.drivers.surreal.client_session import TrackingWebSocket, answered_within
 from pool_bench.drivers.surreal.websocket_channel import WebSocketChannel
-from pool_bench.errors import FailureKind
+from pool_bench.errors import FailureKind, QueryTimeoutError
 from pool_bench.targets.surreal import SurrealTarget
 
 Answer = dict[str, Any]
@@ -213,6 +213,7 @@ class FastWebSocket(TrackingWebSocket):
 
         Raises:
             ConnectionUnavailableError: the connection was lost; the statements are not run again.
+            QueryTimeoutError: no answer within `query_timeout`; it is thrown away when it comes.
         """
         number = next(self._numbers)
         message = encode_query(number, query, {} if params is None else params, session_id, txn_id)
@@ -221,7 +222,7 @@ class FastWebSocket(TrackingWebSocket):
         may_listen = session_id is None and self.changes.note_statements(query)
         try:
             answer = await self._ask(number, message)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, QueryTimeoutError):
             # What it listens to now nobody knows.
             self.changes.cut_off |= may_listen
             raise
@@ -234,7 +235,7 @@ class FastWebSocket(TrackingWebSocket):
         encoded: bytes = message.WS_CBOR_DESCRIPTOR
         try:
             answer = await self._ask(message.id, encoded)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, QueryTimeoutError):
             is_query = message.method is RequestMethod.QUERY
             self.changes.cut_off |= not is_query or self.changes.note_statements(message.kwargs["query"])
             raise
@@ -248,8 +249,8 @@ class FastWebSocket(TrackingWebSocket):
         if channel is None or channel.is_closed:
             raise ConnectionUnavailableError("the connection is closed")
         try:
-            answer = await channel.ask(number, message)
-        except asyncio.CancelledError:
+            answer = await answered_within(self.query_timeout, channel.ask(number, message))
+        except (asyncio.CancelledError, QueryTimeoutError):
             self.changes.given_up = True
             raise
         except StreamError as error:
