@@ -52,13 +52,14 @@ def server_of(runs: Sequence[RunRecord]) -> PoolServer | None:
     looks = [look for side in sides for look in side.timeline]
     parts, queues = [], []
     for run, side in watched:
-        begin_s = side.origin_s or 0.0
-        cpu, seconds = mean_cpu(side.timeline, begin_s, run.duration_s)
+        # The looks went on while the client was suspended.
+        begin_s, length_s = side.origin_s or 0.0, run.duration_s + _suspended_s(run)
+        cpu, seconds = mean_cpu(side.timeline, begin_s, length_s)
         parts.append((seconds, cpu))
         queues += [
             look.pools["cl_waiting"]
             for look in side.timeline
-            if "cl_waiting" in look.pools and is_measured(look, begin_s, run.duration_s)
+            if "cl_waiting" in look.pools and is_measured(look, begin_s, length_s)
         ]
     use, cores = cpu_together(parts), max(side.cores or 1 for side in sides)
     slots = next((side.max_connections for side in sides if side.max_connections is not None), None)
@@ -70,6 +71,7 @@ def server_of(runs: Sequence[RunRecord]) -> PoolServer | None:
             seconds=sum(seconds for seconds, _ in parts),
             cores=cores,
             client=fmean((run.client.cpu_percent or 0.0) / 100 for run, _ in watched),
+            processes=max(run.processes for run, _ in watched),
             bottleneck=next((run.client.why for run, _ in watched if run.client.saturated), None),
             starved=next(
                 (run.client.why for run, _ in watched if run.client.state == ClientState.STARVED), None
@@ -99,3 +101,7 @@ def server_of(runs: Sequence[RunRecord]) -> PoolServer | None:
         waited_us=max((look.pools.get("maxwait_us", 0) for look in looks), default=0),
         notes=tuple(dict.fromkeys(note for side in sides for note in side.notes)),
     )
+
+
+def _suspended_s(run: RunRecord) -> float:
+    return 0.0 if run.client.time is None else run.client.time.suspended_s

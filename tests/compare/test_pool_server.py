@@ -1,11 +1,15 @@
 """What the server went through under a pool: rounds put together."""
 
+from dataclasses import replace
+
 from pool_bench.compare.pool_server import server_of
 from pool_bench.compare.pools import group_by_load
 from pool_bench.report.brief.pools import contests_brief
 from pool_bench.report.summary.pool_server import size_limit
 from pool_bench.report.summary.pools import contest_summary
+from pool_bench.results.client import ClientTimeRecord
 from pool_bench.results.run import RunRecord
+from pool_bench.stats.client_time import ClientTime
 from pool_bench.stats.runs import RunResult
 from pool_bench.stats.server import CpuUse, ServerObservation, ServerSample
 from tests.support.results.pools import pool_run
@@ -47,6 +51,22 @@ def test_rounds_that_are_too_short_to_tell_by_themselves_tell_together() -> None
     assert server is not None
     assert server.limit.what == "server"
     assert (server.cpu.server, server.connections, server.active, server.slots) == (1.7, 20, 3, 100)
+
+
+def test_two_generator_processes_may_use_more_than_a_core() -> None:
+    runs = [seen(pool_run(cpu_share=1.5), server=0.2, machine=1.7) for _ in range(2)]
+    together = [replace(run, processes=2, client=replace(run.client, saturated=False)) for run in runs]
+    server = server_of(together)
+    assert server is not None
+    assert server.limit.what == "neither"
+
+
+def test_looks_after_a_suspension_are_of_the_run_still() -> None:
+    runs = rounds("reference", server=1.7, machine=1.9)
+    time = ClientTimeRecord.of(ClientTime(seen_s=0.1, suspended_s=0.9))
+    server = server_of([replace(run, duration_s=0.1, client=replace(run.client, time=time)) for run in runs])
+    assert server is not None
+    assert server.limit.what == "server"
 
 
 def test_each_pool_is_told_its_own_limit_and_what_the_server_went_through() -> None:
