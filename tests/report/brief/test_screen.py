@@ -106,8 +106,9 @@ def test_no_run_needs_more_than_a_screen(
     names = [f"postgresql://user@{'long-' * number}host/db" for number in range(targets)]
     run = run_of(stats, duration_s=duration_s, client=client_of(cpu_share=0.99))
     run = replace(run, label="name " * 20, targets=tuple(names), per_target=(stats,) * targets)
-    check(run_brief(RunRecord.of(run), colour=True))
-    check(sweep_brief(list(map(RunRecord.of, [run] * 20)), colour=True))
+    record = RunRecord.of(run)
+    check(run_brief(record, colour=True))
+    check(sweep_brief([record] * 20, colour=True))
 
 
 def test_a_run_without_a_success_says_so_and_why() -> None:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -117,9 +118,8 @@ def test_counts_are_short() -> None:
     assert [short_count(value) for value in (0, 950, 1200, 3e6, 2.5e9)] == ["0", "950", "1.2k", "3M", "2.5G"]
 
 
-@given(st.floats(0.2, 5000), st.integers(5, 8))
-def test_times_are_labelled_in_steps_that_are_easily_read(end: float, at_most: int) -> None:
-    axes = Figure().add_subplot()
+@given(axes=st.just(Figure().add_subplot()), end=st.floats(0.2, 5000), at_most=st.integers(5, 8))
+def test_times_are_labelled_in_steps_that_are_easily_read(axes: Axes, end: float, at_most: int) -> None:
     axes.set_xlim(0, end)
     time_ticks(axes, "s", at_most=at_most)
     shown = [tick for tick in axes.get_xticks() if 0 <= tick <= end]
