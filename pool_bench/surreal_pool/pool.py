@@ -83,19 +83,12 @@ class PooledClient(SurrealClientConnection):
             ConnectError: the connection is of no further use.
         """
         changes = self.raw.changes
-        is_at_work = changes.given_up and not await _drain(self.raw)
+        is_at_work = changes.given_up and not await self.raw.drain(_DRAIN_S)
         if changes.cut_off or is_at_work:
             raise ConnectError(FailureKind.CLOSED, Phase.QUERY, "a request was given up in the middle")
         await super().reset()
         if self._prepare is not None:
             await self._prepare(self.raw)
-
-
-async def _drain(raw: "SurrealClient") -> bool:
-    """Wait for the answers that nobody wants any more; whether all have come."""
-    from pool_bench.drivers.surreal.client_transport import FastWebSocket
-
-    return isinstance(raw, FastWebSocket) and await raw.drain(_DRAIN_S)
 
 
 class SurrealClientConnector:

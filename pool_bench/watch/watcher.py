@@ -42,6 +42,10 @@ class _Sample:
     when: When
     taken: threading.Event
 
+    def follow(self, sampler: Sampler, origin: float) -> None:
+        sampler.sample(time.monotonic() - origin, self.when)
+        self.taken.set()
+
 
 @dataclass(frozen=True, slots=True)
 class _Began:
@@ -50,6 +54,9 @@ class _Began:
     at: float
     wall: float
     expected: bool
+
+    def follow(self, sampler: Sampler, origin: float) -> None:
+        sampler.begin(self.at - origin, self.wall, expected=self.expected)
 
 
 # None: stop.
@@ -189,11 +196,7 @@ class Watcher:
                 continue
             if word is None:
                 return
-            if isinstance(word, _Began):
-                self._sampler.begin(word.at - origin, word.wall, expected=word.expected)
-            else:
-                self._sampler.sample(time.monotonic() - origin, word.when)
-                word.taken.set()
+            word.follow(self._sampler, origin)
 
     def _look_after(self, origin: float) -> None:
         deadline = time.monotonic() + _GONE_WAIT_S

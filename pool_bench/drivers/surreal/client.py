@@ -93,20 +93,10 @@ class SurrealClientConnection(Connection):
         await self._guarded(self._restore(), Phase.QUERY)
 
     async def _restore(self) -> None:
-        from pool_bench.drivers.surreal.client_session import SessionChanges, TrackingWebSocket
+        from pool_bench.drivers.surreal.client_session import SessionChanges
 
         raw, target, changes = self.raw, self.target, self.raw.changes
-        if isinstance(raw, TrackingWebSocket):
-            for live in tuple(changes.live):
-                await raw.kill(live)
-            for transaction in tuple(changes.transactions):
-                await raw.cancel(transaction)
-            for session in tuple(changes.sessions):
-                await raw.detach(session)
-            for name in changes.variables:
-                await raw.unset(name)
-        else:
-            raw.vars.clear()
+        await raw.tidy()
         sign_in, place = changes.sign_in, changes.place
         if sign_in:
             # Also of what the user's own sign-in brought along: its token, its record.

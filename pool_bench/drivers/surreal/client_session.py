@@ -204,6 +204,22 @@ class TrackingWebSocket(AsyncWsSurrealConnection):
         self.changes.note_answer(message, answer)
         return answer
 
+    async def tidy(self) -> None:
+        """End what its user left open, and forget the variables."""
+        changes = self.changes
+        for live in tuple(changes.live):
+            await self.kill(live)
+        for transaction in tuple(changes.transactions):
+            await self.cancel(transaction)
+        for session in tuple(changes.sessions):
+            await self.detach(session)
+        for name in changes.variables:
+            await self.unset(name)
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Whether all requests that were given up have been answered: this client cannot tell."""
+        return False
+
     def _goodbye(self) -> Exception | None:
         """What the server said when it closed the connection."""
         if self.socket is None or self.socket.state is not State.CLOSED:
@@ -246,6 +262,14 @@ class TrackedHttp(AsyncHttpSurrealConnection):
             raise ConnectionUnavailableError("the connection is closed")
         self.changes.note(message)
         return await answered_within(self.query_timeout, super()._send(message, operation, bypass))
+
+    async def tidy(self) -> None:
+        """Forget the variables; nothing else outlives a request."""
+        self.vars.clear()
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Whether all requests that were given up have been answered: this client cannot tell."""
+        return False
 
     async def connect(self, url: str | None = None) -> None:
         """Nothing is connected before the first request."""
