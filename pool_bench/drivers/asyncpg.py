@@ -16,7 +16,7 @@ from pool_bench.drivers.refusals import check_settings
 from pool_bench.errors import ConnectError, FailureKind, Phase, QueryTimeoutError, kind_of_os_error
 from pool_bench.targets.addresses import label_of
 from pool_bench.targets.postgres import PostgresTarget, SessionAttrs
-from pool_bench.targets.session_attrs import CONTENT, unfit
+from pool_bench.targets.session_attrs import Fitness
 
 if TYPE_CHECKING:
     from pool_bench.drivers.asyncpg_session import Session
@@ -55,11 +55,11 @@ class AsyncpgConnection(Connection):
         touched: whether it was used since somebody last set this to False.
     """
 
-    __slots__ = ("_attrs", "_raw", "_tapped", "touched")
+    __slots__ = ("_fitness", "_raw", "_tapped", "touched")
 
     def __init__(self, raw: "Session", attrs: SessionAttrs = "any") -> None:
         self._raw = raw
-        self._attrs = attrs
+        self._fitness = Fitness(attrs)
         self._tapped: _TappedProtocol | None = None
         self.touched = True
 
@@ -73,7 +73,7 @@ class AsyncpgConnection(Connection):
         """A new handle of this session; this one refuses from now on."""
         fresh = object.__new__(type(self))
         fresh._raw = self._raw
-        fresh._attrs = self._attrs
+        fresh._fitness = self._fitness
         fresh._tapped = self._tapped
         fresh.touched = self.touched
         self._raw = _LENT_AGAIN
@@ -89,12 +89,17 @@ class AsyncpgConnection(Connection):
     @property
     def may_turn_unfit(self) -> bool:
         """Whether its server may become one that `target_session_attrs` rules out."""
-        return self._attrs not in CONTENT
+        return self._fitness.may_be_lost
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether it has refused to write since the last `ping`, which finds out why."""
+        return self._fitness.in_doubt
 
     def unfit(self) -> str | None:
-        """Why its server is not of the wanted sort any more, by its last answer; None where it is."""
+        """Why its server is not of the wanted sort any more, by its last answers; None where it is."""
         settings = self._raw.get_settings()
-        return unfit(self._attrs, lambda name: getattr(settings, name, None))
+        return self._fitness.complaint(lambda name: getattr(settings, name, None))
 
     @property
     def address(self) -> str:
@@ -103,19 +108,31 @@ class AsyncpgConnection(Connection):
         return label_of(peer) if peer else ""
 
     async def ping(self) -> None:
-        """`SELECT 1` by the simple protocol."""
-        await self.execute("SELECT 1")
+        """`SELECT 1`, or what sort of server it is, by the simple protocol."""
+        question = self._fitness.question
+        if question is None:
+            await self.execute("SELECT 1")
+            return
+        # The rows of the simple protocol are thrown away, but its tag counts them: `SELECT 0`.
+        tag = await self._run(question)
+        self._fitness.answered(int(tag.rpartition(" ")[2]))
 
     async def execute(self, sql: str) -> None:
         """Run `sql` by the simple protocol; rows are thrown away."""
+        await self._run(sql)
+
+    async def _run(self, sql: str) -> str:
         raw = self.raw
         execute = raw.execute
         try:
-            await execute(sql)
+            tag: str = await execute(sql)
         except Exception as error:
             if isinstance(error, TimeoutError) and raw.query_timeout is not None:
                 raise QueryTimeoutError(beyond_limit(raw.query_timeout)) from error
-            raise connect_error(error, Phase.QUERY) from error
+            failure = connect_error(error, Phase.QUERY)
+            self._fitness.refused(failure.sqlstate)
+            raise failure from error
+        return tag
 
     async def reset(self) -> None:
         """Roll back, then what DISCARD ALL does, but for asyncpg's own prepared statements."""

@@ -26,7 +26,7 @@ from pool_bench.errors import (
 )
 from pool_bench.targets.addresses import label_of
 from pool_bench.targets.postgres import PostgresTarget, SessionAttrs
-from pool_bench.targets.session_attrs import CONTENT, unfit
+from pool_bench.targets.session_attrs import Fitness
 
 if TYPE_CHECKING:
     import psycopg
@@ -87,11 +87,11 @@ class PsycopgConnection(Connection):
         touched: whether it was used since somebody last set this to False.
     """
 
-    __slots__ = ("_attrs", "_has_prepared", "_last_error", "_lost", "_raw", "_watched_fd", "touched")
+    __slots__ = ("_fitness", "_has_prepared", "_last_error", "_lost", "_raw", "_watched_fd", "touched")
 
     def __init__(self, raw: "Session", attrs: SessionAttrs = "any") -> None:
         self._raw = raw
-        self._attrs = attrs
+        self._fitness = Fitness(attrs)
         self.touched = True
         self._has_prepared = False
         self._lost: Callable[[ConnectError], None] | None = None
@@ -111,24 +111,29 @@ class PsycopgConnection(Connection):
         fresh = object.__new__(type(self))
         fresh._raw, fresh.touched, fresh._has_prepared = self._raw, self.touched, self._has_prepared
         fresh._lost, fresh._last_error, fresh._watched_fd = None, self._last_error, -1
-        fresh._attrs = self._attrs
+        fresh._fitness = self._fitness
         self._raw = cast("Session", LENT_AGAIN)
         return fresh
 
     @property
     def may_turn_unfit(self) -> bool:
         """Whether its server may become one that `target_session_attrs` rules out."""
-        return self._attrs not in CONTENT
+        return self._fitness.may_be_lost
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether it has refused to write since the last `ping`, which finds out why."""
+        return self._fitness.in_doubt
 
     def unfit(self) -> str | None:
-        """Why its server is not of the wanted sort any more, by its last answer; None where it is."""
+        """Why its server is not of the wanted sort any more, by its last answers; None where it is."""
         pgconn = self._raw.pgconn
 
         def reported(name: str) -> str | None:
             value = pgconn.parameter_status(name.encode())
             return None if value is None else value.decode()
 
-        return unfit(self._attrs, reported)
+        return self._fitness.complaint(reported)
 
     @property
     def address(self) -> str:
@@ -141,11 +146,19 @@ class PsycopgConnection(Connection):
         return bool(self._raw.pgconn.transaction_status)
 
     async def ping(self) -> None:
-        """`SELECT 1`."""
-        await self.execute("SELECT 1")
+        """`SELECT 1`, or what sort of server it is."""
+        question = self._fitness.question
+        if question is None:
+            await self.execute("SELECT 1")
+        else:
+            self._fitness.answered(await self._run(question))
 
     async def execute(self, sql: str) -> None:
         """Run `sql`; rows are thrown away."""
+        await self._run(sql)
+
+    async def _run(self, sql: str) -> int:
+        """How many rows there were."""
         import psycopg
 
         if "repare" in sql or "REPARE" in sql:
@@ -153,17 +166,19 @@ class PsycopgConnection(Connection):
         execute = self.raw.execute
         try:
             # Bytes pass where only literals are allowed as text: this is the user's own query.
-            await execute(sql.encode())
+            cursor = await execute(sql.encode())
         except psycopg.Error as error:
             if isinstance(error, TimeoutError):
                 raise QueryTimeoutError(str(error)) from error
             failure, last = connect_error(error, Phase.QUERY), self._last_error
             if last is not None and failure.kind in _LOST:
                 failure = ConnectError(last.kind, Phase.QUERY, last.message, sqlstate=last.sqlstate)
+            self._fitness.refused(failure.sqlstate)
             raise failure from error
         finally:
             # psycopg has put its own reader in the place of ours, and taken it away again.
             self._listen()
+        return cursor.rowcount
 
     def limit_queries(self, seconds: float | None) -> None:
         """Cancel each query that takes longer, those of `raw` included; None for no limit."""

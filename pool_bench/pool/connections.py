@@ -85,6 +85,15 @@ class Choosy(Protocol):
 
 
 @runtime_checkable
+class Doubtful(Protocol):
+    """A connection whose server may have ceased to fit, by how it took a statement."""
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether to find out, by a `ping`, after which it is in doubt no more."""
+
+
+@runtime_checkable
 class Settleable(Protocol):
     """A connection on whose own side something may outlast a reset."""
 
@@ -170,6 +179,11 @@ def unfitness(connection: object) -> str | None:
     except Exception:
         # It has ended, which is found out elsewhere.
         return None
+
+
+def is_in_doubt(connection: object) -> bool:
+    """Whether the server of `connection` may have ceased to fit."""
+    return isinstance(connection, Doubtful) and connection.in_doubt
 
 
 def transaction_state(connection: object) -> bool | None:

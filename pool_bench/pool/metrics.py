@@ -33,6 +33,7 @@ _COUNTERS: Final[tuple[tuple[str, str, Callable[[PoolStatistics], int]], ...]] =
     ("health_check_failures", "Health checks and validations that failed", lambda s: s.health_check_failures),
     ("reset_failures", "Connections that came back broken", lambda s: s.reset_failures),
     ("leaks", "Leases held for too long", lambda s: s.leaks),
+    ("connections_unfit", "Connections closed because their server changed its role", lambda s: s.unfit),
     ("connections_created", "Connections opened", lambda s: s.created),
     ("connections_closed", "Connections that are gone again", lambda s: s.closed),
     ("events_dropped", "Events that subscribers were too slow for", lambda s: s.events_dropped),

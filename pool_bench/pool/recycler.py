@@ -11,6 +11,7 @@ from typing import Final, Generic
 from pool_bench.pool.connections import (
     C,
     as_executable,
+    is_in_doubt,
     limit_queries,
     terminate,
     transaction_state,
@@ -39,7 +40,7 @@ class Recycler(Generic[C]):
         growth: told how long leases are held.
     """
 
-    __slots__ = ("_changed", "_ctx", "_max_uses", "_policy", "_window_ns", "closing", "growth")
+    __slots__ = ("_ask_ns", "_changed", "_ctx", "_max_uses", "_policy", "_window_ns", "closing", "growth")
 
     def __init__(self, ctx: PoolContext[C], changed: Callable[[], None]) -> None:
         config = ctx.config
@@ -49,6 +50,8 @@ class Recycler(Generic[C]):
         self._max_uses = config.max_uses or NEVER_NS
         idle_s = config.validate_after_idle
         self._window_ns = None if idle_s is None else round(idle_s * 1e9)
+        ask_s = config.health_check_interval
+        self._ask_ns = NEVER_NS if ask_s is None else round(ask_s * 1e9)
         self.closing = False
         self.growth = Growth()
 
@@ -116,16 +119,28 @@ class Recycler(Generic[C]):
 
     def make_available(self, slot: Slot[C], now_ns: int, *, coldest: bool = False) -> None:
         """Hand on a clean slot that is not idle, unless it is spent or its server does not fit any more."""
-        # The server said so with its last answer, whoever had asked: all others may have to go, too.
-        if slot.may_turn_unfit and (unfit := unfitness(slot.conn)) is not None:
-            self._ctx.core.require_validation()
-            self.retire(slot, unfit)
+        if slot.may_turn_unfit and self._look_for_another_server(slot, now_ns, coldest=coldest):
             return
         reason = self.retire_reason(slot, now_ns)
         if reason is not None:
             self.retire(slot, reason)
             return
         self._ctx.core.hand_out(slot, now_ns, coldest=coldest)
+
+    def _look_for_another_server(self, slot: Slot[C], now_ns: int, *, coldest: bool) -> bool:
+        """Leave a server that does not fit any more, or ask it; False where the slot may be lent."""
+        ctx = self._ctx
+        if (unfit := unfitness(slot.conn)) is not None:
+            # The server said so with its last answer, whoever had asked: all others may have to go, too.
+            ctx.counters.unfit += 1
+            ctx.core.require_validation()
+            self.retire(slot, unfit)
+            return True
+        # One that is never idle is never due for a check, and not all servers say what they are unasked.
+        if is_in_doubt(slot.conn) or now_ns - slot.asked_ns >= self._ask_ns:
+            self.validate(slot, now_ns, ping=True, coldest=coldest)
+            return True
+        return False
 
     def validate(self, slot: Slot[C], now_ns: int, *, ping: bool, coldest: bool = False) -> None:
         """Find out whether a slot that is not idle any more works, then make it available.
@@ -148,6 +163,8 @@ class Recycler(Generic[C]):
                 await conn.ping()
             else:
                 await as_executable(conn, "health_check_query").execute(query)
+                if slot.may_turn_unfit:
+                    await conn.ping()
             self._limit(conn, config.query_timeout)
 
         def done(_result: object, error: BaseException | None) -> None:
@@ -158,6 +175,7 @@ class Recycler(Generic[C]):
                 self._fail(slot, EventKind.HEALTH_CHECK_FAILED, f"it failed a check ({describe(error)})")
                 return
             ended_ns = ctx.clock()
+            slot.asked_ns = ended_ns
             self.mark_valid(slot, ended_ns)
             self.make_available(slot, ended_ns, coldest=coldest)
 

@@ -58,6 +58,7 @@ class Slot(Generic[C]):
         reported: the lease that was reported as a leak, by its number.
         renewable: the connection, where its session can be handed to a new handle.
         may_turn_unfit: whether its server fits, and could cease to.
+        asked_ns: when its server was last asked of what sort it is.
         revoked: whether it was taken away from its holder, who may still return it.
         own_references: what `sys.getrefcount(slot.conn)` gives while nobody but this slot has the connection.
         suspect: whether its use ended with an exception, possibly in the middle of an exchange.
@@ -65,6 +66,7 @@ class Slot(Generic[C]):
 
     __slots__ = (
         "acquired_ns",
+        "asked_ns",
         "busy_since_ns",
         "conn",
         "expires_ns",
@@ -96,6 +98,7 @@ class Slot(Generic[C]):
         self.may_turn_unfit = may_turn_unfit(conn)
         self.uses = 0
         self.opened_ns = now_ns
+        self.asked_ns = now_ns
         self.validated_ns = now_ns
         self.fresh_until_ns = 0
         self.expires_ns = NEVER_NS

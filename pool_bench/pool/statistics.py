@@ -54,6 +54,7 @@ class PoolStatistics:
         health_check_failures: checks and validations that failed.
         reset_failures: connections that could not be reset, or came back broken.
         leaks: leases reported as held too long.
+        unfit: connections closed because their server is not of the sort any more that is asked for.
         created: connections opened.
         closed: connections that are gone again.
         size: connections now, those being opened and closed included.
@@ -89,6 +90,7 @@ class PoolStatistics:
     health_check_failures: int
     reset_failures: int
     leaks: int
+    unfit: int
     created: int
     closed: int
     peak_size: int
@@ -145,6 +147,7 @@ class Counters:
     health_check_failures: int = 0
     reset_failures: int = 0
     leaks: int = 0
+    unfit: int = 0
     created: int = 0
 
 
@@ -268,6 +271,7 @@ def take_statistics(
         health_check_failures=counters.health_check_failures,
         reset_failures=counters.reset_failures,
         leaks=counters.leaks,
+        unfit=counters.unfit,
         created=counters.created,
         closed=counters.created - len(core.slots),
         peak_size=core.peak_size,

@@ -16,6 +16,7 @@ _COUNTS: Final = (
     "health_check_failures",
     "reset_failures",
     "leaks",
+    "unfit",
     "created",
     "closed",
     "wait_total_s",
