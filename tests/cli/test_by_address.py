@@ -10,7 +10,7 @@ from tests.support.commands import COMMAND, LOAD_COMMAND, load, run_tool
 
 _QUIET = ("--quiet", "--no-save", "--no-watch")
 _SHORT = {
-    COMMAND: ("--duration", "300ms", "--warmup", "0", "--grace", "60s", "-c", "4"),
+    COMMAND: ("--duration", "100ms", "--warmup", "0", "--grace", "60s", "-c", "4"),
     LOAD_COMMAND: ("--duration", "100ms", "-n", "12"),
 }
 

@@ -11,7 +11,7 @@ import pytest
 from pool_bench.servers.postgres import EmbeddedPostgres
 from tests.support.commands import LOAD_COMMAND, load, only, run_tool
 
-SHORT = ("--duration", "200ms", "--warmup", "0", "--concurrency", "4")
+SHORT = ("--duration", "100ms", "--warmup", "0", "--concurrency", "4")
 
 
 @pytest.fixture

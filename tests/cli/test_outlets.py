@@ -17,7 +17,7 @@ from pool_bench.cli.outlets import Outlet, deliver, outlets, stalled
 from pool_bench.servers.postgres import EmbeddedPostgres
 from tests.support.commands import COMMAND, environment
 
-RUN = ("-c", "2", "-d", "200ms", "--warmup", "0s", "--no-watch", "--plot-format", "svg")
+RUN = ("-c", "2", "-d", "100ms", "--warmup", "0s", "--no-watch", "--plot-format", "svg")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tests.support.commands import COMMAND, LOAD_COMMAND, load, run_tool
 from tests.support.servers import StartPostgres
 
 _PASSWORDS = ("first pencil", "second pencil")
-_SHORT = ("--warmup", "0", "--duration", "300ms", "--grace", "60s", "-c", "4", "--quiet", "--no-save")
+_SHORT = ("--warmup", "0", "--duration", "100ms", "--grace", "60s", "-c", "4", "--quiet", "--no-save")
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from tests.support.commands import (
 from tests.support.servers import StartPostgres
 
 SECRET = "s3cr3t-Pa55/w%rd:@x"
-SHORT = ("--duration", "200ms", "--warmup", "0", "--concurrency", "4")
+SHORT = ("--duration", "100ms", "--warmup", "0", "--concurrency", "4")
 # A run until it is stopped, which leaves the machine some time to spare.
 ENDLESS = ("-d", "0", "--warmup", "0", "-c", "2", "--query", "SELECT pg_sleep(0.05)")
 MEASURING = r"^ +\d.* measure "

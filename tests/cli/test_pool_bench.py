@@ -31,7 +31,7 @@ from tests.support.servers import StartPostgres
 COMMAND = "pool_bench.__main__"
 SECRET = "s3cr3t-Pa55"
 # No warm-up: what begins first is measured, however slow the machine.
-SHORT = ("--duration", "300ms", "--warmup", "0", "--clients", "8", "--size", "3")
+SHORT = ("--duration", "100ms", "--warmup", "0", "--clients", "8", "--size", "3")
 
 
 def tool(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> Outcome:

@@ -115,7 +115,7 @@ def test_a_driver_that_cannot_start_costs_its_own_row_and_not_the_session(
     broken = tmp_path / "packages" / package
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise ImportError('a library is missing')\n")
-    times = ("-c", "2", "-d", "200ms", "--warmup", "0", "--grace", "60s", "--wait-between-runs", "0")
+    times = ("-c", "2", "-d", "100ms", "--warmup", "0", "--grace", "60s", "--wait-between-runs", "0")
     rounds = ("--rounds", "2", "--interleave", setting, "--interleave", "resolve=once")
     # A process of its own, whose generators look for packages where this says.
     env = {"PYTHONPATH": str(broken.parent)}

@@ -123,7 +123,7 @@ def test_a_suspect_run_is_only_fine_where_it_may_be(command: str, tmp_path: Path
     bench = command == COMMAND
     behaviour = Behaviour(auth=Fixed(0.05), backlog=1 if bench else 4096)
     with ScriptedPostgres(behaviour) as server:
-        given = ["-u", server.url(), "-d", "300ms", "--no-save", "--json", "r.json"]
+        given = ["-u", server.url(), "-d", "100ms", "--no-save", "--json", "r.json"]
         given += ["-c", "1", "--warmup", "0"] if bench else ["-n", "3", "--keepalive", "0"]
         codes = []
         for more in ([], ["--require-valid"]):

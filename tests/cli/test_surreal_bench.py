@@ -28,7 +28,7 @@ from tests.support.commands import Outcome, Started, all_gone, load, only, run_t
 from tests.support.servers import StartSurreal, TlsSurreal
 
 COMMAND = "surreal_bench"
-SHORT = ("--duration", "300ms", "--warmup", "0", "--grace", "60s", "--concurrency", "4")
+SHORT = ("--duration", "100ms", "--warmup", "0", "--grace", "60s", "--concurrency", "4")
 SECRET = "s3cr3t-Pa55/w%rd"
 
 
@@ -330,11 +330,11 @@ def test_the_maximum_is_searched_for(tmp_path: Path, surreal: EmbeddedSurreal) -
             "errors.refused>0",
         ),
         (
-            ("--auth", "none", "-c", "1", "-d", "300ms", "--warmup", "0"),
+            ("--auth", "none", "-c", "1", "-d", "100ms", "--warmup", "0"),
             "errors==0",
             "throughput<0.001",
         ),
-        (("load", "--auth", "none", "-n", "3", "-d", "300ms"), "held==3", "held>3"),
+        (("load", "--auth", "none", "-n", "3", "-d", "100ms"), "held==3", "held>3"),
     ],
 )
 def test_a_threshold_that_fails_is_exit_code_1_and_in_table_file_and_summary(
@@ -404,7 +404,7 @@ def test_a_restart_of_the_server_is_noticed_at_once_and_connections_come_back(
 
 def test_pools_are_measured_side_by_side(tmp_path: Path) -> None:
     outcome = run_it(
-        *("pool", "-c", "20", "--size", "4", "-d", "300ms", "--warmup", "0", "--timeout", "60s"),
+        *("pool", "-c", "20", "--size", "4", "-d", "100ms", "--warmup", "0", "--timeout", "60s"),
         *("--scenario", "query,burst,stress", "--stress", "50", "--pool", "reference,shared", "-v"),
         cwd=tmp_path,
     )

@@ -260,7 +260,7 @@ def test_query_wait_timeout(
 
 
 def test_cycles_that_find_no_slot(tmp_path: Path, server: EmbeddedPostgres) -> None:
-    arguments = ("-c", "90", "-d", "2s", "--json", "r.json", "--no-save")
+    arguments = ("-c", "90", "-d", "500ms", "--warmup", "0", "--json", "r.json", "--no-save")
     # A quick server has few of ninety at a time: most slots are another's.
     with few_slots(server, 3):
         outcome = run_tool("--url", url_of(server, "plain"), *arguments, cwd=tmp_path, command=COMMAND)

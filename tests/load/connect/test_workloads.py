@@ -48,7 +48,7 @@ def _spec(*urls: str, **changes: object) -> ConnectSpec:
         "targets": tuple(target(url) for url in urls),
         "concurrency": 4,
         "warmup_s": 0.0,
-        "duration_s": 0.3,
+        "duration_s": 0.15,
         "connect_timeout_s": 60.0,
         "tick_s": 0.1,
         "seed": 1,

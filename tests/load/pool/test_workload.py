@@ -49,7 +49,7 @@ def spec_of(server: EmbeddedPostgres, **settings: object) -> PoolSpec:
         query="SELECT 1",
         timeout_s=30.0,
         warmup_s=0.05,
-        duration_s=0.3,
+        duration_s=0.15,
         grace_s=20.0,
         interval_s=0.1,
         tick_s=0.1,
