@@ -142,6 +142,21 @@ class AsyncpgConnection(Connection):
         except Exception as error:
             raise connect_error(error, Phase.QUERY) from error
 
+    def begin_reset(self, ended: Callable[[BaseException | None], None]) -> bool:
+        """Begin what `reset` does, without a task.
+
+        Args:
+            ended: called once, with None or the ConnectError.
+
+        Returns:
+            False where only `reset` will do; nothing was begun then.
+        """
+
+        def told(error: BaseException | None) -> None:
+            ended(connect_error(error, Phase.QUERY) if isinstance(error, Exception) else error)
+
+        return self._raw.begin_reset(told)
+
     def limit_queries(self, seconds: float | None) -> None:
         """Cancel each query that takes longer, those of `raw` included; None for no limit."""
         self._raw.limit_queries(seconds)

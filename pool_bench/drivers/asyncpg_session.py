@@ -6,6 +6,8 @@ SQL, and, on this side, codecs and callbacks. The last three cost only who has u
 https://www.postgresql.org/docs/current/sql-discard.html
 """
 
+import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Final
 
 import asyncpg
@@ -16,6 +18,39 @@ _MORE: Final = "\nRESET SESSION AUTHORIZATION;\nDISCARD TEMP;\nDISCARD SEQUENCES
 # What the server gets, at least, to end a query that it is asked to cancel; then the connection is closed.
 _CANCEL_S: Final = 5.0
 _PREPARED: Final = "SELECT quote_ident(name) FROM pg_catalog.pg_prepared_statements WHERE from_sql"
+
+
+class _Driven:
+    """Runs a coroutine that awaits nothing but futures, without a task.
+
+    Args:
+        coroutine: must not ask for its task, so no `asyncio.timeout` either.
+        ended: called once, with None or with what it raised.
+    """
+
+    __slots__ = ("_coroutine", "_ended")
+
+    def __init__(
+        self, coroutine: Coroutine[object, None, object], ended: Callable[[BaseException | None], None]
+    ) -> None:
+        self._coroutine = coroutine
+        self._ended = ended
+        self._go_on(None)
+
+    def _go_on(self, _done: object) -> None:
+        try:
+            future = self._coroutine.send(None)
+        except StopIteration:
+            error: BaseException | None = None
+        except (Exception, asyncio.CancelledError) as raised:
+            error = raised
+        else:
+            assert isinstance(future, asyncio.Future)  # noqa: S101  # nothing else is awaited
+            # As a task tells a future that it was awaited properly.
+            future._asyncio_future_blocking = False
+            future.add_done_callback(self._go_on)
+            return
+        self._ended(error)
 
 
 class Session(asyncpg.Connection):  # type: ignore[misc]  # asyncpg tells no types
@@ -94,6 +129,35 @@ class Session(asyncpg.Connection):  # type: ignore[misc]  # asyncpg tells no typ
         """As asyncpg's."""
         self._watchers.add(callback)
         super().add_termination_listener(callback)
+
+    def begin_reset(self, ended: Callable[[BaseException | None], None]) -> bool:
+        """Begin `reset` without a task, where it is one query; `ended` is called once, when it is over.
+
+        Returns:
+            False where there is more to undo; nothing was begun then.
+        """
+        protocol = self._protocol
+        if (
+            self._has_prepared
+            or self._codecs
+            or self._loggers
+            or self._watchers
+            # asyncpg's own: whoever looks on at queries, a transaction, a request to cancel.
+            or self._query_loggers
+            or self._top_xact is not None
+            or protocol is None
+            or protocol.is_in_transaction()
+            or protocol._is_cancelling()
+            or self.is_closed()
+        ):
+            return False
+        query = self._full_reset or self.get_reset_query()
+        if not query:
+            return False
+        self._listeners.clear()
+        self._log_listeners.clear()
+        _Driven(protocol.query(query, None), ended)
+        return True
 
     async def reset(self, *, timeout: float | None = None) -> None:
         """Give back the session as new."""

@@ -4,7 +4,8 @@ Everything is structural: the drivers of this package fit as they are, and so do
 these methods. What is optional is found out once for each connection, when it is opened.
 """
 
-from typing import Protocol, Self, TypeVar, runtime_checkable
+from collections.abc import Callable
+from typing import Protocol, Self, TypeAlias, TypeVar, runtime_checkable
 
 
 class PooledConnection(Protocol):
@@ -109,6 +110,21 @@ class Renewable(Protocol):
         """A new handle of this session; this one refuses from now on, and says why."""
 
 
+Ended: TypeAlias = Callable[[BaseException | None], None]
+
+
+@runtime_checkable
+class SelfResetting(Protocol):
+    """A connection whose reset needs no task of its own."""
+
+    def begin_reset(self, ended: Ended) -> bool:
+        """Begin what `reset` does, and call `ended` once: with None, or with what went wrong.
+
+        Returns:
+            False where only `reset` will do, as there is more than usual to undo; nothing was begun then.
+        """
+
+
 @runtime_checkable
 class Bounded(Protocol):
     """A connection that can bound its queries."""
@@ -157,6 +173,11 @@ def as_executable(connection: object, what_for: str) -> Executable:
 def as_renewable(connection: object) -> Renewable | None:
     """`connection`, where its session can be handed to a new handle."""
     return connection if isinstance(connection, Renewable) else None
+
+
+def reset_beginner(connection: object) -> Callable[[object, Ended], bool] | None:
+    """`begin_reset` of the class of `connection`, where it has one; keeps no reference to it."""
+    return getattr(type(connection), "begin_reset", None) if isinstance(connection, SelfResetting) else None
 
 
 def as_tracked(connection: object) -> Tracked | None:

@@ -5,6 +5,7 @@ end would wait for the very server that has let us down; a healthy one that is o
 is closed politely.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Final, Generic
 
@@ -27,6 +28,24 @@ from pool_bench.pool.slots import NEVER_NS, Slot, SlotState
 # Multiples of the golden ratio spread evenly over an interval however many there are (Weyl), where random
 # numbers would cluster.
 _GOLDEN: Final = 0.6180339887498949
+# Loop clocks are allowed to be this much early.
+_EARLY_NS: Final = 1_000_000
+
+
+class _BegunReset(Generic[C]):
+    """A reset that has no task; called when it has ended, which is of no interest once its time was up."""
+
+    __slots__ = ("_recycler", "_slot")
+
+    def __init__(self, recycler: "Recycler[C]", slot: Slot[C]) -> None:
+        self._recycler = recycler
+        self._slot = slot
+
+    def __call__(self, error: BaseException | None) -> None:
+        recycler, slot = self._recycler, self._slot
+        if recycler.begun.get(slot) is self:
+            del recycler.begun[slot]
+            recycler.reset_ended(slot, error)
 
 
 class Recycler(Generic[C]):
@@ -38,9 +57,22 @@ class Recycler(Generic[C]):
     Attributes:
         closing: the pool is being closed: whatever comes back is ended.
         growth: told how long leases are held.
+        begun: the resets under way that have no task, the oldest first.
     """
 
-    __slots__ = ("_ask_ns", "_changed", "_ctx", "_max_uses", "_policy", "_window_ns", "closing", "growth")
+    __slots__ = (
+        "_ask_ns",
+        "_changed",
+        "_ctx",
+        "_is_plain",
+        "_max_uses",
+        "_policy",
+        "_timer",
+        "_window_ns",
+        "begun",
+        "closing",
+        "growth",
+    )
 
     def __init__(self, ctx: PoolContext[C], changed: Callable[[], None]) -> None:
         config = ctx.config
@@ -54,6 +86,10 @@ class Recycler(Generic[C]):
         self._ask_ns = NEVER_NS if ask_s is None else round(ask_s * 1e9)
         self.closing = False
         self.growth = Growth()
+        self.begun: dict[Slot[C], _BegunReset[C]] = {}
+        # A reset is no more than the connection's own.
+        self._is_plain = not ctx.session and config.query_timeout is None
+        self._timer: asyncio.TimerHandle | None = None
 
     def admit(self, conn: C) -> Slot[C]:
         """A slot for a connection that was just opened; it is busy."""
@@ -185,6 +221,17 @@ class Recycler(Generic[C]):
     def _reset(self, slot: Slot[C], now_ns: int) -> None:
         ctx = self._ctx
         ctx.core.occupy(slot, now_ns)
+        if self._is_plain and slot.begin_reset is not None:
+            self.begun[slot] = reset = _BegunReset(self, slot)
+            try:
+                if slot.begin_reset(slot.conn, reset):
+                    if self._timer is None:
+                        self._timer = ctx.loop.call_later(ctx.config.reset_timeout, self._expire_begun)
+                    return
+            except Exception as error:
+                reset(error)
+                return
+            del self.begun[slot]
         conn = slot.conn
         session = ctx.session
 
@@ -196,16 +243,35 @@ class Recycler(Generic[C]):
             self._limit(conn, ctx.config.query_timeout)
 
         def done(_result: object, error: BaseException | None) -> None:
-            if slot.state is not SlotState.BUSY:
-                return
-            if error is not None:
-                self._fail(slot, EventKind.RESET_FAILED, f"it could not be reset ({describe(error)})")
-                return
-            ended_ns = ctx.clock()
-            self.mark_valid(slot, ended_ns)
-            self.make_available(slot, ended_ns)
+            self.reset_ended(slot, error)
 
         ctx.jobs.start("reset", work(), ctx.config.reset_timeout, done)
+
+    def reset_ended(self, slot: Slot[C], error: BaseException | None) -> None:
+        """A reset is over, or its time is up."""
+        if slot.state is not SlotState.BUSY:
+            return
+        if error is not None:
+            self._fail(slot, EventKind.RESET_FAILED, f"it could not be reset ({describe(error)})")
+            return
+        ended_ns = self._ctx.clock()
+        self.mark_valid(slot, ended_ns)
+        self.make_available(slot, ended_ns)
+
+    def _expire_begun(self) -> None:
+        """Give up the resets whose time is up; one timer serves all, which have the same limit."""
+        self._timer = None
+        ctx = self._ctx
+        limit_ns = round(ctx.config.reset_timeout * 1e9)
+        now_ns = ctx.clock()
+        for slot in list(self.begun):
+            left_ns = slot.busy_since_ns + limit_ns - now_ns
+            if left_ns > _EARLY_NS:
+                self._timer = ctx.loop.call_later(left_ns / 1e9, self._expire_begun)
+                return
+            # Its connection may be lost to an earlier one's end.
+            if self.begun.pop(slot, None) is not None:
+                self.reset_ended(slot, TimeoutError())
 
     def _limit(self, conn: C, seconds: float | None) -> None:
         """Bound a borrower's queries; the pool's own round trips have limits of their own."""
@@ -274,3 +340,5 @@ class Recycler(Generic[C]):
                 if slot.state is not SlotState.CLOSING:
                     self.drop(slot, why)
             jobs.abandon_all()
+            if self._timer is not None:
+                self._timer.cancel()

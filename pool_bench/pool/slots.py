@@ -8,12 +8,21 @@ import asyncio
 import linecache
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from types import CodeType, FrameType
 from typing import Final, Generic, Self, TypeAlias
 
-from pool_bench.pool.connections import C, Renewable, Tracked, as_renewable, as_tracked, may_turn_unfit
+from pool_bench.pool.connections import (
+    C,
+    Ended,
+    Renewable,
+    Tracked,
+    as_renewable,
+    as_tracked,
+    may_turn_unfit,
+    reset_beginner,
+)
 
 NEVER_NS: Final = sys.maxsize
 LOGGER: Final = logging.getLogger("pool_bench.pool")
@@ -56,6 +65,7 @@ class Slot(Generic[C]):
         owner: the task that has it.
         stack: of the acquire, where stacks are kept.
         reported: the lease that was reported as a leak, by its number.
+        begin_reset: begins a reset of the connection without a task, where it can.
         renewable: the connection, where its session can be handed to a new handle.
         may_turn_unfit: whether its server fits, and could cease to.
         asked_ns: when its server was last asked of what sort it is.
@@ -67,6 +77,7 @@ class Slot(Generic[C]):
     __slots__ = (
         "acquired_ns",
         "asked_ns",
+        "begin_reset",
         "busy_since_ns",
         "conn",
         "expires_ns",
@@ -96,6 +107,7 @@ class Slot(Generic[C]):
         self.is_closed = conn.is_closed
         self.tracker: Tracked | None = as_tracked(conn)
         self.may_turn_unfit = may_turn_unfit(conn)
+        self.begin_reset: Callable[[object, Ended], bool] | None = reset_beginner(conn)
         self.uses = 0
         self.opened_ns = now_ns
         self.asked_ns = now_ns

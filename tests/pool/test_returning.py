@@ -274,3 +274,74 @@ def test_a_connection_is_replaced_after_so_many_uses() -> None:
         assert used == [1, 1, 1, 2, 2, 2, 3]
 
     simulate(main())
+
+
+class _Begun(FakeConnection):
+    """Begins its resets without a task; the test ends them."""
+
+    ended: Callable[[BaseException | None], None] | None = None
+    needs_task = False
+
+    def begin_reset(self, ended: Callable[[BaseException | None], None]) -> bool:
+        if self.needs_task:
+            return False
+        self.ended = ended
+        return True
+
+
+class _Beginners(FakeServer):
+    async def connect(self) -> FakeConnection:
+        connection = _Begun(self, len(self.connections))
+        self.connections.append(connection)
+        return connection
+
+
+def test_each_reset_without_a_task_has_its_own_limit_though_one_timer_serves_all() -> None:
+    async def main() -> None:
+        async with make_pool(_Beginners(), min_size=3, max_size=3, reset_timeout=0.5) as pool:
+            leases = [pool.acquire() for _ in range(3)]
+            conns = [await lease.__aenter__() for lease in leases]
+            started = now_s()
+            for lease, conn in zip(leases, conns, strict=True):
+                await conn.execute("SELECT 1")
+                await lease.__aexit__(None, None, None)
+                await asyncio.sleep(0.2)
+            first, second, third = (conn for conn in conns if isinstance(conn, _Begun))
+            assert second.ended is not None
+            second.ended(None)
+            async with pool.acquire(timeout=0) as conn:
+                assert conn is second
+            while not (first.is_closed() and third.is_closed()):
+                expected_s = 0.9 if first.is_closed() else 0.5
+                assert now_s() - started < expected_s + 0.01
+                await asyncio.sleep(0.01)
+            assert pool.get_stats().reset_failures == 2
+            for late in (first, third):
+                assert late.ended is not None
+                late.ended(None)
+            assert pool.get_stats().reset_failures == 2
+            assert not second.is_closed()
+
+    simulate(main())
+
+
+def test_a_reset_without_a_task_that_fails_costs_the_connection_and_one_that_cannot_has_a_task() -> None:
+    async def main() -> None:
+        server = _Beginners()
+        async with make_pool(server, max_size=1) as pool:
+            async with pool.acquire() as conn:
+                await conn.execute("SET mine")
+            assert isinstance(conn, _Begun)
+            assert conn.ended is not None
+            conn.ended(OSError("gone"))
+            async with pool.acquire(timeout=3) as other:
+                assert other is not conn
+                assert isinstance(other, _Begun)
+                other.needs_task = True
+                await other.execute("SET mine")
+            async with pool.acquire(timeout=3) as again:
+                assert again is other
+                assert not again.settings
+            assert pool.get_stats().reset_failures == 1
+
+    simulate(main())
