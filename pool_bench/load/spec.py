@@ -64,11 +64,37 @@ class OpenLoop:
     spacing: Spacing = "constant"
 
 
-class _Targeted:
-    """Settings with targets, all of the sort that the driver opens connections to."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Connecting:
+    """Settings of whatever opens connections itself.
 
-    __slots__ = ()
+    Attributes:
+        targets: where to, all of the sort that `driver` opens connections to.
+        driver: how connections are opened.
+        connect_timeout_s: bound on one connect, seconds.
+        auth: how SurrealDB learns who we are.
+        scram_cache: keep derived SCRAM keys between connections.
+        source_ips: local addresses to connect from in turn; empty leaves the choice to the system.
+        by_address: count by the address that was used also where there can be only one.
+        tick_s: seconds between snapshots.
+        seed: makes the jitter and random arrivals repeatable.
+        processes: how many generator processes do it together; each has a part, see `division.py`.
+        cpus: cores that these run on, in turn; empty leaves the choice to the system.
+        share: which part this is, where it is one.
+    """
+
     targets: tuple[Target, ...]
+    driver: DriverName = "wire"
+    connect_timeout_s: float = 30.0
+    auth: AuthMode = "signin"
+    scram_cache: bool = True
+    source_ips: tuple[str, ...] = ()
+    by_address: bool = False
+    tick_s: float = 1.0
+    seed: int | None = None
+    processes: int = 1
+    cpus: tuple[int, ...] = ()
+    share: Share | None = None
 
     @property
     def postgres_targets(self) -> tuple[PostgresTarget, ...]:
@@ -89,12 +115,11 @@ def _all_of(sort: type[_Sort], targets: tuple[Target, ...]) -> tuple[_Sort, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectSpec(_Targeted):
+class ConnectSpec(_Connecting):
     """Open and close connections, in a closed loop or as they become due.
 
     Attributes:
         targets: used round-robin; all of the sort that `driver` opens connections to.
-        driver: how connections are opened.
         concurrency: workers, each with one connection at a time; in an open loop, connections at most.
         open_loop: when operations are due, None for a closed loop.
         warmup_s: operations begun (in an open loop: due) in the first so many seconds do not count.
@@ -102,37 +127,16 @@ class ConnectSpec(_Targeted):
         grace_s: how long operations under way at the end may take to finish, seconds.
         connect_timeout_s: bound on one operation, seconds; in an open loop also on waiting to begin.
         query: SQL to run on each connection, None for none.
-        auth: how SurrealDB learns who we are.
-        scram_cache: keep derived SCRAM keys between connections.
         resolve_once: look names up once, not for every connection.
-        source_ips: local addresses to connect from in turn; empty leaves the choice to the system.
-        by_address: count by the address that was used also where there can be only one.
-        tick_s: seconds between snapshots.
-        seed: makes the jitter and random arrivals repeatable.
-        processes: how many generator processes do it together; each has a part, see `division.py`.
-        cpus: cores that these run on, in turn; empty leaves the choice to the system.
-        share: which part this is, where it is one.
     """
 
-    targets: tuple[Target, ...]
-    driver: DriverName = "wire"
     concurrency: int = 10
     open_loop: OpenLoop | None = None
     warmup_s: float = 1.0
     duration_s: float = 10.0
     grace_s: float = 5.0
-    connect_timeout_s: float = 30.0
     query: str | None = None
-    auth: AuthMode = "signin"
-    scram_cache: bool = True
     resolve_once: bool = False
-    source_ips: tuple[str, ...] = ()
-    by_address: bool = False
-    tick_s: float = 1.0
-    seed: int | None = None
-    processes: int = 1
-    cpus: tuple[int, ...] = ()
-    share: Share | None = None
 
     @property
     def interval_s(self) -> float:
@@ -141,14 +145,13 @@ class ConnectSpec(_Targeted):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HoldSpec(_Targeted):
+class HoldSpec(_Connecting):
     """Open connections, hold them, and close them again.
 
     Attributes:
         targets: where to, all of the sort that `driver` opens connections to; connections are spread over
             them in turn.
         connections: how many to each of `targets`.
-        driver: how connections are opened.
         duration_s: how long to hold once all are open or have failed, seconds; 0 until told to stop.
         batch_size: connections that are opened together; the next batch begins when all have ended.
         batch_pause_s: seconds between two batches.
@@ -161,20 +164,9 @@ class HoldSpec(_Targeted):
         give_up_s: opening ends where so long connections were tried and none opened, seconds; 0 for never.
         connect_timeout_s: bound on one connect and on one keep-alive, seconds.
         close_s: bound on closing all connections politely, seconds.
-        auth: how SurrealDB learns who we are.
-        scram_cache: keep derived SCRAM keys between connections.
-        source_ips: local addresses to connect from in turn; empty leaves the choice to the system.
-        by_address: count by the address that was used also where there can be only one.
-        tick_s: seconds between snapshots.
-        seed: makes the jitter repeatable.
-        processes: how many generator processes do it together; each has a part, see `division.py`.
-        cpus: cores that these run on, in turn; empty leaves the choice to the system.
-        share: which part this is, where it is one.
     """
 
-    targets: tuple[Target, ...]
     connections: tuple[int, ...]
-    driver: DriverName = "wire"
     duration_s: float = 60.0
     batch_size: int = 20
     batch_pause_s: float = 0.0
@@ -185,17 +177,7 @@ class HoldSpec(_Targeted):
     active: float = 0.0
     reconnect: bool = False
     give_up_s: float = 0.0
-    connect_timeout_s: float = 30.0
     close_s: float = 5.0
-    auth: AuthMode = "signin"
-    scram_cache: bool = True
-    source_ips: tuple[str, ...] = ()
-    by_address: bool = False
-    tick_s: float = 1.0
-    seed: int | None = None
-    processes: int = 1
-    cpus: tuple[int, ...] = ()
-    share: Share | None = None
 
     @property
     def concurrency(self) -> int:
