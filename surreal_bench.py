@@ -20,6 +20,7 @@ from pool_bench.cli.commands.calibrate import calibrate_surreal
 from pool_bench.cli.commands.plot import plot
 from pool_bench.cli.entry import run_cli, run_command
 from pool_bench.cli.help_pages import DefaultGroup
+from pool_bench.cli.options.all import AllOptions, all_options
 from pool_bench.cli.options.connect import ConnectOptions, connect_options
 from pool_bench.cli.options.generators import GeneratorOptions, generator_options
 from pool_bench.cli.options.hold import HoldOptions, check_batches, hold_options
@@ -254,6 +255,59 @@ def pool(
 
 @cli.command()
 @server_options
+@click.argument("clients", type=Sizes(at_most=MAX_CLIENTS), metavar="[N,...]", default="1000")
+@click.option(
+    "--size", type=click.IntRange(min=1), default=10, show_default=True, help="Connections of the pool."
+)
+@_query_option
+@timing_options("5s", 1)
+@watch_option(_WATCHED)
+@session_options("-n", keep_going=False)
+@click.pass_context
+def stress(
+    ctx: click.Context,
+    server: SurrealOptions,
+    clients: tuple[int, ...],
+    size: int,
+    query: str,
+    timing: Timing,
+    watch: bool | None,
+    session: SessionOptions,
+) -> None:
+    """Put N clients before the reference pool, 1000 without a number: does it stand them?
+
+    The exit code is 0 where all targets are held: p95 and p99 of waits, operations served, leaks, dead
+    connections met, connections open after the close. --threshold on the same field changes a target. To
+    compare with other pools: surreal-bench pool --scenario stress.
+
+    \b
+    surreal-bench stress 5000
+    surreal-bench stress 1000,10000 --size 20 --threshold "phases.checkout.p99<100ms"
+    """
+
+    def prepare() -> Callable[[], int]:
+        from pool_bench.cli.commands.pool_stress import stress_plan
+        from pool_bench.cli.places.surreal import find_surreal
+
+        place = find_surreal(server)
+        place.check_pool()
+        place.check_ca_file()
+        return stress_plan(
+            tool=TOOL,
+            place=place,
+            session=session,
+            clients=clients,
+            size=size,
+            query=query,
+            timing=timing,
+            watch=watch,
+        ).run
+
+    run_command(ctx, prepare)
+
+
+@cli.command()
+@server_options
 @size_options(
     pools=("reference", "purreal"),
     clients=100,
@@ -350,6 +404,30 @@ def check(ctx: click.Context, server: SurrealOptions) -> None:
         place = find_surreal(server)
         place.check_ca_file()
         return partial(check_place, place, tool=TOOL)
+
+    run_command(ctx, prepare)
+
+
+@cli.command(name="all")
+@server_options
+@all_options
+@click.pass_context
+def all_(ctx: click.Context, server: SurrealOptions, options: AllOptions) -> None:
+    """Do connectivity, stress, monitor, throughput and load in turn, and say which passed.
+
+    Each is what the command of that job does (check, stress, monitor, pool, load), with its summary and
+    files. The exit code is 0 where all five passed.
+
+    \b
+    surreal-bench all
+    surreal-bench all --url ws://db:8000 --clients 5000 --connections 500
+    """
+
+    def prepare() -> Callable[[], int]:
+        from pool_bench.cli.commands.all_surreal import run_all
+        from pool_bench.cli.places.surreal import find_surreal
+
+        return partial(run_all, find_surreal(server), options, tool=TOOL)
 
     run_command(ctx, prepare)
 

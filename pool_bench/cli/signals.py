@@ -16,6 +16,9 @@ from typing import Final, NoReturn
 
 from pool_bench.load.run import StopSwitch
 
+# Of commands that run others: a request to end the inner one is one to end all.
+_switches: Final[list[StopSwitch]] = []
+
 
 class LeaveNow(BaseException):
     """The user has asked twice; servers and processes are still cleaned up on the way out."""
@@ -53,16 +56,19 @@ def stop_on_signals(tell: Callable[[str], None]) -> Iterator[StopSwitch]:
         if switch.requested:
             leaving = True
             raise LeaveNow
-        switch.request()
+        for each in _switches:
+            each.request()
         tell("stopping: waiting for what is under way (again to leave at once)")
 
     # What was ignored when we were started (nohup, a shell's background job) stays ignored.
     ours = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, handle) for number in ours}
+    _switches.append(switch)
     try:
         yield switch
     finally:
         leaving = True
+        _switches.remove(switch)
         for number, handler in before.items():
             signal.signal(number, handler)
         switch.close()

@@ -44,18 +44,8 @@ def reach(server: EmbeddedSurreal) -> dict[str, str]:
 
 
 def test_help_answers_without_importing_what_only_a_run_needs() -> None:
-    commands: tuple[list[str], ...]
-    commands = (
-        [],
-        ["connect"],
-        ["load"],
-        ["pool"],
-        ["size"],
-        ["monitor"],
-        ["check"],
-        ["serve"],
-        ["calibrate"],
-    )
+    names = ("connect", "load", "pool", "stress", "size", "monitor", "check", "all", "serve", "calibrate")
+    commands = [[], *([name] for name in names)]
     script = (
         "import sys, surreal_bench\n"
         "heavy = {'numpy', 'matplotlib', 'rich', 'asyncio', 'asyncpg', 'aiohttp', 'surrealdb', 'psutil',"
@@ -435,6 +425,79 @@ def test_settings_are_compared_in_turn_and_where_nothing_can_be_said_nobody_wins
     assert not result["contest"]["won"]
     assert "No winner: 2 rounds are too few" in outcome.stdout
     assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
+
+
+ALL = ("all", "--clients", "20", "--size", "2", "--connections", "2", "-q")
+JOBS = ("connectivity", "stress", "monitor", "throughput", "load")
+
+
+def outcomes(stdout: str) -> dict[str, str]:
+    """What became of each step of `all`."""
+    rows = re.findall(rf"^({'|'.join(JOBS)}) +(pass|FAIL|interrupted|not run)\b", stdout, re.MULTILINE)
+    return dict(rows)
+
+
+def test_all_jobs_are_done_in_turn_on_one_server_and_each_is_passed(
+    tmp_path: Path, surreal: EmbeddedSurreal
+) -> None:
+    make_place(surreal, "cli")
+    place = ("--namespace", "cli", "--database", "cli", "-d", "200ms")
+    outcome = run_it(*ALL, *place, cwd=tmp_path, env=reach(surreal))
+    # Waits are a matter of this machine; that each is done and told is not.
+    found = outcomes(outcome.stdout)
+    assert tuple(found) == JOBS, outcome.stderr
+    assert set(found.values()) <= {"pass", "FAIL"}
+    assert found["load"] == "pass"
+    # It has a few seconds, of which a machine may stand still for some.
+    assert found["connectivity"] == "pass" or "timeout during" in outcome.stdout
+    passed = sum(word == "pass" for word in found.values())
+    assert f"{passed} of 5 passed" in outcome.stdout
+    assert outcome.code == (0 if passed == 5 else 1), outcome.stderr
+    stress = load(only(tmp_path / "results", "*_all-stress_*.json"))
+    judged = {threshold["field"]: threshold["ok"] for threshold in stress["thresholds"]}
+    assert {"phases_ms.checkout.p95", "phases_ms.checkout.p99"} < set(judged)
+    assert judged["checkout.leaked"]
+    assert judged["checkout.dead_met"]
+    assert surreal.password not in outcome.stdout + outcome.stderr
+
+
+def test_where_no_connection_can_be_made_every_job_fails_with_one_line(tmp_path: Path) -> None:
+    with unanswered_port() as port:
+        url = f"ws://127.0.0.1:{port}"
+        outcome = run_it(*ALL, "--url", url, "--user", "u", cwd=tmp_path, env={"SURREAL_PASS": SECRET})
+    assert outcome.code == 1
+    assert outcomes(outcome.stdout) == dict.fromkeys(JOBS, "FAIL")
+    assert len([line for line in outcome.error_lines if line.startswith("error: ")]) == len(JOBS) - 1
+    assert SECRET not in outcome.stdout + outcome.stderr
+
+
+def test_ctrl_c_ends_the_job_under_way_and_all_that_follow(tmp_path: Path) -> None:
+    started = Started(tmp_path, *ALL, "-d", "5m", command=COMMAND, env={"TMPDIR": str(tmp_path)})
+    started.wait_for("== stress ==")
+    family = started.family()
+    started.signal(signal.SIGINT)
+    outcome = started.finish()
+    assert outcome.code == 1, outcome.stderr
+    found = outcomes(outcome.stdout)
+    assert [found[name] for name in JOBS[1:]] == ["interrupted", *["not run"] * 3]
+    assert all_gone(family)
+
+
+def test_a_target_that_many_clients_do_not_hold_is_exit_code_1(
+    tmp_path: Path, surreal: EmbeddedSurreal
+) -> None:
+    make_place(surreal, "cli")
+    outcome = run_it(
+        *("stress", "5,10", "--size", "1", "-d", "100ms", "--warmup", "0", "--timeout", "60s", "--no-save"),
+        *("--namespace", "cli", "--database", "cli", "--threshold", "phases.checkout.p99<0.001ms"),
+        *("--json", "r.json"),
+        cwd=tmp_path,
+        env=reach(surreal),
+    )
+    assert outcome.code == 1, outcome.stderr
+    result = load(tmp_path / "r.json")
+    assert [run["clients"] for run in result["runs"]] == [5, 10]
+    assert {each["field"] for each in result["thresholds"] if not each["ok"]} == {"phases_ms.checkout.p99"}
 
 
 def test_without_a_pool_every_query_signs_in(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def targets(timeout_s: float, own: Sequence[Threshold]) -> list[tuple[str, Thres
     known = known_fields(pool=True)
     asked = []
     for name, field, share, condition in _TARGETS:
-        text = field + condition.format(f"{timeout_s * share * 1e3:.9f}")
+        text = field + condition.format(f"{timeout_s * share * 1e3:.9f}".rstrip("0").rstrip("."))
         (usual,) = read_thresholds([text], known)
         asked += [(name, one) for one in own if one.field == usual.field] or [(name, usual)]
     return asked
