@@ -60,10 +60,13 @@ def stop_on_signals(tell: Callable[[str], None]) -> Iterator[StopSwitch]:
             each.request()
         tell("stopping: waiting for what is under way (again to leave at once)")
 
+    _switches.append(switch)
+    # The request may have come between two of the commands.
+    if any(each.requested for each in _switches):
+        switch.request()
     # What was ignored when we were started (nohup, a shell's background job) stays ignored.
     ours = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, handle) for number in ours}
-    _switches.append(switch)
     try:
         yield switch
     finally:

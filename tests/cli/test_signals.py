@@ -47,6 +47,18 @@ def test_what_was_handled_before_is_handled_again() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_what_ends_a_command_within_another_ends_both_and_also_those_that_would_follow() -> None:
+    with stop_on_signals(lambda _: None) as outer:
+        with stop_on_signals(lambda _: None) as inner:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert inner.requested
+            assert outer.requested
+        with stop_on_signals(lambda _: None) as follows:
+            assert follows.requested
+    with stop_on_signals(lambda _: None) as another:
+        assert not another.requested
+
+
 HELD_UP = """
 import os, signal, sys, time
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
