@@ -115,6 +115,9 @@ class CheckoutRecord:
     dead_met: Count | None = None
     leaked: Count | None = None
     left_open: Count | None = None
+    connection_bytes: Count | None = None
+    waiter_bytes: Count | None = None
+    close_failure: Text = ""
     fairness: FairnessRecord
     bursts_ms: SummaryRecord | None = None
     bursts_histogram: Histogram

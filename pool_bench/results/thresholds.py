@@ -215,7 +215,9 @@ def known_fields(*, hold: bool = False, pool: bool = False) -> dict[str, Unit]:
         hold=HoldStats() if hold else None,
         server_side=side,
         rate=None if hold else 0.0,
-        checkout=CheckoutStats(dead_met=0, leaked=0, left_open=0) if pool else None,
+        checkout=CheckoutStats(dead_met=0, leaked=0, left_open=0, connection_bytes=0, waiter_bytes=0)
+        if pool
+        else None,
         pool=PoolSetting(
             name="", scenario="", clients=0, size=0, reset="", query="", hold_s=0, timeout_s=0, round=1
         )

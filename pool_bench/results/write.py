@@ -38,7 +38,7 @@ _ADDITIONS: Final = {
     "warmup": ("failures",),
     "server_side": ("pooled",),
     "calibration": ("concurrency",),
-    "checkout": ("dead_met", "leaked", "left_open"),
+    "checkout": (*("dead_met", "leaked", "left_open", "connection_bytes", "waiter_bytes"), "close_failure"),
 }
 _OF_POOLS: Final = (
     *("pool", "scenario", "clients", "size", "min_size", "reset", "prepared", "query", "hold_s", "timeout_s"),

@@ -217,7 +217,10 @@ class CheckoutStats:
         dead_met: operations that failed because their connection was gone when they came to use it.
         leaked: connections that were still leased when no client was left, by the pool's own count.
         left_open: connections to anywhere that this process still had after it had closed the pool.
-            These three are None where nobody looked, or nobody can.
+        connection_bytes: what an idle connection took of Python's memory, with its part of the pool's own.
+        waiter_bytes: what a caller took that waited for one, beyond its task.
+            These five are None where nobody looked, or nobody can.
+        close_failure: why the pool could not be closed; "" where it was.
         intervals: the timeline.
     """
 
@@ -236,6 +239,9 @@ class CheckoutStats:
     dead_met: int | None = None
     leaked: int | None = None
     left_open: int | None = None
+    connection_bytes: int | None = None
+    waiter_bytes: int | None = None
+    close_failure: str = ""
     intervals: Timeline[CheckoutInterval] = field(default_factory=Timeline)
 
     def merge(self, other: "CheckoutStats") -> None:
@@ -255,9 +261,17 @@ class CheckoutStats:
         self.dead_met = _sum(self.dead_met, other.dead_met)
         self.leaked = _sum(self.leaked, other.leaked)
         self.left_open = _sum(self.left_open, other.left_open)
+        self.connection_bytes = _highest(self.connection_bytes, other.connection_bytes)
+        self.waiter_bytes = _highest(self.waiter_bytes, other.waiter_bytes)
+        self.close_failure = self.close_failure or other.close_failure
         self.intervals.merge(other.intervals)
 
 
 def _sum(one: int | None, other: int | None) -> int | None:
     """Of what is known; None where nothing is."""
     return other if one is None else one if other is None else one + other
+
+
+def _highest(one: int | None, other: int | None) -> int | None:
+    """Of what is known; None where nothing is."""
+    return other if one is None else one if other is None else max(one, other)

@@ -1,14 +1,15 @@
 """A pool and its clients as a generator drives them: opened, warmed up, measured, closed."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from time import perf_counter_ns
 from typing import Final
 
 from pool_bench.contenders import ContenderConfig, make, opened_at_first
 from pool_bench.errors import ConnectError, FailureKind, Phase
+from pool_bench.load.pool.memory import weigh
 from pool_bench.load.pool.open_clients import make_load
 from pool_bench.load.pool.sockets import open_sockets
 from pool_bench.load.resident import make_resident_bytes
@@ -23,6 +24,8 @@ _CLOSE_S: Final = 10.0
 # until its connections are gone (TLS says goodbye, transports end in a later turn of the loop).
 _SETTLE_S: Final = 5.0
 _LOOK_S: Final = 0.01
+# A second pool, opened to be weighed, is given up after this; no caller of it is to time out meanwhile.
+_WEIGH_S: Final = 30.0
 # What a connection says that had ended before its borrower came to use it, and when that shows.
 _DEAD: Final = (FailureKind.RESET, FailureKind.CLOSED, FailureKind.SERVER_SHUTDOWN, FailureKind.IDLE_TIMEOUT)
 _MET_IN: Final = (Phase.CHECKOUT, Phase.QUERY)
@@ -44,7 +47,7 @@ class PoolWorkload(MeasuredLoad):
             logging.getLogger(name).addHandler(logging.NullHandler())
         self._spec = spec
         self._extra = CheckoutStats(base_rss_bytes=make_resident_bytes()())
-        config = ContenderConfig(
+        self._config = config = ContenderConfig(
             target=spec.targets[0],
             size=spec.size,
             timeout_s=spec.timeout_s,
@@ -131,13 +134,34 @@ class PoolWorkload(MeasuredLoad):
     async def close(self) -> None:
         """Close the pool."""
         began_ns = perf_counter_ns()
-        # A pool that cannot close loses its connections with the process.
-        with contextlib.suppress(Exception):
-            async with asyncio.timeout(_CLOSE_S):
+        try:
+            async with asyncio.timeout(_CLOSE_S) as limit:
                 await self._contender.close()
+        except Exception as error:
+            # It loses its connections with the process, and what was measured before is as good as ever.
+            words = f"not closed after {_CLOSE_S:g} s"
+            if not limit.expired():
+                words = self._contender.as_error(error, Phase.CLOSE).message
+            self._extra.close_failure = words
         self._extra.close_s = (perf_counter_ns() - began_ns) / 1e9
         if self._is_examined:
             self._extra.left_open = await _settled(self._count_left_open)
+            await self._weigh()
+
+    async def _weigh(self) -> None:
+        """Find out what connections and waiters weigh, of a pool that has both."""
+        spec = self._spec
+        if opened_at_first(spec.pool, spec.size + 1) == 1 or not self._opened:
+            return
+        config = replace(self._config, timeout_s=2 * _WEIGH_S, min_size=None)
+        try:
+            async with asyncio.timeout(_WEIGH_S):
+                weight = await weigh(make(spec.pool, config), spec.clients)
+        except Exception:
+            # The server may have gone meanwhile: then it is not known, and that is in the table.
+            return
+        self._extra.connection_bytes = weight.connection_bytes
+        self._extra.waiter_bytes = weight.waiter_bytes
 
     def _count_left_open(self) -> int | None:
         before, left = self._sockets_before, open_sockets()

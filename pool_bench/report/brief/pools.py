@@ -7,13 +7,13 @@ from pool_bench.analysis.scalability import Sizing, statement
 from pool_bench.compare.pool_sizes import bottlenecks
 from pool_bench.compare.pools import PoolComparison, PoolRounds
 from pool_bench.compare.ranking import best
-from pool_bench.report.brief.screen import Brief, Part
-from pool_bench.report.summary.acceptance import acceptance_sentences
+from pool_bench.report.brief.screen import COLUMNS, Brief, Part
+from pool_bench.report.summary.acceptance import acceptance_sentences, acceptance_table
 from pool_bench.report.summary.generators import process_words
 from pool_bench.report.summary.pool_contest import rivals_table, statement_of
 from pool_bench.report.summary.pool_server import limits, size_limit
 from pool_bench.report.summary.pool_sizes import believed
-from pool_bench.report.summary.pools import client_limit, verdict
+from pool_bench.report.summary.pools import client_limit, close_failures, verdict
 from pool_bench.report.summary.run import wrap
 from pool_bench.report.text import Paint, clean, format_rate, table
 from pool_bench.results.session import Contest
@@ -68,6 +68,12 @@ def contests_brief(
         for line in wrap(clean(words), "  ")
     ]
     parts.append(Part(accepted, rank=70))
+    drawn = acceptance_table(contests, thresholds, paint, width=COLUMNS)
+    parts.append(Part(drawn, rank=65, fewest=3, rows="targets"))
+    unclosed = [
+        line for contest in contests for words in close_failures(contest) for line in wrap(words, "  ")
+    ]
+    parts.append(Part([paint(line, "yellow") for line in unclosed], rank=79))
     runs = [run for contest in contests for group in contest.groups for run in group.runs]
     return Brief(parts, [*answer, *believed(runs, paint, limits(contests, client_limit(contests)))])
 

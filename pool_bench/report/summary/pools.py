@@ -261,7 +261,19 @@ def _notes(contest: PoolComparison, paint: Paint) -> list[str]:
             f"Waits are those of callers that were served. Callers of {', '.join(late)} that timed "
             "out waited longest, and are counted as failed: the waits above are too low by them."
         )
+    notes += close_failures(contest)
     return [paint(line, "yellow") for note in notes for line in wrap(note, "  ")]
+
+
+def close_failures(contest: PoolComparison) -> list[str]:
+    """What to say of each pool that could not be closed after a run."""
+    notes = []
+    for group in contest.groups:
+        failed = [checkout.close_failure for checkout in group.checkouts if checkout.close_failure]
+        if failed:
+            rounds = f" in {len(failed)} of {len(group.runs)} rounds" if len(group.runs) > 1 else ""
+            notes.append(f"{group.pool} could not be closed{rounds}: {clean(failed[0])}.")
+    return notes
 
 
 def client_limit(contests: Sequence[PoolComparison]) -> str:

@@ -10,6 +10,7 @@ import pytest
 import uvloop
 
 from pool_bench.contenders import CONTENDER_NAMES, ContenderName
+from pool_bench.contenders.reference import PostgresReference
 from pool_bench.errors import ConnectError, FailureKind, Phase
 from pool_bench.load.generator import generate
 from pool_bench.load.pool import workload
@@ -155,6 +156,12 @@ def test_after_a_stress_nothing_is_leased_and_nothing_is_left_open(
 ) -> None:
     checkout = run(spec_of(embedded, pool=pool, scenario="stress", clients=200)).checkout
     assert (checkout.dead_met, checkout.leaked, checkout.left_open) == (0, 0, 0)
+    assert checkout.close_failure == ""
+    # A socket's reader and writer cannot be had for less, and a waiter has a future at least.
+    assert checkout.connection_bytes is not None
+    assert 1_000 < checkout.connection_bytes < 1_000_000
+    assert checkout.waiter_bytes is not None
+    assert 50 < checkout.waiter_bytes < 100_000
 
 
 def test_only_stress_looks_for_what_is_left(embedded: EmbeddedPostgres) -> None:
@@ -202,6 +209,24 @@ def test_a_lease_that_nobody_gives_back_is_a_leak_and_stays_open_after_the_close
 
     checkout = asyncio.run(main())
     assert (checkout.leaked, checkout.left_open) == (1, 1)
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_pool_that_cannot_be_closed_is_told(
+    embedded: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch, hangs: bool
+) -> None:
+    monkeypatch.setattr(workload, "_CLOSE_S", 0.1 if hangs else 60.0)
+    close = PostgresReference.close
+
+    async def cannot(self: PostgresReference) -> None:
+        await close(self)
+        if hangs:
+            await asyncio.sleep(600)
+        raise RuntimeError("it is stuck")
+
+    monkeypatch.setattr(PostgresReference, "close", cannot)
+    checkout = run(spec_of(embedded, scenario="query")).checkout
+    assert checkout.close_failure == ("not closed after 0.1 s" if hangs else "RuntimeError: it is stuck")
 
 
 def test_bursts_are_whole_and_counted(embedded: EmbeddedPostgres) -> None:

@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from pool_bench.report.summary.acceptance import acceptance_sentences, rows_of, targets
+from pool_bench.report.brief.pools import contests_brief
+from pool_bench.report.summary.acceptance import acceptance_sentences, acceptance_table, rows_of, targets
 from pool_bench.report.summary.pools import contest_summary
+from pool_bench.report.text import Paint
 from pool_bench.results.run import RunRecord
 from pool_bench.results.thresholds import known_fields, read_thresholds
 from pool_bench.results.write import numbers_of_record
@@ -15,12 +17,20 @@ from tests.support.results.runs import session_of
 
 
 def stressed(
-    *, leaked: int | None = 0, left_open: int | None = 0, dead_met: int | None = 0, timeouts: int = 0
+    *,
+    leaked: int | None = 0,
+    left_open: int | None = 0,
+    dead_met: int | None = 0,
+    connection_bytes: int | None = 10_000,
+    waiter_bytes: int | None = 500,
+    timeouts: int = 0,
+    clients: int = 100,
 ) -> RunResult:
     """A round of 5,000 operations with waits of about 3 ms, of acquires that may take 5 s."""
-    run = pool_run(scenario="stress", timeouts=timeouts)
+    run = pool_run(scenario="stress", timeouts=timeouts, clients=clients)
     assert run.checkout is not None
     run.checkout.leaked, run.checkout.left_open, run.checkout.dead_met = leaked, left_open, dead_met
+    run.checkout.connection_bytes, run.checkout.waiter_bytes = connection_bytes, waiter_bytes
     return run
 
 
@@ -42,6 +52,8 @@ def test_a_pool_that_does_all_right_holds_every_target() -> None:
         (stressed(left_open=2), "open after the close"),
         (stressed(dead_met=1), "dead connections met"),
         (stressed(timeouts=6), "operations served"),
+        (stressed(connection_bytes=65_536), "memory per connection"),
+        (stressed(waiter_bytes=8_192), "memory per waiter"),
     ],
 )
 def test_each_target_can_be_missed_by_itself(run: RunResult, name: str) -> None:
@@ -82,11 +94,35 @@ def test_the_table_is_in_the_summary_of_stress_only() -> None:
 def test_the_last_screen_says_how_many_held_and_names_the_others() -> None:
     found = acceptance_sentences(contest_of(session_of(stressed(leaked=2, left_open=None))), ())
     assert found == [
-        "stress 100, reference: 4 of 6 targets held; not held: leaked 2 (target == 0); "
+        "stress 100, reference: 6 of 8 targets held; not held: leaked 2 (target == 0); "
         "cannot be asked: open after the close"
     ]
     # Files of versions that did not look.
     assert acceptance_sentences(contest_of(session_of(pool_run(scenario="stress"))), ()) == []
+
+
+def test_the_last_screen_has_a_column_for_each_load_of_one_pool_and_for_each_of_few_pools() -> None:
+    few, many = contest_of(session_of(stressed())), contest_of(session_of(stressed(leaked=2, clients=200)))
+    first, *rows = acceptance_table([few, many], (), Paint(colour=False), width=80)
+    assert first.split() == ["acceptance", "target", "stress", "100", "stress", "200"]
+    (leaked,) = (row.split() for row in rows if row.startswith("leaked"))
+    assert leaked == ["leaked", "==", "0", "0", "held", "2", "NOT", "HELD"]
+    assert len(rows) == 8
+    # Too many for a screen.
+    assert acceptance_table([few] * 4, (), Paint(colour=False), width=80) == []
+
+
+def test_a_pool_that_could_not_be_closed_is_told() -> None:
+    run = stressed()
+    assert run.checkout is not None
+    run.checkout.close_failure = "not closed after 10 s"
+    words = "reference could not be closed: not closed after 10 s."
+    contest = contest_of(session_of(run))
+    assert words in contest_summary(contest, "many")
+    assert words in contests_brief([contest]).body(0)
+    written = numbers_of_record(RunRecord.of(run))["checkout"]
+    assert isinstance(written, Mapping)
+    assert written["close_failure"] == "not closed after 10 s"
 
 
 def test_what_nobody_looked_for_is_not_in_the_file() -> None:
