@@ -4,9 +4,11 @@ Runs `pg-connection-bench -d 1s --warmup 0s` on the embedded server, once with a
 and counts the CPU time of the whole tree of processes: the command, its generator, whatever draws, the server
 from its making to its end. `--other` lets another checkout take part, by the interpreter of its environment;
 all take turns, round after round, and medians and their ratios are printed. The second that is measured is
-part of it: both checkouts put the same load on the same server.
+part of it, and what is done in it differs: beside other work the embedded server gives way since 2026-11-29
+and serves less than before. With `--rate` each does the same.
 
     uv run python benchmarks/start_up.py
+    uv run python benchmarks/start_up.py --other ../before/.venv/bin/python --rate 50
     uv run python benchmarks/start_up.py --other ../before/.venv/bin/python --no-bytecode
 """
 
@@ -72,7 +74,12 @@ def _reap() -> None:
     show_default=True,
     help="Whether modules are compiled once, as where the tool is installed, or by every process.",
 )
-def main(rounds: int, other: str | None, bytecode: bool) -> None:
+@click.option(
+    "--rate",
+    type=click.IntRange(min=1),
+    help="Connections to open in the second. [default: as many as can be]",
+)
+def main(rounds: int, other: str | None, bytecode: bool, rate: int | None) -> None:
     """Measure all in turn and print a table."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -84,12 +91,13 @@ def main(rounds: int, other: str | None, bytecode: bool) -> None:
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     if not bytecode:
         environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    load = () if rate is None else ("--rate", str(rate))
     contenders = list(product(pythons, _WAYS))
     samples: dict[tuple[str, str], list[tuple[float, float]]] = {each: [] for each in contenders}
     with click.progressbar(length=(rounds + 1) * len(contenders), file=sys.stderr) as progress:
         for number in range(rounds + 1):
             for name, way in contenders if number % 2 else reversed(contenders):
-                sample = cpu_of(pythons[name], _WAYS[way], environment)
+                sample = cpu_of(pythons[name], (*load, *_WAYS[way]), environment)
                 # The first round reads files from the disk and compiles.
                 if number:
                     samples[name, way].append(sample)
