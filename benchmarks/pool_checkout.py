@@ -1,8 +1,9 @@
 """What a checkout costs: the reference pool against a bare deque pool, asyncpg.Pool and psycopg_pool.
 
 All pools hold connections to the embedded PostgreSQL; the contenders are measured in turn, round after
-round in changing order, so that a machine that grows slower does so for all. Prints medians, and ratios
-of medians.
+round in changing order, so that a machine that grows slower does so for all. Prints medians of wall time and
+of this process's CPU time, which other work on the machine does not lengthen, and the medians of the rounds'
+ratios to the deque.
 
 - pair: one task that acquires and releases, and does nothing in between. The reference pool runs with
   its default health checks, leak tracking (stacks off) and statistics; a lease that was not touched is
@@ -124,17 +125,23 @@ async def contenders(target: PostgresTarget, url: str) -> AsyncIterator[dict[str
         }
 
 
-async def pair_us(acquire: Acquire, count: int) -> float:
-    """Microseconds of one uncontended acquire and release."""
-    began_ns = time.perf_counter_ns()
+def clocks() -> tuple[int, int]:
+    """Wall time and CPU time, nanoseconds."""
+    return time.perf_counter_ns(), time.process_time_ns()
+
+
+async def pair_us(acquire: Acquire, count: int) -> tuple[float, float]:
+    """Microseconds of one uncontended acquire and release, by both clocks."""
+    wall_ns, cpu_ns = clocks()
     for _ in range(count):
         async with acquire():
             pass
-    return (time.perf_counter_ns() - began_ns) / count / 1e3
+    ended_ns, ended_cpu_ns = clocks()
+    return (ended_ns - wall_ns) / count / 1e3, (ended_cpu_ns - cpu_ns) / count / 1e3
 
 
-async def tasks_ms(acquire: Acquire, hold: bool) -> float:
-    """Milliseconds to make all tasks and until each has had a connection."""
+async def tasks_ms(acquire: Acquire, hold: bool) -> tuple[float, float]:
+    """Milliseconds to make all tasks and until each has had a connection, by both clocks."""
 
     async def work() -> None:
         async with acquire():
@@ -144,21 +151,22 @@ async def tasks_ms(acquire: Acquire, hold: bool) -> float:
     # Connections that have shown no life for long would be validated first, which is no part of this.
     async with acquire():
         pass
-    began_ns = time.perf_counter_ns()
+    wall_ns, cpu_ns = clocks()
     await asyncio.gather(*(work() for _ in range(TASKS)))
-    return (time.perf_counter_ns() - began_ns) / 1e6
+    ended_ns, ended_cpu_ns = clocks()
+    return (ended_ns - wall_ns) / 1e6, (ended_cpu_ns - cpu_ns) / 1e6
 
 
 async def compare(target: PostgresTarget, url: str, rounds: int) -> None:
     """Measure all contenders and print the tables."""
     async with contenders(target, url) as pools:
         counts = {"bare deque": 50_000, "reference": 50_000, "asyncpg.Pool": 1_000}
-        measures: dict[str, Callable[[str], Awaitable[float]]] = {
+        measures: dict[str, Callable[[str], Awaitable[tuple[float, float]]]] = {
             "pair us": lambda name: pair_us(pools[name], counts.get(name, 5_000)),
             "tasks ms": lambda name: tasks_ms(pools[name], hold=False),
             "held tasks ms": lambda name: tasks_ms(pools[name], hold=True),
         }
-        samples: dict[str, dict[str, list[float]]] = {
+        samples: dict[str, dict[str, list[tuple[float, float]]]] = {
             measure: {name: [] for name in pools} for measure in measures
         }
         names = list(pools)
@@ -170,20 +178,21 @@ async def compare(target: PostgresTarget, url: str, rounds: int) -> None:
                         gc.collect()
                         samples[measure][name].append(await run(name))
                         progress.update(1)
-    medians = {
-        measure: {name: statistics.median(taken) for name, taken in of.items()}
-        for measure, of in samples.items()
-    }
-    for measure, by_name in medians.items():
-        print(f"\n{measure:24}{'median':>10}{'min-max':>18}{'x bare deque':>14}")
-        for name, median in by_name.items():
-            taken = samples[measure][name]
-            span = f"{min(taken):,.2f}-{max(taken):,.2f}"
-            print(f"{name:24}{median:>10,.2f}{span:>18}{median / by_name['bare deque']:>14.2f}")
-    pair = medians["pair us"]
+    for measure, of in samples.items():
+        print(f"\n{measure:24}{'wall':>10}{'min-max':>18}{'CPU':>10}{'x wall':>9}{'x CPU':>9}")
+        for name, taken in of.items():
+            walls = [wall for wall, _ in taken]
+            row = f"{name:24}{statistics.median(walls):>10,.2f}{f'{min(walls):,.2f}-{max(walls):,.2f}':>18}"
+            row += f"{statistics.median(cpu for _, cpu in taken):>10,.2f}"
+            for kind in (0, 1):
+                bare = of["bare deque"]
+                ratio = statistics.median(a[kind] / b[kind] for a, b in zip(taken, bare, strict=True))
+                row += f"{ratio:>9.2f}"
+            print(row)
+    pair = {name: statistics.median(cpu for _, cpu in taken) for name, taken in samples["pair us"].items()}
     rival = min((name for name in pair if "Pool" in name or "pool" in name), key=pair.__getitem__)
     ratio = pair[rival] / pair["reference"]
-    print(f"\na pair of the cheapest rival ({rival}) costs {ratio:.1f} x the reference's")
+    print(f"\na pair of the cheapest rival ({rival}) costs {ratio:.1f} x the reference's CPU time")
 
 
 async def memory(target: PostgresTarget, checkouts: int) -> None:

@@ -1,8 +1,8 @@
 """What the pool does with a connection that nobody has: validate it, reset it, end it.
 
-All of it runs as jobs. A connection that fails in any of this is dropped without a word, since a polite
-end would wait for the very server that has let us down; a healthy one that is only too old or too many
-is closed politely.
+All of it runs as jobs, but for resets that need no task. A connection that fails in any of this is dropped
+without a word, since a polite end would wait for the very server that has let us down; a healthy one that is
+only too old or too many is closed politely.
 """
 
 import asyncio
