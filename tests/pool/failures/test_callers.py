@@ -4,14 +4,18 @@ import asyncio
 import math
 import os
 import sys
+import traceback
 from time import perf_counter_ns
 
 import pytest
 
+from pool_bench.drivers.asyncpg import AsyncpgDriver
 from pool_bench.pool import (
     BreakerConfig,
+    ConnectionPool,
     EventKind,
     PoolClosedError,
+    PoolConfig,
     PoolError,
     PoolEvent,
     PoolExhaustedError,
@@ -20,6 +24,7 @@ from pool_bench.pool import (
 )
 from pool_bench.pool.context import PoolContext, longest_held
 from pool_bench.servers.postgres import EmbeddedPostgres
+from tests.support.generators import target
 from tests.support.pool_rig import LONG_S, SIZE, SLACK_S, Rig
 from tests.support.simulation import FakeConnection, FakeServer, make_pool, now_s, simulate
 
@@ -383,3 +388,68 @@ def test_p37_those_who_wait_when_the_pool_is_closed_fail_at_once() -> None:
         assert now_s() - began_s < 1.0
 
     simulate(main())
+
+
+@pytest.mark.parametrize("closer", ["a holder", "a waiter"])
+def test_p37_a_pool_that_one_of_its_callers_closes_is_closed_in_bounded_time(closer: str) -> None:
+    async def main() -> None:
+        server = FakeServer()
+        pool = make_pool(server, max_size=2)
+        await pool.open()
+        held = [await pool.acquire() for _ in range(2)]
+        # It waits for its own lease, or for its own turn, which neither is to end it.
+        waiting = [asyncio.create_task(pool.acquire().__aenter__()) for _ in range(3)]
+        await asyncio.sleep(0)
+        began_s = now_s()
+        if closer == "a waiter":
+            taken = asyncio.create_task(_close_when_refused(pool))
+            await asyncio.sleep(0)
+            await pool.close(timeout=5.0)
+            await taken
+        else:
+            await pool.close(timeout=5.0)
+        assert now_s() - began_s <= 5.5
+        assert all(
+            isinstance(end, PoolClosedError) for end in await asyncio.gather(*waiting, return_exceptions=True)
+        )
+        assert all(connection.is_closed() for connection in (*held, *server.connections))
+
+    simulate(main())
+
+
+async def _close_when_refused(pool: ConnectionPool[FakeConnection]) -> None:
+    with pytest.raises(PoolClosedError):
+        await pool.acquire()
+    await pool.close(timeout=5.0)
+
+
+async def test_p37_who_meets_a_closed_pool_is_led_to_its_own_line_and_to_no_password(rig: Rig) -> None:
+    word = "rather-hidden"
+    url = rig.proxy.url(user=EmbeddedPostgres.user, application_name=rig.name).replace("@", f":{word}@", 1)
+    assert word in url
+    to = target(url)
+    del url
+    pool = ConnectionPool(AsyncpgDriver(to), PoolConfig(min_size=1, max_size=1))
+    await pool.open(timeout=LONG_S)
+    held = await pool.acquire(timeout=LONG_S)
+
+    async def ask_for_one() -> None:
+        await pool.acquire(timeout=LONG_S)
+
+    waiting = asyncio.create_task(ask_for_one())
+    await asyncio.sleep(0)
+    assert pool.get_stats().waiters == 1
+    closing = asyncio.create_task(pool.close(timeout=LONG_S))
+    (early,) = await asyncio.gather(waiting, return_exceptions=True)
+    await pool.release(held)
+    await closing
+    (late,) = await asyncio.gather(ask_for_one(), return_exceptions=True)
+    for error in (early, late):
+        assert isinstance(error, PoolClosedError)
+        # As tools show it that have the values of variables as well.
+        drawn = traceback.TracebackException.from_exception(error, capture_locals=True)
+        frames = [frame.name for frame in drawn.stack]
+        assert "ask_for_one" in frames
+        text = "".join(drawn.format())
+        assert "await pool.acquire(timeout=LONG_S)" in text
+        assert word not in text
