@@ -20,7 +20,7 @@ from pool_bench.cli.commands.plot import plot
 from pool_bench.cli.entry import run_cli, run_command
 from pool_bench.cli.help_pages import Group
 from pool_bench.cli.options.connect import ConnectOptions, connect_options
-from pool_bench.cli.options.generators import GeneratorOptions, generator_options
+from pool_bench.cli.options.generators import GeneratorOptions, cluster_options
 from pool_bench.cli.options.rounds import POSTGRES
 from pool_bench.cli.options.shared import (
     CONTEXT_SETTINGS,
@@ -54,7 +54,7 @@ TOOL = "pg-connection-bench"
 @driver_option
 @scram_cache_option
 @pgbouncer_admin_option
-@generator_options
+@cluster_options
 @session_options("-n")
 @click.version_option(__version__, prog_name=TOOL)
 @click.pass_context

@@ -17,7 +17,7 @@ from pool_bench import __version__
 from pool_bench.cli.commands.plot import plot
 from pool_bench.cli.entry import run_cli, run_command
 from pool_bench.cli.help_pages import Group
-from pool_bench.cli.options.generators import GeneratorOptions, generator_options
+from pool_bench.cli.options.generators import GeneratorOptions, cluster_options
 from pool_bench.cli.options.hold import HoldOptions, check_batches, hold_options
 from pool_bench.cli.options.shared import (
     CONTEXT_SETTINGS,
@@ -58,7 +58,7 @@ TOOL = "pg-connection-load"
 )
 @pgbouncer_admin_option
 @scram_cache_option
-@generator_options
+@cluster_options
 @session_options()
 @click.version_option(__version__, prog_name=TOOL)
 @click.pass_context
@@ -97,7 +97,7 @@ def cli(
 
         place = find_targets(urls, application_name=TOOL)
         timeout_s = shortest_timeout(place.targets, options.connect_timeout_s)
-        check_sources(options.source_ips, place.targets)
+        check_sources(options.source_ips, place.targets, here=generators.cluster is None)
         return HoldPlan(
             tool=TOOL,
             place=place,

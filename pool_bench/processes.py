@@ -21,7 +21,7 @@ _SECRETS: Final = ("PGPASSWORD", "DATABASE_URL", "SURREAL_PASS", "SURREAL_URL")
 
 
 @contextmanager
-def _without_secrets() -> Iterator[None]:
+def without_secrets() -> Iterator[None]:
     """An environment that gives away no password to whoever may look at a child's (`/proc/PID/environ`)."""
     kept = {name: os.environ.pop(name) for name in _SECRETS if name in os.environ}
     try:
@@ -37,7 +37,7 @@ def start_ignoring_interrupts(process: "BaseProcess") -> None:
     if hasattr(signal, "pthread_sigmask"):
         # Where it does not run yet, starting it along with a process would unblock the signal again.
         resource_tracker.ensure_running()
-    with _without_secrets(), _without_interrupts():
+    with without_secrets(), without_interrupts():
         process.start()
 
 
@@ -54,12 +54,12 @@ def start_module(module: str, *descriptors: int) -> "subprocess.Popen[bytes]":
         f"gc.freeze(); gc.enable(); main{descriptors!r}"
     )
     options = ["-I"] if sys.flags.isolated else []
-    with _without_secrets(), _without_interrupts():
+    with without_secrets(), without_interrupts():
         return subprocess.Popen([sys.executable, *options, "-c", code], pass_fds=descriptors)  # noqa: S603 - ours
 
 
 @contextmanager
-def _without_interrupts() -> Iterator[None]:
+def without_interrupts() -> Iterator[None]:
     """Block SIGINT, also in what is started meanwhile."""
     if not hasattr(signal, "pthread_sigmask"):
         yield  # Windows: what is sent too early ends the new process

@@ -47,7 +47,7 @@ STOREYS = {
         ("workloads", "division"),
         ("generator",),
         ("process", "child"),
-        ("run",),
+        ("run", "cluster"),
         ("calibrate",),
     ),
     "report": (("text", "buckets", "markdown"), ("summary",), ("live", "brief", "plot")),

@@ -35,7 +35,7 @@ def client_reasons(run: RunResult) -> tuple[Reason | None, ...]:
 
 
 def _lost(run: RunResult) -> Reason | None:
-    lost = [part for part in run.generators if part.lost]
+    lost = [part for part in run.generators if part.lost and not part.worker_lost]
     if not lost:
         return None
     who = "; ".join(f"process {part.number}: {part.lost}" for part in lost)

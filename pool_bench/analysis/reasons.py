@@ -21,6 +21,10 @@ class ReasonCode(StrEnum):
     FEW_SAMPLES = "few_samples"
     NO_SUCCESS = "no_success"
     GENERATOR_LOST = "generator_lost"
+    WORKER_LOST = "worker_lost"
+    SNAPSHOTS_MISSING = "snapshots_missing"
+    STARTED_LATE = "started_late"
+    CLOCK_SKEW = "clock_skew"
 
 
 class NoteCode(StrEnum):

@@ -16,6 +16,7 @@ from pool_bench.analysis.client_verdict import (
     client_reasons,
     starved_note,
 )
+from pool_bench.analysis.cluster_verdict import cluster_reasons
 from pool_bench.analysis.reasons import NoteCode, Reason, ReasonCode
 from pool_bench.analysis.steadiness import hidden_pause, warmup_transient
 from pool_bench.analysis.syn_retransmits import syn_steps, waited_words
@@ -55,6 +56,10 @@ _SHORT: Final = {
     "client_blocked": "client blocked itself",
     "client_suspended": "client was suspended",
     "generator_lost": "generator process lost",
+    "worker_lost": "worker lost",
+    "snapshots_missing": "snapshots missing",
+    "started_late": "generators started late",
+    "clock_skew": "clocks apart",
     "client_fds": "client out of file descriptors",
     "client_ports": "client out of local ports",
     "port_search": "client searched for local ports",
@@ -110,6 +115,7 @@ def judge(run: RunResult) -> Verdict:
     reasons = (
         _no_success(run),
         *client_reasons(run),
+        *cluster_reasons(run),
         _out_of_descriptors(run),
         _out_of_ports(run),
         _port_search(run),

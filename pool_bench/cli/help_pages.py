@@ -60,7 +60,7 @@ SECTIONS: Final = (
             *("--no-prepared",),
             *("--stress", "--outage", "--keepalive", "--keepalive-query", "--active", "--reconnect"),
             *("--batch-size", "--batch-pause", "--open-concurrency", "--scram-cache"),
-            *("--processes", "--pin"),
+            *("--processes", "--pin", "--cluster"),
         ),
     ),
     Section(

@@ -8,7 +8,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from pool_bench.cli.argv import redacted_argv
@@ -20,7 +20,8 @@ from pool_bench.cli.places.base import Config, Place, Site
 from pool_bench.cli.session import BenchSession
 from pool_bench.cli.signals import LeaveNow, stop_on_signals
 from pool_bench.cli.status import notify
-from pool_bench.errors import PoolBenchError
+from pool_bench.errors import PoolBenchError, UsageError
+from pool_bench.load.child import Crew
 from pool_bench.load.run import StopSwitch
 from pool_bench.report.brief.screen import Brief
 from pool_bench.report.live.view import LiveView
@@ -59,6 +60,11 @@ class Plan(ABC):
     @abstractmethod
     def timeout_s(self) -> float:
         """Bound on the first connection, seconds."""
+
+    @property
+    def source_ips(self) -> tuple[str, ...]:
+        """Addresses to connect from; empty leaves the choice to the system."""
+        return ()
 
     def thresholds(self) -> tuple[Threshold, ...]:
         """The thresholds that runs are judged by.
@@ -103,46 +109,63 @@ class Plan(ABC):
         """
         self.session.output.check()
         thresholds = self.thresholds()
-        self.check()
-        raise_file_limit(self.connections, option=self.connections_option)
+        if self.generators.cluster is None:
+            self.check()
+            raise_file_limit(self.connections, option=self.connections_option)
+        elif self.place.is_embedded and not self.generators.is_local:
+            raise UsageError(
+                "--cluster: other machines do not reach the embedded server; name a server by --url"
+            )
         try:
             with ExitStack() as stack:
                 stop = stack.enter_context(stop_on_signals(notify))
-                site = stack.enter_context(self.serve())
-                greeting = site.greet(stop, timeout_s=self.timeout_s, keep_going=self.session.keep_going)
-                measurement = self.begin(Start(site, greeting, stop, stack))
-                session = Session(
-                    tool=self.tool,
-                    name=self.session.name,
-                    started_at=datetime.now(UTC),
-                    argv=redacted_argv(sys.argv),
-                    targets=tuple(dict.fromkeys(map(str, (*site.targets, *measurement.other_targets)))),
-                    server=greeting,
-                    config=site.config() | measurement.config | self.generators.config(),
-                )
-                stack.callback(measurement.view.close)
-                work = BenchSession(
-                    output=self.session.output,
-                    checks=self.session.checks,
-                    require_valid=self.session.require_valid,
-                    stop=stop,
-                    view=measurement.view,
-                    session=session,
-                    levels=measurement.levels,
-                    span=measurement.span,
-                    thresholds=thresholds,
-                    per_process=self.generators.per_process,
-                )
-                try:
-                    measurement.measure(work)
-                except PoolBenchError:
-                    work.save(measurement.answer(work))
-                    raise
-                work.save(measurement.answer(work))
-                return work.exit_code
+                if self.generators.cluster is None:
+                    return self._do(thresholds, stop)
+                crew = stack.enter_context(self.generators.gather(self.source_ips, notify))
+                gathered = replace(self.generators, workers=len(crew.posts), cores=crew.cores)
+                plan = replace(self, generators=gathered)
+                plan.check()
+                crew.check_files(self.connections, gathered.in_all, option=self.connections_option)
+                return plan._do(thresholds, stop, crew)
         except LeaveNow:
             notify("left without a summary")
             return EXIT_LEFT
+
+    def _do(self, thresholds: tuple[Threshold, ...], stop: StopSwitch, crew: Crew | None = None) -> int:
+        with ExitStack() as stack:
+            site = stack.enter_context(self.serve())
+            greeting = site.greet(stop, timeout_s=self.timeout_s, keep_going=self.session.keep_going)
+            measurement = self.begin(Start(site, greeting, stop, stack))
+            session = Session(
+                tool=self.tool,
+                name=self.session.name,
+                started_at=datetime.now(UTC),
+                argv=redacted_argv(sys.argv),
+                targets=tuple(dict.fromkeys(map(str, (*site.targets, *measurement.other_targets)))),
+                server=greeting,
+                config=site.config() | measurement.config | self.generators.config(),
+            )
+            stack.callback(measurement.view.close)
+            work = BenchSession(
+                output=self.session.output,
+                checks=self.session.checks,
+                require_valid=self.session.require_valid,
+                stop=stop,
+                view=measurement.view,
+                session=session,
+                levels=measurement.levels,
+                span=measurement.span,
+                thresholds=thresholds,
+                per_process=self.generators.per_process,
+                crew=crew,
+            )
+            try:
+                measurement.measure(work)
+            except PoolBenchError:
+                work.save(measurement.answer(work))
+                raise
+            work.save(measurement.answer(work))
+            return work.exit_code
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from pool_bench.cli.options.types import EXIT_FAILED, EXIT_OK
 from pool_bench.cli.outlets import deliver, make_expendable, stalled
 from pool_bench.cli.status import busy, draws_in_place, notify
 from pool_bench.errors import PoolBenchError, SaveError, UsageError, reason_of
+from pool_bench.load.child import Crew
 from pool_bench.load.run import GeneratorError, Run, StopSwitch
 from pool_bench.report.brief.screen import Brief, Part, rows_of
 from pool_bench.report.live.view import LiveView, QuietView
@@ -45,6 +46,7 @@ class BenchSession:
         checks, thresholds: what must hold of each run.
         require_valid: whether a suspect run makes the exit code 1.
         per_process: results are wanted by generator process, too.
+        crew: who generates the load, None for processes of this machine.
         written: files written so far.
     """
 
@@ -58,6 +60,7 @@ class BenchSession:
     thresholds: tuple[Threshold, ...] = ()
     require_valid: bool = False
     per_process: bool = False
+    crew: Crew | None = None
     written: list[Path] = field(default_factory=list)
     _json_path: Path | None = None
     _kept: int = 0

@@ -5,6 +5,7 @@ remainders too. Of an open loop each process has every n-th arrival, or a Poisso
 rate (`arrivals.py`). Pools are not divided: each process has one of its own, as applications do.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import assert_never
 
@@ -29,7 +30,44 @@ def divided(spec: Spec, ports: tuple[int, int] | None = None) -> tuple[Spec, ...
         return (spec,)
     if short := too_few(spec):
         raise UsageError(short)
-    return tuple(_part(spec, index, count, ports) for index in range(count))
+    return tuple(
+        settled(
+            _part(spec, index, count), index, count, source_ips=spec.source_ips, ports=ports, cpus=spec.cpus
+        )
+        for index in range(count)
+    )
+
+
+def settled(
+    part: Spec,
+    index: int,
+    count: int,
+    *,
+    source_ips: Sequence[str],
+    ports: tuple[int, int] | None,
+    cpus: Sequence[int],
+) -> Spec:
+    """A process's part with what it has of its machine, where it is number `index` (from 0) of `count`.
+
+    Args:
+        source_ips: the machine's addresses to connect from; empty leaves the choice to the system.
+        ports: its lowest and its highest local port.
+        cpus: cores that processes stay on, in turn; empty for any.
+    """
+    own_ips = len(source_ips) >= count
+    share = replace(
+        part.share or Share(),
+        ports=None if own_ips or ports is None else _slice(ports, index, count),
+        cpu=cpus[index % len(cpus)] if cpus else None,
+    )
+    sources = tuple(source_ips[index::count] if own_ips else source_ips)
+    match part:
+        case PoolSpec():
+            return replace(part, share=share)
+        case ConnectSpec() | HoldSpec():
+            return replace(part, share=share, source_ips=sources)
+        case _:
+            assert_never(part)
 
 
 def too_few(spec: Spec) -> str:
@@ -60,21 +98,13 @@ def _dealt_out(spec: Spec) -> tuple[tuple[str, int], ...]:
             assert_never(spec)
 
 
-def _part(spec: Spec, index: int, count: int, ports: tuple[int, int] | None) -> Spec:
-    own_ips = len(spec.source_ips) >= count
-    sources = spec.source_ips[index::count] if own_ips else spec.source_ips
-    share = Share(
-        index,
-        count,
-        first=begin_of(spec.concurrency, index, count),
-        ports=None if own_ips or ports is None else _slice(ports, index, count),
-        cpu=spec.cpus[index % len(spec.cpus)] if spec.cpus else None,
-    )
+def _part(spec: Spec, index: int, count: int) -> Spec:
+    share = Share(index, count, first=begin_of(spec.concurrency, index, count))
     seed = seed_of(spec.seed, index)
     match spec:
         case ConnectSpec():
             concurrency = part_of(spec.concurrency, index, count)
-            return replace(spec, concurrency=concurrency, source_ips=sources, seed=seed, share=share)
+            return replace(spec, concurrency=concurrency, seed=seed, share=share)
         case HoldSpec():
             held = part_of(spec.concurrency, index, count)
             active = part_of(active_count(spec.concurrency, spec.active), index, count)
@@ -86,7 +116,6 @@ def _part(spec: Spec, index: int, count: int, ports: tuple[int, int] | None) -> 
                 batch_size=max(part_of(spec.batch_size, index, count), 1),
                 open_concurrency=part_of(spec.open_concurrency, index, count),
                 active=active / held,
-                source_ips=sources,
                 seed=seed,
                 share=share,
             )

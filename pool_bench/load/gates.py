@@ -5,7 +5,7 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Final
 
-from pool_bench.load.messages import Point, Reached
+from pool_bench.load.messages import Point, Reached, Started
 
 POINTS: Final[tuple[Point, ...]] = ("ready", "opened")
 
@@ -14,10 +14,10 @@ class Gates:
     """One generator's side of it; used in its event loop only.
 
     Args:
-        tell: takes the word that this generator has come to a point.
+        tell: takes the word that this generator has come to a point, or begins.
     """
 
-    def __init__(self, tell: Callable[[Reached], None]) -> None:
+    def __init__(self, tell: Callable[[Reached | Started], None]) -> None:
         self._tell = tell
         self._open: dict[Point, asyncio.Event] = {point: asyncio.Event() for point in POINTS}
         self._at_ns = 0
@@ -43,6 +43,8 @@ class Gates:
         left_s = (self._at_ns - perf_counter_ns()) / 1e9
         if ready.is_set() and left_s > 0:
             await _first(stop, seconds=left_s)
+        if self._at_ns and not stop.is_set():
+            self._tell(Started(max(perf_counter_ns() - self._at_ns, 0)))
         return self._at_ns or perf_counter_ns()
 
 

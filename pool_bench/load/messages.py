@@ -32,4 +32,11 @@ class Reached:
     point: Point
 
 
-Message = Snapshot | Failure | Hello | Reached
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What one of several generators sends when it begins: how long after the moment it was told, ns."""
+
+    late_ns: int
+
+
+Message = Snapshot | Failure | Hello | Reached | Started

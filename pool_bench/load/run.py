@@ -14,9 +14,10 @@ from multiprocessing.connection import wait
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Final, assert_never
 
-from pool_bench.errors import PoolBenchError, UsageError
-from pool_bench.load.child import Child
-from pool_bench.load.messages import Failure, Hello, Point, Reached
+from pool_bench.errors import UsageError
+from pool_bench.load.child import Children, Crew, Member, WorkerLostError
+from pool_bench.load.child import GeneratorError as GeneratorError
+from pool_bench.load.messages import Failure, Hello, Point, Reached, Started
 from pool_bench.load.parameters import parameters_of
 from pool_bench.load.spec import ConnectSpec, HoldSpec, PoolSpec, Spec
 from pool_bench.stats.checkouts import CheckoutInterval, CheckoutStats
@@ -32,15 +33,9 @@ if TYPE_CHECKING:
 # How long the child may take beyond its own bounds before it is taken for dead.
 _PATIENCE_S: Final = 30.0
 _GLANCE_S: Final = 1.0
-# How far ahead generators are told when they begin: enough for the last one to hear of it.
-_LEAD_NS: Final = 100_000_000
-_AFTERWARDS: Final[dict[Point, int]] = {"ready": _LEAD_NS, "opened": 0}
+_POINTS: Final[tuple[Point, ...]] = ("ready", "opened")
 # The summary needs percentiles of whole runs; only the view needs those of the last seconds.
 _OPEN_INTERVALS: Final = 2
-
-
-class GeneratorError(PoolBenchError):
-    """A generator process failed; the message is its own."""
 
 
 class StopSwitch:
@@ -80,6 +75,7 @@ class Run:
         spec: what the generator is to do.
         label: names the run.
         stop: ends it early.
+        crew: who generates the load, None for processes of this machine.
 
     Attributes:
         say: takes what a person is to know while it runs, one line at a time.
@@ -88,10 +84,11 @@ class Run:
         UsageError: there is not something to do for each of `spec.processes`.
     """
 
-    def __init__(self, spec: Spec, label: str, stop: StopSwitch) -> None:
+    def __init__(self, spec: Spec, label: str, stop: StopSwitch, crew: Crew | None = None) -> None:
         self._spec = spec
         self._stop = stop
-        self._children = [Child(part, number) for number, part in enumerate(_parts_of(spec))]
+        self._team = Children(_parts_of(spec)) if crew is None else crew.team(spec)
+        self._children = self._team.members
         self.say: Callable[[str], None] = lambda line: None
         self._parts = tuple(BenchStats() for _ in spec.targets)
         self._timeline: Coarsening[Interval] = Coarsening()
@@ -109,8 +106,10 @@ class Run:
             parameters=parameters_of(spec),
             by_address=spec.by_address,
         )
-        if spec.processes > 1:
-            self.result.generators = tuple(GeneratorPart(number + 1) for number in range(spec.processes))
+        if len(self._children) > 1 or self._team.apart:
+            self.result.generators = tuple(
+                GeneratorPart(child.number + 1, host=child.host) for child in self._children
+            )
         match spec:
             case HoldSpec():
                 self.result.hold = HoldStats()
@@ -141,8 +140,7 @@ class Run:
         """
         complete = False
         try:
-            for child in self._children:
-                child.start()
+            self._team.start()
             for snapshot in self._receive():
                 self._absorb(snapshot)
                 yield snapshot
@@ -151,8 +149,7 @@ class Run:
             # Without it a child ends itself; it is waited for only where it had its say.
             for child in self._children:
                 child.hang_up()
-            for child in self._children:
-                child.end(patient=complete)
+            self._team.end(patient=complete)
             self._conclude()
 
     def _receive(self) -> Iterator[Snapshot]:
@@ -170,14 +167,14 @@ class Run:
             for child in live:
                 snapshot = None
                 try:
-                    if child.snapshots in ready:
+                    if child.source in ready:
                         snapshot = self._hear(child)
                     elif child.silent_s >= self._silence_limit_s():
                         raise GeneratorError("the generator process has stopped answering")
                 except GeneratorError as error:
                     if merger is None or "ready" not in child.reached:
                         raise
-                    self._lose(child, str(error))
+                    self._lose(child, error)
                     merger.lose(child.number)
                 if snapshot is None:
                     continue
@@ -193,13 +190,13 @@ class Run:
 
     def _make_merger(self) -> "Merger | None":
         """What adds up several generators' snapshots, None where there is one."""
-        if len(self._children) == 1:
+        if not self.result.generators:
             return None
         from pool_bench.load.merging import Merger
 
         return Merger(len(self._children), tick_s=self._spec.tick_s, interval_s=self._spec.interval_s)
 
-    def _hear(self, child: Child) -> Snapshot | None:
+    def _hear(self, child: Member) -> Snapshot | None:
         """Take what `child` has sent; returns it if it is a snapshot.
 
         Raises:
@@ -207,22 +204,20 @@ class Run:
             GeneratorError: it failed, or is gone.
         """
         child.silent_s = 0.0
-        try:
-            message = child.snapshots.recv()
-        except (EOFError, OSError):
-            raise GeneratorError("the generator process ended without a result") from None
-        match message:
+        match child.receive():
             case Failure(text, usage):
                 raise UsageError(text) if usage else GeneratorError(text)
             case Hello(event_loop):
                 self.result.event_loop = event_loop
             case Reached(point):
                 child.reached.add(point)
-            case Snapshot():
-                return message
+            case Started(late_ns):
+                self.result.generators[child.number].late_ns = late_ns
+            case Snapshot() as snapshot:
+                return snapshot
         return None
 
-    def _lose(self, child: Child, why: str) -> None:
+    def _lose(self, child: Member, error: GeneratorError) -> None:
         """One of several is lost: what it has sent counts, and the others go on.
 
         Raises:
@@ -230,7 +225,9 @@ class Run:
         """
         child.over = True
         child.hang_up()
+        why = str(error)
         self.result.generators[child.number].lost = why
+        self.result.generators[child.number].worker_lost = isinstance(error, WorkerLostError)
         self.result.interrupted = True
         if all(part.lost for part in self.result.generators):
             raise GeneratorError(f"all generator processes are lost, the last one: {why}")
@@ -241,14 +238,15 @@ class Run:
     def _open_gates(self) -> None:
         """Let those go on who wait for others that have come to the same point."""
         waiting = [child for child in self._children if not child.over]
-        for point, lead_ns in _AFTERWARDS.items():
+        for point in _POINTS:
             if point not in self._passed and waiting and all(point in child.reached for child in waiting):
                 self._passed.add(point)
+                lead_ns = self._team.lead_ns if point == "ready" else 0
                 word = f"{point} {perf_counter_ns() + lead_ns}"
                 for child in waiting:
                     child.tell(word)
 
-    def _book(self, child: Child, snapshot: Snapshot) -> None:
+    def _book(self, child: Member, snapshot: Snapshot) -> None:
         """Add what one of several generators did to what is known of it alone."""
         part = self.result.generators[child.number]
         if snapshot.stage in (Stage.MEASURE, Stage.OPEN):
@@ -256,18 +254,18 @@ class Run:
         for stats in snapshot.targets:
             part.stats.merge(replace(stats, intervals=Timeline()))
 
-    def _wait(self, live: Sequence[Child], *, stopping: bool) -> list[object]:
+    def _wait(self, live: Sequence[Member], *, stopping: bool) -> list[object]:
         """What can be read of those who still send; it is not waited for longer than a glance.
 
         Time for which a generator, or this process, was stopped does not count as its silence.
         """
-        sources = [child.snapshots for child in live]
+        sources = [child.source for child in live]
         ready = wait([*sources, *([] if stopping else [self._stop.fileno()])], _GLANCE_S)
         now_ns = perf_counter_ns()
         passed_s = min((now_ns - self._waited_ns) / 1e9, _GLANCE_S)
         self._waited_ns = now_ns
         for child in live:
-            if child.snapshots not in ready:
+            if child.source not in ready:
                 child.pass_silence(passed_s)
         return list(ready)
 
@@ -310,6 +308,10 @@ class Run:
 
     def _conclude(self) -> None:
         self.result.per_target = self._parts
+        self.result.hosts = self._team.hosts()
+        if self.result.generators:
+            for part, child in zip(self.result.generators, self._children, strict=True):
+                part.missing = child.missing
         self.result.total.intervals.seal()
         if self.result.hold is not None:
             self.result.hold.intervals.seal()

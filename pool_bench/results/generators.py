@@ -6,6 +6,7 @@ from typing import Self
 from pool_bench.results.client import LagRecord
 from pool_bench.results.parts import Count, Number, SummaryRecord, Text, figure, rounded
 from pool_bench.stats.generators import GeneratorPart
+from pool_bench.stats.hosts import HostPart
 from pool_bench.stats.runs import RunResult
 
 
@@ -17,6 +18,7 @@ class GeneratorRecord:
         cpu_percent: of one core.
         why: how it was at a limit, None where it was not.
         lost: how it was lost before its time, None where it was not.
+        started_late_ms: after the common instant; None where it did not say, or had not to wait.
     """
 
     number: Count
@@ -32,6 +34,8 @@ class GeneratorRecord:
     state: Text
     why: Text | None = None
     lost: Text | None = None
+    started_late_ms: Number | None = None
+    missing: Count = 0
 
     @classmethod
     def of(cls, part: GeneratorPart, duration_s: float) -> Self:
@@ -51,6 +55,8 @@ class GeneratorRecord:
             state=str(part.state),
             why=" and ".join(part.trouble) or None,
             lost=part.lost or None,
+            started_late_ms=None if part.late_ns is None else figure(part.late_ns / 1e6),
+            missing=part.missing,
         )
 
     @classmethod
@@ -60,3 +66,33 @@ class GeneratorRecord:
             return ()
         parts = run.generators or (run.worst,)
         return tuple(cls.of(part, run.duration_s) for part in parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRecord:
+    """One worker of a cluster; names as in `HostPart`.
+
+    Attributes:
+        clock_offset_ms: what its clock said more than ours; clocks of machines begin when they boot.
+        clock_uncertainty_ms: by how much that may be wrong, half the shortest of 32 round trips.
+        clock_drift_ms: by how much the offset had changed at the end, None where that was not seen.
+    """
+
+    name: Text
+    address: Text
+    processes: Count
+    clock_offset_ms: Number
+    clock_uncertainty_ms: Number
+    clock_drift_ms: Number | None = None
+
+    @classmethod
+    def of(cls, host: HostPart) -> Self:
+        """The record of `host`."""
+        return cls(
+            name=host.name,
+            address=host.address,
+            processes=host.processes,
+            clock_offset_ms=figure(host.clock.offset_ns / 1e6),
+            clock_uncertainty_ms=figure(host.clock.uncertainty_ns / 1e6),
+            clock_drift_ms=None if host.drift_ns is None else figure(host.drift_ns / 1e6),
+        )

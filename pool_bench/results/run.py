@@ -11,7 +11,7 @@ from pool_bench.analysis.verdict import Verdict, judge, verdict_words
 from pool_bench.results.addresses import AddressRecord
 from pool_bench.results.checkout import CheckoutRecord
 from pool_bench.results.client import ClientRecord
-from pool_bench.results.generators import GeneratorRecord
+from pool_bench.results.generators import GeneratorRecord, WorkerRecord
 from pool_bench.results.hold import HoldRecord
 from pool_bench.results.parts import (
     Count,
@@ -334,6 +334,7 @@ class RunRecord:
     not_started: Text = ""
     addresses: tuple[AddressRecord, ...] = ()
     generators: tuple[GeneratorRecord, ...] = ()
+    workers: tuple[WorkerRecord, ...] = ()
     targets: tuple[TargetRecord, ...] = ()
 
     @classmethod
@@ -414,6 +415,7 @@ class RunRecord:
             wall=None if run.wall is None else WallRecord.of(run.wall),
             addresses=AddressRecord.all_of(run) if courses else (),
             generators=GeneratorRecord.all_of(run) if courses else (),
+            workers=tuple(map(WorkerRecord.of, run.hosts)),
             targets=tuple(
                 TargetRecord.of(name, stats, duration_s=run.duration_s, open_loop=open_loop)
                 for name, stats in zip(run.targets, run.per_target, strict=True)

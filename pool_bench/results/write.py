@@ -32,6 +32,7 @@ _OF_RUNS: Final = (
     "not_started",
     "addresses",
     "generators",
+    "workers",
     "targets",
 )
 _ADDITIONS: Final = {

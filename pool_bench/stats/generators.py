@@ -37,6 +37,9 @@ class GeneratorPart:
         stats: measured operations that ended in it, without a timeline.
         lost: how it was lost before its time, in words; "" where it was not.
         host: the machine it ran on, "" for this one.
+        worker_lost: it was lost with the worker that had started it.
+        late_ns: how long after the common moment it began; None where it did not say.
+        missing: messages of it that did not arrive.
     """
 
     number: int = 1
@@ -44,6 +47,9 @@ class GeneratorPart:
     stats: BenchStats = field(default_factory=BenchStats)
     lost: str = ""
     host: str = ""
+    worker_lost: bool = False
+    late_ns: int | None = None
+    missing: int = 0
 
     @property
     def is_busy(self) -> bool:

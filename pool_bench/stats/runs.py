@@ -12,6 +12,7 @@ from pool_bench.stats.checkouts import CheckoutStats
 from pool_bench.stats.client_time import ClientState
 from pool_bench.stats.generators import GeneratorPart, apart_words, worst_of
 from pool_bench.stats.holds import HoldStats
+from pool_bench.stats.hosts import HostPart
 from pool_bench.stats.operations import BenchStats, ClientUsage
 from pool_bench.stats.server import ServerObservation
 from pool_bench.stats.server_cpu import mean_cpu
@@ -142,6 +143,7 @@ class RunResult:
         wall: what connections met when they stopped growing, None where they did not.
         generators: what each of several generator processes did; empty where there is one.
         per_process: results are wanted by process, too.
+        hosts: the workers of a cluster whose generators they were; empty where these ran here.
     """
 
     label: str
@@ -172,6 +174,7 @@ class RunResult:
     wall: Wall | None = None
     generators: tuple[GeneratorPart, ...] = ()
     per_process: bool = False
+    hosts: tuple[HostPart, ...] = ()
 
     @property
     def throughput(self) -> float:

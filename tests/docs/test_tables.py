@@ -19,7 +19,7 @@ RESULT_FILE = ROOT / "docs" / "result-file.md"
 GOLDEN = ROOT / "tests" / "results" / "golden"
 # Keys that none of the kept files has.
 WHOLE_SELDOM = {"contest", "sizing"}
-RUN_SELDOM = {"generators", "hanging", "not_started", "targets", "wall"}
+RUN_SELDOM = {"generators", "hanging", "not_started", "targets", "wall", "workers"}
 _CODE = re.compile(r"`(\w+)`")
 _ROW = re.compile(r"^\| (?P<id>[PL]\d+) \|.*\| (?P<tests>[^|]*) \|$", re.MULTILINE)
 _TEST = re.compile(r"^(?:async )?def (test_\w+)\(", re.MULTILINE)

@@ -66,7 +66,7 @@ def forking_modules() -> Iterator[None]:
 
     def start(module: str, *descriptors: int) -> Forked:
         ended, held = os.pipe()
-        with processes._without_secrets():
+        with processes.without_secrets():
             asked = json.dumps({"module": module, "env": dict(os.environ), "cwd": os.getcwd()})  # noqa: PTH109
         socket.send_fds(ours, [asked.encode()], [0, 1, 2, held, *descriptors])
         os.close(held)

@@ -73,6 +73,11 @@ class ConnectPlan(WatchedPlan):
         """As of every connect."""
         return self.spec.connect_timeout_s
 
+    @property
+    def source_ips(self) -> tuple[str, ...]:
+        """As the user named them."""
+        return tuple(self.options.source_ips)
+
     def steps(self, targets: tuple[Target, ...]) -> tuple[Step, ...]:
         """All runs, in their order."""
         spec = replace(self.spec, targets=targets)
@@ -84,8 +89,10 @@ class ConnectPlan(WatchedPlan):
         _ = self.watched
         if self.options.calibrate and any(step.spec.processes > 1 for step in self.steps(self.place.targets)):
             raise UsageError("--calibrate measures what one process can do: leave out --processes")
+        if self.options.calibrate and self.generators.cluster is not None:
+            raise UsageError("--calibrate measures what this machine can do: leave out --cluster")
         if self.options.source_ips:
-            check_sources(self.options.source_ips, self.place.targets)
+            check_sources(self.options.source_ips, self.place.targets, here=self.generators.cluster is None)
             for step in self.steps(self.place.targets):
                 if step.spec.driver not in CHEAPEST:
                     raise UsageError(f"--source-ip: {step.spec.driver} cannot choose its address")
@@ -121,9 +128,9 @@ class ConnectPlan(WatchedPlan):
             rate=rate,
             seconds=spec.duration_s and spec.warmup_s + spec.duration_s,
         )
-        if note is not None:
+        if note is not None and self.generators.is_local:
             notify(note)
-        if spec.open_loop is None and not start.stop.requested:
+        if self.generators.is_local and spec.open_loop is None and not start.stop.requested:
             reader = LimitsReader(targets, len(spec.source_ips))
             asked = Asked(connections=most, at_once=most, option="--concurrency", servers=reader.servers)
             warn_of_walls(asked, reader, KnownLimits(), notify)
@@ -209,7 +216,7 @@ class _ConnectRun:
         search = self.plan.find_max
         if search is not None:
             spec = replace(self.spec, concurrency=self.plan.connections)
-            find_maximum(work, search, self.plan.generators, spec)
+            find_maximum(work, search, self.plan.generators, self.plan.generators.fit(spec))
         else:
             self._measure_all(work)
 
@@ -248,7 +255,7 @@ class _ConnectRun:
                 notify(f"next run in {format_duration(pause_s)}")
             if work.stop.sleep(pause_s):
                 break
-            run = Run(step.spec, step.label, work.stop)
+            run = Run(step.spec, step.label, work.stop, work.crew)
             run.result.setting, run.result.round = step.setting, step.round
             label = step.label if step.round is None else f"{step.label}, round {step.round}"
             work.view.begin_run(label, index + 1, len(steps), step.spec.duration_s, step.spec.warmup_s)

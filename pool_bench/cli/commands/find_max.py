@@ -92,6 +92,7 @@ def _measure(work: BenchSession, plan: FindMax, spec: ConnectSpec, trial: Trial,
         replace(spec, open_loop=open_loop, duration_s=duration_s),
         f"{trial.kind} {trial.rate:.4g}/s",
         work.stop,
+        work.crew,
     )
     # How many trials there will be nobody knows, but a confirmation may be the last one.
     total = int(trial.kind == "confirm")

@@ -53,6 +53,11 @@ class HoldPlan(Plan):
         return "--connections"
 
     @property
+    def source_ips(self) -> tuple[str, ...]:
+        """As the user named them."""
+        return self.spec.source_ips
+
+    @property
     def timeout_s(self) -> float:
         """As of every connect."""
         return self.spec.connect_timeout_s
@@ -71,7 +76,7 @@ class HoldPlan(Plan):
         site, targets = start.site, start.site.targets
         if site.is_embedded and self.spec.source_ips:
             # Named targets were checked before anything was started.
-            check_sources(self.spec.source_ips, targets)
+            check_sources(self.spec.source_ips, targets, here=self.generators.cluster is None)
         shares, known = share_out(self.options.connections, len(targets)), KnownLimits()
         if start.greeting and not start.stop.requested:
             shares, known = site.guard(
@@ -86,9 +91,10 @@ class HoldPlan(Plan):
         ports, _ = reader.ports()
         taken = 0 if ports is None else ports.used
         note = local_ports_note(targets, shares, spec.source_ips, taken=taken)
-        if note is not None:
+        if note is not None and self.generators.is_local:
             notify(note)
-        warn_of_walls(_asked(spec, reader), reader, known, notify)
+        if self.generators.is_local:
+            warn_of_walls(_asked(spec, reader), reader, known, notify)
         watcher = None
         if self.options.watch:
             watcher = site.watcher(spec.concurrency, admin=self.admin, find_console=False)
@@ -185,7 +191,7 @@ class _HoldRun:
         """Hold the connections, unless the user has stopped it already."""
         if work.stop.requested:
             return
-        run = Run(self.spec, self.label, work.stop)
+        run = Run(self.spec, self.label, work.stop, work.crew)
         run.result.asked = self.asked
         work.view.begin_run(run.result.label, 1, 1, self.spec.duration_s, 0.0)
         follow_watched(work, run, self.watcher, self.reader, self.known)

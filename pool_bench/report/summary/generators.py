@@ -1,6 +1,7 @@
 """Results by generator process."""
 
 from pool_bench.report.text import Paint, clean, ellipsize, format_rate, table
+from pool_bench.results.generators import WorkerRecord
 from pool_bench.results.run import RunRecord
 from pool_bench.units import format_ms
 
@@ -40,4 +41,12 @@ def generator_lines(run: RunRecord, paint: Paint, *, width: int) -> list[str]:
         ),
     ]
     drawn = [ellipsize(line, width) for line in table(cells, left=(len(cells[0]) - 1,), gap=1)]
-    return [paint(drawn[0], "bold"), *drawn[1:]]
+    return [paint(drawn[0], "bold"), *drawn[1:], *(ellipsize(_clock(row), width) for row in run.workers)]
+
+
+def _clock(row: WorkerRecord) -> str:
+    drift = "" if row.clock_drift_ms is None else f", drift {row.clock_drift_ms:+.2f} ms"
+    return (
+        f"clock of {clean(row.name)}: {row.clock_offset_ms:+,.2f} ms from ours, give or take "
+        f"{row.clock_uncertainty_ms:.2f} ms{drift}"
+    )
