@@ -16,7 +16,7 @@ from tests.support.documents import ROOT, Block, blocks, name_of
 from tests.support.options_page import TOOLS, tool
 
 # Programs of others; what they are told is theirs to check.
-OTHERS = ("bash", "eval", "mypy", "node", "npm", "pip", "pytest", "ruff", "uv")
+OTHERS = ("bash", "dask", "eval", "export", "mypy", "node", "npm", "pip", "pytest", "ruff", "uv")
 _ASSIGNMENT = re.compile(r"[A-Z_]\w*=.*")
 
 
