@@ -23,6 +23,7 @@ def test_without_dask_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
     )
 
 
+@pytest.mark.quiet
 def test_ctrl_c_ends_workers_and_generators_and_keeps_what_they_measured(tmp_path: Path) -> None:
     pytest.importorskip("distributed", reason="Dask is not installed: pip install pool-bench[cluster]")
     with h.HostileServer((h.read_startup, h.send(h.WELCOME), h.read_message)) as server:

@@ -278,7 +278,9 @@ class _ConnectRun:
     def _follow(self, work: BenchSession, run: Run, step: Step) -> None:
         wanted = run.result.concurrency
         with self.plan.watcher(self.site, step.spec.targets, wanted) as watcher:
-            follow_watched(work, run, watcher, LimitsReader(step.spec.targets, len(step.spec.source_ips)))
+            limits = LimitsReader(step.spec.targets, len(step.spec.source_ips))
+            # This machine's limits are not those of others.
+            follow_watched(work, run, watcher, limits if self.plan.generators.is_local else None)
 
     def answer(self, work: BenchSession) -> Brief | None:
         """The last screen; with `-v`, what else is known of all runs together is printed as well."""

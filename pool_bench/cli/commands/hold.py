@@ -194,7 +194,9 @@ class _HoldRun:
         run = Run(self.spec, self.label, work.stop, work.crew)
         run.result.asked = self.asked
         work.view.begin_run(run.result.label, 1, 1, self.spec.duration_s, 0.0)
-        follow_watched(work, run, self.watcher, self.reader, self.known)
+        # This machine's limits are not those of others.
+        reader = self.reader if self.plan.generators.is_local else None
+        follow_watched(work, run, self.watcher, reader, self.known)
         work.detail(hold_summary(RunRecord.of(run.result), asked=self.asked, colour=work.colour))
 
     def answer(self, work: BenchSession) -> Brief | None:

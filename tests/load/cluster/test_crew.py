@@ -31,6 +31,8 @@ from tests.support.generators import target
 POLITE: h.Script = (h.read_startup, h.send(h.WELCOME), h.read_message)
 SECRET = "not-for-anybodys-eyes"
 WORKERS = 2
+# A cluster in each of several test processes at once would only slow them all down.
+pytestmark = pytest.mark.quiet
 LOST = {ReasonCode.GENERATOR_LOST, ReasonCode.WORKER_LOST}
 
 
