@@ -34,10 +34,11 @@ async def test_p15_connections_opened_together_do_not_expire_together(rig: Rig, 
         counts = rig.proxy.counts
         peak, all_of_them = counts.peak_accepts(0.1), len(counts.accepts_ns)
         held_up_s = max(later - earlier for earlier, later in pairwise(looks))
-        if peak <= 0.2 * all_of_them or held_up_s < 0.1:
+        if peak <= 0.4 * all_of_them or held_up_s < 0.1:
             break
         await pool.close()
-    assert peak <= 0.2 * all_of_them
+    # Without jitter it is all of them.
+    assert peak <= 0.4 * all_of_them
 
 
 @pytest.mark.parametrize("used", [True, False], ids=["used", "untouched"])
