@@ -22,7 +22,7 @@ from pool_bench.cli.entry import run_cli, run_command
 from pool_bench.cli.help_pages import DefaultGroup
 from pool_bench.cli.options.all import AllOptions, all_options
 from pool_bench.cli.options.connect import ConnectOptions, connect_options
-from pool_bench.cli.options.generators import GeneratorOptions, generator_options
+from pool_bench.cli.options.generators import GeneratorOptions, cluster_options
 from pool_bench.cli.options.hold import HoldOptions, check_batches, hold_options
 from pool_bench.cli.options.monitor import MonitorOptions, monitor_options
 from pool_bench.cli.options.pool import (
@@ -82,7 +82,7 @@ def cli() -> None:
 @server_options
 @connect_options("SURQL", SURREAL, _WATCHED)
 @surreal_driver_option
-@generator_options
+@cluster_options
 @session_options("-n")
 @click.pass_context
 def connect(
@@ -138,7 +138,7 @@ def connect(
     watched=_WATCHED,
 )
 @surreal_driver_option
-@generator_options
+@cluster_options
 @session_options()
 @click.pass_context
 def load(

@@ -40,8 +40,9 @@ class _Sender:
         self.over = self.lost = False
         # What it took before its first connection, or its pool, and with all that it holds.
         self.base_bytes = self.held_bytes = 0
-        # What it held at the end of its last entry.
+        # What it held at the end of its last entry, and what it did then.
         self.held = 0
+        self.stage: Stage | None = None
         self.recovery: Recovery | None = None
 
     def at_s(self, snapshot: Snapshot) -> float:
@@ -195,42 +196,44 @@ class Merger:
 
     def _hold(self, parts: list[tuple[_Sender, Snapshot]]) -> HoldStats | None:
         whole: HoldStats | None = None
-        stages: dict[float, Stage] = {}
         for sender, snapshot in parts:
             if snapshot.hold is not None:
                 whole = whole or HoldStats()
                 whole.merge(snapshot.hold)
                 sender.base_bytes = max(sender.base_bytes, snapshot.hold.base_rss_bytes)
                 sender.held_bytes = max(sender.held_bytes, snapshot.hold.held_rss_bytes)
-                for interval in snapshot.hold.intervals:
-                    stage = Stage(interval.stage)
-                    stages[interval.t] = min(stages.get(interval.t, stage), stage, key=_ORDER.__getitem__)
         if whole is not None:
             whole.base_rss_bytes = sum(sender.base_bytes for sender in self._senders)
             whole.held_rss_bytes = sum(sender.held_bytes for sender in self._senders)
-            for interval in whole.intervals:
-                interval.stage = str(stages[interval.t])
-            self._hold_on(whole, parts)
+            self._complete(whole, parts)
         return whole
 
-    def _hold_on(self, whole: HoldStats, parts: list[tuple[_Sender, Snapshot]]) -> None:
-        """Add to each entry what those generators hold that have none with the same end."""
+    def _complete(self, whole: HoldStats, parts: list[tuple[_Sender, Snapshot]]) -> None:
+        """Let each entry say what all generators hold and do, also those that have none with the same end."""
         entries = {
-            id(sender): {interval.t: interval.held for interval in snapshot.hold.intervals}
+            id(sender): {
+                interval.t: (interval.held, Stage(interval.stage)) for interval in snapshot.hold.intervals
+            }
             for sender, snapshot in parts
             if snapshot.hold is not None
         }
         for interval in whole.intervals:
             for sender in self._senders:
-                held = entries.get(id(sender), {}).get(interval.t)
-                if held is None:
+                entry = entries.get(id(sender), {}).get(interval.t)
+                if entry is None:
                     interval.held += sender.held
                     interval.held_peak += sender.held
                 else:
-                    sender.held = held
+                    sender.held, sender.stage = entry
+            interval.stage = str(self._hold_stage())
         for sender in self._senders:
             if sender.lost and sender.is_done:
-                sender.held = 0
+                sender.held, sender.stage = 0, None
+
+    def _hold_stage(self) -> Stage:
+        """All hold from when the last one has opened its last to when the first one begins to close."""
+        stages = {sender.stage for sender in self._senders}
+        return next((stage for stage in (Stage.OPEN, Stage.CLOSE) if stage in stages), Stage.HOLD)
 
     def _checkout(self, parts: list[tuple[_Sender, Snapshot]]) -> CheckoutStats | None:
         whole: CheckoutStats | None = None

@@ -216,20 +216,40 @@ def test_what_is_held_and_what_it_costs_adds_up_over_processes_and_not_over_time
     ]
 
 
-def test_an_entry_of_one_process_has_what_the_others_hold_meanwhile() -> None:
-    def holding(t: float, held: int) -> Snapshot:
-        entry = HoldInterval(t, 1.0, "hold", held, held, 0, 0, 0, Histogram(), Histogram())
-        return replace(
-            _snapshot(t, stage=Stage.HOLD), hold=HoldStats(intervals=Timeline([entry])), final=False
-        )
+def _holding(t: float, held: int, stage: Stage = Stage.HOLD) -> Snapshot:
+    entry = HoldInterval(t, 1.0, str(stage), held, held, 0, 0, 0, Histogram(), Histogram())
+    return replace(_snapshot(t, stage=stage), hold=HoldStats(intervals=Timeline([entry])))
 
+
+def test_all_hold_from_the_last_one_opened_to_the_first_one_closed() -> None:
+    first = [(1.0, 3, Stage.OPEN), (2.0, 3, Stage.HOLD), (3.0, 3, Stage.HOLD), (4.0, 0, Stage.CLOSE)]
+    second = [(1.0, 2, Stage.OPEN), (2.0, 4, Stage.OPEN), (3.0, 4, Stage.HOLD), (4.0, 4, Stage.HOLD)]
+    merger = Merger(2, tick_s=1.0, interval_s=1.0)
+    whole = HoldStats()
+    for number, snapshots in ((0, first), (1, [*second, (5.0, 0, Stage.CLOSE)])):
+        for t, held, stage in snapshots:
+            merger.add(number, _holding(t, held, stage))
+        merger.lose(number)
+    for merged in merger.take():
+        assert merged.hold is not None
+        whole.merge(merged.hold)
+    assert [(each.stage, each.held) for each in whole.intervals] == [
+        ("open", 5),
+        ("open", 7),
+        ("hold", 7),
+        ("close", 4),
+        ("close", 0),
+    ]
+
+
+def test_an_entry_of_one_process_has_what_the_others_hold_meanwhile() -> None:
     merger = Merger(2, tick_s=1.0, interval_s=1.0)
     seen: list[Snapshot] = []
     for number, t, held in ((0, 1.0, 3), (1, 1.0, 4), (0, 2.0, 3), (0, 3.0, 2), (0, 4.0, 2)):
-        merger.add(number, holding(t, held))
+        merger.add(number, _holding(t, held))
         seen += merger.take()
     merger.lose(1)
-    merger.add(0, replace(holding(5.0, 2), final=True))
+    merger.add(0, replace(_holding(5.0, 2), final=True))
     seen += merger.take()
     whole = HoldStats()
     for each in seen:

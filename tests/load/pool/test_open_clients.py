@@ -21,7 +21,13 @@ def open_spec(server: EmbeddedPostgres, rate: float, **settings: object) -> Pool
     """A short run against `server` at `rate` operations a second."""
     spacing: Spacing = settings.pop("spacing", "constant")  # type: ignore[assignment]
     return spec_of(
-        server, **{"clients": 50, "open_loop": OpenLoop(profile=constant(rate), spacing=spacing), **settings}
+        server,
+        **{
+            "clients": 50,
+            "duration_s": 0.3,
+            "open_loop": OpenLoop(profile=constant(rate), spacing=spacing),
+            **settings,
+        },
     )
 
 
