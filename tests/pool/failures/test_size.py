@@ -15,7 +15,8 @@ from tests.support.pool_rig import LONG_S, REFUSE, RESET, SIZE, SLACK_S, Pool, R
 
 @pytest.mark.parametrize("seed", range(2))
 async def test_p15_connections_opened_together_do_not_expire_together(rig: Rig, seed: int) -> None:
-    size, lifetime_s = 50, 2.0
+    # Ends are spread over 1.6 s, three in a tenth: a halt too short to be seen below adds as many again.
+    size, lifetime_s = 50, 4.0
     loop = asyncio.get_running_loop()
     # Those that fell due while everything stood still are replaced together when it goes on.
     for _ in range(4):
@@ -34,11 +35,10 @@ async def test_p15_connections_opened_together_do_not_expire_together(rig: Rig, 
         counts = rig.proxy.counts
         peak, all_of_them = counts.peak_accepts(0.1), len(counts.accepts_ns)
         held_up_s = max(later - earlier for earlier, later in pairwise(looks))
-        if peak <= 0.4 * all_of_them or held_up_s < 0.1:
+        if peak <= 0.2 * all_of_them or held_up_s < 0.1:
             break
         await pool.close()
-    # Without jitter it is all of them.
-    assert peak <= 0.4 * all_of_them
+    assert peak <= 0.2 * all_of_them
 
 
 @pytest.mark.parametrize("used", [True, False], ids=["used", "untouched"])
