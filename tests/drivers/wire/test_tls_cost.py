@@ -46,11 +46,10 @@ _OPTIONS = (
     "sslmode=allow&user=tls_only&password=only%20pencil",
     "sslmode=require&user=scram_user&password=scram%20pencil",
 )
-# Direct negotiation begins with PostgreSQL 17; all else that is said does not differ between versions.
+# Direct negotiation begins with PostgreSQL 17.
 _CASES = [
     *(("tls_postgres", options) for options in _OPTIONS),
-    ("tls_postgres_18", "sslmode=verify-full"),
-    ("tls_postgres_18", "sslmode=require&sslnegotiation=direct"),
+    *(("tls_postgres_18", options) for options in (*_OPTIONS, "sslmode=require&sslnegotiation=direct")),
 ]
 
 
